@@ -1,0 +1,98 @@
+"""The command: measures, prints a table of targets, and ends with 0 unless something failed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import checkout, checkout_async, imports, rotation, sizes, vault
+from benchmarks._measure import FULL, QUICK
+from benchmarks._targets import TARGETS, table
+from ephemeral_creds.testing import PostgresServer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# In the order in which they run: what is sensitive to noise comes before what makes it.
+WITH_SERVER = {
+    "checkout": checkout.measure,
+    "async": checkout_async.measure,
+    "rotation": rotation.measure,
+    "sizes": sizes.measure,
+    "vault": vault.measure,
+}
+SECTIONS = ("import", *WITH_SERVER)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the pools against psycopg_pool's own, all in one run. A missed "
+        "target is marked, and does not change the exit status.",
+    )
+    parser.add_argument("--quick", action="store_true", help="in a minute, and less exact")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument(
+        "--only", action="append", choices=SECTIONS, help="measure this; may be repeated"
+    )
+    options = parser.parse_args(arguments)
+    effort = QUICK if options.quick else FULL
+    chosen = options.only or SECTIONS
+    figures: dict[str, Any] = {}
+    details: dict[str, Any] = {}
+    machine: dict[str, Any] = _machine()
+    with ExitStack() as stack:
+        server: PostgresServer | None = None
+        for section in SECTIONS:
+            if section not in chosen:
+                continue
+            began = time.perf_counter()
+            if section == "import":
+                found = imports.measure(effort)
+            else:
+                if server is None:
+                    server = stack.enter_context(PostgresServer(max_connections=600))
+                    machine["postgresql"] = server.version
+                found = WITH_SERVER[section](server, effort)
+            figures |= found[0]
+            details[section] = found[1]
+            print(f"\n{section}, {time.perf_counter() - began:.0f} s")
+            _show(found[1])
+    print(f"\n{json.dumps(machine)}\n\n{table(figures)}")
+    if options.json:
+        answer = {target.key: figures.get(target.key) for target in TARGETS}
+        missed = [t.key for t in TARGETS if t.key in figures and not t.met(figures[t.key])]
+        more = {"missed": missed, "quick": options.quick, "machine": machine, "details": details}
+        print(json.dumps(answer | more))
+    return 0
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "processors": os.cpu_count(),
+        "load_average": [round(load, 1) for load in os.getloadavg()],
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("psycopg", "psycopg-pool")},
+    }
+
+
+def _show(details: dict[str, Any], indent: str = "  ") -> None:
+    for key, value in details.items():
+        if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
+            print(f"{indent}{key}")
+            _show(value, indent + "  ")
+        else:
+            print(f"{indent}{key}: {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""How many connections a rotation needs, and how long it takes, for pools of several sizes."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from benchmarks._contenders import UNLIMITED
+from benchmarks._measure import run_threads, spread
+from benchmarks._world import RoleProvider, Roles, slow_class
+from ephemeral_creds import (
+    CredentialKeeper,
+    Credentials,
+    Event,
+    RotatingConnectionPool,
+    RotationPolicy,
+)
+from ephemeral_creds.events import CredentialsIssued, PoolRotated
+
+if TYPE_CHECKING:
+    from benchmarks._measure import Effort
+    from benchmarks._world import SlowConnection
+    from ephemeral_creds.testing import PostgresServer
+
+__all__ = ["measure"]
+
+# Pool size, overshoot, and seconds added to each connect. A larger pool needs a larger overshoot
+# to move in seconds, and then a longer connect: a login costs client and server several
+# milliseconds of processor time, and what is measured is waiting, not a lack of processors.
+CASES = ((20, 2, 0.05), (100, 4, 0.05), (400, 8, 0.1))
+THREADS = 8
+PAUSE = 0.005
+_PATIENCE = 120.0
+
+
+class _Stopwatch:
+    """Notes when a grant was issued and when the pool has moved to it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._issued: dict[int, float] = {}
+        self._rotated: dict[int, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        now = time.perf_counter()
+        with self._changed:
+            if isinstance(event, CredentialsIssued):
+                self._issued[event.generation] = now
+            elif isinstance(event, PoolRotated):
+                self._rotated[event.generation] = now
+            self._changed.notify_all()
+
+    def wait(self, generation: int) -> float:
+        """Return how many seconds the move to `generation` took, proof and all."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: generation in self._rotated, _PATIENCE):
+                raise TimeoutError(f"generation {generation} is not in use in {_PATIENCE:g} s")
+            return self._rotated[generation] - self._issued[generation]
+
+
+def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return figures and details."""
+    details = {}
+    for size, overshoot, delay in CASES:
+        details[f"{size} connections"] = _case(server, effort, size, overshoot, delay)
+    return {
+        "peak_over": max(found["peak_over"] for found in details.values()),
+        "move_ratio": max(found["ratio_quartiles"][1] for found in details.values()),
+    }, details
+
+
+def _case(
+    server: PostgresServer, effort: Effort, size: int, overshoot: int, delay: float
+) -> dict[str, Any]:
+    roles, watch, slow = Roles(server, f"bench_move_{size}"), _Stopwatch(), slow_class()
+    keeper = CredentialKeeper(RoleProvider(roles), policy=UNLIMITED, observers=(watch,))
+    keeper.start()
+    pool = RotatingConnectionPool(
+        keeper,
+        server.conninfo(),
+        connection_class=slow,
+        kwargs={"autocommit": True},
+        rotation=RotationPolicy(overshoot=overshoot),
+        min_size=size,
+        num_workers=8,
+    )
+    try:
+        pool.open(wait=True, timeout=_PATIENCE)
+        slow.delay = delay
+        connects: list[float] = []
+        found = []
+        for _ in range(effort.moves):
+            connect = _connect_time(server, delay, overshoot)
+            connects.append(connect)
+            found.append(_moved(pool, keeper, watch) / (size / overshoot * connect))
+        return {
+            "overshoot": overshoot,
+            "connect_ms": round(statistics.median(connects) * 1000, 1),
+            "ratio_quartiles": spread(found),
+            "peak": slow.census.peak,
+            "peak_over": slow.census.peak - (size + overshoot),
+        }
+    finally:
+        pool.close()
+        keeper.close()
+        roles.close()
+
+
+def _moved(
+    pool: RotatingConnectionPool[SlowConnection], keeper: CredentialKeeper, watch: _Stopwatch
+) -> float:
+    """Rotate under load; return how many seconds it took."""
+    ended = threading.Event()
+
+    def work(_: float) -> None:
+        while not ended.wait(PAUSE):
+            with pool.connection() as conn:
+                conn.execute("SELECT 1")
+
+    load = threading.Thread(target=lambda: run_threads(THREADS, 0.0, work))
+    load.start()
+    try:
+        return watch.wait(keeper.refresh().generation)
+    finally:
+        ended.set()
+        load.join()
+
+
+def _connect_time(server: PostgresServer, delay: float, at_once: int) -> float:
+    """Return how long a connect takes: the median, with as many at once as a move has."""
+    slow = slow_class()
+    slow.delay = delay
+    credentials = Credentials(server.superuser, server.password)
+
+    def work(_: float) -> list[float]:
+        found = []
+        for _ in range(5):
+            began = time.perf_counter()
+            conn = slow.connect(
+                server.conninfo(),
+                user=credentials.username,
+                password=credentials.password.reveal(),
+                autocommit=True,
+            )
+            found.append(time.perf_counter() - began)
+            conn.close()
+        return found
+
+    return statistics.median(chain.from_iterable(run_threads(at_once, 0.0, work)))

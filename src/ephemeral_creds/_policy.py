@@ -1,0 +1,199 @@
+"""When to renew, retry and mint: pure arithmetic, every default with its reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ephemeral_creds.exceptions import ConfigurationError
+
+__all__ = ["MintLimiter", "RefreshPolicy", "RotationPolicy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshPolicy:
+    """How a keeper treats leases. All durations are `float` seconds.
+
+    The defaults suit leases of a minute to a day and hardly ever need a change.
+
+    Raises:
+        ConfigurationError: a value is out of its range; the message names it.
+    """
+
+    # Two thirds leave room for several retries before the end, and are where Vault's own
+    # LifetimeWatcher aims (https://developer.hashicorp.com/vault/docs/concepts/lease).
+    renew_at: float = 2 / 3
+    """The fraction of a lease after which it is renewed."""
+
+    # A fleet deployed together must not come back together.
+    jitter: float = 0.1
+    """How much earlier, at most and as a fraction, a renewal or retry may be."""
+
+    # Half a minute is what minting, proving and moving a large pool take on a bad day.
+    margin: float = 30.0
+    """Renew at least this long before the deadline, where the lease is at least twice as long."""
+
+    # Vault answers most failures within a second; a minute keeps a fleet from hammering it.
+    retry_initial: float = 1.0
+    """The first delay after a failure; it doubles with each further one."""
+    retry_max: float = 60.0
+    """The longest delay after a failure that may pass by itself."""
+
+    # A wrong policy or role is mended by people, who take minutes; but no restart is needed then.
+    config_retry: float = 30.0
+    """The shortest delay after a failure that only a change of configuration mends."""
+
+    # Half of what is left is for renewing, the other half for minting and moving.
+    escalate_at: float = 0.5
+    """When renewals fail: the fraction of the remaining time after which to mint instead."""
+
+    # Each mint is a role in PostgreSQL and a lease in Vault for an hour. One in ten seconds keeps
+    # the worst fault at 360 roles an hour; real rotations are far rarer.
+    mint_interval: float = 10.0
+    """One mint is allowed per this many seconds, for all reasons together."""
+    mint_burst: int = 2
+    """So many may follow each other at once after a quiet time."""
+
+    # A replica lags by seconds, an authentication proxy's cache lives somewhat longer.
+    proof_timeout: float = 30.0
+    """How long a new generation may stay untested because PostgreSQL does not answer."""
+    proof_attempts: int = 4
+    """So many refused logins condemn a new generation."""
+
+    # Enough for a cancelled query to roll back; a tenth of a short lease, or it would be all of it.
+    grace: float = 5.0
+    """How long before its deadline a replaced generation's borrowed connections are seen to."""
+
+    # Vault itself retries a failed revocation six times; ours only has to ride out a hiccup.
+    revoke_attempts: int = 5
+    """So many attempts to revoke a lease before it is left to expire."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("renew_at", 0.05, 0.95),
+            ("jitter", 0.0, 0.5),
+            ("margin", 0.0, math.inf),
+            ("retry_initial", 0.001, math.inf),
+            ("retry_max", self.retry_initial, math.inf),
+            ("config_retry", 0.0, math.inf),
+            ("escalate_at", 0.0, 1.0),
+            ("mint_interval", 0.0, math.inf),
+            ("mint_burst", 1, math.inf),
+            ("proof_timeout", 0.0, math.inf),
+            ("proof_attempts", 1, math.inf),
+            ("revoke_attempts", 1, math.inf),
+            ("grace", 0.0, math.inf),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high or value == math.inf:
+                raise ConfigurationError(
+                    f"RefreshPolicy({name}={value!r}): must be from {low:g} to {high:g}, finite"
+                )
+
+    def renew_after(self, duration: float, draw: float) -> float:
+        """Return how long after its start a lease of `duration` seconds is renewed.
+
+        Args:
+            duration: the length of the lease.
+            draw: a random number from 0 to 1; a higher one renews earlier, by up to `jitter`.
+        """
+        if duration == math.inf:
+            return math.inf
+        latest = duration - max(self.margin, duration / 10)
+        # With less than two margins the margin would eat the lease; half of it is early enough.
+        planned = (
+            min(duration * self.renew_at, latest) if duration >= 2 * self.margin else duration / 2
+        )
+        return planned * (1 - self.jitter * draw)
+
+    def retry_after(self, failures: int, draw: float) -> float:
+        """Return the delay after the `failures`-th failure in a row: doubling, capped, jittered."""
+        delay = self.retry_initial * 2.0 ** min(failures - 1, 60)
+        return min(delay, self.retry_max) * (1 - self.jitter * draw)
+
+    def grace_of(self, duration: float) -> float:
+        """Return `grace` for a lease of `duration` seconds: a tenth of it at most."""
+        return min(self.grace, duration / 10)
+
+    def is_shorter(self, answered: float, asked: float) -> bool:
+        """Tell whether a renewal's answer says that the maximum is near.
+
+        Servers round to whole seconds and a token's remaining time is a fraction, so the
+        twentieth part does not count.
+        """
+        return answered < asked * 0.95
+
+
+class MintLimiter:
+    """A token bucket: `burst` mints at once, then one per `interval` seconds."""
+
+    def __init__(self, interval: float, burst: int) -> None:
+        self._interval = interval
+        self._burst = burst
+        # The instant at which the bucket was, or will be, empty of debts: the "virtual
+        # scheduling" form of the algorithm, which needs no timer to refill.
+        self._full_at = -math.inf
+
+    def available_at(self, now: float) -> float:
+        """Return the earliest instant, from `now` on, at which a mint is allowed."""
+        return max(now, self._full_at - (self._burst - 1) * self._interval)
+
+    def take(self, now: float) -> None:
+        """Count one mint."""
+        self._full_at = max(now, self._full_at) + self._interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationPolicy:
+    """How a pool moves to new credentials. All durations are `float` seconds.
+
+    Raises:
+        ConfigurationError: a value is out of its range; the message names it.
+    """
+
+    # Moving takes max_size / overshoot times a connect. Two is little for the server to bear, and
+    # moves twenty connections in half a second at 50 ms each.
+    overshoot: int = 2
+    """Connections that a rotation may open beyond the pool's own ``max_size``."""
+
+    # Long enough for any busy pool to return something; short enough for no server or firewall to
+    # have dropped a waiting connection.
+    park: float = 2.0
+    """How long an opened replacement waits for a connection to replace, before it is closed."""
+
+    # psycopg_pool starts at a second and doubles without bound, blind to what happens meanwhile;
+    # ours also ends as soon as new credentials arrive.
+    retry_initial: float = 0.25
+    """The first delay after a failed connect; it doubles with each further one."""
+    retry_max: float = 10.0
+    """The longest delay after a failed connect."""
+
+    borrowed: Literal["leave", "cancel"] = "leave"
+    """What becomes of a connection that is still borrowed ``RefreshPolicy.grace`` before the
+    deadline of its credentials, which have been replaced: ``leave`` reports it and leaves it to
+    its fate, ``cancel`` cancels its query and then cuts it off."""
+
+    trace_borrowers: bool = False
+    """Whether each checkout notes when and where it happened, for that report. It costs some
+    microseconds per checkout."""
+
+    # A proof and a replacement run in the background; nobody waits longer for them than this.
+    connect_timeout: float = 10.0
+    """For background connects, where neither ``conninfo`` nor ``kwargs`` set one."""
+
+    def __post_init__(self) -> None:
+        if self.borrowed not in ("leave", "cancel"):
+            raise ConfigurationError(
+                f"RotationPolicy(borrowed={self.borrowed!r}): must be 'leave' or 'cancel'"
+            )
+        for name in ("overshoot", "park", "retry_initial", "retry_max", "connect_timeout"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ConfigurationError(
+                    f"RotationPolicy({name}={value!r}): must be above 0, finite"
+                )
+
+    def retry_after(self, failures: int) -> float:
+        """Return the delay after the `failures`-th failed connect in a row: doubling, capped."""
+        return min(self.retry_initial * 2.0 ** min(failures - 1, 60), self.retry_max)

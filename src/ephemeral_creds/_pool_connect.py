@@ -1,0 +1,218 @@
+"""Logging in with leased credentials, and counting which generation each connection is of."""
+
+from __future__ import annotations
+
+import re
+import threading
+import traceback
+import weakref
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from ephemeral_creds.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from psycopg import AsyncConnection, Connection
+
+    from ephemeral_creds._values import Credentials
+
+    AnyConnection = Connection[Any] | AsyncConnection[Any]
+
+__all__ = [
+    "Borrowed",
+    "ConnectFailure",
+    "Ledger",
+    "acting_as",
+    "check_parameters",
+    "clean_failure",
+    "generation_of",
+    "login",
+    "login_async",
+    "member_of",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectFailure:
+    """Why a connect failed, without the secrets that psycopg's own exception carries."""
+
+    error: Exception
+    refused: bool
+    """The server said no after it had been given a password (libpq: PQconnectionUsedPassword).
+
+    A failed connect has no SQLSTATE in psycopg 3, and the server's text depends on its language.
+    """
+
+
+def clean_failure(error: Exception) -> ConnectFailure:
+    """Copy what is safe of a failed connect's exception.
+
+    psycopg keeps the connection in ``pgconn``, whose repr has the password in clear, and the
+    frames of the traceback have it in their variables: neither is taken along.
+    """
+    if not isinstance(error, psycopg.Error):
+        error.__cause__ = error.__context__ = None
+        return ConnectFailure(error.with_traceback(None), refused=False)
+    pgconn = error.pgconn
+    refused = bool(pgconn is not None and pgconn.used_password)
+    return ConnectFailure(type(error)(str(error)), refused)
+
+
+def check_parameters(conninfo: str, kwargs: Mapping[str, object]) -> None:
+    """Refuse connection parameters that the credentials would contradict.
+
+    Raises:
+        ConfigurationError: a user or a password is given.
+    """
+    given = {*conninfo_to_dict(conninfo), *kwargs} & {"user", "password", "passfile"}
+    if given:
+        raise ConfigurationError(
+            f"the pool's conninfo or kwargs set {', '.join(sorted(given))}: remove it, the "
+            "credential provider brings user and password"
+        )
+
+
+def acting_as(role: str, conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `kwargs` with the startup option that has the session act as `role`.
+
+    Unlike SET ROLE after the connect it is where RESET ROLE and DISCARD ALL go back to
+    (https://www.postgresql.org/docs/current/sql-set-role.html), and costs no round trip. RESET ALL
+    leaves the role alone, whatever it is.
+    """
+    given = kwargs.get("options") or conninfo_to_dict(conninfo).get("options") or ""
+    escaped = re.sub(r"([\\\s])", r"\\\1", role)
+    return {**kwargs, "options": f"{given} -c role={escaped}".lstrip()}
+
+
+def member_of(role: str, failure: ConnectFailure) -> ConnectFailure:
+    """Say what a refused login may lack, when it also asked to act as `role`."""
+    if not failure.refused:
+        return failure
+    error = type(failure.error)(
+        f"{failure.error} (session_role={role!r}: if that is why, GRANT {role} TO the roles that "
+        "log in, for example in Vault's creation_statements)"
+    )
+    return ConnectFailure(error, refused=True)
+
+
+def generation_of(connection: object) -> int:
+    """Return the generation that `connection` logged in with; 0 for a stranger."""
+    generation: int = getattr(connection, "lease_generation", 0)
+    return generation
+
+
+@dataclass(frozen=True, slots=True)
+class Borrowed:
+    """When and where a connection was checked out."""
+
+    at: float
+    where: str
+
+    @classmethod
+    def here(cls, now: float) -> Borrowed:
+        """Describe the caller of the pool: the innermost frame that is not of a library."""
+        frames = reversed(traceback.extract_stack())
+        frame = next((f for f in frames if not _INNER.search(f.filename)), None)
+        where = f"{frame.filename}:{frame.lineno} in {frame.name}" if frame else "unknown"
+        return cls(now, where)
+
+
+# Where a checkout passes on its way into the pool.
+_INNER = re.compile(r"[/\\](ephemeral_creds|psycopg_pool|psycopg)[/\\][^/\\]+$|contextlib\.py$")
+
+
+class Ledger(Generic[T]):
+    """Which connections are open, by generation; those being opened count as open.
+
+    The generation is written down when the credentials are resolved, *before* connecting: what
+    counts is the credentials that a connection has, not when it was ready.
+    """
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._lock = threading.Lock()
+        self._opening: Counter[int] = Counter()
+        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def opening(self, generation: int) -> None:
+        """A connect is about to start."""
+        with self._lock:
+            self._opening[generation] += 1
+            total = self._opening.total() + sum(not c.closed for c in self._open)
+            self.peak = max(self.peak, total)
+
+    def opened(self, connection: T, generation: int) -> None:
+        """It succeeded."""
+        with self._lock:
+            self._opening[generation] -= 1
+            self._open.add(connection)
+
+    def failed(self, generation: int) -> None:
+        """It did not."""
+        with self._lock:
+            self._opening[generation] -= 1
+
+    def owns(self, connection: object) -> bool:
+        """Tell whether `connection` is one of those counted here."""
+        with self._lock:
+            return connection in self._open
+
+    def connections(self, generation: int) -> list[T]:
+        """Return the open connections of `generation`."""
+        with self._lock:
+            return [c for c in self._open if c.lease_generation == generation and not c.closed]
+
+    def has_before(self, generation: int) -> bool:
+        """Tell whether any connection is of a generation before this one; mostly a short look."""
+        with self._lock:
+            return any(number < generation and n for number, n in self._opening.items()) or any(
+                c.lease_generation < generation and not c.closed for c in self._open
+            )
+
+    def by_generation(self) -> dict[int, int]:
+        """Return how many connections there are of each generation."""
+        with self._lock:
+            counts = Counter(c.lease_generation for c in self._open if not c.closed)
+            counts.update(self._opening)
+            return {generation: n for generation, n in sorted(counts.items()) if n > 0}
+
+
+def login(
+    connect: Callable[..., T], conninfo: str, kwargs: Mapping[str, Any], credentials: Credentials
+) -> T | ConnectFailure:
+    """Connect with `credentials`; a failure is returned, so that no frame with them is raised."""
+    try:
+        return connect(
+            conninfo,
+            **kwargs,
+            user=credentials.username,
+            password=credentials.password.reveal(),
+        )
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
+        return clean_failure(error)
+
+
+async def login_async(
+    connect: Callable[..., Awaitable[T]],
+    conninfo: str,
+    kwargs: Mapping[str, Any],
+    credentials: Credentials,
+) -> T | ConnectFailure:
+    """Do what `login` does, with a connection class that has to be awaited."""
+    try:
+        return await connect(
+            conninfo,
+            **kwargs,
+            user=credentials.username,
+            password=credentials.password.reveal(),
+        )
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
+        return clean_failure(error)

@@ -1,0 +1,239 @@
+"""Opening leased connections, for psycopg_pool's workers and ahead of them."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+import psycopg
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.rows import scalar_row
+from psycopg_pool import PoolClosed
+from psycopg_pool.abc import CT
+
+from ephemeral_creds._pool_connect import (
+    ConnectFailure,
+    acting_as,
+    check_parameters,
+    clean_failure,
+    generation_of,
+    login,
+    member_of,
+)
+from ephemeral_creds._pool_errors import StillFailing
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg_pool.abc import ConnectionCB, ConninfoParam, KwargsParam
+
+    from ephemeral_creds._pool_rotation import Rotation
+    from ephemeral_creds._protocols import Keeper
+    from ephemeral_creds._values import Grant
+
+__all__ = ["Connector"]
+
+# How long a worker waits for the first credentials before it looks whether the pool is closed.
+_SLICE = 0.5
+
+
+class Connector(Generic[CT]):
+    """Opens connections with the keeper's credentials and writes down their generation.
+
+    Args:
+        base: the user's connection class.
+        configure: the user's function for new connections, if any.
+        keeper: where the credentials come from.
+        rotation: the pool's state.
+        timeout: the connect timeout, in seconds, of connections opened ahead.
+        session_role: the role that every session acts as, if not the one it logs in as.
+    """
+
+    def __init__(
+        self,
+        base: type[CT],
+        configure: ConnectionCB[CT] | None,
+        keeper: Keeper,
+        rotation: Rotation[CT],
+        timeout: float,
+        session_role: str | None,
+    ) -> None:
+        self._keeper = keeper
+        self._rotation = rotation
+        self._timeout = timeout
+        self._session_role = session_role
+        self._user_configure = configure
+        self._connect, self.connection_class = _derive(base, weakref.ref(self), rotation)
+
+    @property
+    def configure(self) -> Callable[[CT], None] | None:
+        """What psycopg_pool is to call for a new connection: nothing twice."""
+        return self._configure_for_pool if self._user_configure is not None else None
+
+    def for_pool(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
+        """Return a connection to psycopg_pool: one that is ready, or else a new one."""
+        rotation = self._rotation
+        if (ready := rotation.take_ready()) is not None:
+            return ready
+        try:
+            check_parameters(conninfo, kwargs)
+            grant = self._grant()
+        except EphemeralCredsError as error:
+            rotation.note_failure(clean_failure(error), monotonic())
+            raise
+        if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
+            raise StillFailing(str(barred))
+        outcome = self._log_in(grant, conninfo, kwargs)
+        if isinstance(outcome, ConnectFailure):
+            rotation.note_failure(outcome, monotonic(), grant.generation)
+            raise outcome.error
+        if self._user_configure is None:
+            rotation.note_success(grant.generation)
+        return outcome
+
+    def ahead(
+        self, grant: Grant, conninfo: ConninfoParam, kwargs: KwargsParam | None
+    ) -> CT | ConnectFailure:
+        """Open a connection that is ready for use, from a thread of our own."""
+        try:
+            text = conninfo() if callable(conninfo) else conninfo
+            options = dict((kwargs() if callable(kwargs) else kwargs) or {})
+            check_parameters(text, options)
+            given = conninfo_to_dict(text) | options
+            options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
+        except Exception as error:  # noqa: BLE001 - a callable of the user's
+            return clean_failure(error)
+        outcome = self._log_in(grant, text, options)
+        if isinstance(outcome, ConnectFailure) or self._user_configure is None:
+            return outcome
+        try:
+            self._configure_once(outcome)
+            if outcome.pgconn.transaction_status != TransactionStatus.IDLE:
+                raise ProgrammingError("the configure function left a transaction open")
+        except Exception as error:  # noqa: BLE001 - a function of the user's
+            outcome.close()
+            return clean_failure(error)
+        return outcome
+
+    def is_alive(self, connection: CT) -> bool:
+        """Tell whether the role that `connection` logged in as still exists.
+
+        An empty query, which psycopg_pool's own check sends, would not: a session outlives its
+        role, and only what looks the role up fails.
+        """
+        try:
+            _current_user(connection)
+        except psycopg.Error:
+            return False
+        return True
+
+    def _grant(self) -> Grant:
+        while not self._rotation.serving and not self._rotation.stopped:
+            # Nothing has been lent out yet, so that nothing waits behind this worker.
+            try:
+                return self._keeper.wait(_SLICE)
+            except NotReady:
+                continue
+        return self._keeper.current()
+
+    def _log_in(self, grant: Grant, conninfo: str, kwargs: dict[str, Any]) -> CT | ConnectFailure:
+        ledger = self._rotation.ledger
+        if self._session_role is not None:
+            kwargs = acting_as(self._session_role, conninfo, kwargs)
+        ledger.opening(grant.generation)
+        try:
+            outcome = login(self._connect, conninfo, kwargs, grant.credentials)
+        except BaseException:
+            ledger.failed(grant.generation)
+            raise
+        if self._session_role is not None:
+            outcome = self._checked_role(outcome, self._session_role)
+        if isinstance(outcome, ConnectFailure):
+            ledger.failed(grant.generation)
+        else:
+            cast("Any", outcome).lease_generation = grant.generation
+            ledger.opened(outcome, grant.generation)
+        return outcome
+
+    def _checked_role(self, outcome: CT | ConnectFailure, wanted: str) -> CT | ConnectFailure:
+        """See to it that the session role has come through: a proxy may drop the option."""
+        if isinstance(outcome, ConnectFailure):
+            return member_of(wanted, outcome)
+        try:
+            role = _current_user(outcome)
+            if role == wanted:
+                return outcome
+            raise ConfigurationError(
+                f"session_role={wanted!r}: the session acts as {role!r}. A proxy "
+                "between here and PostgreSQL seems to drop the startup parameter 'options'; "
+                "have it pass that on, or set the role in configure="
+            )
+        except (psycopg.Error, ConfigurationError) as error:
+            outcome.close()
+            return clean_failure(error)
+
+    def _configure_for_pool(self, connection: CT) -> None:
+        try:
+            self._configure_once(connection)
+        except Exception as error:
+            # psycopg_pool counts this as a failed connect, but leaves the connection open.
+            connection.close()
+            self._rotation.note_failure(clean_failure(error), monotonic())
+            raise
+        self._rotation.note_success(generation_of(connection))
+
+    def _configure_once(self, connection: CT) -> None:
+        if not getattr(connection, "lease_configured", False) and self._user_configure:
+            self._user_configure(connection)
+            cast("Any", connection).lease_configured = True
+
+
+def _derive(
+    base: type[CT], reference: weakref.ref[Connector[CT]], rotation: Rotation[CT]
+) -> tuple[Callable[..., CT], type[CT]]:
+    """Derive the class whose ``connect`` psycopg_pool calls: its one public hook around it."""
+
+    class Leased(base):  # type: ignore[valid-type, misc]
+        lease_generation = 0
+        lease_expected = False
+        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
+        _pool: Any = None
+
+        @classmethod
+        def connect(cls, conninfo: str = "", **kwargs: Any) -> CT:
+            connector = reference()
+            if connector is None:
+                raise PoolClosed("the pool is gone")
+            return connector.for_pool(conninfo, kwargs)
+
+        @classmethod
+        def connect_directly(cls, conninfo: str, **kwargs: Any) -> CT:
+            return cast("CT", super().connect(conninfo, **kwargs))
+
+        def close(self) -> None:
+            super().close()
+            if self.closed and generation_of(self) < rotation.serving:
+                rotation.hint_idle()
+
+    Leased.__name__, Leased.__qualname__ = base.__name__, base.__qualname__
+    return Leased.connect_directly, cast("type[CT]", Leased)
+
+
+def _current_user(connection: CT) -> str:
+    """Ask who we are, without leaving a transaction open."""
+    autocommit = connection.autocommit
+    if not autocommit:
+        connection.autocommit = True
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        cursor.execute("SELECT current_user::text")
+        role = str(cursor.fetchone())
+    # Not in a finally clause: after a failure the connection is discarded, and an error from
+    # here would take the place of that failure, be it a cancellation.
+    if not autocommit:
+        connection.autocommit = False
+    return role

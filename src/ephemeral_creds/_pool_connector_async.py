@@ -1,0 +1,270 @@
+"""Opening leased connections, for psycopg_pool's tasks and ahead of them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+import psycopg
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.rows import scalar_row
+from psycopg_pool import PoolClosed
+from psycopg_pool.abc import ACT
+
+from ephemeral_creds._pool_connect import (
+    ConnectFailure,
+    acting_as,
+    check_parameters,
+    clean_failure,
+    generation_of,
+    login_async,
+    member_of,
+)
+from ephemeral_creds._pool_errors import StillFailing
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from psycopg_pool.abc import AsyncConnectionCB, AsyncConninfoParam, AsyncKwargsParam
+
+    from ephemeral_creds._pool_rotation import Rotation
+    from ephemeral_creds._protocols import Keeper
+    from ephemeral_creds._values import Grant
+
+__all__ = ["AsyncConnector", "wait_for_credentials"]
+
+# How long a worker waits for the first credentials before it looks whether the pool is closed.
+_SLICE = 0.5
+
+
+async def wait_for_credentials(keeper: Keeper, timeout: float) -> Grant:
+    """Wait up to `timeout` seconds, as `Keeper.wait` does, without blocking the event loop.
+
+    In slices, because a thread cannot be cancelled, and the loop waits for it when it ends.
+    """
+    while timeout > _SLICE:
+        try:
+            return await asyncio.to_thread(keeper.wait, _SLICE)
+        except NotReady:
+            timeout -= _SLICE
+    return await asyncio.to_thread(keeper.wait, timeout)
+
+
+async def _resolved(value: Any) -> Any:
+    """Return `value`, or what it returns, or what that returns when it is awaited."""
+    result = value() if callable(value) else value
+    return await result if inspect.isawaitable(result) else result
+
+
+class AsyncConnector(Generic[ACT]):
+    """Opens connections with the keeper's credentials and writes down their generation.
+
+    Args:
+        base: the user's connection class.
+        configure: the user's function for new connections, if any.
+        keeper: where the credentials come from.
+        rotation: the pool's state.
+        timeout: the connect timeout, in seconds, of connections opened ahead.
+        session_role: the role that every session acts as, if not the one it logs in as.
+    """
+
+    def __init__(
+        self,
+        base: type[ACT],
+        configure: AsyncConnectionCB[ACT] | None,
+        keeper: Keeper,
+        rotation: Rotation[ACT],
+        timeout: float,
+        session_role: str | None,
+    ) -> None:
+        self._keeper = keeper
+        self._rotation = rotation
+        self._timeout = timeout
+        self._session_role = session_role
+        self._user_configure = configure
+        self._connect, self.connection_class = _derive(base, weakref.ref(self), rotation)
+
+    @property
+    def configure(self) -> Callable[[ACT], Awaitable[None]] | None:
+        """What psycopg_pool is to call for a new connection: nothing twice."""
+        return self._configure_for_pool if self._user_configure is not None else None
+
+    async def for_pool(self, conninfo: str, kwargs: dict[str, Any]) -> ACT:
+        """Return a connection to psycopg_pool: one that is ready, or else a new one."""
+        rotation = self._rotation
+        if (ready := rotation.take_ready()) is not None:
+            return ready
+        try:
+            check_parameters(conninfo, kwargs)
+            grant = await self._grant()
+        except EphemeralCredsError as error:
+            rotation.note_failure(clean_failure(error), monotonic())
+            raise
+        if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
+            raise StillFailing(str(barred))
+        outcome = await self._log_in(grant, conninfo, kwargs)
+        if isinstance(outcome, ConnectFailure):
+            rotation.note_failure(outcome, monotonic(), grant.generation)
+            raise outcome.error
+        if self._user_configure is None:
+            rotation.note_success(grant.generation)
+        return outcome
+
+    async def ahead(
+        self, grant: Grant, conninfo: AsyncConninfoParam, kwargs: AsyncKwargsParam | None
+    ) -> ACT | ConnectFailure:
+        """Open a connection that is ready for use, from a task of our own."""
+        try:
+            text: str = await _resolved(conninfo)
+            given_kwargs: dict[str, Any] | None = await _resolved(kwargs)
+            options = dict(given_kwargs or {})
+            check_parameters(text, options)
+            given = conninfo_to_dict(text) | options
+            options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
+        except Exception as error:  # noqa: BLE001 - a callable of the user's
+            return clean_failure(error)
+        outcome = await self._log_in(grant, text, options)
+        if isinstance(outcome, ConnectFailure) or self._user_configure is None:
+            return outcome
+        try:
+            await self._configure_once(outcome)
+            if outcome.pgconn.transaction_status != TransactionStatus.IDLE:
+                raise ProgrammingError("the configure function left a transaction open")
+        except BaseException as error:  # a function of the user's; or it was cancelled
+            await outcome.close()
+            if isinstance(error, Exception):
+                return clean_failure(error)
+            raise
+        return outcome
+
+    async def is_alive(self, connection: ACT) -> bool:
+        """Tell whether the role that `connection` logged in as still exists.
+
+        An empty query, which psycopg_pool's own check sends, would not: a session outlives its
+        role, and only what looks the role up fails.
+        """
+        try:
+            await _current_user(connection)
+        except psycopg.Error:
+            return False
+        return True
+
+    async def _grant(self) -> Grant:
+        while not self._rotation.serving and not self._rotation.stopped:
+            # Nothing has been lent out yet, so that nothing waits behind this worker.
+            try:
+                return await wait_for_credentials(self._keeper, _SLICE)
+            except NotReady:
+                continue
+        return self._keeper.current()
+
+    async def _log_in(
+        self, grant: Grant, conninfo: str, kwargs: dict[str, Any]
+    ) -> ACT | ConnectFailure:
+        ledger = self._rotation.ledger
+        if self._session_role is not None:
+            kwargs = acting_as(self._session_role, conninfo, kwargs)
+        ledger.opening(grant.generation)
+        try:
+            outcome = await login_async(self._connect, conninfo, kwargs, grant.credentials)
+            if self._session_role is not None:
+                outcome = await self._checked_role(outcome, self._session_role)
+        except BaseException:
+            ledger.failed(grant.generation)
+            raise
+        if isinstance(outcome, ConnectFailure):
+            ledger.failed(grant.generation)
+        else:
+            cast("Any", outcome).lease_generation = grant.generation
+            ledger.opened(outcome, grant.generation)
+        return outcome
+
+    async def _checked_role(
+        self, outcome: ACT | ConnectFailure, wanted: str
+    ) -> ACT | ConnectFailure:
+        """See to it that the session role has come through: a proxy may drop the option."""
+        if isinstance(outcome, ConnectFailure):
+            return member_of(wanted, outcome)
+        try:
+            role = await _current_user(outcome)
+            if role == wanted:
+                return outcome
+            raise ConfigurationError(
+                f"session_role={wanted!r}: the session acts as {role!r}. A proxy "
+                "between here and PostgreSQL seems to drop the startup parameter 'options'; "
+                "have it pass that on, or set the role in configure="
+            )
+        except BaseException as error:
+            await outcome.close()
+            if isinstance(error, psycopg.Error | ConfigurationError):
+                return clean_failure(error)
+            raise
+
+    async def _configure_for_pool(self, connection: ACT) -> None:
+        try:
+            await self._configure_once(connection)
+        except BaseException as error:
+            # psycopg_pool counts this as a failed connect, but leaves the connection open.
+            await connection.close()
+            if isinstance(error, Exception):
+                self._rotation.note_failure(clean_failure(error), monotonic())
+            raise
+        self._rotation.note_success(generation_of(connection))
+
+    async def _configure_once(self, connection: ACT) -> None:
+        if not getattr(connection, "lease_configured", False) and self._user_configure:
+            await self._user_configure(connection)
+            cast("Any", connection).lease_configured = True
+
+
+def _derive(
+    base: type[ACT], reference: weakref.ref[AsyncConnector[ACT]], rotation: Rotation[ACT]
+) -> tuple[Callable[..., Awaitable[ACT]], type[ACT]]:
+    """Derive the class whose ``connect`` psycopg_pool calls: its one public hook around it."""
+
+    class Leased(base):  # type: ignore[valid-type, misc]
+        lease_generation = 0
+        lease_expected = False
+        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
+        _pool: Any = None
+
+        @classmethod
+        async def connect(cls, conninfo: str = "", **kwargs: Any) -> ACT:
+            connector = reference()
+            if connector is None:
+                raise PoolClosed("the pool is gone")
+            return await connector.for_pool(conninfo, kwargs)
+
+        @classmethod
+        async def connect_directly(cls, conninfo: str, **kwargs: Any) -> ACT:
+            return cast("ACT", await super().connect(conninfo, **kwargs))
+
+        async def close(self) -> None:
+            await super().close()
+            if self.closed and generation_of(self) < rotation.serving:
+                rotation.hint_idle()
+
+    Leased.__name__, Leased.__qualname__ = base.__name__, base.__qualname__
+    return Leased.connect_directly, cast("type[ACT]", Leased)
+
+
+async def _current_user(connection: ACT) -> str:
+    """Ask who we are, without leaving a transaction open."""
+    autocommit = connection.autocommit
+    if not autocommit:
+        await connection.set_autocommit(True)
+    async with connection.cursor(row_factory=scalar_row) as cursor:
+        await cursor.execute("SELECT current_user::text")
+        role = str(await cursor.fetchone())
+    # Not in a finally clause: after a failure the connection is discarded, and an error from
+    # here would take the place of that failure, be it a cancellation.
+    if not autocommit:
+        await connection.set_autocommit(False)
+    return role

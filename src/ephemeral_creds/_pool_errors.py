@@ -1,0 +1,162 @@
+"""What a pool raises when there is no connection in time, and what it keeps out of the log."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from psycopg import OperationalError
+from psycopg_pool import PoolTimeout
+
+from ephemeral_creds import exceptions
+
+if TYPE_CHECKING:
+    from ephemeral_creds._pool_connect import ConnectFailure
+    from ephemeral_creds._protocols import KeeperStatus
+
+__all__ = [
+    "AtOnce",
+    "CheckoutTimeout",
+    "StillFailing",
+    "explain",
+    "quieten",
+    "with_pool_timeout",
+]
+
+
+class AtOnce(float):
+    """The ``reconnect_timeout`` that psycopg_pool is given: it gives a slot up, and we retry."""
+
+    lease_expected = True
+
+
+class StillFailing(OperationalError):
+    """A connect that was not attempted, because the last one failed a moment ago."""
+
+    lease_expected = True
+
+
+class CheckoutTimeout(exceptions.CheckoutFailed, PoolTimeout):
+    """No connection became free in time.
+
+    Attributes:
+        last_error: the pool's last failed connect, if no later one succeeded.
+        keeper_status: the keeper's status at that time.
+    """
+
+    last_error: Exception | None = None
+    keeper_status: KeeperStatus | None = None
+
+
+class _Unreachable(exceptions.DatabaseUnreachable, CheckoutTimeout):
+    pass
+
+
+class _Refused(exceptions.LoginRefused, CheckoutTimeout):
+    pass
+
+
+class _NotReady(exceptions.NotReady, CheckoutTimeout):
+    pass
+
+
+class _Expired(exceptions.CredentialsExpired, CheckoutTimeout):
+    pass
+
+
+class _Closed(exceptions.KeeperClosed, CheckoutTimeout):
+    pass
+
+
+class _Denied(exceptions.AccessDenied, CheckoutTimeout):
+    pass
+
+
+class _Misconfigured(exceptions.ConfigurationError, CheckoutTimeout):
+    pass
+
+
+_AS_TIMEOUT: dict[type[Exception], type[CheckoutTimeout]] = {
+    exceptions.DatabaseUnreachable: _Unreachable,
+    exceptions.LoginRefused: _Refused,
+    exceptions.NotReady: _NotReady,
+    exceptions.CredentialsExpired: _Expired,
+    exceptions.KeeperClosed: _Closed,
+    exceptions.AccessDenied: _Denied,
+    exceptions.ConfigurationError: _Misconfigured,
+}
+for _public, _hybrid in _AS_TIMEOUT.items():
+    # A user sees, and catches, the public name.
+    _hybrid.__name__ = _hybrid.__qualname__ = _public.__name__
+    _hybrid.__module__ = _public.__module__
+    _hybrid.__doc__ = _public.__doc__
+
+
+def with_pool_timeout(error: Exception, status: KeeperStatus) -> CheckoutTimeout:
+    """Return `error` as one that is a `psycopg_pool.PoolTimeout` too."""
+    kind = _AS_TIMEOUT.get(type(error), _NotReady)
+    timeout = kind(str(error))
+    timeout.__cause__ = error.__cause__
+    timeout.last_error = error
+    timeout.keeper_status = status
+    return timeout
+
+
+def explain(
+    pool: str, timeout: PoolTimeout, failure: ConnectFailure | None, status: KeeperStatus
+) -> CheckoutTimeout:
+    """Say why there was no connection in time.
+
+    Args:
+        pool: the pool's name.
+        timeout: what psycopg_pool says.
+        failure: the last failed connect, if no later one succeeded.
+        status: the keeper's status.
+    """
+    remaining = f"{status.expires_in:.0f} s left" if status.expires_in is not None else "no end"
+    lease = f"generation {status.generation}, {remaining}"
+    error: CheckoutTimeout
+    if failure is None:
+        error = CheckoutTimeout(
+            f"pool {pool!r}: {timeout}: all connections are in use; raise max_size or hold "
+            f"connections for a shorter time (credentials: {lease})"
+        )
+    elif isinstance(failure.error, exceptions.ConfigurationError):
+        error = _Misconfigured(f"pool {pool!r}: {timeout}: {failure.error}")
+    elif failure.refused:
+        error = _Refused(
+            f"pool {pool!r}: {timeout}: PostgreSQL refuses the login of {status.username!r} from "
+            f"{status.provider} ({lease}): check that "
+            "provider and pool mean the same server, that the role has LOGIN and a password (where "
+            "Vault makes it: that its creation_statements give it both), and that it may CONNECT "
+            f"to the database; the server said: {failure.error}"
+        )
+    else:
+        error = _Unreachable(
+            f"pool {pool!r}: {timeout}: PostgreSQL cannot be reached: check host, port and that "
+            f"it runs; last attempt: {failure.error} (credentials: {lease})"
+        )
+    error.last_error = failure.error if failure is not None else None
+    error.keeper_status = status
+    return error
+
+
+class _ExpectedFilter(logging.Filter):
+    """Drops what psycopg_pool logs about what we did on purpose.
+
+    It warns of each "discarding closed connection", of each "reconnection attempt failed" and of
+    each failed connect, but a rotation closes all of a pool's connections on purpose, and our
+    pools retry by a plan of their own. A rotation that looks like an incident in the log would
+    make the real one go unseen.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        return not any(getattr(argument, "lease_expected", False) for argument in arguments)
+
+
+def quieten() -> None:
+    """Install the filter on psycopg_pool's logger, once."""
+    logger = logging.getLogger("psycopg.pool")
+    if not any(isinstance(f, _ExpectedFilter) for f in logger.filters):
+        logger.addFilter(_ExpectedFilter())

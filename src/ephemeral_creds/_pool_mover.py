@@ -1,0 +1,251 @@
+"""What a pool does in the background to move to new credentials."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool.abc import CT
+
+from ephemeral_creds._logging import logger
+from ephemeral_creds._pool_connect import ConnectFailure
+from ephemeral_creds.exceptions import NoCredentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ephemeral_creds._policy import RotationPolicy
+    from ephemeral_creds._pool_connector import Connector
+    from ephemeral_creds._pool_rotation import Rotation
+    from ephemeral_creds._protocols import Keeper
+
+__all__ = ["Bell", "Mover"]
+
+# A checkout of our own takes what is idle, and does not queue.
+_AT_ONCE = 0.001
+# After a defect, or with nothing to open a connection with, look again this soon.
+_SOON = 0.5
+# A cancel request is a connect of its own; without an answer the session is ended anyway.
+_CANCEL_TIMEOUT = 1.0
+# An idle connection that came back by a way that tells nobody is looked for this often.
+_LOOK_AT_IDLE = 5.0
+
+
+class Bell:
+    """Wakes threads that look for work, without losing a ring between look and wait."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        self._condition = threading.Condition()
+
+    def ring(self) -> None:
+        """Wake everybody."""
+        with self._condition:
+            self.rung += 1
+            self._condition.notify_all()
+
+    def wait(self, heard: int, timeout: float | None) -> int:
+        """Wait up to `timeout` seconds until it has rung more than `heard` times.
+
+        Returns:
+            How often it has rung.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self.rung != heard, timeout)
+            return self.rung
+
+
+class Mover(Generic[CT]):
+    """Proves candidates, replaces old connections, and restores what psycopg_pool gave up.
+
+    One housekeeping thread runs for as long as the pool is open; during a rotation there are
+    ``overshoot`` more. They hold the pool weakly, so that one that is forgotten can be collected.
+    """
+
+    def __init__(
+        self,
+        pool: ConnectionPool[Any],
+        keeper: Keeper,
+        connector: Connector[CT],
+        rotation: Rotation[CT],
+        policy: RotationPolicy,
+        bell: Bell,
+    ) -> None:
+        self.resizing = threading.Lock()
+        self._pool = weakref.ref(pool)
+        self._name = pool.name
+        self._keeper = keeper
+        self._connector = connector
+        self._rotation = rotation
+        self._policy = policy
+        self._bell = bell
+        self._threads: list[threading.Thread] = []
+        self._looked_at = -1
+
+    def start(self) -> None:
+        """Start the housekeeping thread."""
+        self._spawn(self._housekeep, "housekeeper")
+
+    def join(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for the threads to end; `Rotation.stop` has been called."""
+        deadline = monotonic() + timeout
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(deadline - monotonic(), 0.0))
+
+    def _spawn(self, target: Callable[[], None], role: str) -> None:
+        thread = threading.Thread(target=target, name=f"{self._name}-{role}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    # -- housekeeping ----------------------------------------------------------------------
+
+    def _housekeep(self) -> None:
+        timeout: float | None = 0.0
+        heard = 0
+        while not self._rotation.stopped:
+            heard = self._bell.wait(heard, timeout)
+            if (pool := self._pool()) is None or self._rotation.stopped:
+                return
+            try:
+                self._do_what_is_due(pool)
+                timeout = self._rotation.next_look(monotonic())
+            except Exception as error:  # noqa: BLE001 - the pool needs its housekeeper
+                logger.error("%s: housekeeping failed: %s", self._name, type(error).__name__)
+                timeout = _SOON
+            del pool
+
+    def _do_what_is_due(self, pool: ConnectionPool[Any]) -> None:
+        rotation = self._rotation
+        while (grant := rotation.next_candidate()) is not None:
+            outcome = self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+            rotation.note_proof(grant.generation, outcome)
+        for connection in rotation.take_unwanted():
+            connection.close()
+        if rotation.reconnects.take_due(monotonic()):
+            self._restore_slots(pool)
+        if stale := rotation.stale:
+            rotation.begin_move(monotonic())
+            self._threads = [t for t in self._threads if t.is_alive()]
+            # All but one of them, the housekeeper, are moving already.
+            for _ in range(min(stale, self._policy.overshoot) - len(self._threads) + 1):
+                self._spawn(self._move, "mover")
+        if (ended := rotation.end_move(self._name, monotonic())) is not None:
+            self._keeper.report(ended)
+        while (overdue := rotation.next_overdue(self._name, monotonic())) is not None:
+            connections, event = overdue
+            self._keeper.report(event)
+            if self._policy.borrowed == "cancel":
+                for connection in connections:
+                    self._cut_off(connection)
+
+    def _restore_slots(self, pool: ConnectionPool[Any]) -> None:
+        """Have psycopg_pool open again what it gave up.
+
+        Its public surface has no such request, but raising ``min_size`` opens as many at once
+        (``resize()`` in https://www.psycopg.org/psycopg3/docs/api/pool.html).
+        """
+        stats = ConnectionPool.get_stats(pool)
+        with self.resizing:
+            low, high = pool.min_size, pool.max_size
+            missing = self._rotation.reconnects.missing(stats, low, high)
+            if missing <= low:
+                ConnectionPool.resize(pool, low - missing, high)
+            else:
+                ConnectionPool.resize(pool, low + missing, max(high, low + missing))
+            ConnectionPool.resize(pool, low, high)
+
+    def _cut_off(self, connection: CT) -> None:
+        """Cancel what a borrowed connection is doing, then end its session.
+
+        Its user gets an error from the query, or else from the next one. The socket is shut
+        down rather than closed: libpq is not made for being closed while another thread uses it.
+        """
+        self._rotation.note_cut_off()
+        try:
+            connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+            with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
+                line.shutdown(socket.SHUT_RDWR)
+        except (psycopg.Error, OSError) as error:
+            # It was returned or broke meanwhile.
+            logger.info("%s: not cut off: %s", self._name, type(error).__name__)
+
+    # -- moving ----------------------------------------------------------------------------
+
+    def _move(self) -> None:
+        while not self._rotation.stopped and self._rotation.has_stale:
+            if (pool := self._pool()) is None:
+                return
+            self._replace_one(pool)
+            del pool
+
+    def _replace_one(self, pool: ConnectionPool[Any]) -> None:
+        """Open a connection, have it take the place of an old one, or close it again."""
+        rotation = self._rotation
+        heard = self._bell.rung
+        # A proof may have left one; then the first old connection need not wait for a connect.
+        self._look_at_idle(pool)
+        if not rotation.replacements.reserve():
+            self._bell.wait(heard, _SOON)
+            return
+        try:
+            grant = self._keeper.current()
+        except NoCredentials:
+            rotation.replacements.cancel()
+            self._bell.wait(heard, _SOON)
+            return
+        outcome = self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+        if isinstance(outcome, ConnectFailure):
+            rotation.replacements.cancel()
+            rotation.note_failure(outcome, monotonic(), grant.generation)
+            self._bell.wait(self._bell.rung, self._policy.retry_after(1))
+            return
+        rotation.note_success(grant.generation)
+        rotation.replacements.add(outcome)
+        deadline = monotonic() + self._policy.park
+        while rotation.replacements.has(outcome) and rotation.has_stale and not rotation.stopped:
+            heard = self._bell.rung
+            self._look_at_idle(pool)
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                break
+            if rotation.replacements.has(outcome):
+                self._bell.wait(heard, remaining)
+        if rotation.replacements.withdraw(outcome):
+            outcome.close()
+            self._wait_for_idle()
+
+    def _wait_for_idle(self) -> None:
+        """All that is old is borrowed: wait until something comes back."""
+        rotation = self._rotation
+        hint = rotation.idle_hint
+        deadline = monotonic() + _LOOK_AT_IDLE
+        while rotation.idle_hint == hint and rotation.has_stale and not rotation.stopped:
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                self._looked_at = -1
+                return
+            self._bell.wait(self._bell.rung, remaining)
+
+    def _look_at_idle(self, pool: ConnectionPool[Any]) -> None:
+        """Take each idle connection out and put it back: an old one is replaced on the way."""
+        rotation = self._rotation
+        hint = rotation.idle_hint
+        if hint == self._looked_at:
+            return
+        for _ in range(ConnectionPool.get_stats(pool)["pool_available"]):
+            if not rotation.replacements.claimable(rotation.serving):
+                return
+            try:
+                # Not the pool's own getconn(), whose errors are explained to people.
+                connection = ConnectionPool.getconn(pool, timeout=_AT_ONCE)
+            except (PoolClosed, PoolTimeout, TooManyRequests):
+                return
+            rotation.note_own_checkout()
+            pool.putconn(connection)
+        self._looked_at = hint

@@ -1,0 +1,95 @@
+"""Connections that were opened ahead, and wait for an old one to replace."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from ephemeral_creds._pool_connect import generation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Replacements"]
+
+T = TypeVar("T")
+
+
+class Replacements(Generic[T]):
+    """New comes before old, and never more than `overshoot` of it.
+
+    Whoever opens a connection ahead reserves it first. Whoever closes an old one claims first:
+    there are never more claims than replacements that are ready. What psycopg_pool then opens in
+    place of the closed one is taken from here.
+
+    Args:
+        overshoot: how many may be reserved or waiting at a time.
+    """
+
+    def __init__(self, overshoot: int) -> None:
+        self._overshoot = overshoot
+        self._lock = threading.Lock()
+        self._ready: list[T] = []
+        self._reserved = 0
+        self._claims = 0
+
+    def reserve(self) -> bool:
+        """Ask for the right to open one; `cancel` or `add` follows."""
+        with self._lock:
+            if self._reserved + len(self._ready) >= self._overshoot:
+                return False
+            self._reserved += 1
+            return True
+
+    def cancel(self) -> None:
+        """The connect failed."""
+        with self._lock:
+            self._reserved -= 1
+
+    def add(self, connection: T) -> None:
+        """The connect succeeded."""
+        with self._lock:
+            self._reserved -= 1
+            self._ready.append(connection)
+
+    def take(self, generation: int) -> T | None:
+        """Take one of `generation`, if there is any."""
+        if not self._ready:
+            return None
+        with self._lock:
+            found = next((c for c in self._ready if generation_of(c) == generation), None)
+            return self._remove(found) if found is not None else None
+
+    def has(self, connection: T) -> bool:
+        """Tell whether this very one is still waiting."""
+        with self._lock:
+            return connection in self._ready
+
+    def withdraw(self, connection: T) -> bool:
+        """Take this very one; false where somebody else has."""
+        with self._lock:
+            return connection in self._ready and self._remove(connection) is not None
+
+    def withdraw_all(self, unwanted: Callable[[int], bool]) -> list[T]:
+        """Take all whose generation is `unwanted`."""
+        with self._lock:
+            found = [c for c in self._ready if unwanted(generation_of(c))]
+            return [self._remove(connection) for connection in found]
+
+    def claimable(self, generation: int) -> bool:
+        """Tell whether one of `generation` is ready that nothing has made room for yet."""
+        ready = sum(generation_of(c) == generation for c in list(self._ready))
+        return ready > self._claims
+
+    def claim(self, generation: int) -> bool:
+        """Ask for the right to close an old connection."""
+        with self._lock:
+            if not self.claimable(generation):
+                return False
+            self._claims += 1
+            return True
+
+    def _remove(self, connection: T) -> T:
+        self._ready.remove(connection)
+        self._claims = max(self._claims - 1, 0)
+        return connection

@@ -1,0 +1,381 @@
+"""What a pool knows about generations, and what remains to be done: state without I/O.
+
+Both pools, sync and async, drive one `Rotation` each. It is the keeper's `Member`: the keeper's
+thread writes down what it wants here, and the pool's own threads or tasks do it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from ephemeral_creds._pool_connect import ConnectFailure, Ledger
+from ephemeral_creds._pool_reconnects import Reconnects
+from ephemeral_creds._pool_replacements import Replacements
+from ephemeral_creds._signals import Accepted, Close, Rejected, Released
+from ephemeral_creds.events import BorrowedAtDeadline, PoolRotated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ephemeral_creds._policy import RotationPolicy
+    from ephemeral_creds._protocols import Keeper
+    from ephemeral_creds._values import Grant
+    from ephemeral_creds.events import Event
+
+__all__ = ["Rotation"]
+
+T = TypeVar("T")
+
+# While old connections are borrowed, one that was closed without a word is looked for this often.
+_LOOK_AGAIN = 0.5
+
+
+def _nothing() -> None:
+    pass
+
+
+class Rotation(Generic[T]):
+    """The state of one pool's move from generation to generation.
+
+    Args:
+        keeper: to be told what happens.
+        policy: how many connections to open ahead, and how long to wait.
+        wake: called, from any thread and with no lock held, when there may be work.
+
+    Attributes:
+        serving: the generation that new connections log in with; 0 before the first.
+        careful: whether a checkout has more to do than psycopg_pool's own.
+        idle_hint: changes whenever an old connection may have become idle.
+        cut_off: how many connections were cut off at their deadline.
+    """
+
+    def __init__(self, keeper: Keeper, policy: RotationPolicy, wake: Callable[[], None]) -> None:
+        self.serving = 0
+        self.careful = True
+        self.idle_hint = 0
+        self.cut_off = 0
+        self.stopped = False
+        self.policy = policy
+        self.wake = wake
+        self.ledger: Ledger[T] = Ledger()
+        self.replacements: Replacements[T] = Replacements(policy.overshoot)
+        self.reconnects = Reconnects(policy)
+        self._keeper = keeper
+        self._lock = threading.Lock()
+        self._number = 0
+        self._candidates: deque[Grant] = deque()
+        self._retiring: set[int] = set()
+        self._expiring: deque[Grant] = deque()
+        self._accepted = 0
+        self._suspects: set[int] = set()
+        self._dead = self._upheavals = 0
+        self._moving_since: float | None = None
+        self._moved = self._zombies = 0
+        self._own_checkouts = self._own_discards = 0
+
+    def join(self) -> None:
+        """Become a member of the keeper."""
+        self._number, current = self._keeper.join(self)
+        if current is not None:
+            self.publish(current)
+
+    def leave(self, *, close_keeper: bool = False) -> None:
+        """Tell the keeper that every connection is closed, and perhaps to close, too."""
+        self._keeper.leave(self._number)
+        if close_keeper:
+            self._keeper.signal(Close())
+
+    def stop(self) -> None:
+        """Nothing is to be done any more. Takes no lock, so that a finaliser may call it."""
+        self.stopped = True
+        self.wake()
+
+    def abandon(self) -> None:
+        """Start from nothing in the child of a fork, where all of this is the parent's.
+
+        The parent's threads may have held the locks at the instant of the fork.
+        """
+        self.stopped, self.serving, self.wake = True, 0, _nothing
+        self._lock = threading.Lock()
+        self.ledger = Ledger()
+        self.replacements = Replacements(self.policy.overshoot)
+        self.reconnects = Reconnects(self.policy)
+
+    # -- what the keeper says; see `Member` ------------------------------------------------
+
+    def prove(self, grant: Grant) -> None:
+        """Have the pool log in once with `grant`."""
+        self._candidates.append(grant)
+        self.wake()
+
+    def publish(self, grant: Grant) -> None:
+        """Have the pool log in with `grant` from now on."""
+        with self._lock:
+            self._upheavals += 0 < self.serving < grant.generation
+            self.serving = max(self.serving, grant.generation)
+            self.idle_hint += 1
+            if grant.generation == self._dead:
+                # It was renewed after all: one test tells.
+                self._dead = 0
+            self._be_careful()
+        self.reconnects.renewed(grant.generation)
+        self.wake()
+
+    def retire(self, grant: Grant) -> None:
+        """Have the pool replace its connections of `grant`."""
+        with self._lock:
+            self._retiring.add(grant.generation)
+        self.wake()
+
+    def expire(self, grant: Grant) -> None:
+        """Note that `grant` is at its deadline."""
+        if grant.generation < self.serving:
+            self._expiring.append(grant)
+        with self._lock:
+            self._dead = max(self._dead, grant.generation)
+        self.suspect(grant)
+
+    def suspect(self, grant: Grant) -> None:
+        """Have connections of `grant` tested before they are lent."""
+        self.suspect_generation(grant.generation)
+
+    # -- logins ----------------------------------------------------------------------------
+
+    def note_success(self, generation: int) -> None:
+        """A login succeeded."""
+        slots_lost = self.reconnects.succeeded()
+        with self._lock:
+            first = generation > self._accepted
+            self._accepted = max(self._accepted, generation)
+            stale = generation < self.serving
+            self.idle_hint += stale
+        if first:
+            self._keeper.signal(Accepted(self._number, generation))
+        if slots_lost or stale:
+            self.wake()
+
+    def note_failure(self, failure: ConnectFailure, now: float, generation: int = 0) -> None:
+        """A connect failed.
+
+        Args:
+            failure: why.
+            now: the instant of the failure.
+            generation: what it logged in with; 0 where there was nothing to log in with.
+        """
+        self.reconnects.failed(failure, generation or self.serving, now)
+        if generation:
+            if failure.refused:
+                self.suspect_generation(generation)
+            self._keeper.signal(Rejected(self._number, generation, failure.refused))
+
+    def note_proof(self, generation: int, outcome: T | ConnectFailure) -> None:
+        """A candidate was tried out. It failing bars nothing: nothing else uses it."""
+        if isinstance(outcome, ConnectFailure):
+            self.replacements.cancel()
+            self._keeper.signal(Rejected(self._number, generation, outcome.refused))
+        else:
+            self.replacements.add(outcome)
+            self._keeper.signal(Accepted(self._number, generation))
+
+    def next_candidate(self) -> Grant | None:
+        """Take a grant to prove; those that were overtaken are skipped.
+
+        The connection to try it with is one opened ahead, and has been reserved.
+        """
+        while self._candidates:
+            if not self.replacements.reserve():
+                return None
+            grant = self._candidates.popleft()
+            if grant.generation > self.serving and grant.generation not in self._retiring:
+                return grant
+            self.replacements.cancel()
+        return None
+
+    # -- connections that may be dead without knowing --------------------------------------
+
+    def suspect_generation(self, generation: int) -> None:
+        """Have connections up to `generation` tested before they are lent."""
+        open_ones = self.ledger.by_generation()
+        with self._lock:
+            self._suspects.update(g for g in (*open_ones, self.serving) if 0 < g <= generation)
+            self._be_careful()
+        self.wake()
+
+    def is_suspect(self, generation: int) -> bool:
+        """Tell whether a connection of `generation` has to be tested before it is lent."""
+        return generation in self._suspects
+
+    def note_test(self, generation: int, *, alive: bool) -> None:
+        """A suspect connection was tested.
+
+        One that is alive clears its generation, unless that is past its deadline: then the server
+        may drop the role at any time.
+        """
+        with self._lock:
+            if alive and generation > self._dead:
+                self._suspects.discard(generation)
+                self._be_careful()
+            self._zombies += not alive
+            self._upheavals += not alive
+            self._own_discards += not alive
+            self._own_checkouts += not alive
+        if not alive:
+            self._keeper.signal(Rejected(self._number, generation, refused=True))
+
+    @property
+    def zombies(self) -> int:
+        """How many tested connections were dead without knowing."""
+        return self._zombies
+
+    @property
+    def upheavals(self) -> int:
+        """Grows whenever a query may have failed because of its connection's generation.
+
+        That is, when a role was replaced or found to be gone, or a connection of one that has
+        been replaced came back.
+        """
+        return self._upheavals
+
+    def note_stale_return(self) -> None:
+        """A connection of an old generation came back."""
+        with self._lock:
+            self._upheavals += 1
+
+    def note_cut_off(self) -> None:
+        """A borrowed connection is about to be cut off."""
+        with self._lock:
+            self.cut_off += 1
+
+    def _be_careful(self) -> None:
+        self.careful = self.serving == 0 or bool(self._suspects) or self.policy.trace_borrowers
+
+    # -- moving ----------------------------------------------------------------------------
+
+    @property
+    def stale(self) -> int:
+        """How many connections are open of generations before the one in use."""
+        counts = self.ledger.by_generation()
+        return sum(n for generation, n in counts.items() if generation < self.serving)
+
+    @property
+    def has_stale(self) -> bool:
+        """Whether there are any; unlike `stale`, cheap enough to be asked at each wake-up."""
+        return self.ledger.has_before(self.serving)
+
+    def take_ready(self) -> T | None:
+        """Take a replacement for psycopg_pool to use."""
+        ready = self.replacements.take(self.serving)
+        if ready is not None:
+            self.wake()
+        return ready
+
+    def take_unwanted(self) -> list[T]:
+        """Take the replacements that are of no use any more; all of them once stopped."""
+        nothing_to_replace = not self.has_stale
+        return self.replacements.withdraw_all(
+            lambda generation: (
+                self.stopped
+                or generation < self.serving
+                or generation in self._retiring
+                or (generation == self.serving and nothing_to_replace)
+            )
+        )
+
+    def claim(self) -> bool:
+        """Ask for the right to close an old connection: there is one to take its place."""
+        if self.stopped or not self.replacements.claim(self.serving):
+            return False
+        with self._lock:
+            self._own_discards += 1
+            self._moved += 1
+        return True
+
+    def hint_idle(self) -> None:
+        """Note that an old connection may have become idle."""
+        with self._lock:
+            self.idle_hint += 1
+        self.wake()
+
+    def next_look(self, now: float) -> float | None:
+        """Return in how many seconds to look again without being woken; ``None`` for never."""
+        if self._candidates or self._retiring:
+            # A server that died closes connections without telling anybody.
+            return _LOOK_AGAIN
+        return self.reconnects.due_in(now)
+
+    def begin_move(self, now: float) -> None:
+        """Note when the pool began to move, unless it is moving already."""
+        if self._moving_since is None:
+            self._moving_since, self._moved = now, 0
+
+    def end_move(self, pool: str, now: float) -> Event | None:
+        """Tell the keeper what has been let go of; return what observers should know.
+
+        Args:
+            pool: the pool's name.
+            now: the instant of this look.
+        """
+        ended = None
+        if self._moving_since is not None and not self.has_stale:
+            ended = PoolRotated(
+                pool=pool,
+                generation=self.serving,
+                connections=self._moved,
+                duration=now - self._moving_since,
+            )
+            self._moving_since = None
+        counts = self.ledger.by_generation()
+        with self._lock:
+            released = sorted(self._retiring - counts.keys())
+            self._retiring.difference_update(released)
+            # Of the generation in use there may be none for a moment; of older ones none come.
+            self._suspects = {g for g in self._suspects if g in counts or g >= self.serving}
+            self._be_careful()
+        for generation in released:
+            self._keeper.signal(Released(self._number, generation))
+        return ended
+
+    def next_overdue(self, pool: str, now: float) -> tuple[list[T], Event] | None:
+        """Take connections that are still open at their deadline, and what to report of them.
+
+        Args:
+            pool: the pool's name.
+            now: the instant of this look.
+        """
+        while self._expiring:
+            generation = self._expiring.popleft().generation
+            held = self.ledger.connections(generation)
+            if held:
+                borrowed = [b for c in held if (b := getattr(c, "lease_borrowed", None))]
+                since = min([b.at for b in borrowed], default=self._moving_since or now)
+                return held, BorrowedAtDeadline(
+                    pool=pool,
+                    generation=generation,
+                    connections=len(held),
+                    age=now - since,
+                    where=tuple(sorted({b.where for b in borrowed})),
+                    cancelled=self.policy.borrowed == "cancel",
+                )
+        return None
+
+    # -- what psycopg_pool counts although no user did it ----------------------------------
+
+    def note_own_checkout(self) -> None:
+        """A connection was taken out to look at its generation."""
+        with self._lock:
+            self._own_checkouts += 1
+
+    def correct(self, stats: dict[str, int], *, reset: bool = False) -> dict[str, int]:
+        """Take what a rotation did itself out of psycopg_pool's counters."""
+        with self._lock:
+            for key, own in (
+                ("requests_num", self._own_checkouts),
+                ("returns_bad", self._own_discards),
+            ):
+                if key in stats:
+                    stats[key] = max(stats[key] - own, 0)
+            if reset:
+                self._own_checkouts = self._own_discards = 0
+        return stats

@@ -1,0 +1,94 @@
+"""What a pool tells health endpoints and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ephemeral_creds._pool_rotation import Rotation
+    from ephemeral_creds._protocols import Keeper, KeeperStatus
+
+__all__ = ["PoolStatus", "lease_stats", "pool_status"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """A snapshot of a pool: plain values and no secret.
+
+    Attributes:
+        name: the pool's name.
+        ready: whether a request that needs the database should be sent here: the pool is open
+            and has a connection, or has credentials and no reason to think that they fail. An
+            outage of Vault alone does not make it unready.
+        generation: what new connections log in with; 0 before the first.
+        expires_in: seconds until that one's deadline; ``None`` where it has none.
+        connections: open connections, by generation.
+        stale: those of older generations, which wait to be replaced.
+        available: those that are idle.
+        waiting: requests in the queue.
+        min_size: the pool's least size.
+        max_size: the pool's greatest size, rotations aside.
+        peak: the most connections there ever were at a time.
+        suspect: whether connections are tested before they are lent.
+        last_error: why the last connect failed; ``None`` where it succeeded.
+        keeper: the keeper's own status.
+    """
+
+    name: str
+    ready: bool
+    generation: int
+    expires_in: float | None
+    connections: dict[int, int]
+    stale: int
+    available: int
+    waiting: int
+    min_size: int
+    max_size: int
+    peak: int
+    suspect: bool
+    last_error: str | None
+    keeper: KeeperStatus
+
+
+def pool_status(
+    name: str, closed: bool, rotation: Rotation[Any], keeper: Keeper, stats: Mapping[str, int]
+) -> PoolStatus:
+    """Put a pool's status together."""
+    status = keeper.status()
+    connections = rotation.ledger.by_generation()
+    failure = rotation.reconnects.last_failure
+    return PoolStatus(
+        name=name,
+        ready=not closed and bool(connections or (status.ready and failure is None)),
+        generation=rotation.serving,
+        expires_in=status.expires_in,
+        connections=connections,
+        stale=rotation.stale,
+        available=stats["pool_available"],
+        waiting=stats.get("requests_waiting", 0),
+        min_size=stats["pool_min"],
+        max_size=stats["pool_max"],
+        peak=rotation.ledger.peak,
+        suspect=rotation.is_suspect(rotation.serving),
+        last_error=str(failure.error) if failure is not None else None,
+        keeper=status,
+    )
+
+
+def lease_stats(rotation: Rotation[Any], keeper: Keeper) -> dict[str, int]:
+    """Return what ``get_stats()`` has beyond psycopg_pool's."""
+    status = keeper.status()
+    stats = {
+        "lease_generation": rotation.serving,
+        "lease_mints": status.grants,
+        "lease_renewals": status.renewals,
+        "lease_revocations": status.revocations,
+        "lease_rejected_logins": status.rejected_logins,
+        "connections_stale": rotation.stale,
+    }
+    if status.expires_in is not None:
+        stats["lease_expires_in"] = int(status.expires_in)
+    return stats

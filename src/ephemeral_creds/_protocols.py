@@ -1,0 +1,125 @@
+"""How a keeper and its pools know each other: by these protocols, not by their classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ephemeral_creds._signals import Signal
+    from ephemeral_creds._values import Grant
+    from ephemeral_creds.events import Event
+
+__all__ = ["Keeper", "KeeperStatus", "Member"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperStatus:
+    """A snapshot of a keeper, fit for a health endpoint: plain values and no secret.
+
+    Attributes:
+        name: the keeper's name.
+        provider: where the credentials come from.
+        state: ``new``, ``acquiring`` (nothing to log in with), ``serving``, ``closing`` or
+            ``closed``.
+        ready: whether a login is possible right now.
+        generation: the generation in use; 0 before the first.
+        username: its user name.
+        expires_in: seconds until its deadline; ``None`` where it has none, negative after it.
+        retired: generations whose connections are being replaced or whose lease is being
+            revoked.
+        fetches: requests for new credentials.
+        grants: those that brought some; each is one role minted where the provider mints.
+        renewals: leases extended.
+        revocations: leases given back.
+        rotations: changes from one generation to the next.
+        rejected_logins: logins that PostgreSQL refused.
+        failed_fetches: requests for credentials that failed.
+        failed_renewals: renewals that failed.
+        failed_revocations: revocations that failed.
+        last_error: the last failure, for reading; ``None`` where there was none.
+    """
+
+    name: str
+    provider: str
+    state: str
+    ready: bool
+    generation: int
+    username: str | None
+    expires_in: float | None
+    retired: tuple[int, ...]
+    fetches: int
+    grants: int
+    renewals: int
+    revocations: int
+    rotations: int
+    rejected_logins: int
+    failed_fetches: int
+    failed_renewals: int
+    failed_revocations: int
+    last_error: str | None
+
+
+class Member(Protocol):
+    """A pool, as its keeper sees it.
+
+    The methods are called from the keeper's thread and return at once; what they ask for is done
+    in the pool's own time.
+    """
+
+    def prove(self, grant: Grant) -> None:
+        """Log in once with `grant`, then signal `Accepted` or `Rejected`."""
+        ...
+
+    def publish(self, grant: Grant) -> None:
+        """Log in with `grant` from now on."""
+        ...
+
+    def retire(self, grant: Grant) -> None:
+        """Replace the connections of `grant`, then signal `Released`."""
+        ...
+
+    def expire(self, grant: Grant) -> None:
+        """`grant` has reached its deadline, or is about to where it has been replaced."""
+        ...
+
+    def suspect(self, grant: Grant) -> None:
+        """Test connections of `grant` before they are lent: their role may be gone."""
+        ...
+
+
+class Keeper(Protocol):
+    """A keeper, as its pools see it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in logs."""
+        ...
+
+    def join(self, member: Member) -> tuple[int, Grant | None]:
+        """Add a pool; return the number that it signals with, and the grant in use, if any."""
+        ...
+
+    def leave(self, number: int) -> None:
+        """Remove a pool that has closed its connections."""
+        ...
+
+    def current(self) -> Grant:
+        """Return what to log in with; never blocks. Raises `NoCredentials`."""
+        ...
+
+    def wait(self, timeout: float) -> Grant:
+        """Wait for something to log in with."""
+        ...
+
+    def signal(self, signal: Signal) -> None:
+        """Tell what happened."""
+        ...
+
+    def report(self, event: Event) -> None:
+        """Pass an event on to the observers."""
+        ...
+
+    def status(self) -> KeeperStatus:
+        """Return a snapshot."""
+        ...

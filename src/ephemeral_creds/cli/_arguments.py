@@ -1,0 +1,154 @@
+"""The command line: what may be said, and what it means."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal, Self, cast
+
+__all__ = ["Options", "build_parser"]
+
+Source = Literal["api", "file"]
+VaultChoice = Literal["auto", "real", "emulator", "external"]
+
+_DESCRIPTION = """\
+Shows, on real servers and under load, that a pool's user name may change while queries run.
+
+Starts a PostgreSQL of its own and a Vault, and lets worker threads run transactions through one
+RotatingConnectionPool. The credentials live 4 s at a time and 12 s at most, so that they are
+renewed, replaced and revoked all the while. At the end everything is stopped and removed.
+"""
+
+_EPILOG = """\
+examples:
+  ephemeral-creds demo
+  ephemeral-creds demo --seconds 120 --source file
+  ephemeral-creds demo --seconds 30 --vault emulator --json 2>/dev/null
+
+which Vault, unless --vault or --external says otherwise: a program named by
+EPHEMERAL_CREDS_VAULT_BINARY, or vault or bao on PATH, or the one that the project's own build
+session left in the user's cache folder; where there is none of these, an emulator in Python.
+
+what is counted:
+  queries      transactions, of an insert, an update and a select each; latencies are those of a
+               transaction with its checkout from the pool
+  rotations    changes of the user name that the pool logs in with
+  renewals, mints, revocations
+               with --source api what the library did itself; with --source file, where a sidecar
+               does it, what PostgreSQL shows: new dates in VALID UNTIL, roles that appeared, and
+               roles that went
+  peak_connections
+               the larger one of what the pool had open at any instant and what PostgreSQL had
+               in two looks in a row, 50 ms apart: its processes outlive their connections a bit
+  roles_left   roles of ours in pg_roles after everything was closed, before Vault is stopped
+
+exit status: 0 where no query failed, there was a rotation for every full 12 s, there were never
+more connections than max_connections and no role was left; 1 where not; 2 where the demo could
+not run; 130 after Ctrl-C and 143 after SIGTERM.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user wants.
+
+    Attributes:
+        seconds: how long the load lasts.
+        workers: threads that run transactions.
+        source: where the pool's credentials come from.
+        vault: which kind of Vault to use.
+        json: whether stdout is for one JSON object only.
+    """
+
+    seconds: float = 60.0
+    workers: int = 16
+    source: Source = "api"
+    vault: VaultChoice = "auto"
+    json: bool = False
+
+    @classmethod
+    def of(cls, parsed: argparse.Namespace) -> Self:
+        """Return the options that `build_parser` understood."""
+        return cls(
+            seconds=parsed.seconds,
+            workers=parsed.workers,
+            source=parsed.source,
+            vault=cast("VaultChoice", "external" if parsed.external else parsed.vault),
+            json=parsed.json,
+        )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="ephemeral-creds",
+        description="PostgreSQL credentials that live an hour, and a pool that never notices.",
+        epilog="See also: ephemeral-creds demo --help",
+    )
+    version = metadata.version("ephemeral-creds")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True)
+    demo = commands.add_parser(
+        "demo",
+        help="show it on real servers, under load",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=60.0,
+        metavar="N",
+        help="how long the load lasts (default: 60)",
+    )
+    demo.add_argument(
+        "--workers",
+        type=_workers,
+        default=16,
+        metavar="N",
+        help="threads that run transactions (default: 16)",
+    )
+    demo.add_argument(
+        "--source",
+        choices=("api", "file"),
+        default="api",
+        help="api: the library talks to Vault itself; file: a sidecar does and writes a file, "
+        "which is Vault Agent where there is a vault or bao (default: api)",
+    )
+    demo.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object on stdout at the end, and everything else on stderr",
+    )
+    which = demo.add_mutually_exclusive_group()
+    which.add_argument(
+        "--vault",
+        choices=("auto", "real", "emulator"),
+        default="auto",
+        help="which Vault to start (default: auto, see below)",
+    )
+    which.add_argument(
+        "--external",
+        action="store_true",
+        help="use the Vault at VAULT_ADDR, which must reach 127.0.0.1 here, with the token in "
+        "VAULT_TOKEN, which must be allowed to mount engines; what is set up there, all under "
+        "one random name, is removed at the end",
+    )
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 1):
+        raise argparse.ArgumentTypeError("must be a number of at least 1")
+    return value
+
+
+def _workers(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 500:
+        raise argparse.ArgumentTypeError("must be a number from 1 to 500")
+    return value

@@ -1,0 +1,243 @@
+"""The demo from start to end: servers, load, verdict, and everything put away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from ephemeral_creds import (
+    CredentialKeeper,
+    EphemeralCredsError,
+    FileProvider,
+    RefreshPolicy,
+    RotatingConnectionPool,
+    RotationPolicy,
+)
+from ephemeral_creds.cli._agent import VaultAgent
+from ephemeral_creds.cli._census import Census
+from ephemeral_creds.cli._emulated_sidecar import EmulatedSidecar
+from ephemeral_creds.cli._interruption import Interrupted, Interruption
+from ephemeral_creds.cli._report import Report, verdict
+from ephemeral_creds.cli._view import EventLog, Snapshot, make_view
+from ephemeral_creds.cli._workload import Workload, connections_by_generation
+from ephemeral_creds.cli._world import open_world
+from ephemeral_creds.testing import VaultCallFailed
+
+if TYPE_CHECKING:
+    from ephemeral_creds import CredentialProvider
+    from ephemeral_creds.cli._arguments import Options
+    from ephemeral_creds.cli._sidecar import Sidecar
+    from ephemeral_creds.cli._view import View
+    from ephemeral_creds.cli._world import World
+
+__all__ = ["run_demo"]
+
+_MIN_SIZE, _MAX_SIZE = 4, 10
+_START_TIMEOUT = 30.0
+_REDRAW = 0.25
+# Vault revokes in the background. Well below the four seconds after which what had not been
+# revoked would go by itself.
+_REVOKED_WITHIN = 2.0
+# For leases of four seconds: the defaults are for a minute and more.
+_REFRESH = RefreshPolicy(
+    renew_at=0.5,
+    margin=1.0,
+    retry_initial=0.2,
+    retry_max=1.0,
+    config_retry=1.0,
+    mint_interval=1.0,
+    proof_timeout=2.0,
+)
+_ROTATION = RotationPolicy()
+_EXPECTED = (
+    EphemeralCredsError,
+    VaultCallFailed,
+    psycopg.Error,
+    subprocess.SubprocessError,
+    OSError,
+)
+
+
+def run_demo(options: Options) -> int:
+    """Run the demo and return the exit status."""
+    with Interruption() as interruption:
+        try:
+            with make_view(json=options.json) as view:
+                report = _Demo(options, view, interruption).run()
+                view.finish(report)
+            if options.json:
+                print(report.as_json(), flush=True)
+        except Interrupted:
+            print("Stopped before the load began; everything is put away.", file=sys.stderr)
+        except _EXPECTED as error:
+            print(f"ephemeral-creds demo: {type(error).__name__}: {error}", file=sys.stderr)
+            return interruption.status or 2
+        else:
+            return interruption.status or int(bool(verdict(report)))
+        return interruption.status
+
+
+class _Demo:
+    """One run. What `_stack` holds is undone at its end, whatever happens."""
+
+    def __init__(self, options: Options, view: View, interruption: Interruption) -> None:
+        self._options = options
+        self._view = view
+        self._interruption = interruption
+        self._events = EventLog()
+
+    def run(self) -> Report:
+        """Run it.
+
+        Raises:
+            Interrupted: a signal came before the load began.
+        """
+        with ExitStack() as stack:
+            check = self._interruption.check
+            world = open_world(self._options.vault, stack, check, self._view.say)
+            census = Census(world.postgres)
+            stack.callback(census.close)
+            census.start()
+            sidecar = self._start_sidecar(world, stack) if self._options.source == "file" else None
+            return self._serve(world, census, sidecar)
+
+    def _start_sidecar(self, world: World, stack: ExitStack) -> Sidecar:
+        binary = world.binary
+        sidecar: Sidecar = EmulatedSidecar(world) if binary is None else VaultAgent(world, binary)
+        stack.callback(sidecar.close)
+        self._view.say(f"credentials from the file of {sidecar.description}")
+        sidecar.start()
+
+        def written() -> bool:
+            sidecar.check()
+            return sidecar.path.exists()
+
+        self._interruption.wait_for(written, _START_TIMEOUT)
+        return sidecar
+
+    def _serve(self, world: World, census: Census, sidecar: Sidecar | None) -> Report:
+        provider: CredentialProvider = world.provider()
+        if sidecar is not None:
+            provider = FileProvider(sidecar.path, poll_interval=0.2)
+        with ExitStack() as stack:
+            keeper = CredentialKeeper(provider, policy=_REFRESH, observers=[self._events])
+            stack.callback(keeper.close)
+            pool: RotatingConnectionPool[psycopg.Connection[Any]] = RotatingConnectionPool(
+                keeper,
+                world.conninfo,
+                min_size=_MIN_SIZE,
+                max_size=_MAX_SIZE,
+                rotation=_ROTATION,
+                timeout=5.0,
+                name="demo",
+            )
+            stack.callback(pool.close)
+            self._open(keeper, pool)
+            workload = Workload(pool, self._options.workers)
+            stack.callback(workload.close)
+            workload.start()
+            begun = time.monotonic()
+            self._watch(keeper, pool, workload, begun)
+            seconds = time.monotonic() - begun
+            # In this order: nobody uses the pool, nobody uses the leases, nobody needs the token.
+            stack.close()
+        if sidecar is not None:
+            sidecar.close()
+        roles_left = self._roles_left(world)
+        census.close()
+        self._drain_events()
+        status = keeper.status()
+        latencies = workload.latencies()
+        p50, p999 = latencies.quantile(0.5), latencies.quantile(0.999)
+        api = sidecar is None
+        signum = self._interruption.signum
+        return Report(
+            source=self._options.source,
+            seconds=round(min(seconds, self._options.seconds), 1),
+            workers=self._options.workers,
+            vault=world.vault_version,
+            queries=workload.committed + workload.failed,
+            failed=workload.failed,
+            rotations=status.rotations,
+            renewals=status.renewals if api else census.renewals,
+            mints=status.grants if api else census.roles_seen,
+            revocations=status.revocations if api else census.roles_seen - roles_left,
+            peak_connections=max(pool.peak_connections, census.peak_connections),
+            max_connections=_MAX_SIZE + _ROTATION.overshoot,
+            roles_left=roles_left,
+            p50_ms=None if p50 is None else round(p50 * 1000, 2),
+            p999_ms=None if p999 is None else round(p999 * 1000, 2),
+            failures=workload.failures,
+            trouble=self._trouble(world, census, workload),
+            interrupted=signum.name if signum is not None else None,
+        )
+
+    def _open(self, keeper: CredentialKeeper, pool: RotatingConnectionPool[Any]) -> None:
+        self._interruption.check()
+        keeper.start()
+        pool.open()
+        try:
+            self._interruption.wait_for(lambda: keeper.status().ready, _START_TIMEOUT)
+            # It says what is wrong; the waiting has been done, so that a signal could be heard.
+            keeper.wait(0.01)
+            pool.wait(_START_TIMEOUT)
+        finally:
+            self._drain_events()
+
+    def _watch(
+        self,
+        keeper: CredentialKeeper,
+        pool: RotatingConnectionPool[Any],
+        workload: Workload,
+        begun: float,
+    ) -> None:
+        counted, counted_at, rate = 0, begun, 0.0
+        while self._interruption.signum is None:
+            now = time.monotonic()
+            if now - begun >= self._options.seconds:
+                break
+            queries, failed, status = workload.committed, workload.failed, keeper.status()
+            if now - counted_at >= 1.0:
+                rate = (queries - counted) / (now - counted_at)
+                counted, counted_at = queries, now
+            self._drain_events()
+            self._view.show(
+                Snapshot(
+                    elapsed=now - begun,
+                    seconds=self._options.seconds,
+                    generation=status.generation,
+                    username=status.username or "nobody",
+                    expires_in=status.expires_in,
+                    connections=connections_by_generation(pool),
+                    rate=rate,
+                    queries=queries + failed,
+                    failed=failed,
+                    rotations=status.rotations,
+                )
+            )
+            self._interruption.sleep(min(_REDRAW, begun + self._options.seconds - now))
+
+    def _drain_events(self) -> None:
+        for line in self._events.take():
+            self._view.say(line)
+
+    def _roles_left(self, world: World) -> int:
+        until = time.monotonic() + _REVOKED_WITHIN
+        while (left := len(world.postgres.roles())) and time.monotonic() < until:
+            time.sleep(_REDRAW)
+        return left
+
+    def _trouble(self, world: World, census: Census, workload: Workload) -> tuple[str, ...]:
+        found = []
+        if census.error is not None:
+            found.append(f"PostgreSQL could not be watched: {census.error}")
+        with closing(world.postgres.admin()) as connection:
+            row = connection.execute("SELECT count(*) FROM entries").fetchone()
+        if row is None or row[0] < workload.committed:
+            found.append(f"PostgreSQL has {row} of {workload.committed} committed transactions")
+        return tuple(found)

@@ -1,0 +1,92 @@
+"""Ctrl-C and SIGTERM, noticed at a moment of our choosing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+
+__all__ = ["Interrupted", "Interruption"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOK = 0.05  # seconds; nobody notices so short a delay after Ctrl-C
+
+
+class Interrupted(Exception):
+    """A signal asked to stop."""
+
+
+class Interruption:
+    """Takes note of the signals that ask to stop, and lets nothing be torn by them.
+
+    An exception out of a signal handler could come between a process's start and the note that
+    it has to be ended. So the handler only writes down the signal, and what runs asks for it
+    between two steps. Later signals change nothing: the clean-up they would break is bounded.
+    """
+
+    def __init__(self) -> None:
+        self.signum: signal.Signals | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for signum in _SIGNALS:
+            # nohup means to go on after the terminal is gone.
+            if signum is signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN:
+                continue
+            self._previous[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        exc_traceback: TracebackType | None,
+    ) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    @property
+    def status(self) -> int:
+        """The exit status that says which signal it was; 0 where there was none."""
+        return 128 + self.signum if self.signum is not None else 0
+
+    def check(self) -> None:
+        """Go on unless a signal has come.
+
+        Raises:
+            Interrupted: one has.
+        """
+        if self.signum is not None:
+            raise Interrupted(self.signum.name)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; return early where a signal comes."""
+        # Not an Event: setting one in a handler deadlocks with a wait() in the same thread.
+        until = time.monotonic() + seconds
+        while self.signum is None and (remaining := until - time.monotonic()) > 0:
+            time.sleep(min(_LOOK, remaining))
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until `condition` holds, and say whether it does.
+
+        Raises:
+            Interrupted: a signal came first.
+        """
+        until = time.monotonic() + seconds
+        while not (holds := condition()) and time.monotonic() < until:
+            self.sleep(_LOOK)
+            self.check()
+        return holds
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        if self.signum is None:
+            self.signum = signal.Signals(signum)
+            # Not print(): the signal may have come in the middle of one.
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{self.signum.name}: stopping and cleaning up\n".encode())

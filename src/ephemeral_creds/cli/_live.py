@@ -1,0 +1,101 @@
+"""What is shown meanwhile on a terminal; the only importer of rich."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ephemeral_creds.cli._report import verdict
+from ephemeral_creds.cli._view import conclusion, left
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from rich.console import RenderableType
+
+    from ephemeral_creds.cli._report import Report
+    from ephemeral_creds.cli._view import Snapshot
+
+__all__ = ["LiveView"]
+
+_EVENTS = 10
+_BAR = 24
+
+
+class LiveView:
+    """A panel that is redrawn in place."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._events: deque[str] = deque(maxlen=_EVENTS)
+        self._snapshot: Snapshot | None = None
+        # Redrawn when there is something new: no thread of rich's own.
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        exc_traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Add a line to the events."""
+        self._events.append(text)
+        self._draw()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Redraw."""
+        self._snapshot = snapshot
+        self._draw()
+
+    def finish(self, report: Report) -> None:
+        """Replace it all by the table."""
+        self._live.stop()
+        table = Table(title="ephemeral-creds demo", show_header=False, title_justify="left")
+        table.add_column(style="bold")
+        table.add_column()
+        for name, value in report.rows():
+            table.add_row(name, Text(value))
+        self._console.print(table)
+        good = not verdict(report) and report.interrupted is None
+        for line in conclusion(report):
+            self._console.print(Text(line, style="green" if good else "red"))
+
+    def _draw(self) -> None:
+        parts: list[RenderableType] = []
+        if self._snapshot is not None:
+            parts.append(Panel(_state(self._snapshot), title="pool", title_align="left"))
+        lines = Text("\n".join(self._events), no_wrap=True, overflow="ellipsis")
+        parts.append(Panel(lines, title="events", title_align="left"))
+        self._live.update(Group(*parts), refresh=True)
+
+
+def _state(snapshot: Snapshot) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("time", f"{snapshot.elapsed:.0f} of {snapshot.seconds:.0f} s")
+    table.add_row("generation", f"{snapshot.generation} ({snapshot.username})")
+    table.add_row("lease left", left(snapshot.expires_in))
+    for generation, count in snapshot.connections.items():
+        bar = "█" * min(count, _BAR)
+        name = "connections" if generation == min(snapshot.connections) else ""
+        table.add_row(name, f"generation {generation}: {bar} {count}")
+    table.add_row("queries", f"{snapshot.queries}, {snapshot.rate:.0f} per second")
+    style = "bold red" if snapshot.failed else "green"
+    table.add_row("failed", Text(f"{snapshot.failed}", style=style))
+    table.add_row("rotations", f"{snapshot.rotations}")
+    return table

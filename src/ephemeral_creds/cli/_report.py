@@ -1,0 +1,104 @@
+"""The figures at the end, and whether they keep the promise."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+
+__all__ = ["Report", "rotations_due", "verdict"]
+
+_SECONDS_PER_ROTATION = 12  # the role's max_ttl: nothing lives longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What happened; the names are those of the JSON object.
+
+    Attributes:
+        source: where the credentials came from: ``api`` or ``file``.
+        seconds: how long the load lasted.
+        workers: how many threads made it.
+        vault: name and version of the Vault.
+        queries: transactions that were tried.
+        failed: those that failed.
+        rotations: changes of the generation that the pool uses.
+        renewals: how often a lease was extended.
+        mints: roles that Vault made.
+        revocations: roles that were given back.
+        peak_connections: the most connections at once.
+        max_connections: how many were allowed at once.
+        roles_left: roles of ours in PostgreSQL at the end.
+        p50_ms: median latency; ``None`` where nothing succeeded.
+        p999_ms: what all but one in a thousand did not exceed.
+        failures: what failed, and how often.
+        trouble: what else makes the figures worthless.
+        interrupted: the signal that ended it early.
+    """
+
+    source: str
+    seconds: float
+    workers: int
+    vault: str
+    queries: int
+    failed: int
+    rotations: int
+    renewals: int
+    mints: int
+    revocations: int
+    peak_connections: int
+    max_connections: int
+    roles_left: int
+    p50_ms: float | None
+    p999_ms: float | None
+    failures: dict[str, int] = field(default_factory=dict)
+    trouble: tuple[str, ...] = ()
+    interrupted: str | None = None
+
+    def as_json(self) -> str:
+        """Return one line of JSON, with the verdict under ``ok`` and ``problems``."""
+        problems = verdict(self)
+        ok = not problems and self.interrupted is None
+        return json.dumps(asdict(self) | {"ok": ok, "problems": problems})
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the table at the end: names and values."""
+        return [
+            ("credentials from", f"{self.source} ({self.vault})"),
+            ("load", f"{self.workers} workers for {self.seconds:.0f} s"),
+            ("queries", f"{self.queries}"),
+            ("failed", f"{self.failed}"),
+            ("rotations", f"{self.rotations} (at least {rotations_due(self.seconds)})"),
+            ("leases", f"{self.mints} minted, {self.renewals} renewals, {self.revocations} gone"),
+            ("connections", f"{self.peak_connections} at most (allowed {self.max_connections})"),
+            ("roles left", f"{self.roles_left}"),
+            ("latency", f"median {_ms(self.p50_ms)}, 99.9 % within {_ms(self.p999_ms)}"),
+        ]
+
+
+def rotations_due(seconds: float) -> int:
+    """Return how many rotations `seconds` of load must bring: 5 in 60, 2 in 30."""
+    return math.floor(seconds / _SECONDS_PER_ROTATION)
+
+
+def verdict(report: Report) -> list[str]:
+    """Return what is wrong; empty where the promise was kept.
+
+    A run that was interrupted is judged by what it did until then.
+    """
+    due = rotations_due(report.seconds)
+    checks = [
+        (report.queries > 0, "no query was run"),
+        (report.failed == 0, f"{report.failed} of {report.queries} queries failed"),
+        (report.rotations >= due, f"{report.rotations} rotations, {due} were due"),
+        (
+            report.peak_connections <= report.max_connections,
+            f"{report.peak_connections} connections at once, {report.max_connections} are allowed",
+        ),
+        (report.roles_left == 0, f"{report.roles_left} roles were left in PostgreSQL"),
+    ]
+    return [problem for kept, problem in checks if not kept] + list(report.trouble)
+
+
+def _ms(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f} ms"

@@ -1,0 +1,181 @@
+"""What happened, for logs, metrics and alerts.
+
+A keeper and its pools call every observer with one of the records below. They are frozen, hold
+plain values from a fixed list of fields, and never a secret. Durations are `float` seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = [
+    "BorrowedAtDeadline",
+    "CandidateDiscarded",
+    "CredentialsIssued",
+    "CredentialsLapsed",
+    "CredentialsPublished",
+    "Event",
+    "FetchFailed",
+    "KeeperFailed",
+    "LeaseRenewed",
+    "LeaseRevoked",
+    "LoginRejected",
+    "Observer",
+    "PoolRotated",
+    "Problem",
+    "RenewalFailed",
+    "RevocationFailed",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all events have.
+
+    Attributes:
+        keeper: the name of the keeper that it happened in.
+    """
+
+    keeper: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem(Event):
+    """An event that somebody should look at if it goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialsIssued(Event):
+    """The provider delivered new credentials; they are not in use yet."""
+
+    generation: int
+    username: str
+    duration: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialsPublished(Event):
+    """From now on, new connections log in with this generation."""
+
+    generation: int
+    username: str
+    previous: int | None
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRenewed(Event):
+    """A lease was extended; `shortened` where the server gave less than before."""
+
+    generation: int
+    duration: float
+    shortened: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewalFailed(Problem):
+    """A lease could not be extended; the next attempt is in `retry_in` seconds."""
+
+    generation: int
+    error: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchFailed(Problem):
+    """The provider delivered no credentials; the next attempt is in `retry_in` seconds."""
+
+    error: str
+    failures: int
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginRejected(Problem):
+    """PostgreSQL refused a login; `current` where no newer credentials were published."""
+
+    generation: int
+    current: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateDiscarded(Problem):
+    """A new generation was never used: logins with it were refused, or it came too late."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialsLapsed(Problem):
+    """The current credentials passed their deadline, and nothing has replaced them yet."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRevoked(Event):
+    """A lease was given back."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationFailed(Problem):
+    """A lease could not be given back; `final` where it is now left to expire by itself."""
+
+    generation: int
+    error: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperFailed(Problem):
+    """The keeper's thread met a defect and started again; the last credentials keep working."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRotated(Event):
+    """A pool closed its last connection of the generations before `generation`."""
+
+    pool: str
+    generation: int
+    connections: int
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BorrowedAtDeadline(Problem):
+    """Connections are still borrowed although their credentials, long replaced, are about to end.
+
+    Attributes:
+        pool: the pool's name.
+        generation: what they logged in with.
+        connections: how many.
+        age: seconds for which they have been borrowed, at least.
+        where: where they were checked out, with ``RotationPolicy(trace_borrowers=True)``.
+        cancelled: whether they are being cut off.
+    """
+
+    pool: str
+    generation: int
+    connections: int
+    age: float
+    where: tuple[str, ...] = ()
+    cancelled: bool = False
+
+
+class Observer(Protocol):
+    """Anything that can be called with an `Event`.
+
+    Called from the keeper's or a pool's background thread, outside every lock, one event after
+    the other; it should return soon. What it raises is logged and stops nothing.
+    """
+
+    def __call__(self, event: Event, /) -> None:
+        """Take note of `event`."""
+        ...

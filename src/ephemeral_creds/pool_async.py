@@ -1,0 +1,465 @@
+"""The asyncio twin of `ephemeral_creds.pool`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool.abc import ACT
+
+from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
+from ephemeral_creds._pool_connect import Borrowed, check_parameters, generation_of
+from ephemeral_creds._pool_connector_async import AsyncConnector, wait_for_credentials
+from ephemeral_creds._pool_errors import (
+    AtOnce,
+    CheckoutTimeout,
+    explain,
+    quieten,
+    with_pool_timeout,
+)
+from ephemeral_creds._pool_status import PoolStatus, lease_stats, pool_status
+from ephemeral_creds.exceptions import (
+    ConfigurationError,
+    EphemeralCredsError,
+    NoCredentials,
+)
+from ephemeral_creds.providers._base import CredentialProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from psycopg_pool.abc import (
+        AsyncConnectFailedCB,
+        AsyncConnectionCB,
+        AsyncConninfoParam,
+        AsyncKwargsParam,
+    )
+
+    from ephemeral_creds import events
+    from ephemeral_creds._keeper import CredentialKeeper
+    from ephemeral_creds._pool_rotation import Rotation
+    from ephemeral_creds._protocols import Keeper, KeeperStatus
+
+__all__ = ["AsyncRotatingConnectionPool"]
+
+# What psycopg_pool is given where no time is left: zero would mean "at once" to it.
+_AT_ONCE = 0.001
+
+quieten()
+
+
+class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
+    """A `psycopg_pool.AsyncConnectionPool` whose credentials come from a provider, and change.
+
+    What `RotatingConnectionPool` says holds here too, with ``await`` where psycopg's async pool
+    has it. The keeper is the same, and has a thread of its own: a busy event loop cannot keep it
+    from renewing, and pools of both kinds may share one.
+
+    Open it in the loop that uses it: with ``async with``, or by awaiting `open`.
+
+    Args:
+        credentials: a provider, which the pool then keeps and closes, or a `CredentialKeeper`
+            that several pools share and whose owner closes it.
+        conninfo: connection string, or a callable returning one, without user and password.
+        refresh: when to renew, retry and mint; only with a provider.
+        rotation: how to move to new credentials.
+        observers: called with every event; only with a provider; by default they are logged.
+        session_role: the role that every session acts as, if not the one it logs in as: objects
+            then belong to a role that stays, and revoking a lease cannot fail because of them.
+            The minted roles must be members of it.
+        kwargs: and all that follow: as psycopg_pool has them.
+
+    Raises:
+        ConfigurationError: an argument contradicts another, or holds a user or a password.
+    """
+
+    def __init__(
+        self,
+        credentials: CredentialProvider | Keeper,
+        conninfo: AsyncConninfoParam = "",
+        *,
+        refresh: RefreshPolicy | None = None,
+        rotation: RotationPolicy | None = None,
+        observers: Sequence[events.Observer] | None = None,
+        session_role: str | None = None,
+        connection_class: type[ACT] = AsyncConnection,  # type: ignore[assignment]
+        kwargs: AsyncKwargsParam | None = None,
+        min_size: int = 4,
+        max_size: int | None = None,
+        configure: AsyncConnectionCB[ACT] | None = None,
+        check: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: AsyncConnectFailedCB | None = None,
+        num_workers: int = 3,
+    ) -> None:
+        # Imported with the first pool, not with the class: they take longer than all the rest.
+        from ephemeral_creds._keeper import CredentialKeeper
+        from ephemeral_creds._logging import log_event
+        from ephemeral_creds._pool_mover_async import AsyncBell, AsyncMover
+        from ephemeral_creds._pool_rotation import Rotation
+
+        if isinstance(conninfo, str) and not callable(kwargs):
+            check_parameters(conninfo, kwargs or {})
+        self._own_keeper: CredentialKeeper | None = None
+        if isinstance(credentials, CredentialProvider):
+            self._own_keeper = CredentialKeeper(
+                credentials,
+                policy=refresh,
+                observers=(log_event,) if observers is None else observers,
+            )
+            self._keeper: Keeper = self._own_keeper
+        elif refresh is not None or observers is not None:
+            raise ConfigurationError(
+                "refresh= and observers= belong to the keeper: give them to CredentialKeeper(), "
+                "not to a pool that shares it"
+            )
+        else:
+            self._keeper = credentials
+        self._policy = rotation or RotationPolicy()
+        bell = AsyncBell()
+        policy = rotation or RotationPolicy()
+        self._rotation: Rotation[ACT] = Rotation(self._keeper, policy, bell.ring)
+        self._connector = AsyncConnector(
+            connection_class,
+            configure,
+            self._keeper,
+            self._rotation,
+            policy.connect_timeout,
+            session_role,
+        )
+        self._beginning = threading.Lock()
+        self._begun = self._ended = self._abandoned = False
+        self._diagnosis: tuple[KeeperStatus, NoCredentials | None] | None = None
+        self._give_up_after = reconnect_timeout
+        self._give_up = reconnect_failed
+        super().__init__(
+            conninfo,
+            connection_class=self._connector.connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=False,
+            configure=self._connector.configure,
+            check=check,
+            reset=reset,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=AtOnce(0.0),
+            reconnect_failed=_slot_lost,
+            num_workers=num_workers,
+        )
+        self._mover = AsyncMover(self, self._keeper, self._connector, self._rotation, policy, bell)
+        _alive.add(self)
+
+    # -- psycopg_pool's own methods --------------------------------------------------------
+
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Start fetching credentials and connecting, in the background.
+
+        Args:
+            wait: whether to wait for ``min_size`` connections, as `wait` does.
+            timeout: how long, in seconds.
+
+        With `wait`, it raises what `wait` does, too.
+
+        Raises:
+            PoolClosed: the pool was closed before.
+        """
+        if self._abandoned:
+            raise _after_fork()
+        with self._beginning:
+            if self._ended and not self._begun:
+                raise PoolClosed(f"the pool {self.name!r} was closed and cannot be opened any more")
+            if not self._begun:
+                if self._own_keeper is not None:
+                    self._own_keeper.start()
+                self._rotation.join()
+                self._begun = True
+                self._mover.start()
+        await super().open(wait=wait, timeout=timeout)
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """Wait until ``min_size`` connections are open; close the pool where they are not in time.
+
+        All errors are a `psycopg_pool.PoolTimeout` as well.
+
+        Args:
+            timeout: how long, in seconds.
+
+        Raises:
+            ConfigurationError, AccessDenied: at once, where only a person can help.
+            NotReady: no credentials came in time; the message has the last failure.
+            LoginRefused: PostgreSQL refuses the credentials.
+            DatabaseUnreachable: PostgreSQL does not answer.
+        """
+        deadline = monotonic() + timeout
+        if not self.closed and not self._rotation.serving:
+            try:
+                await wait_for_credentials(self._keeper, timeout)
+            except EphemeralCredsError as error:
+                status = self._keeper.status()
+                await self.close()
+                raise with_pool_timeout(error, status) from error.__cause__
+        try:
+            await super().wait(max(deadline - monotonic(), _AT_ONCE))
+        except PoolTimeout as error:
+            raise self._explained(error) from self._last_error
+
+    async def getconn(self, timeout: float | None = None) -> ACT:
+        """Obtain a connection; prefer `connection`. See psycopg_pool.
+
+        Args:
+            timeout: how long to wait for one, in seconds; by default the pool's ``timeout``.
+
+        Raises:
+            CheckoutFailed, NoCredentials: none in time, with the reason; both are a
+                `psycopg_pool.PoolTimeout` as well.
+            ConfigurationError, AccessDenied: there have been no credentials yet, and only a
+                person can help.
+        """
+        try:
+            if self._rotation.careful:
+                return await self._getconn_carefully(timeout)
+            # Not super(), here and in putconn(): its lookup is a third of what the two cost.
+            return await AsyncConnectionPool.getconn(self, timeout)  # pyright: ignore[reportArgumentType, reportReturnType]
+        except CheckoutTimeout:
+            raise
+        except PoolTimeout as error:
+            raise self._explained(error) from self._last_error
+
+    async def putconn(self, conn: ACT) -> None:
+        """Return a connection taken by `getconn`. See psycopg_pool."""
+        if getattr(conn, "lease_generation", 0) == self._rotation.serving:
+            await AsyncConnectionPool.putconn(self, conn)  # pyright: ignore[reportArgumentType]
+        else:
+            await self._putconn_stale(conn)
+
+    async def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the size of the pool. See psycopg_pool."""
+        async with self._mover.resizing:
+            await super().resize(min_size, max_size)
+
+    async def drain(self) -> None:
+        """Replace all connections, whatever their generation. See psycopg_pool."""
+        # Before it is open there is nothing to drain, and psycopg_pool has no lock yet.
+        if self._begun:
+            await super().drain()
+
+    def get_stats(self) -> dict[str, int]:
+        """Return psycopg_pool's counters, and those of the credentials.
+
+        What rotations did themselves is left out. Added are ``lease_generation``,
+        ``lease_expires_in`` (whole seconds; absent where there is no end), ``lease_mints``,
+        ``lease_renewals``, ``lease_revocations``, ``lease_rejected_logins`` and, for connections
+        that wait to be replaced, ``connections_stale``.
+        """
+        stats = self._rotation.correct(super().get_stats())
+        return stats | lease_stats(self._rotation, self._keeper)
+
+    def pop_stats(self) -> dict[str, int]:
+        """Return the counters as `get_stats` does, and set them to zero."""
+        return self._rotation.correct(super().pop_stats(), reset=True)
+
+    def suspect(self) -> None:
+        """Have each connection tested before it is lent: the role may have been dropped.
+
+        A connection whose role is gone still answers ``SELECT 1``, but not
+        ``SELECT current_user`` (PostgreSQL keeps the session: see DROP ROLE). One that answers
+        clears the suspicion; one that does not is replaced, and new credentials are asked for.
+        Suspicion costs a round trip per checkout while it lasts, and nothing otherwise. The pool
+        itself calls this when a login is refused or a lease is lost.
+        """
+        self._rotation.suspect_generation(self._rotation.serving)
+
+    def status(self) -> PoolStatus:
+        """Return a snapshot for a health endpoint or a person; see `PoolStatus.ready`."""
+        return pool_status(
+            self.name, self.closed, self._rotation, self._keeper, super().get_stats()
+        )
+
+    @property
+    def peak_connections(self) -> int:
+        """The most connections that were ever open, or being opened, at the same time."""
+        return self._rotation.ledger.peak
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close the pool; where it has a keeper of its own, revoke its lease and close that.
+
+        Returns within about twice `timeout` seconds, also where Vault or PostgreSQL hangs.
+        """
+        with self._beginning:
+            if self._ended:
+                return
+            self._ended = True
+        # wait() closes the pool before it raises, and should say what was wrong before that.
+        self._diagnosis = self._diagnose()
+        deadline = monotonic() + timeout
+        self._rotation.stop()
+        try:
+            await super().close(timeout)
+            await self._mover.join(max(deadline - monotonic(), 0.0))
+            for connection in self._rotation.take_unwanted():
+                await connection.close()
+        finally:
+            # Also where it was cancelled: the lease is given back in the background then.
+            if self._begun:
+                self._rotation.leave(close_keeper=self._own_keeper is not None)
+        if self._own_keeper is not None:
+            await asyncio.to_thread(self._own_keeper.close, timeout)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_mover"):
+            self._rotation.stop()
+            if self._begun and not self._ended:
+                self._rotation.leave(close_keeper=self._own_keeper is not None)
+
+    async def _getconn_carefully(self, timeout: float | None) -> ACT:
+        """Check out while there are no credentials yet, or some that may be dead."""
+        rotation = self._rotation
+        timeout = self.timeout if timeout is None else timeout
+        deadline = monotonic() + timeout
+        if not rotation.serving and not self.closed:
+            try:
+                await wait_for_credentials(self._keeper, timeout)
+            except EphemeralCredsError as error:
+                raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+        while True:
+            conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
+            generation = generation_of(conn)
+            if rotation.is_suspect(generation) and not await self._vet(conn, generation):
+                continue
+            if rotation.policy.trace_borrowers:
+                cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
+            return conn
+
+    async def _vet(self, conn: ACT, generation: int) -> bool:
+        """Test a suspect connection; one that fails is replaced."""
+        try:
+            alive = await self._connector.is_alive(conn)
+        except BaseException:
+            # Interrupted: it may be in the middle of the query.
+            await self._discard(conn)
+            raise
+        if conn.closed:
+            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
+            self._rotation.note_own_checkout()
+            await super().putconn(conn)
+            return False
+        self._rotation.note_test(generation, alive=alive)
+        if not alive:
+            await self._discard(conn)
+        return alive
+
+    @property
+    def _last_error(self) -> Exception | None:
+        failure = self._rotation.reconnects.last_failure
+        return failure.error if failure is not None else None
+
+    def _explained(self, timeout: PoolTimeout) -> PoolTimeout:
+        status, lacking = self._diagnosis or self._diagnose()
+        if lacking is not None:
+            return with_pool_timeout(lacking, status)
+        return explain(self.name, timeout, self._rotation.reconnects.last_failure, status)
+
+    def _diagnose(self) -> tuple[KeeperStatus, NoCredentials | None]:
+        status = self._keeper.status()
+        try:
+            self._keeper.current()
+        except NoCredentials as error:
+            return status, error
+        return status, None
+
+    async def _putconn_stale(self, conn: ACT) -> None:
+        rotation = self._rotation
+        ours = rotation.ledger.owns(conn) and generation_of(conn) < rotation.serving
+        if ours:
+            rotation.note_stale_return()
+        if ours and not conn.closed and rotation.claim():
+            await self._discard(conn)
+            rotation.wake()
+        else:
+            await super().putconn(conn)
+            if ours:
+                rotation.hint_idle()
+
+    async def _discard(self, conn: ACT) -> None:
+        cast("Any", conn).lease_expected = True
+        # Not close(): with close_returns=True that would return it once more.
+        conn.pgconn.finish()
+        await super().putconn(conn)
+
+    async def _lost_slot(self) -> None:
+        rotation = self._rotation
+        tell = rotation.reconnects.lost(monotonic(), self._give_up_after)
+        rotation.wake()
+        if tell and self._give_up:
+            told = self._give_up(self)
+            if inspect.isawaitable(told):
+                await told
+
+    def _abandon(self) -> None:
+        """Refuse to work in the child of a fork: sockets and lease are the parent's."""
+        if self._begun:
+            self._ended = self._abandoned = True
+            self._rotation.abandon()
+            self.getconn = _refuse_after_fork  # type: ignore[method-assign]
+            self.putconn = _leave_to_parent  # type: ignore[method-assign]
+
+
+_alive: weakref.WeakSet[AsyncRotatingConnectionPool[Any]] = weakref.WeakSet()
+
+
+async def _slot_lost(pool: AsyncConnectionPool[Any]) -> None:
+    if isinstance(pool, AsyncRotatingConnectionPool):
+        await pool._lost_slot()  # noqa: SLF001 - the same module; a method would keep the pool alive
+
+
+def _after_fork() -> PoolClosed:
+    return PoolClosed(
+        "this pool was opened before the process was forked: its connections and its lease are "
+        "the parent's. Open pools after the fork, for example in gunicorn's post_fork hook"
+    )
+
+
+async def _refuse_after_fork(timeout: float | None = None) -> Any:  # noqa: ARG001 - as getconn()
+    raise _after_fork()
+
+
+async def _leave_to_parent(conn: Any) -> None:
+    """Do not touch a connection that was borrowed when the process was forked."""
+
+
+def _abandon_all() -> None:
+    for pool in list(_alive):
+        pool._abandon()  # noqa: SLF001 - the same module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,19 @@
+"""Credentials from HashiCorp Vault or OpenBao; the only importer of hvac and requests."""
+
+from ephemeral_creds.providers.vault.auth import (
+    AppRoleAuth,
+    AuthMethod,
+    KubernetesAuth,
+    TokenAuth,
+)
+from ephemeral_creds.providers.vault.config import VaultConfig
+from ephemeral_creds.providers.vault.dynamic import VaultDynamicProvider
+
+__all__ = [
+    "AppRoleAuth",
+    "AuthMethod",
+    "KubernetesAuth",
+    "TokenAuth",
+    "VaultConfig",
+    "VaultDynamicProvider",
+]

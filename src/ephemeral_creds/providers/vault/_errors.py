@@ -1,0 +1,237 @@
+"""The one place where what went wrong with Vault becomes an error of ours.
+
+Everything here returns errors as values. They are raised elsewhere, from a frame that holds no
+secret, so that neither a traceback nor a chain of causes leads to one.
+
+Statuses: https://developer.hashicorp.com/vault/api-docs#http-status-codes. Vault tells its lease
+errors apart by text only, hence the substrings below.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import requests
+import urllib3.exceptions
+
+from ephemeral_creds.exceptions import (
+    AccessDenied,
+    ConfigurationError,
+    EphemeralCredsError,
+    LeaseLost,
+    MalformedResponse,
+    ProviderUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ephemeral_creds._values import Secret
+    from ephemeral_creds.providers.vault._transport import Answer
+
+__all__ = ["Kind", "Operation", "from_answer", "from_exception", "malformed"]
+
+# Enough for Vault's longest usual complaint; a proxy's or a plugin's essay is cut.
+_MAX_SAID = 300
+
+# Vault answers 400 to every failed renewal. These say that the lease will not come back; any
+# other text, first of all "failed to renew entry", is trouble behind Vault that may pass.
+_DEATHS = (
+    "lease not found",
+    "lease expired",
+    "lease is expired",
+    "lease is not renewable",
+    "past the max TTL",
+    "no valid associated token",
+)
+# What PostgreSQL said of the role's statements; Vault passes it on in its own words.
+_SQLSTATE = re.compile(r"\(SQLSTATE (42|22|0[AL]|2B)")
+_BAD_LOGIN_SETUP = ("invalid role name", "missing ", "unsupported", "could not load")
+
+
+class Kind(enum.Enum):
+    """What an operation is about; the same status means different things."""
+
+    LOGIN = enum.auto()
+    TOKEN = enum.auto()
+    MINT = enum.auto()
+    RENEW = enum.auto()
+    REVOKE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing asked of Vault, in words for messages.
+
+    Attributes:
+        kind: what it is about.
+        what: what we want, to follow "Vault refuses": ``the credentials at database/creds/app``.
+        address: Vault's address.
+        denied: what to do about a 403.
+        missing: what to do where there is no such path or role.
+        secrets: what must not show up in a message even if Vault repeats it.
+    """
+
+    kind: Kind
+    what: str
+    address: str
+    denied: str
+    missing: str = "check the address, the namespace and the mount"
+    secrets: tuple[Secret, ...] = ()
+
+
+def from_answer(operation: Operation, answer: Answer) -> EphemeralCredsError:
+    """Return the error for an answer whose status is not a success."""
+    status = answer.status
+    asked = f"Vault at {operation.address}, asked for {operation.what}, answered HTTP {status}"
+    if answer.redirect:
+        return ProviderUnavailable(
+            f"{asked}: a redirect to {answer.redirect}, which gets no token from here; point the "
+            "address of Vault at the active node, or let the standby forward requests",
+            status=status,
+        )
+    said = _said(operation, answer)
+    message = f"{asked}: {said}"
+    if status in {412, 429, 472, 473, 474, 530} or status >= 500:
+        if status == 500 and "is not an allowed role" in said:
+            return ConfigurationError(
+                f"{message}; add the role to allowed_roles of its database connection"
+            )
+        if status == 500 and operation.kind is Kind.MINT and _SQLSTATE.search(said):
+            return ConfigurationError(
+                f"{message}; correct the role's creation_statements, or what the database "
+                "connection's own user may do"
+            )
+        return ProviderUnavailable(
+            f"{message}{_advice(operation, status)}",
+            status=status,
+            retry_after=answer.retry_after,
+        )
+    if answer.body is None:
+        return MalformedResponse(
+            f"{message}; that is not Vault speaking: check the address and what is in between",
+            status=status,
+        )
+    if status == 400:
+        return _bad_request(operation, message, said)
+    if status in {401, 403}:
+        return AccessDenied(f"{message}; {operation.denied}", status=status)
+    if status in {404, 405}:
+        return ConfigurationError(f"{message}; {operation.missing}")
+    return MalformedResponse(f"{message}; no such status is expected here", status=status)
+
+
+def _advice(operation: Operation, status: int) -> str:
+    if status == 503:
+        return "; unseal it, or wait if it is starting"
+    if status == 429:
+        return "; raise its quota, or ask less often"
+    if status == 500 and operation.kind is Kind.MINT:
+        return "; check that the database connection of this mount reaches PostgreSQL"
+    return ""
+
+
+def _bad_request(operation: Operation, message: str, said: str) -> EphemeralCredsError:
+    match operation.kind:
+        case Kind.MINT:
+            return ConfigurationError(f"{message}; {operation.missing}")
+        case Kind.LOGIN if any(text in said for text in _BAD_LOGIN_SETUP):
+            return ConfigurationError(f"{message}; {operation.missing}")
+        case Kind.LOGIN | Kind.TOKEN:
+            return AccessDenied(f"{message}; {operation.denied}", status=400)
+        case Kind.RENEW | Kind.REVOKE:
+            if any(text in said for text in _DEATHS):
+                return LeaseLost(f"{message}; only new credentials help", status=400)
+            return ProviderUnavailable(
+                f"{message}; the lease is still there, the trouble is behind Vault", status=400
+            )
+
+
+def malformed(operation: Operation, status: int, lacks: str) -> MalformedResponse:
+    """Return the error for a success that does not hold what it should."""
+    return MalformedResponse(
+        f"Vault at {operation.address}, asked for {operation.what}, answered HTTP {status} with "
+        f"{lacks}; check that the address is Vault's and the mount of the right kind",
+        status=status,
+    )
+
+
+def from_exception(operation: Operation, error: Exception) -> EphemeralCredsError:
+    """Return the error for an exchange that ended without an answer.
+
+    Of the exception only its type and what the operating system or TLS said is used: its text may
+    hold a proxy's password, a header or a body.
+    """
+    intro = f"Vault at {operation.address}, asked for {operation.what},"
+    chain = list(_chain(error))
+    for cause in chain:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return ConfigurationError(
+                f"{intro} shows a certificate that cannot be trusted: "
+                f"{getattr(cause, 'verify_message', cause.strerror)}; set VAULT_CACERT, or verify "
+                "in VaultConfig, to the CA that issued it"
+            )
+    if isinstance(error, requests.ConnectTimeout):
+        return ProviderUnavailable(f"{intro} did not accept a connection in time")
+    if any(
+        isinstance(c, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError) for c in chain
+    ):
+        return ProviderUnavailable(
+            f"{intro} did not answer in time; it may have done what was asked all the same"
+        )
+    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+        said = next((c.strerror for c in chain if isinstance(c, OSError) and c.strerror), None)
+        return ProviderUnavailable(
+            f"{intro} cannot be reached: {said or type(error).__name__}; check the address "
+            "(VAULT_ADDR) and that Vault runs there"
+        )
+    if isinstance(error, requests.exceptions.ContentDecodingError):
+        return MalformedResponse(f"{intro} sent a body that cannot be decoded")
+    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
+        return ConfigurationError(
+            f"{intro} could not be asked: {error.strerror or error}; check the files that "
+            "verify and client_cert name"
+        )
+    if isinstance(error, ValueError):
+        # requests' InvalidURL and InvalidHeader, and a UnicodeError for what no header can hold.
+        return ConfigurationError(
+            f"{intro} could not be asked: {type(error).__name__}; check the address, the "
+            "namespace and the token for characters that HTTP cannot carry"
+        )
+    return ProviderUnavailable(f"{intro} could not be asked: {type(error).__name__}")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all that it came from, urllib3's habit of hiding them included."""
+    seen: set[int] = set()
+    todo: list[object] = [error]
+    while todo:
+        item = todo.pop(0)
+        if isinstance(item, BaseException) and id(item) not in seen:
+            seen.add(id(item))
+            yield item
+            todo += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]
+
+
+def _said(operation: Operation, answer: Answer) -> str:
+    errors = None if answer.body is None else answer.body.get("errors")
+    if answer.body is None:
+        said = answer.text or answer.kind
+    elif isinstance(errors, list) and errors:
+        said = "; ".join(str(error) for error in errors)
+    else:
+        said = "no reason given"
+    # Vault spreads lists of errors over lines with bullets: one line is enough in a message.
+    said = _scrubbed(" ".join(said.split()), operation.secrets)
+    return said if len(said) <= _MAX_SAID else f"{said[:_MAX_SAID]}…"
+
+
+def _scrubbed(text: str, secrets: Iterable[Secret]) -> str:
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret.reveal(), "**********")
+    return text

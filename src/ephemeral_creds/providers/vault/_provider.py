@@ -1,0 +1,109 @@
+"""What Vault's providers have in common: one set of tokens, one lock, closing and forking."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from ephemeral_creds._clock import SystemClock
+from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers._base import CredentialProvider
+from ephemeral_creds.providers.vault._tokens import Tokens
+from ephemeral_creds.providers.vault.client import VaultClient
+from ephemeral_creds.providers.vault.config import VaultConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ephemeral_creds._clock import Clock
+    from ephemeral_creds.providers.vault.auth import AuthMethod
+
+__all__ = ["VaultProvider"]
+
+logger = logging.getLogger("ephemeral_creds")
+
+
+class VaultProvider(CredentialProvider):
+    """A provider that asks Vault under tokens of its own.
+
+    Args:
+        auth: how to log in.
+        config: how to reach Vault; ``None`` means `VaultConfig.from_env`.
+        clock: where to read time from; ``None`` means the system's.
+    """
+
+    def __init__(
+        self, *, auth: AuthMethod, config: VaultConfig | None, clock: Clock | None
+    ) -> None:
+        self._auth = auth
+        self._config = VaultConfig.from_env() if config is None else config
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._tokens = self._make_tokens()
+        self._inherited: Tokens | None = None
+
+    @property
+    def requests_sent(self) -> int:
+        """How many requests this process has sent to Vault."""
+        return self._own_tokens().client.sent
+
+    def close(self) -> None:
+        """Revoke the tokens that we logged in for, and close the sockets.
+
+        Takes `VaultConfig.revoke_timeout` for waiting, and about as much for revoking, at most.
+        Never raises; what cannot be given back is logged and expires by itself. A child of the
+        process that logged in revokes nothing.
+        """
+        tokens = self._own_tokens()
+        if tokens.closed:
+            return
+        # Also read by the thread whose request is in flight, as soon as that ends.
+        tokens.closed = True
+        if tokens.lock.acquire(timeout=self._config.revoke_timeout):
+            try:
+                tokens.close()
+                tokens.client.close()
+            finally:
+                tokens.lock.release()
+            return
+        logger.warning("%s: closed while a request hangs", self.description)
+        # The client is in use by what hangs, so the tokens are given back over another one.
+        tokens.client = VaultClient(self._config)
+        tokens.close()
+        tokens.client.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.description}>"
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[Tokens]:
+        """Hold the tokens of this process for a few requests.
+
+        Raises:
+            ConfigurationError: the provider is closed.
+        """
+        tokens = self._own_tokens()
+        with tokens.lock:
+            if tokens.closed:
+                raise self._closed_error()
+            try:
+                yield tokens
+            finally:
+                if tokens.closed:
+                    tokens.client.close()
+
+    def _closed_error(self) -> ConfigurationError:
+        return ConfigurationError(f"{self.description}: the provider is closed; make a new one")
+
+    def _own_tokens(self) -> Tokens:
+        """Return the tokens of this process: a fork's child shares no socket, lock or lease."""
+        if self._tokens.pid != os.getpid():
+            # Kept alive: to finalize its sockets takes locks that another thread of the parent
+            # may have held at the fork, and that nobody will ever release here.
+            self._inherited = self._tokens
+            self._tokens = self._make_tokens()
+        return self._tokens
+
+    def _make_tokens(self) -> Tokens:
+        return Tokens(VaultClient(self._config), self._auth, self._clock)

@@ -1,0 +1,262 @@
+"""Ways to prove to Vault who we are, and the token that it gives for that.
+
+To add a way, subclass `AuthMethod`: read what proves the identity anew at each login, wrap it in
+`Secret` at once, and let `VaultClient.login` run one of hvac's auth methods.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ephemeral_creds._values import Secret
+from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.vault._inputs import as_secret, checked_path, read_secret
+
+if TYPE_CHECKING:
+    from ephemeral_creds._clock import Clock
+    from ephemeral_creds.providers.vault._replies import TokenReply
+    from ephemeral_creds.providers.vault.client import VaultClient
+
+__all__ = ["AppRoleAuth", "AuthMethod", "KubernetesAuth", "Token", "TokenAuth"]
+
+# Where the vault command keeps the token of `vault login`.
+_TOKEN_FILE = "~/.vault-token"  # noqa: S105 - a path
+# Where Kubernetes projects a pod's service account token.
+_JWT_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A Vault token and how long it lives; no lease made under it lives longer.
+
+    See https://developer.hashicorp.com/vault/docs/concepts/tokens.
+
+    Attributes:
+        value: the token itself.
+        requested_at: the instant at which the request that told its time to live was sent.
+        ttl: seconds from then; ``inf`` for one that never expires.
+        renewable: whether Vault would extend it.
+        revocable: whether we may revoke it: we logged in for it, and it is a service token. A
+            token that somebody gave us is theirs.
+        uses: how many requests it is good for; 0 means any number.
+        period: seconds that each renewal gives it, for ever; 0 if it is not, or not known to be,
+            periodic.
+    """
+
+    value: Secret
+    requested_at: float
+    ttl: float = math.inf
+    renewable: bool = False
+    revocable: bool = False
+    uses: int = 0
+    period: float = 0.0
+
+    @property
+    def expires_at(self) -> float:
+        """The instant at which it dies, and all leases made under it."""
+        return self.requested_at + self.ttl
+
+    @classmethod
+    def from_login(cls, reply: TokenReply, requested_at: float) -> Token:
+        """Return the token that a login at `requested_at` brought."""
+        return cls(
+            reply.value,
+            requested_at,
+            reply.ttl,
+            # Batch tokens are neither renewable nor revocable, whatever the answer says.
+            renewable=reply.renewable and reply.service,
+            revocable=reply.service,
+            uses=reply.uses,
+        )
+
+
+class AuthMethod(ABC):
+    """One way to log in to Vault.
+
+    Holds no token and no connection, so one instance may serve several providers.
+    """
+
+    @abstractmethod
+    def login(self, client: VaultClient, clock: Clock) -> Token:
+        """Prove who we are and return a token.
+
+        Raises:
+            ConfigurationError: what proves the identity is missing, or names no role.
+            AccessDenied: Vault does not accept it.
+            ProviderUnavailable: Vault does not answer.
+            MalformedResponse: something else than Vault answers.
+        """
+
+
+class TokenAuth(AuthMethod):
+    """A token that somebody else made: an operator, or a Vault Agent's sink file.
+
+    It is renewed where it can be, and never revoked.
+
+    Args:
+        token: the token. ``None`` means to look, at each login, at `path` if that is given, else
+            at ``VAULT_TOKEN``, ``BAO_TOKEN`` and ``~/.vault-token``, in this order.
+        path: a file to read the token from.
+
+    Raises:
+        ConfigurationError: both are given.
+    """
+
+    def __init__(
+        self, token: str | Secret | None = None, *, path: str | os.PathLike[str] | None = None
+    ) -> None:
+        token = as_secret(token)
+        if token is not None and path is not None:
+            raise ConfigurationError("TokenAuth takes a token or a path to one, not both")
+        self._token = token
+        self._path = None if path is None else Path(path)
+
+    def login(self, client: VaultClient, clock: Clock) -> Token:
+        """Find the token and ask Vault how long it lives; costs one use of a limited token."""
+        value = self._find()
+        requested_at = clock.now()
+        reply = client.lookup_self(value)
+        return Token(
+            value,
+            requested_at,
+            reply.ttl,
+            renewable=reply.renewable and reply.service,
+            uses=reply.uses,
+            period=reply.period,
+        )
+
+    def _find(self) -> Secret:
+        if self._token is not None:
+            return self._token
+        if self._path is not None:
+            return read_secret(self._path, "a Vault token")
+        for name in ("VAULT_TOKEN", "BAO_TOKEN"):
+            if os.environ.get(name):
+                return Secret(os.environ[name].strip())
+        path = Path(_TOKEN_FILE).expanduser()
+        if not path.exists():
+            raise ConfigurationError(
+                f"there is no Vault token: TokenAuth was given none, neither VAULT_TOKEN nor "
+                f"BAO_TOKEN is set, and there is no {path}"
+            )
+        return read_secret(path, "a Vault token")
+
+    def __repr__(self) -> str:
+        return f"TokenAuth(token={self._token!r}, path={_shown(self._path)})"
+
+
+class AppRoleAuth(AuthMethod):
+    """An AppRole: a role id with, as a rule, a secret id.
+
+    See https://developer.hashicorp.com/vault/docs/auth/approle. A secret id that may be used only
+    once is spent by the first login: it cannot replace a token at its end.
+
+    Args:
+        role_id: the role's id; not a secret by itself, yet masked in `repr`.
+        secret_id: the secret id; ``None`` for a role that asks for none (``bind_secret_id``).
+        secret_id_file: a file to read it from, anew at each login.
+        mount: where the auth method is mounted.
+
+    Raises:
+        ConfigurationError: both a secret id and a file are given.
+    """
+
+    def __init__(
+        self,
+        role_id: str,
+        secret_id: str | Secret | None = None,
+        *,
+        secret_id_file: str | os.PathLike[str] | None = None,
+        mount: str = "approle",
+    ) -> None:
+        secret_id = as_secret(secret_id)
+        if secret_id is not None and secret_id_file is not None:
+            raise ConfigurationError("AppRoleAuth takes a secret_id or a file with it, not both")
+        self._role_id = role_id
+        self._secret_id = secret_id
+        self._secret_id_file = None if secret_id_file is None else Path(secret_id_file)
+        self._mount = checked_path(mount, "mount of an auth method")
+
+    def login(self, client: VaultClient, clock: Clock) -> Token:
+        """Log in with the role id and the secret id."""
+        secret_id = self._secret_id
+        if self._secret_id_file is not None:
+            secret_id = read_secret(self._secret_id_file, "an AppRole secret id")
+        requested_at = clock.now()
+        reply = client.login(
+            lambda vault: vault.auth.approle.login(
+                self._role_id,
+                None if secret_id is None else secret_id.reveal(),
+                use_token=False,
+                mount_point=self._mount,
+            ),
+            f"an AppRole login at auth/{self._mount}",
+            hint="check the mount, the role id and whether the secret id is expired or used up",
+            secrets=() if secret_id is None else (secret_id,),
+        )
+        return Token.from_login(reply, requested_at)
+
+    def __repr__(self) -> str:
+        return (
+            f"AppRoleAuth(role_id='**********', secret_id={self._secret_id!r}, "
+            f"secret_id_file={_shown(self._secret_id_file)}, mount={self._mount!r})"
+        )
+
+
+class KubernetesAuth(AuthMethod):
+    """A pod's service account.
+
+    See https://developer.hashicorp.com/vault/docs/auth/kubernetes.
+
+    Args:
+        role: the role of the auth method.
+        jwt_path: the service account's token. Kubernetes replaces it about once an hour, so it is
+            read anew at each login.
+        mount: where the auth method is mounted.
+    """
+
+    def __init__(
+        self, role: str, *, jwt_path: str | os.PathLike[str] = _JWT_FILE, mount: str = "kubernetes"
+    ) -> None:
+        self._role = role
+        self._jwt_path = Path(jwt_path)
+        self._mount = checked_path(mount, "mount of an auth method")
+
+    def login(self, client: VaultClient, clock: Clock) -> Token:
+        """Log in with the service account's token of this moment."""
+        jwt = read_secret(
+            self._jwt_path,
+            "a service account's token",
+            hint=(
+                "set jwt_path, or automountServiceAccountToken in the pod's spec; outside of "
+                "Kubernetes use another auth method"
+            ),
+        )
+        requested_at = clock.now()
+        reply = client.login(
+            lambda vault: vault.auth.kubernetes.login(
+                self._role, jwt.reveal(), use_token=False, mount_point=self._mount
+            ),
+            f"a Kubernetes login for role {self._role!r} at auth/{self._mount}",
+            hint=(
+                "check the mount, the role, and that the role is bound to this pod's namespace "
+                "and service account"
+            ),
+            secrets=(jwt,),
+        )
+        return Token.from_login(reply, requested_at)
+
+    def __repr__(self) -> str:
+        return (
+            f"KubernetesAuth({self._role!r}, jwt_path={_shown(self._jwt_path)}, "
+            f"mount={self._mount!r})"
+        )
+
+
+def _shown(path: Path | None) -> str | None:
+    return None if path is None else repr(str(path))

@@ -1,0 +1,230 @@
+"""The few requests to Vault that this library makes: typed, bounded and never repeated."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ephemeral_creds.exceptions import LeaseLost
+from ephemeral_creds.providers.vault import _replies
+from ephemeral_creds.providers.vault._errors import Kind, Operation
+from ephemeral_creds.providers.vault._exchange import Exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import hvac
+
+    from ephemeral_creds._values import Secret
+    from ephemeral_creds.providers.vault._replies import CredsReply, Extension, TokenReply
+    from ephemeral_creds.providers.vault.config import VaultConfig
+
+__all__ = ["VaultClient"]
+
+_DEAD_TOKEN = "the token is expired or revoked, or its policies lack the path"  # noqa: S105
+
+
+class VaultClient:
+    """A connection to one Vault server.
+
+    Every method sends one request (and follows one redirect to the same host at most), under the
+    token it is given, and raises nothing but errors of ours: `ProviderUnavailable`,
+    `MalformedResponse`, `ConfigurationError`, `AccessDenied`, and `LeaseLost` where it says so.
+    None of them retries: after a timeout nobody knows whether a role was created.
+
+    Safe to use from several threads, one request at a time. Not to be used across a fork.
+
+    Args:
+        config: where Vault is and how to reach it.
+    """
+
+    def __init__(self, config: VaultConfig) -> None:
+        self._config = config
+        self._exchange = Exchange(config)
+
+    @property
+    def address(self) -> str:
+        """Vault's address, for messages."""
+        return self._config.address
+
+    @property
+    def sent(self) -> int:
+        """How many requests have gone out."""
+        return self._exchange.transport.sent
+
+    def close(self) -> None:
+        """Close the sockets. A later request opens new ones."""
+        self._exchange.transport.close()
+
+    def login(
+        self,
+        call: Callable[[hvac.Client], object],
+        what: str,
+        *,
+        hint: str,
+        secrets: tuple[Secret, ...],
+    ) -> TokenReply:
+        """Log in; no token is sent along.
+
+        Args:
+            call: makes the request with one of hvac's auth methods, ``use_token=False``. It runs
+                where exceptions do not get out, so it is the place to reveal secrets.
+            what: what is asked for, for messages: ``an AppRole login at auth/approle``.
+            hint: what to check where Vault refuses.
+            secrets: what the call reveals, to be scrubbed from what Vault says.
+
+        Raises:
+            AccessDenied: Vault does not accept who we say we are.
+            ConfigurationError: no such auth method or role.
+        """
+        operation = self._operation(Kind.LOGIN, what, hint, missing=hint, secrets=secrets)
+        return self._exchange.run(
+            operation,
+            lambda: call(self._exchange.hvac),
+            _replies.parse_login,
+            self._config.login_namespace,
+        )
+
+    def lookup_self(self, token: Secret) -> TokenReply:
+        """Ask what a token is (``auth/token/lookup-self``).
+
+        See https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self.
+
+        Raises:
+            AccessDenied: the token is dead, or its policies lack even this.
+        """
+        return self._exchange.run(
+            self._operation(Kind.TOKEN, "a look at the token", _DEAD_TOKEN, secrets=(token,)),
+            self._exchange.hvac.auth.token.lookup_self,
+            _replies.parse_lookup,
+            self._config.login_namespace,
+            token,
+        )
+
+    def renew_self(self, token: Secret, increment: float) -> Extension:
+        """Ask for `increment` more seconds for a token (``auth/token/renew-self``).
+
+        See https://developer.hashicorp.com/vault/api-docs/auth/token#renew-a-token-self.
+
+        Raises:
+            AccessDenied: the token is dead, cannot be renewed (400), or its policies lack this.
+        """
+        return self._exchange.run(
+            self._operation(Kind.TOKEN, "more time for the token", _DEAD_TOKEN, secrets=(token,)),
+            lambda: self._exchange.hvac.auth.token.renew_self(increment=_whole(increment)),
+            _replies.parse_token_renewal,
+            self._config.login_namespace,
+            token,
+        )
+
+    def revoke_self(self, token: Secret) -> None:
+        """Revoke a token and with it every lease made under it (``auth/token/revoke-self``).
+
+        See https://developer.hashicorp.com/vault/api-docs/auth/token#revoke-a-token-self.
+        """
+        self._exchange.run(
+            self._operation(Kind.TOKEN, "the end of the token", _DEAD_TOKEN, secrets=(token,)),
+            self._exchange.hvac.auth.token.revoke_self,
+            _replies.parse_nothing,
+            self._config.login_namespace,
+            token,
+            read_timeout=self._config.revoke_timeout,
+        )
+
+    def read_creds(self, token: Secret, mount: str, role: str) -> CredsReply:
+        """Mint credentials: each call makes Vault create a role in the database.
+
+        See https://developer.hashicorp.com/vault/api-docs/secret/databases#generate-credentials.
+
+        Raises:
+            ConfigurationError: no such mount or role, or one that the connection does not allow.
+            AccessDenied: the token is dead or its policies lack the path.
+        """
+        path = f"{mount}/creds/{role}"
+        operation = self._operation(
+            Kind.MINT,
+            f"credentials at {path}",
+            _policy(path, "read"),
+            missing=f"check that there is a database engine at {mount!r} with a role {role!r}",
+            secrets=(token,),
+        )
+        return self._exchange.run(
+            operation,
+            lambda: self._exchange.hvac.secrets.database.generate_credentials(
+                role, mount_point=mount
+            ),
+            _replies.parse_creds,
+            self._config.namespace,
+            token,
+        )
+
+    def renew_lease(self, token: Secret, lease_id: str, increment: float) -> Extension:
+        """Ask for `increment` seconds from now for a lease (``sys/leases/renew``).
+
+        See https://developer.hashicorp.com/vault/api-docs/system/leases#renew-lease.
+
+        Raises:
+            LeaseLost: the lease is gone or at its end.
+            AccessDenied: the token is dead or its policies lack the path.
+        """
+        operation = self._operation(
+            Kind.RENEW,
+            f"more time for lease {lease_id}",
+            _policy("sys/leases/renew", "update"),
+            secrets=(token,),
+        )
+        return self._exchange.run(
+            operation,
+            lambda: self._exchange.hvac.sys.renew_lease(lease_id, increment=_whole(increment)),
+            _replies.parse_lease_renewal,
+            self._config.namespace,
+            token,
+        )
+
+    def revoke_lease(self, token: Secret, lease_id: str) -> None:
+        """Give a lease back and wait for Vault to drop the role (``sys/leases/revoke``).
+
+        A lease that Vault does not know is given back already.
+
+        See https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-lease.
+
+        Raises:
+            AccessDenied: the policies lack the path, as Vault's default policy does.
+        """
+        operation = self._operation(
+            Kind.REVOKE,
+            f"the end of lease {lease_id}",
+            "Vault's default policy does not allow it; " + _policy("sys/leases/revoke", "update"),
+            secrets=(token,),
+        )
+        try:
+            self._exchange.run(
+                operation,
+                lambda: self._exchange.hvac.sys.revoke_lease(lease_id),
+                _replies.parse_nothing,
+                self._config.namespace,
+                token,
+                read_timeout=self._config.revoke_timeout,
+            )
+        except LeaseLost:
+            return
+
+    def _operation(
+        self,
+        kind: Kind,
+        what: str,
+        denied: str,
+        *,
+        missing: str = "check the address and the namespace",
+        secrets: tuple[Secret, ...],
+    ) -> Operation:
+        return Operation(kind, what, self._config.address, denied, missing, secrets)
+
+
+def _whole(seconds: float) -> int:
+    """Return what Vault takes for a duration: whole seconds, and never the 0 that means default."""
+    return max(1, math.ceil(seconds))
+
+
+def _policy(path: str, capability: str) -> str:
+    return f'the token\'s policies need: path "{path}" {{ capabilities = ["{capability}"] }}'

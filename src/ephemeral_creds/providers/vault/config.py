@@ -1,0 +1,168 @@
+"""Where Vault is and how to talk to it; not who we are (see `auth`)."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ephemeral_creds.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["VaultConfig"]
+
+# What Go's strconv.ParseBool takes, which is what the vault command reads these variables with.
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+# Vault's own limit for one request is 90 s (default_max_request_duration). Who gives up sooner
+# leaves behind a role that Vault goes on creating and nobody knows of.
+_READ_TIMEOUT = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class VaultConfig:
+    """How to reach one Vault or OpenBao server.
+
+    All times are in seconds.
+
+    Attributes:
+        address: scheme, host and port, for example ``https://vault:8200``.
+        namespace: the namespace of the secrets engine, and of leases (Enterprise, OpenBao).
+        auth_namespace: the namespace of the auth method; ``None`` means the same.
+        verify: whether to check the server's certificate, or the path of a CA bundle or of a
+            directory of hashed CA certificates.
+        client_cert: the paths of a client certificate and of its key.
+        connect_timeout: how long a connection may take to come about.
+        read_timeout: how long Vault may stay silent.
+        revoke_timeout: the same for giving back leases and tokens, and for the whole wait that
+            closing a provider spends on a request in flight.
+        proxies: proxy by scheme, as requests takes them; ``None`` leaves it to the environment.
+
+    Raises:
+        ConfigurationError: something here cannot be right.
+    """
+
+    address: str
+    _: KW_ONLY
+    namespace: str | None = None
+    auth_namespace: str | None = None
+    verify: bool | str = True
+    client_cert: tuple[str, str] | None = None
+    # A host that is up accepts in milliseconds; two lost SYNs (1 s + 2 s) still fit in.
+    connect_timeout: float = 5.0
+    read_timeout: float = _READ_TIMEOUT
+    # Giving back must never hold up a shutdown: what is not given back expires anyway.
+    revoke_timeout: float = 10.0
+    proxies: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", _checked_address(self.address))
+        for name in ("namespace", "auth_namespace"):
+            value = getattr(self, name)
+            # "" and "root" name the root namespace, as they do for the vault command.
+            stripped = value.strip("/") if value is not None else None
+            if stripped is not None and not (stripped.isascii() and stripped.isprintable()):
+                raise ConfigurationError(f"{name} {value!r} cannot be sent in an HTTP header")
+            object.__setattr__(self, name, stripped)
+        for name in ("connect_timeout", "read_timeout", "revoke_timeout"):
+            seconds = getattr(self, name)
+            if not (math.isfinite(seconds) and seconds > 0):
+                raise ConfigurationError(f"{name} must be a positive number, not {seconds!r}")
+        if self.verify == "":
+            raise ConfigurationError("verify must be True, False or a path, not an empty string")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> VaultConfig:
+        """Read the variables that the ``vault`` and ``bao`` commands read.
+
+        ``VAULT_ADDR``, ``VAULT_NAMESPACE``, ``VAULT_CACERT``, ``VAULT_CAPATH``,
+        ``VAULT_CLIENT_CERT``, ``VAULT_CLIENT_KEY``, ``VAULT_SKIP_VERIFY``,
+        ``VAULT_CLIENT_TIMEOUT`` and ``VAULT_PROXY_ADDR``; where one is not set, its twin with
+        ``BAO_`` for ``VAULT_`` counts. See https://developer.hashicorp.com/vault/docs/commands.
+
+        Raises:
+            ConfigurationError: the address is missing, or a variable cannot be understood.
+        """
+
+        def read(name: str) -> str | None:
+            return environ.get(f"VAULT_{name}") or environ.get(f"BAO_{name}") or None
+
+        address = read("ADDR")
+        if address is None:
+            raise ConfigurationError(
+                "the address of Vault is not known: set VAULT_ADDR (or BAO_ADDR), or pass "
+                "config=VaultConfig('https://…')"
+            )
+        cert, key = read("CLIENT_CERT"), read("CLIENT_KEY")
+        if (cert is None) != (key is None):
+            raise ConfigurationError("VAULT_CLIENT_CERT and VAULT_CLIENT_KEY go together")
+        verify: bool | str = read("CACERT") or read("CAPATH") or True
+        if _boolean("VAULT_SKIP_VERIFY", read("SKIP_VERIFY")):
+            verify = False
+        proxy = read("PROXY_ADDR")
+        timeout = read("CLIENT_TIMEOUT")
+        return cls(
+            address,
+            namespace=read("NAMESPACE"),
+            verify=verify,
+            client_cert=(cert, key) if cert and key else None,
+            read_timeout=_READ_TIMEOUT if timeout is None else _duration(timeout),
+            proxies={"http": proxy, "https": proxy} if proxy else None,
+        )
+
+    @property
+    def login_namespace(self) -> str | None:
+        """The namespace that logins and token requests go to."""
+        return self.namespace if self.auth_namespace is None else self.auth_namespace
+
+
+def _checked_address(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        parts, port_is_valid = urlsplit(""), False
+    # The address goes into every message: it may hold nothing that is secret.
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(
+            "the address of Vault holds a user name or password; Vault takes none: leave it out"
+        )
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or not port_is_valid
+        or parts.query
+        or parts.fragment
+    ):
+        raise ConfigurationError(
+            f"the address of Vault must look like https://vault:8200, not {address!r}"
+        )
+    return address.rstrip("/")
+
+
+def _boolean(name: str, value: str | None) -> bool:
+    if value is None or value in _FALSE:
+        return False
+    if value in _TRUE:
+        return True
+    raise ConfigurationError(f"{name} must be true or false, not {value!r}")
+
+
+def _duration(value: str) -> float:
+    """Return the seconds of ``90``, ``90s`` or ``1m30s``."""
+    if value.isdecimal():
+        return float(value)
+    parts = _DURATION.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise ConfigurationError(
+            f"VAULT_CLIENT_TIMEOUT must be seconds or look like 1m30s, not {value!r}"
+        )
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)

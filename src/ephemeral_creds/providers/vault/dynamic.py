@@ -1,0 +1,250 @@
+"""Database credentials that Vault makes on demand, with a lease each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ephemeral_creds._values import Credentials, Grant, Lease
+from ephemeral_creds.exceptions import (
+    AccessDenied,
+    ConfigurationError,
+    EphemeralCredsError,
+    LeaseLost,
+    MalformedResponse,
+)
+from ephemeral_creds.providers.vault._inputs import checked_path, checked_role
+from ephemeral_creds.providers.vault._provider import VaultProvider
+
+if TYPE_CHECKING:
+    from ephemeral_creds._clock import Clock
+    from ephemeral_creds.providers.vault._replies import CredsReply
+    from ephemeral_creds.providers.vault._tokens import Tokens, TokenSession
+    from ephemeral_creds.providers.vault.auth import AuthMethod
+    from ephemeral_creds.providers.vault.config import VaultConfig
+
+__all__ = ["VaultDynamicProvider"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What it takes to renew or revoke a grant."""
+
+    session: TokenSession
+    lease_id: str
+    asked: float
+    pid: int
+
+
+class VaultDynamicProvider(VaultProvider):
+    """Credentials of a dynamic role of Vault's database secrets engine.
+
+    Each `fetch` makes Vault create a role in PostgreSQL, by one request that is never repeated.
+    A grant's deadline is the earlier one of its lease's and of the Vault token's that it was made
+    under; both are extended by `renew`, the token only where it would be in the way. Where a
+    token gets no more time, the next `fetch` logs in anew first; the old token is kept until the
+    last grant made under it is revoked, and is then revoked as well if we logged in for it.
+
+    May be used from several threads, one request at a time; `close` does not wait for a request
+    that hangs. A fork's child starts afresh, and leaves alone what its parent got.
+
+    See https://developer.hashicorp.com/vault/docs/secrets/databases and
+    https://developer.hashicorp.com/vault/docs/concepts/lease.
+
+    Args:
+        role: the name of the role, without mount and ``creds``.
+        auth: how to log in.
+        mount: where the secrets engine is mounted.
+        config: how to reach Vault; ``None`` means `VaultConfig.from_env`.
+        clock: where to read time from; ``None`` means the system's.
+
+    Raises:
+        ConfigurationError: role, mount or configuration cannot be right.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        *,
+        auth: AuthMethod,
+        mount: str = "database",
+        config: VaultConfig | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._role = checked_role(role)
+        self._mount = checked_path(mount, "mount of a secrets engine")
+        self._lease_duration: float | None = None
+        super().__init__(auth=auth, config=config, clock=clock)
+
+    @property
+    def description(self) -> str:
+        """Role, path and address, for messages."""
+        path = f"{self._mount}/creds/{self._role}"
+        return f"Vault role {self._role!r} ({path} at {self._config.address})"
+
+    def fetch(self) -> Grant:
+        """Mint credentials, after a login or a renewal of the token if they need one.
+
+        Raises:
+            ConfigurationError: no such mount or role, a credential type other than password, or
+                an auth method that lacks something.
+            AccessDenied: refused, and a fresh login did not cure it.
+            ProviderUnavailable: Vault, or PostgreSQL behind it, does not answer.
+            MalformedResponse: something else than Vault's database engine answers.
+        """
+        with self._exclusive() as tokens:
+            session, fresh = tokens.obtain(self._lease_duration)
+            requested_at = self._clock.now()
+            try:
+                reply = self._read(tokens, session)
+            except AccessDenied as denied:
+                if fresh:
+                    raise
+                refusal = denied
+            else:
+                return self._grant(tokens, session, reply, requested_at)
+            session = self._login_after(tokens, session, refusal)
+            requested_at = self._clock.now()
+            return self._grant(tokens, session, self._read(tokens, session), requested_at)
+
+    def renew(self, grant: Grant) -> Lease:
+        """Ask for as much time as the lease had at first, for the token as well if it needs it.
+
+        Returns:
+            The extended lease; shorter than at first where lease or token is near its maximum.
+
+        Raises:
+            LeaseLost: the lease is gone or at its end, or the token that it was made under.
+            AccessDenied: the token's policies do not allow renewing leases.
+            ProviderUnavailable: Vault, or PostgreSQL behind it, does not answer.
+            MalformedResponse: something else than Vault answers.
+        """
+        origin = _origin(grant)
+        if origin.pid != os.getpid():
+            raise LeaseLost(f"{self.description}: the lease belongs to the parent process")
+        session = origin.session
+        with self._exclusive() as tokens:
+            # The token only where it, not the lease, would be the limit: one request as a rule.
+            if not session.covers(origin.asked, self._clock.now()):
+                tokens.extend(session, origin.asked)
+            if not session.dead:
+                requested_at = self._clock.now()
+                try:
+                    extension = tokens.client.renew_lease(
+                        session.token.value, origin.lease_id, origin.asked
+                    )
+                except AccessDenied:
+                    if tokens.is_alive(session):
+                        raise
+                else:
+                    return _lease(origin, extension.duration, extension.renewable, requested_at)
+        raise LeaseLost(
+            f"{self.description}: the Vault token that lease {origin.lease_id} was made under is "
+            "expired or revoked, and the lease with it",
+            status=403,
+        )
+
+    def revoke(self, grant: Grant) -> None:
+        """Give the lease back, and its token too if it is superseded, ours and this was the last.
+
+        Does nothing in a child of the process that fetched `grant`.
+
+        Raises:
+            AccessDenied: the token's policies do not allow it, as Vault's default policy does
+                not; the lease then ends at its own time, or with its token.
+            ProviderUnavailable: Vault, or PostgreSQL behind it, does not answer.
+        """
+        origin = _origin(grant)
+        if origin.pid != os.getpid():
+            return
+        session = origin.session
+        with self._exclusive() as tokens:
+            session.grants.discard(origin.lease_id)
+            refusal = self._give_back(tokens, origin)
+            tokens.settle()
+            if refusal is None or session.dead or not tokens.is_alive(session):
+                # Vault ends the leases of a dead token by itself.
+                return
+        raise refusal
+
+    def _read(self, tokens: Tokens, session: TokenSession) -> CredsReply:
+        return tokens.client.read_creds(session.token.value, self._mount, self._role)
+
+    def _login_after(
+        self, tokens: Tokens, session: TokenSession, refusal: AccessDenied
+    ) -> TokenSession:
+        """Log in because a token was refused: it is dead, or its policies are of yesterday."""
+        alive = tokens.is_alive(session)
+        try:
+            return tokens.login()
+        except (AccessDenied, ConfigurationError):
+            if not alive:
+                raise
+        # The token lives, so what it lacks is a policy; that the login failed too is second.
+        raise refusal from None
+
+    def _grant(
+        self, tokens: Tokens, session: TokenSession, reply: CredsReply, requested_at: float
+    ) -> Grant:
+        credentials = self._credentials(tokens, reply)
+        if isinstance(credentials, EphemeralCredsError):
+            # The role exists by now, and nobody is going to use it.
+            with contextlib.suppress(EphemeralCredsError):
+                tokens.client.revoke_lease(session.token.value, reply.lease_id)
+            raise credentials
+        session.grants.add(reply.lease_id)
+        self._lease_duration = reply.duration
+        origin = _Origin(session, reply.lease_id, reply.duration, tokens.pid)
+        lease = _lease(origin, reply.duration, reply.renewable, requested_at)
+        return Grant(credentials, lease, origin=origin)
+
+    def _credentials(self, tokens: Tokens, reply: CredsReply) -> Credentials | EphemeralCredsError:
+        """Return what to log in with, or why what came is of no use."""
+        if tokens.closed:
+            return self._closed_error()
+        if reply.duration <= 0:
+            return MalformedResponse(f"{self.description} gave a lease that is over at once")
+        if reply.username is not None and reply.password is not None:
+            return Credentials(reply.username, reply.password)
+        came = ", ".join(reply.fields) or "nothing"
+        if {"rsa_private_key", "client_certificate"} & set(reply.fields):
+            return ConfigurationError(
+                f"{self.description} gave {came}, not a password: set the role's credential_type "
+                "to 'password'"
+            )
+        return MalformedResponse(
+            f"{self.description} gave {came} where a username and a password should be: check "
+            "that the mount is a database engine's"
+        )
+
+    def _give_back(self, tokens: Tokens, origin: _Origin) -> AccessDenied | None:
+        """Revoke a lease, under its own token or, if that is dead, under the current one."""
+        session = origin.session
+        if session.dead and tokens.current is not None:
+            session = tokens.current
+        try:
+            tokens.client.revoke_lease(session.token.value, origin.lease_id)
+        except AccessDenied as error:
+            return error
+        return None
+
+
+def _origin(grant: Grant) -> _Origin:
+    if not isinstance(grant.origin, _Origin):
+        raise TypeError("the grant does not come from a VaultDynamicProvider")
+    return grant.origin
+
+
+def _lease(origin: _Origin, duration: float, renewable: bool, requested_at: float) -> Lease:
+    """Return the lease with the deadline that counts: the earlier one of lease and token."""
+    session = origin.session
+    token_has = max(0.0, session.token.expires_at - requested_at)
+    return Lease(
+        requested_at,
+        min(duration, token_has),
+        # Asking again would only bring less.
+        renewable=renewable and not session.limits(duration, requested_at),
+        lease_id=origin.lease_id,
+    )

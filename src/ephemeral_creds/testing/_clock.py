@@ -1,0 +1,44 @@
+"""A clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+import threading
+
+__all__ = ["FakeClock"]
+
+# A test that forgets to move the clock must fail, not hang.
+_PATIENCE = 30.0
+
+
+class FakeClock:
+    """Time for tests: starts at `start` seconds and moves by `advance` only."""
+
+    def __init__(self, start: float = 1000.0) -> None:
+        self._now = start
+        self._lock = threading.Lock()
+        self._waiting: list[threading.Condition] = []
+
+    def now(self) -> float:
+        """Return the instant that the test has set."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Move time forward and wake whoever waits for it."""
+        with self._lock:
+            self._now += seconds
+            waiting = list(self._waiting)
+        for condition in waiting:
+            with condition:
+                condition.notify_all()
+
+    def wait(self, condition: threading.Condition, until: float) -> None:
+        """Wait for a notification of `condition`, or for a test to move time to `until`."""
+        with self._lock:
+            if self._now >= until:
+                return
+            self._waiting.append(condition)
+        try:
+            condition.wait(_PATIENCE)
+        finally:
+            with self._lock:
+                self._waiting.remove(condition)

@@ -1,0 +1,134 @@
+"""A database secrets engine for tests, set up the same way in a real Vault and the emulator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ephemeral_creds._values import Secret
+from ephemeral_creds.testing._admin import VaultAdmin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import psycopg
+
+    from ephemeral_creds.testing._http import VaultResponse
+    from ephemeral_creds.testing._postgres import PostgresServer
+    from ephemeral_creds.testing._vault import VaultLike
+
+__all__ = ["CREATE_ROLE", "DatabaseEngine"]
+
+CREATE_ROLE = (
+    """CREATE ROLE "{{name}}" WITH LOGIN PASSWORD '{{password}}' """
+    """VALID UNTIL '{{expiration}}';"""
+)
+"""The creation statement that Vault's own documentation shows."""
+
+
+class DatabaseEngine:
+    """A database secrets engine on a `PostgresServer`.
+
+    Args:
+        vault: a running server.
+        postgres: a running server.
+        mount: where the engine is mounted; it is mounted if it is not.
+        connection: the name of its connection to `postgres`.
+        dbname: the database that Vault connects to.
+    """
+
+    def __init__(
+        self,
+        vault: VaultLike,
+        postgres: PostgresServer,
+        *,
+        mount: str = "database",
+        connection: str = "postgres",
+        dbname: str = "postgres",
+    ) -> None:
+        self.vault = vault
+        self.admin = VaultAdmin(vault)
+        self.postgres = postgres
+        self.mount = mount
+        self.connection = connection
+        if f"{mount}/" not in self.admin.call("GET", "sys/mounts").data:
+            self.admin.call("POST", f"sys/mounts/{mount}", {"type": "database"})
+        url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{postgres.host}:{postgres.port}"
+        self.admin.call(
+            "POST",
+            f"{mount}/config/{connection}",
+            {
+                "plugin_name": "postgresql-database-plugin",
+                "allowed_roles": "*",
+                "connection_url": f"{url}/{dbname}?sslmode=disable",
+                "username": postgres.superuser,
+                "password": postgres.password.reveal(),
+            },
+        )
+
+    def create_role(
+        self,
+        name: str,
+        *,
+        default_ttl: str | float = "1h",
+        max_ttl: str | float = "24h",
+        grants: Sequence[str] = (),
+        creation_statements: Sequence[str] = (CREATE_ROLE,),
+        revocation_statements: Sequence[str] = (),
+        renew_statements: Sequence[str] = (),
+    ) -> str:
+        """Create or replace a role and return the path to read credentials from.
+
+        Args:
+            name: the role.
+            default_ttl: seconds, or text such as ``"4s"``: what a lease is given at first.
+            max_ttl: the end of all renewals.
+            grants: further statements, for example ``GRANT SELECT ON t TO "{{name}}"``.
+            creation_statements: what creates a role.
+            revocation_statements: what removes it; none for Vault's own way.
+            renew_statements: what prolongs it; none for Vault's own way.
+        """
+        self.admin.call(
+            "POST",
+            f"{self.mount}/roles/{name}",
+            {
+                "db_name": self.connection,
+                "default_ttl": default_ttl,
+                "max_ttl": max_ttl,
+                "creation_statements": [*creation_statements, *grants],
+                "revocation_statements": list(revocation_statements),
+                "renew_statements": list(renew_statements),
+            },
+        )
+        return f"{self.mount}/creds/{name}"
+
+    def delete_role(self, name: str) -> None:
+        """Remove a role; its leases live on but cannot be renewed."""
+        self.admin.call("DELETE", f"{self.mount}/roles/{name}")
+
+    def policy(self, role: str, *, may_revoke: bool = True) -> str:
+        """Write a policy that allows to use `role`, and return its name.
+
+        Args:
+            role: the role whose credentials may be read.
+            may_revoke: also allow to give leases back, which ``default`` does not.
+        """
+        rules: dict[str, Sequence[str]] = {f"{self.mount}/creds/{role}": ["read"]}
+        if may_revoke:
+            rules["sys/leases/revoke"] = ["update"]
+        return self.admin.write_policy(f"use-{role}", rules)
+
+    def read(self, role: str, *, token: Secret | None = None) -> VaultResponse:
+        """Ask for credentials of `role` as `token`, by default as root."""
+        return self.admin.request("GET", f"{self.mount}/creds/{role}", token=token)
+
+    def leases(self, role: str) -> list[str]:
+        """Return the ids of the live leases of `role`."""
+        return self.admin.leases(f"{self.mount}/creds/{role}")
+
+    def mints(self, role: str) -> int:
+        """Return how many leases of `role` were handed out since Vault's start."""
+        return self.vault.mints(f"{self.mount}/creds/{role}")
+
+    def login(self, credentials: Mapping[str, Any]) -> psycopg.Connection:
+        """Return a connection with the ``data`` of a `read`."""
+        return self.postgres.login(credentials["username"], Secret(credentials["password"]))

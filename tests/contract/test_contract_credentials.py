@@ -1,0 +1,142 @@
+"""Reading credentials: what a real Vault answers, and the emulator has to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from contract_shapes import BAD_TOKEN, DENIED, UNSUPPORTED, envelope, refusal, shape
+
+from ephemeral_creds import Secret
+from ephemeral_creds.testing import DatabaseEngine, PostgresServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Unique = Callable[[str], str]
+
+
+def test_a_read_creates_a_role_that_can_log_in(any_engine: DatabaseEngine, unique: Unique) -> None:
+    role = unique("mint")
+    path = any_engine.create_role(role, default_ttl=60, max_ttl=120)
+    answer = any_engine.read(role)
+    assert answer.status == 200
+    assert shape(answer.body) == envelope({"username": "str", "password": "str"})
+    assert answer.body["mount_type"] == "database"
+    assert answer.body["lease_id"].startswith(f"{path}/")
+    assert answer.body["renewable"] is True
+    assert answer.body["lease_duration"] == 60
+    name = answer.data["username"]
+    assert name.startswith(f"v-token-{role[:8]}-")
+    assert len(answer.data["password"]) == 20
+    with any_engine.login(answer.data) as conn:
+        row = conn.execute(
+            "SELECT current_user, extract(epoch FROM rolvaliduntil - now())::float "
+            "FROM pg_roles WHERE rolname = current_user"
+        ).fetchone()
+    assert row is not None
+    # Five seconds more than the lease: Vault's margin for clocks that differ.
+    assert (row[0], 61 < row[1] <= 66) == (name, True)
+    assert any_engine.mints(role) == 1
+
+
+def test_every_read_is_a_mint(any_engine: DatabaseEngine, unique: Unique) -> None:
+    role = unique("mints")
+    any_engine.create_role(role)
+    names = {any_engine.read(role).data["username"] for _ in range(3)}
+    assert len(names) == 3
+    assert any_engine.mints(role) == 3
+    assert len(any_engine.leases(role)) == 3
+
+
+def test_a_default_above_the_maximum_is_capped(any_engine: DatabaseEngine, unique: Unique) -> None:
+    role = unique("cap")
+    any_engine.create_role(role, default_ttl=0, max_ttl=30)
+    assert any_engine.read(role).body["lease_duration"] == 30
+
+
+def test_grants_and_quotes(any_engine: DatabaseEngine, unique: Unique) -> None:
+    role, table = unique("grant"), unique("t")
+    with any_engine.postgres.admin() as conn:
+        conn.execute(f"CREATE TABLE {table} (n int)".encode())
+    any_engine.create_role(role, grants=[f'GRANT SELECT ON {table} TO "{{{{name}}}}";'])
+    answer = any_engine.read(role)
+    with any_engine.login(answer.data) as conn:
+        conn.execute(f"SELECT * FROM {table}".encode())
+        any_engine.admin.revoke_lease(answer.body["lease_id"])
+        # A live session survives its role, and shows it so.
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute(f"SELECT * FROM {table}".encode())
+        with pytest.raises(psycopg.errors.UndefinedObject):
+            conn.execute("SELECT current_user")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        any_engine.login(answer.data)
+
+
+def test_refusals(any_engine: DatabaseEngine, unique: Unique) -> None:
+    role = unique("refuse")
+    path = any_engine.create_role(role)
+    admin = any_engine.admin
+    stranger = admin.create_token()
+    nobody = Secret("hvs.nothing-that-was-ever-issued")
+    ask = admin.request
+    no_route = 'no handler for route "nowhere/creds/x". route entry not found.'
+    assert [
+        refusal(any_engine.read("unknown")),
+        refusal(any_engine.read(role, token=stranger)),
+        refusal(any_engine.read("unknown", token=stranger)),
+        refusal(any_engine.read(role, token=nobody)),
+        refusal(any_engine.read(role, token=Secret(""))),
+        refusal(ask("GET", "nowhere/creds/x")),
+        refusal(ask("GET", "nowhere/creds/x", token=stranger)),
+        refusal(ask("POST", path)),
+        refusal(ask("DELETE", path)),
+        refusal(ask("GET", f"{any_engine.mount}/nothing")),
+    ] == [
+        (400, ["unknown role: unknown"]),
+        (403, [DENIED]),
+        (403, [DENIED]),
+        (403, [BAD_TOKEN]),
+        (403, ["permission denied"]),
+        (404, [no_route]),
+        (403, [DENIED]),
+        (405, [UNSUPPORTED]),
+        (405, [UNSUPPORTED]),
+        (404, ["1 error occurred:\n\t* unsupported path\n\n"]),
+    ]
+    assert any_engine.mints(role) == 0
+
+
+def test_statements_that_fail(any_engine: DatabaseEngine, unique: Unique) -> None:
+    role = unique("bad")
+    any_engine.create_role(role, creation_statements=["CREATE NONSENSE"])
+    status, [text] = refusal(any_engine.read(role))
+    assert status == 500
+    assert "syntax error" in text
+    assert any_engine.leases(role) == []
+
+
+@pytest.mark.slow
+def test_postgresql_away(
+    any_engine: DatabaseEngine, own_postgres: PostgresServer, unique: Unique
+) -> None:
+    mount = unique("away")
+    engine = DatabaseEngine(any_engine.vault, own_postgres, mount=mount)
+    engine.create_role("app")
+    lease_id = engine.read("app").body["lease_id"]
+    own_postgres.stop()
+    ask = engine.admin.request
+    answers = [
+        refusal(engine.read("app")),
+        refusal(ask("PUT", "sys/leases/renew", {"lease_id": lease_id})),
+        refusal(ask("PUT", "sys/leases/revoke", {"lease_id": lease_id})),
+    ]
+    expected = [(500, ""), (400, "failed to renew entry: "), (400, "failed to revoke entry: ")]
+    for (status, [text]), (wanted, start) in zip(answers, expected, strict=True):
+        assert (status, text[: len(start)]) == (wanted, start)
+        assert "failed to connect to" in text
+    own_postgres.start()
+    assert ask("PUT", "sys/leases/renew", {"lease_id": lease_id}).status == 200
+    assert ask("PUT", "sys/leases/revoke", {"lease_id": lease_id}).status == 204
+    assert own_postgres.roles() == []

@@ -1,0 +1,228 @@
+"""Renewing, revoking and outliving leases: what a real Vault does, and the emulator has to."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from contract_shapes import (
+    DENIED,
+    LEASE_DATA,
+    UNSUPPORTED,
+    early_in_a_second,
+    envelope,
+    refusal,
+    shape,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ephemeral_creds.testing import DatabaseEngine, VaultResponse
+
+    Unique = Callable[[str], str]
+
+RENEW, REVOKE, LOOKUP = "sys/leases/renew", "sys/leases/revoke", "sys/leases/lookup"
+
+
+def put(engine: DatabaseEngine, path: str, **body: object) -> VaultResponse:
+    return engine.admin.request("PUT", path, body)
+
+
+def eventually(condition: Callable[[], bool], patience: float = 5.0) -> bool:
+    """Wait for something that a server does in its own time."""
+    give_up_at = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_lookup_and_list(any_engine: DatabaseEngine, unique: Unique) -> None:
+    path = any_engine.create_role(role := unique("look"), default_ttl=60)
+    lease_id = any_engine.read(role).body["lease_id"]
+    looked = put(any_engine, LOOKUP, lease_id=lease_id)
+    assert (looked.status, shape(looked.body)) == (200, envelope(LEASE_DATA))
+    assert (looked.data["id"], looked.data["renewable"]) == (lease_id, True)
+    assert 58 <= looked.data["ttl"] <= 60
+    listed = any_engine.admin.request("LIST", f"{LOOKUP}/{path}")
+    assert (listed.status, shape(listed.body)) == (200, envelope({"keys": ["str"]}))
+    assert any_engine.leases(role) == [lease_id]
+    put(any_engine, RENEW, lease_id=lease_id)
+    data = put(any_engine, LOOKUP, lease_id=lease_id).data
+    assert shape(data) == LEASE_DATA | {"last_renewal": "str"}
+    assert [
+        refusal(put(any_engine, LOOKUP, lease_id="unknown")),
+        refusal(put(any_engine, LOOKUP)),
+        refusal(any_engine.admin.request("LIST", f"{LOOKUP}/{path}x")),
+    ] == [(400, ["invalid lease"]), (400, ["lease_id must be specified"]), (404, [])]
+
+
+def test_renew_takes_the_increment_for_a_wish(any_engine: DatabaseEngine, unique: Unique) -> None:
+    any_engine.create_role(role := unique("renew"), default_ttl=60, max_ttl=100)
+    early_in_a_second()
+    lease_id = any_engine.read(role).body["lease_id"]
+    seen = []
+    for increment in (30, 0, None, "40s", 99999):
+        answer = put(any_engine, RENEW, lease_id=lease_id, increment=increment)
+        assert answer.status == 200
+        assert (answer.body["lease_id"], answer.body["renewable"]) == (lease_id, True)
+        warned = ["str"] if answer.body["warnings"] else None
+        assert shape(answer.body) == envelope(warnings=warned)
+        seen.append((answer.body["lease_duration"], answer.body["warnings"]))
+    warning = (
+        'TTL of "27h46m39s" exceeded the effective max_ttl of "1m40s"; '
+        "TTL value is capped accordingly"
+    )
+    assert seen == [(30, None), (60, None), (60, None), (40, None), (100, [warning])]
+
+
+def test_renew_moves_the_last_login_date(any_engine: DatabaseEngine, unique: Unique) -> None:
+    any_engine.create_role(role := unique("until"), default_ttl=60, max_ttl=100)
+    answer = any_engine.read(role)
+    put(any_engine, RENEW, lease_id=answer.body["lease_id"], increment=20)
+    with any_engine.postgres.admin() as conn:
+        row = conn.execute(
+            "SELECT extract(epoch FROM rolvaliduntil - now())::float "
+            "FROM pg_roles WHERE rolname = %s",
+            [answer.data["username"]],
+        ).fetchone()
+    assert row is not None
+    assert 22 < row[0] <= 26
+
+
+def test_renew_refusals(any_engine: DatabaseEngine, unique: Unique) -> None:
+    any_engine.create_role(role := unique("rerefuse"))
+    lease_id = any_engine.read(role).body["lease_id"]
+    negative = (
+        'Field validation failed: error converting input for field "increment": '
+        "cannot provide negative value '-3'"
+    )
+    assert [
+        refusal(put(any_engine, RENEW)),
+        refusal(put(any_engine, RENEW, lease_id="unknown")),
+        refusal(put(any_engine, RENEW, lease_id=lease_id, increment=-3)),
+        refusal(any_engine.admin.request("GET", RENEW)),
+    ] == [
+        (400, ["lease_id must be specified"]),
+        (400, ["lease not found"]),
+        (400, [negative]),
+        (405, [UNSUPPORTED]),
+    ]
+    any_engine.delete_role(role)
+    status, [text] = refusal(put(any_engine, RENEW, lease_id=lease_id))
+    assert status == 400
+    assert text.startswith("failed to renew entry: ")
+    assert f'could not find role with name "{role}"' in text
+
+
+@pytest.mark.slow
+def test_the_end_of_a_lease(any_engine: DatabaseEngine, unique: Unique) -> None:
+    any_engine.create_role(role := unique("end"), default_ttl=3, max_ttl=6)
+    early_in_a_second()
+    minted = any_engine.read(role)
+    lease_id = minted.body["lease_id"]
+    start = time.monotonic()
+    seen = []
+    for at in (2.0, 4.2):
+        time.sleep(max(0.0, start + at - time.monotonic()))
+        answer = put(any_engine, RENEW, lease_id=lease_id, increment=3)
+        seen.append((answer.status, answer.body["lease_duration"]))
+        warnings = answer.body["warnings"]
+    assert seen == [(200, 3), (200, 2)]
+    assert warnings == [
+        'TTL of "3s" exceeded the effective max_ttl of "2s"; TTL value is capped accordingly'
+    ]
+    assert minted.data["username"] in any_engine.postgres.roles()
+    assert eventually(lambda: minted.data["username"] not in any_engine.postgres.roles())
+    assert 5.8 < time.monotonic() - start < 8.0
+    assert eventually(lambda: any_engine.leases(role) == [])
+    assert refusal(put(any_engine, RENEW, lease_id=lease_id)) == (400, ["lease not found"])
+
+
+def test_revoke(any_engine: DatabaseEngine, unique: Unique) -> None:
+    any_engine.create_role(role := unique("revoke"))
+    minted = any_engine.read(role)
+    lease_id, name = minted.body["lease_id"], minted.data["username"]
+    first = put(any_engine, REVOKE, lease_id=lease_id)
+    assert (first.status, first.body) == (204, {})
+    assert name not in any_engine.postgres.roles()
+    assert refusal(put(any_engine, RENEW, lease_id=lease_id)) == (400, ["lease not found"])
+    again = [
+        put(any_engine, REVOKE, lease_id=lease_id).status,
+        put(any_engine, REVOKE, lease_id=lease_id, sync=True).status,
+        put(any_engine, REVOKE, lease_id="unknown").status,
+    ]
+    assert again == [204, 204, 204]
+    assert refusal(put(any_engine, REVOKE)) == (400, ["lease_id must be specified"])
+
+
+def test_revoke_without_waiting(any_engine: DatabaseEngine, unique: Unique) -> None:
+    any_engine.create_role(role := unique("async"))
+    minted = any_engine.read(role)
+    answer = put(any_engine, REVOKE, lease_id=minted.body["lease_id"], sync=False)
+    assert (answer.status, answer.body) == (202, {})
+    assert eventually(lambda: minted.data["username"] not in any_engine.postgres.roles())
+
+
+def test_revoke_needs_a_policy(any_engine: DatabaseEngine, unique: Unique) -> None:
+    any_engine.create_role(role := unique("policy"))
+    admin = any_engine.admin
+    plain = admin.create_token([any_engine.policy(role, may_revoke=False)])
+    lease_id = any_engine.read(role, token=plain).body["lease_id"]
+    body = {"lease_id": lease_id}
+    assert admin.request("PUT", RENEW, body, token=plain).status == 200
+    assert admin.request("PUT", LOOKUP, body, token=plain).status == 200
+    assert refusal(admin.request("PUT", REVOKE, body, token=plain)) == (403, [DENIED])
+    allowed = admin.create_token([any_engine.policy(role)])
+    assert admin.request("PUT", REVOKE, body, token=allowed).status == 204
+
+
+def test_renewing_needs_the_default_policy(any_engine: DatabaseEngine, unique: Unique) -> None:
+    any_engine.create_role(role := unique("default"))
+    policy = any_engine.policy(role)
+    admin = any_engine.admin
+    bare = admin.create_token([policy], no_default_policy=True)
+    body = {"lease_id": any_engine.read(role, token=bare).body["lease_id"]}
+    assert refusal(admin.request("PUT", RENEW, body, token=bare)) == (403, [DENIED])
+
+
+def test_revoke_by_prefix(any_engine: DatabaseEngine, unique: Unique) -> None:
+    path = any_engine.create_role(role := unique("prefix"))
+    names = {any_engine.read(role).data["username"] for _ in range(2)}
+    any_engine.admin.revoke_prefix(path)
+    assert not names & set(any_engine.postgres.roles())
+    assert any_engine.leases(role) == []
+
+
+def test_a_role_that_owns_something_cannot_be_dropped(
+    any_engine: DatabaseEngine, unique: Unique
+) -> None:
+    role, table = unique("owner"), unique("owned")
+    grant = 'GRANT CREATE ON SCHEMA public TO "{{name}}";'
+    any_engine.create_role(role, grants=[grant])
+    minted = any_engine.read(role)
+    with any_engine.login(minted.data) as conn:
+        conn.execute(f"CREATE TABLE {table} ()".encode())
+    lease_id = minted.body["lease_id"]
+    status, [text] = refusal(put(any_engine, REVOKE, lease_id=lease_id))
+    assert status == 400
+    assert text.startswith("failed to revoke entry: ")
+    assert any_engine.leases(role) == [lease_id]
+    with any_engine.postgres.admin() as conn:
+        conn.execute(f"DROP TABLE {table}".encode())
+        # Vault takes USAGE on the schema away, but not what else was granted on it.
+        name = minted.data["username"]
+        conn.execute(f'REVOKE CREATE ON SCHEMA public FROM "{name}"'.encode())
+    assert put(any_engine, REVOKE, lease_id=lease_id).status == 204
+
+
+def test_custom_revocation(any_engine: DatabaseEngine, unique: Unique) -> None:
+    role = unique("custom")
+    statement = 'ALTER ROLE "{{name}}" NOLOGIN;'
+    any_engine.create_role(role, revocation_statements=[statement])
+    minted = any_engine.read(role)
+    any_engine.admin.revoke_lease(minted.body["lease_id"])
+    assert minted.data["username"] in any_engine.postgres.roles()

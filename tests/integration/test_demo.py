@@ -1,0 +1,177 @@
+"""The command as a whole, in a process of its own: figures, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ephemeral_creds.testing import VaultAdmin, find_vault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ephemeral_creds.testing import VaultLike
+
+pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.vault]
+
+PROCESSES = Path("/proc")
+
+
+class Place:
+    """A folder for all temporary files, by which whatever is left can be told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("VAULT_", "BAO_", "PG"))}
+        return subprocess.Popen(
+            [sys.executable, "-m", "ephemeral_creds.cli", "demo", *arguments],
+            env=kept | variables | {"TMPDIR": str(self.folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def files(self) -> list[Path]:
+        return list(self.folder.iterdir())
+
+    def processes(self) -> list[str]:
+        """Return the commands of the processes that were started with this folder."""
+        mark = f"TMPDIR={self.folder}".encode()
+        found = []
+        for entry in PROCESSES.glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append((entry / "cmdline").read_bytes().decode(errors="replace"))
+        return found
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    folder = Path(tempfile.mkdtemp(prefix="demo-test-")).resolve()
+    folder.chmod(0o755)  # PostgreSQL may have to run as another user
+    yield Place(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def finish(demo: subprocess.Popen[str], place: Place) -> tuple[int, str, str]:
+    """Wait for the end, and see that nothing is left."""
+    try:
+        out, err = demo.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        demo.kill()
+        out, err = demo.communicate()
+        pytest.fail(f"the demo did not end: {err}")
+    assert place.files() == []
+    assert place.processes() == []
+    return demo.returncode, out, err
+
+
+def result(out: str) -> dict[str, Any]:
+    lines = out.splitlines()
+    assert len(lines) == 1, "stdout is for the object alone"
+    found: dict[str, Any] = json.loads(lines[0])
+    return found
+
+
+def test_queries_do_not_notice_a_rotation(place: Place) -> None:
+    demo = place.run("--seconds", "15", "--json", "--vault", "emulator")
+    status, out, err = finish(demo, place)
+    found = result(out)
+    assert status == 0, err
+    assert found["ok"]
+    assert found["failed"] == 0
+    assert found["queries"] > 0
+    assert found["rotations"] >= 1
+    assert found["renewals"] >= 2
+    assert found["mints"] == found["revocations"] >= 2
+    assert 4 <= found["peak_connections"] <= found["max_connections"] == 12
+    assert found["roles_left"] == 0
+    assert 0 < found["p50_ms"] <= found["p999_ms"]
+    assert found["vault"].startswith("emulator ")
+    assert found["source"] == "api"
+    assert "PoolRotated" in err
+
+
+@pytest.mark.parametrize("vault", ["emulator", "real"])
+def test_ctrl_c_while_a_sidecar_is_used(place: Place, vault: str) -> None:
+    if vault == "real" and find_vault() is None:
+        pytest.skip("no vault or bao here")
+    demo = place.run("--seconds", "300", "--json", "--vault", vault, "--source", "file")
+    assert demo.stderr is not None
+    for line in demo.stderr:
+        if "queries/s" in line and not line.startswith("    0 s"):
+            break
+    else:
+        pytest.fail("no load")
+    demo.send_signal(signal.SIGINT)
+    demo.send_signal(signal.SIGINT)
+    status, out, err = finish(demo, place)
+    found = result(out)
+    assert status == 130
+    assert "Stopped by SIGINT" in err
+    assert found["interrupted"] == "SIGINT"
+    assert found["ok"] is False
+    assert found["failed"] == 0
+    assert found["mints"] == 1
+    assert found["roles_left"] == 0
+
+
+# From before the first server runs until after the load has begun.
+@pytest.mark.parametrize("delay", [0.3, 0.8, 1.3, 2.0])
+def test_a_signal_at_any_moment_leaves_nothing(place: Place, delay: float) -> None:
+    demo = place.run("--seconds", "300")
+    time.sleep(delay)
+    demo.terminate()
+    status, _, err = finish(demo, place)
+    # Before it listens for signals, it has started nothing and ends as any process does.
+    assert status in {143, -signal.SIGTERM}, err
+    assert "Traceback" not in err
+
+
+def test_an_external_vault_is_left_as_it_was(place: Place, vault: VaultLike) -> None:
+    admin = VaultAdmin(vault)
+    admin.enable_auth("approle")
+
+    def state() -> list[object]:
+        mounts, auths = (set(admin.call("GET", path).data) for path in ("sys/mounts", "sys/auth"))
+        policies = admin.call("GET", "sys/policies/acl?list=true").data["keys"]
+        return [mounts, auths, sorted(policies)]
+
+    before = state()
+    demo = place.run(
+        "--external", "--seconds", "2", "--json",
+        VAULT_ADDR=vault.address, VAULT_TOKEN=vault.root_token.reveal(),
+    )  # fmt: skip
+    status, out, err = finish(demo, place)
+    found = result(out)
+    assert status == 0, err
+    assert found["failed"] == 0
+    assert found["mints"] == found["revocations"] == 1
+    assert found["vault"].startswith("external ")
+    assert state() == before
+
+
+def test_an_external_vault_that_is_not_there(place: Place) -> None:
+    demo = place.run("--external", "--json", VAULT_ADDR="http://127.0.0.1:1", VAULT_TOKEN="x")
+    status, out, err = finish(demo, place)
+    assert (status, out) == (2, "")
+    assert "the Vault at http://127.0.0.1:1 does not answer" in err
+
+
+def test_an_external_vault_without_a_token(place: Place) -> None:
+    status, out, err = finish(place.run("--external", VAULT_ADDR="http://127.0.0.1:1"), place)
+    assert (status, out) == (2, "")
+    assert "--external needs VAULT_TOKEN" in err

@@ -1,0 +1,156 @@
+"""What a pool does while PostgreSQL, the provider or the network fails, and what it then says."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+import psycopg_pool
+import pytest
+from minting import PATIENCE
+from twins import user_of, wait_until
+
+from ephemeral_creds import (
+    ConfigurationError,
+    DatabaseUnreachable,
+    FixedProvider,
+    LoginRefused,
+    NotReady,
+    RefreshPolicy,
+    RotationPolicy,
+)
+from ephemeral_creds.events import CandidateDiscarded, LoginRejected
+from ephemeral_creds.exceptions import CheckoutFailed, ProviderUnavailable
+from ephemeral_creds.testing import TCPProxy
+
+if TYPE_CHECKING:
+    from twins import Setup
+
+    from ephemeral_creds.testing import PostgresServer
+
+NEVER_AGAIN = RotationPolicy(retry_initial=3600.0, retry_max=3600.0)
+"""Retries a failed connect for one reason only: because new credentials have come."""
+
+
+class TestFailures:
+    def test_r9_a_new_role_that_cannot_log_in_is_never_used(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=2)
+        setup.provider.login = "NOLOGIN"
+        setup.provider.change()
+        setup.events.wait_for(CandidateDiscarded)
+        setup.revoked(1)
+        with pool.connection() as connection:
+            assert user_of(connection) == setup.role(1)
+        setup.provider.login = "LOGIN"
+        setup.provider.change()
+        setup.published(2)
+        pool.check()
+
+    @pytest.mark.parametrize("min_size", [0, 2])
+    def test_d4_d5_new_credentials_serve_who_waits_at_once(
+        self, setup: Setup, min_size: int
+    ) -> None:
+        """The next plain retry is an hour away; only the new credentials can have served it."""
+        pool = setup.pool(min_size=1, max_size=3, rotation=NEVER_AGAIN)
+        setup.provider.failures["fetch"] = [ProviderUnavailable("away")] * 3
+        setup.provider.alter(1, "PASSWORD 'changed-behind-our-back'")
+        with pool.connection():
+            connection = pool.getconn(timeout=PATIENCE)
+            assert user_of(connection) == setup.role(2)
+            connection.rollback()
+            pool.putconn(connection)
+        assert setup.events.of(LoginRejected)
+        pool.resize(min_size, 3)
+
+    def test_d6_a_pool_that_lost_everything_comes_back_by_itself(
+        self, setup: Setup, own_postgres: PostgresServer
+    ) -> None:
+        with own_postgres.admin() as admin:
+            admin.execute("CREATE ROLE steady LOGIN PASSWORD 'steady-password'")
+        given_up = threading.Event()
+        pool = setup.make(
+            FixedProvider("steady", "steady-password"),
+            conninfo=own_postgres.conninfo(),
+            min_size=3,
+            rotation=RotationPolicy(retry_max=0.5),
+            reconnect_timeout=0.2,
+            reconnect_failed=lambda _: given_up.set(),
+        )
+        with pool:
+            pool.wait(PATIENCE)
+            own_postgres.stop()
+            pool.check()
+            assert given_up.wait(PATIENCE)
+            with pytest.raises(DatabaseUnreachable, match="cannot be reached"):
+                pool.getconn(timeout=0.3)
+            own_postgres.start()
+            wait_until(lambda: pool.get_stats()["pool_available"] == 3)
+
+    def test_d9_a_provider_that_hangs_does_not_hold_returns_up(self, setup: Setup) -> None:
+        reset = threading.Event()
+        pool = setup.pool(min_size=1, max_size=1, reset=lambda _: reset.set())
+        with pool.connection():
+            setup.provider.gate.clear()
+            setup.provider.change()
+        assert reset.wait(PATIENCE)
+        with pool.connection(timeout=PATIENCE) as connection:
+            assert user_of(connection) == setup.role(1)
+        setup.provider.gate.set()
+
+    def test_d10_a_timeout_says_that_all_are_in_use(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=1, max_size=1)
+        with pool.connection(), pytest.raises(CheckoutFailed, match="in use") as caught:
+            pool.getconn(timeout=0.05)
+        assert isinstance(caught.value, psycopg_pool.PoolTimeout)
+
+    def test_d10_a_timeout_says_that_logins_are_refused(self, setup: Setup) -> None:
+        setup.provider.login = "NOLOGIN"
+        pool = setup.pool(wait=False)
+        with pytest.raises(LoginRefused, match="creation_statements") as caught:
+            pool.wait(1.0)
+        assert isinstance(caught.value, psycopg.OperationalError)
+        assert "not permitted to log in" in str(caught.value.__cause__)
+
+    def test_d10_a_timeout_says_that_there_are_no_credentials(self, setup: Setup) -> None:
+        setup.provider.failures["fetch"] = [ProviderUnavailable("vault is sealed")] * 1000
+        pool = setup.pool(wait=False)
+        with pytest.raises(NotReady, match="vault is sealed") as caught:
+            pool.getconn(timeout=0.2)
+        assert isinstance(caught.value, psycopg_pool.PoolTimeout)
+
+    def test_configuration_errors_are_told_at_once(self, setup: Setup) -> None:
+        setup.provider.failures["fetch"] = [ConfigurationError("unknown role")] * 1000
+        pool = setup.pool(wait=False)
+        with pytest.raises(ConfigurationError, match="unknown role"):
+            pool.getconn(timeout=3600.0)
+
+    def test_r10_refused_logins_do_not_mint_without_bound(self, setup: Setup) -> None:
+        """The default limiter: two at once, then one every ten seconds."""
+        setup.provider.login = "NOLOGIN"
+        pool = setup.pool(wait=False, refresh=RefreshPolicy(retry_initial=0.01))
+        with pytest.raises(LoginRefused):
+            pool.getconn(timeout=1.5)
+        assert setup.provider.calls.count("fetch") <= 2
+
+    def test_an_outage_of_vault_is_none_of_the_service(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=1, max_size=3)
+        setup.provider.failures["fetch"] = [ProviderUnavailable("away")] * 1000
+        setup.provider.change()
+        first, second = pool.getconn(), pool.getconn()
+        assert user_of(first) == user_of(second) == setup.role(1)
+        for connection in (first, second):
+            connection.rollback()
+            pool.putconn(connection)
+
+    def test_connections_that_the_network_cut_are_replaced(self, setup: Setup) -> None:
+        with TCPProxy(setup.server.host, setup.server.port) as proxy:
+            pool = setup.pool(
+                conninfo=f"host={proxy.host} port={proxy.port} dbname=postgres sslmode=disable",
+                min_size=2,
+            )
+            proxy.cut()
+            proxy.restore()
+            pool.check()
+            with pool.connection(timeout=PATIENCE) as connection:
+                assert user_of(connection) == setup.role(1)

@@ -1,0 +1,221 @@
+"""Connections whose role is gone: never lent while suspect, and no cost while nothing is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import psycopg
+import pytest
+from minting import PATIENCE
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row
+from twins import AsyncTwin, PoolFace, Setup, user_of, wait_until
+
+from ephemeral_creds import CredentialsExpired, RotationPolicy
+from ephemeral_creds.events import CredentialsLapsed, LoginRejected, RenewalFailed
+from ephemeral_creds.exceptions import CheckoutFailed, LeaseLost, ProviderUnavailable
+
+if TYPE_CHECKING:
+    from ephemeral_creds import Grant, Lease, RotatingConnectionPool
+
+
+def drop(setup: Setup, number: int) -> None:
+    """Drop a role under its live sessions."""
+    setup.provider._admin.execute(
+        sql.SQL("DROP ROLE {}").format(sql.Identifier(setup.role(number)))
+    )
+
+
+def users(pool: RotatingConnectionPool[Any], count: int) -> list[str]:
+    """Ask so many connections who they are, by turns."""
+    found = []
+    for _ in range(count):
+        with pool.connection(timeout=PATIENCE) as connection:
+            found.append(user_of(connection))
+    return found
+
+
+def queries_of(setup: Setup) -> tuple[list[str], dict[str, Any]]:
+    """Return a list that each query is put into, and the options for the pool to do so."""
+    seen: list[str] = []
+
+    class Recording(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.append(str(query))
+            return super().execute(query, *args, **kwargs)
+
+    class AsyncRecording(psycopg.AsyncCursor[Any]):
+        async def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.append(str(query))
+            return await super().execute(query, *args, **kwargs)
+
+    factory = AsyncRecording if isinstance(setup.twin, AsyncTwin) else Recording
+    return seen, {"kwargs": {"cursor_factory": factory}}
+
+
+class TestCost:
+    def test_nothing_is_asked_while_nothing_is_suspect(self, setup: Setup) -> None:
+        queries, options = queries_of(setup)
+        pool = setup.pool(min_size=2, **options)
+        for _ in range(20):
+            with pool.connection():
+                pass
+        setup.rotate(2)
+        setup.revoked(1)
+        for _ in range(20):
+            with pool.connection():
+                pass
+        assert queries == []
+
+    def test_one_answer_clears_the_suspicion(self, setup: Setup) -> None:
+        queries, options = queries_of(setup)
+        pool = setup.pool(min_size=2, **options)
+        pool.suspect()
+        assert pool.status().suspect
+        for _ in range(20):
+            with pool.connection():
+                pass
+        assert queries == ["SELECT current_user::text"]
+        assert not pool.status().suspect
+        assert pool.get_stats()["requests_num"] == 20
+
+    @pytest.mark.parametrize("autocommit", [False, True])
+    def test_the_test_leaves_no_trace(self, setup: Setup, autocommit: bool) -> None:
+        pool = setup.pool(min_size=1, kwargs={"autocommit": autocommit, "row_factory": dict_row})
+        pool.suspect()
+        with pool.connection() as connection:
+            assert connection.info.transaction_status == TransactionStatus.IDLE
+            assert connection.autocommit is autocommit
+            assert connection.execute("SELECT 1 AS one").fetchone() == {"one": 1}
+
+
+class TestZombies:
+    def test_a_lost_lease(self, setup: Setup) -> None:
+        renewed = setup.provider.renew
+
+        def lose(grant: Grant) -> Lease:
+            if grant.generation > 1:
+                return renewed(grant)
+            drop(setup, 1)
+            setup.provider.gate.clear()
+            raise LeaseLost("revoked by somebody")
+
+        cast("Any", setup.provider).renew = lose
+        setup.provider.duration = 0.5
+        pool = setup.pool(min_size=4)
+        setup.provider.duration = 3600.0
+        setup.events.wait_for(RenewalFailed)
+        with pytest.raises(CheckoutFailed):
+            pool.getconn(timeout=0.3)
+        setup.provider.gate.set()
+        assert users(pool, 20) == [setup.role(2)] * 20
+
+    def test_a_refused_login(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=4)
+        drop(setup, 1)
+        pool.resize(5)
+        setup.events.wait_for(LoginRejected)
+        assert users(pool, 20) == [setup.role(2)] * 20
+        setup.provider.wait_for_sessions({2: 5})
+        wait_until(lambda: not pool.status().suspect)
+
+    def test_a_word_of_the_services_own(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=4)
+        drop(setup, 1)
+        pool.suspect()
+        assert users(pool, 20) == [setup.role(2)] * 20
+        stats = pool.get_stats()
+        assert stats["requests_num"] == 20
+        assert stats.get("returns_bad", 0) == 0
+
+    def test_a_deadline_without_successor(self, setup: Setup) -> None:
+        """Past it the server may drop the role at any time: an answer clears nothing."""
+        setup.provider.duration, setup.provider.renewable = 1.0, False
+        pool = setup.pool(min_size=2)
+        setup.provider.failures["fetch"] = [ProviderUnavailable("away")] * 1000
+        setup.events.wait_for(CredentialsLapsed)
+        assert users(pool, 3) == [setup.role(1)] * 3
+        assert pool.status().suspect
+        drop(setup, 1)
+        with pytest.raises(CredentialsExpired, match="away"):
+            pool.getconn(timeout=0.3)
+        setup.provider.duration = 3600.0
+        setup.provider.failures["fetch"].clear()
+        assert users(pool, 5) == [setup.role(2)] * 5
+
+    def test_they_stay_suspect_after_new_credentials_came(self, setup: Setup) -> None:
+        gate = setup.twin.gate()
+        pool = setup.pool(
+            min_size=4,
+            max_size=4,
+            connection_class=gate,
+            rotation=RotationPolicy(overshoot=1),
+        )
+        borrowed = [pool.getconn() for _ in range(4)]
+        drop(setup, 1)
+        pool.suspect()
+        setup.provider.failures["revoke"] = [RuntimeError("it is gone already")] * 99
+        setup.rotate(2)
+        # One of the new ones is ready; three of the old ones wait for theirs, and are idle.
+        gate.opened.clear()
+        for connection in borrowed:
+            pool.putconn(connection)
+        assert users(pool, 8) == [setup.role(2)] * 8
+        gate.opened.set()
+
+    def test_an_answer_of_the_new_ones_says_nothing_about_the_old(self, setup: Setup) -> None:
+        gate = setup.twin.gate()
+        pool = setup.pool(min_size=2, max_size=2, connection_class=gate)
+        borrowed = pool.getconn()
+        setup.rotate(2)
+        setup.provider.wait_for_sessions({1: 1, 2: 1})
+        drop(setup, 1)
+        gate.opened.clear()
+        pool.suspect()
+        assert users(pool, 3) == [setup.role(2)] * 3
+        pool.putconn(borrowed)
+        assert users(pool, 3) == [setup.role(2)] * 3
+        gate.opened.set()
+        setup.provider.failures["revoke"] = [RuntimeError("it is gone already")] * 99
+
+    def test_lost_connections_are_no_zombies(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=4)
+        setup.provider._admin.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s",
+            [setup.role(1)],
+        )
+        pool.suspect()
+        assert users(pool, 8) == [setup.role(1)] * 8
+        assert setup.provider.calls == ["fetch"]
+        assert setup.events.of(LoginRejected) == []
+
+
+class _Hanging(psycopg.AsyncCursor[Any]):
+    reached: ClassVar[asyncio.Event]
+
+    async def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        if "current_user::text" in str(query) and not self.reached.is_set():
+            self.reached.set()
+            await asyncio.Event().wait()
+        return await super().execute(query, *args, **kwargs)
+
+
+def test_a_checkout_cancelled_during_the_test_loses_no_connection(setup: Setup) -> None:
+    if not isinstance(setup.twin, AsyncTwin):
+        pytest.skip("only tasks can be cancelled")
+    face = setup.pool(min_size=1, max_size=1, kwargs={"cursor_factory": _Hanging})
+    pool = cast("PoolFace", face).raw
+
+    async def cancel() -> None:
+        _Hanging.reached = asyncio.Event()
+        pool.suspect()
+        task = asyncio.create_task(pool.getconn(PATIENCE))
+        await _Hanging.reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    setup.twin.loop.run(cancel())
+    assert users(face, 2) == [setup.role(1)] * 2

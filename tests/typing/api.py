@@ -1,0 +1,53 @@
+"""Never run: what users' type checkers should make of the public interface."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+import psycopg
+from psycopg.rows import DictRow, TupleRow, dict_row
+
+from ephemeral_creds import (
+    AsyncRotatingConnectionPool,
+    CredentialKeeper,
+    CredentialProvider,
+    FileProvider,
+    FixedProvider,
+    Grant,
+    KubernetesAuth,
+    PoolStatus,
+    RotatingConnectionPool,
+    VaultDynamicProvider,
+)
+
+provider: CredentialProvider = FixedProvider("me", "secret")
+provider = FileProvider("/vault/secrets/db-creds.txt")
+provider = VaultDynamicProvider("app", auth=KubernetesAuth("app"))
+
+with RotatingConnectionPool(provider, "host=db", max_size=20) as pool:
+    assert_type(pool, RotatingConnectionPool[psycopg.Connection[TupleRow]])
+    with pool.connection() as connection:
+        assert_type(connection, psycopg.Connection[TupleRow])
+        assert_type(connection.execute("SELECT 1").fetchone(), tuple[Any, ...] | None)
+    assert_type(pool.getconn(timeout=1.0), psycopg.Connection[TupleRow])
+    assert_type(pool.status(), PoolStatus)
+
+keeper = CredentialKeeper(provider)
+assert_type(keeper.current(), Grant)
+shared = RotatingConnectionPool(keeper, "host=db")
+assert_type(shared, RotatingConnectionPool[psycopg.Connection[TupleRow]])
+rows = RotatingConnectionPool(
+    keeper,
+    "host=db",
+    connection_class=psycopg.Connection[DictRow],
+    kwargs={"row_factory": dict_row},
+)
+with rows.connection() as dicts:
+    assert_type(dicts.execute("SELECT 1").fetchone(), dict[str, Any] | None)
+
+
+async def use() -> None:
+    async with AsyncRotatingConnectionPool(provider, "host=db") as pool:
+        assert_type(pool, AsyncRotatingConnectionPool[psycopg.AsyncConnection[TupleRow]])
+        async with pool.connection() as connection:
+            assert_type(connection, psycopg.AsyncConnection[TupleRow])

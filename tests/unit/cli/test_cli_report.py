@@ -1,0 +1,101 @@
+"""The verdict, and the shape of the JSON object."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ephemeral_creds.cli._report import Report, rotations_due, verdict
+from ephemeral_creds.cli._view import conclusion
+
+GOOD = Report(
+    source="api",
+    seconds=60.0,
+    workers=16,
+    vault="Vault 1.21.1",
+    queries=1000,
+    failed=0,
+    rotations=5,
+    renewals=25,
+    mints=6,
+    revocations=6,
+    peak_connections=12,
+    max_connections=12,
+    roles_left=0,
+    p50_ms=2.0,
+    p999_ms=20.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "due"), [(60, 5), (30, 2), (15, 1), (11.9, 0), (120, 10), (59.9, 4)]
+)
+def test_rotations_due(seconds: float, due: int) -> None:
+    assert rotations_due(seconds) == due
+
+
+def test_kept() -> None:
+    assert verdict(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"failed": 1}, "1 of 1000 queries failed"),
+        ({"rotations": 4}, "4 rotations, 5 were due"),
+        ({"peak_connections": 13}, "13 connections at once, 12 are allowed"),
+        ({"roles_left": 2}, "2 roles were left"),
+        ({"queries": 0}, "no query"),
+        ({"trouble": ("PostgreSQL could not be watched",)}, "PostgreSQL could not be watched"),
+    ],
+)
+def test_each_promise_by_itself(change: dict[str, Any], problem: str) -> None:
+    found = verdict(replace(GOOD, **change))
+    assert len(found) == 1
+    assert problem in found[0]
+
+
+def test_problems_add_up() -> None:
+    assert len(verdict(replace(GOOD, failed=3, roles_left=1))) == 2
+
+
+def test_json_has_the_promised_names() -> None:
+    text = GOOD.as_json()
+    assert "\n" not in text
+    found = json.loads(text)
+    promised = {
+        "queries", "failed", "rotations", "renewals", "mints", "revocations", "peak_connections",
+        "max_connections", "roles_left", "p50_ms", "p999_ms", "vault", "source", "seconds",
+    }  # fmt: skip
+    assert promised <= set(found)
+    assert found["vault"] == "Vault 1.21.1"
+    assert found["ok"] is True
+    assert found["problems"] == []
+
+
+def test_json_of_a_bad_run() -> None:
+    found = json.loads(replace(GOOD, failed=1, failures={"OperationalError: gone": 1}).as_json())
+    assert found["ok"] is False
+    assert found["failures"] == {"OperationalError: gone": 1}
+
+
+def test_an_interrupted_run_is_not_ok() -> None:
+    report = replace(GOOD, interrupted="SIGINT")
+    assert json.loads(report.as_json())["ok"] is False
+    assert "Stopped by SIGINT" in conclusion(report)[-1]
+
+
+def test_the_end_says_what_failed() -> None:
+    report = replace(GOOD, failed=2, failures={"OperationalError: gone": 2})
+    assert conclusion(report) == [
+        "  2 × OperationalError: gone",
+        "NOT KEPT: 2 of 1000 queries failed",
+    ]
+
+
+def test_the_table_does_without_latencies() -> None:
+    rows = dict(replace(GOOD, p50_ms=None, p999_ms=None).rows())
+    assert rows["latency"] == "median unknown, 99.9 % within unknown"

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from ephemeral_creds.cli._live import LiveView
+from ephemeral_creds.cli._report import Report
+from ephemeral_creds.cli._view import EventLog, PlainView, Snapshot
+from ephemeral_creds.events import CredentialsPublished, PoolRotated
+
+SNAPSHOT = Snapshot(
+    elapsed=0.0,
+    seconds=60.0,
+    generation=2,
+    username="v-app-2",
+    expires_in=3.25,
+    connections={1: 2, 2: 8},
+    rate=1234.5,
+    queries=5000,
+    failed=0,
+    rotations=1,
+)
+REPORT = Report(
+    source="file",
+    seconds=60.0,
+    workers=16,
+    vault="emulator 0.1.0",
+    queries=5000,
+    failed=0,
+    rotations=5,
+    renewals=25,
+    mints=6,
+    revocations=6,
+    peak_connections=12,
+    max_connections=12,
+    roles_left=0,
+    p50_ms=2.0,
+    p999_ms=20.0,
+)
+
+
+def test_plain_is_one_line_a_second() -> None:
+    out = io.StringIO()
+    with PlainView(out) as view:
+        for elapsed in (0.0, 0.25, 0.75, 1.0, 1.25, 2.1):
+            view.show(replace(SNAPSHOT, elapsed=elapsed))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "generation 2  lease 3.2 s  connections 2×gen1 8×gen2" in lines[0]
+
+
+def test_plain_ends_with_table_and_verdict() -> None:
+    out = io.StringIO()
+    with PlainView(out) as view:
+        view.finish(REPORT)
+    text = out.getvalue()
+    assert "file (emulator 0.1.0)" in text
+    assert text.splitlines()[-1].startswith("Kept:")
+
+
+def test_events_are_taken_once_and_bounded() -> None:
+    log = EventLog()
+    log(CredentialsPublished(generation=2, username="v-2", previous=1, proven=True))
+    log(PoolRotated(keeper="k", pool="demo", generation=2, connections=10, duration=0.123))
+    assert log.take() == [
+        "CredentialsPublished generation=2 username=v-2 previous=1 proven=True",
+        "PoolRotated pool=demo generation=2 connections=10 duration=0.1",
+    ]
+    assert log.take() == []
+    for _ in range(1000):
+        log(PoolRotated(pool="demo", generation=2, connections=1, duration=0.0))
+    assert len(log.take()) == 500
+
+
+def test_live_shows_the_same_and_ends_with_the_table() -> None:
+    out = io.StringIO()
+    with LiveView(Console(file=out, force_terminal=True, width=100, height=40)) as view:
+        view.say("CredentialsPublished generation=2")
+        view.show(SNAPSHOT)
+        view.finish(REPORT)
+    text = out.getvalue()
+    for part in ("3.2 s", "v-app-2", "1234 per second", "CredentialsPublished", "Kept:"):
+        assert part in text

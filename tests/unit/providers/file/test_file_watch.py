@@ -1,0 +1,216 @@
+"""The watch when notifications fail: it goes on by polling, and tries them again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+import watchdog.observers
+from watched_file import POLL, Counter, Watched, rename_over, text
+
+from ephemeral_creds.providers.file import watch
+from ephemeral_creds.providers.file.watch import FileWatcher, _Notifications
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from watchdog.observers.api import BaseObserver
+
+    MakeWatched = Callable[..., Watched]
+
+
+@pytest.fixture
+def make_watched(tmp_path: Path) -> Iterator[MakeWatched]:
+    with contextlib.ExitStack() as stack:
+
+        def make(path: Path | None = None, *args: Any, **options: Any) -> Watched:
+            path = path or tmp_path / "secrets" / "db-creds.txt"
+            return stack.enter_context(Watched(path, *args, **options))
+
+        yield make
+
+
+class Broken:
+    """An observer that cannot be had: the system's limits are reached."""
+
+    started = 0
+
+    def __init__(self, error: OSError) -> None:
+        self._error = error
+
+    def __call__(self) -> NoReturn:
+        type(self).started += 1
+        raise self._error
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOSPC])
+def test_limits_of_the_system(
+    code: int,
+    make_watched: MakeWatched,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(watchdog.observers, "Observer", Broken(OSError(code, os.strerror(code))))
+    monkeypatch.setattr(watch, "_REARM_EVERY", 2)
+    watched = make_watched(notify=True)
+    with caplog.at_level(logging.INFO, logger="ephemeral_creds"):
+        watched.begin()
+        rename_over(watched.path, text("two"))
+        watched.changes.wait_for(1)
+        watched.settle()
+    told = [record for record in caplog.records if "no file notifications" in record.message]
+    assert len(told) == 1
+    assert os.strerror(code) in told[0].message
+    assert Broken.started > 1
+
+
+def test_without_watchdog(make_watched: MakeWatched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchdog.observers", None)
+    watched = make_watched(notify=True)
+    watched.begin()
+    rename_over(watched.path, text("two"))
+    watched.changes.wait_for(1)
+
+
+def test_schedule_that_fails_leaves_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[BaseObserver] = []
+
+    def observer() -> BaseObserver:
+        made.append(real())
+        monkeypatch.setattr(made[-1], "schedule", Broken(OSError(errno.ENOSPC, "full")))
+        return made[-1]
+
+    real = watchdog.observers.Observer
+    monkeypatch.setattr(watchdog.observers, "Observer", observer)
+    notifications = _Notifications(tmp_path / "creds", Counter())
+    notifications.supervise()
+    assert [thread.is_alive() for thread in made] == [False]
+
+
+@pytest.fixture
+def notifications(tmp_path: Path) -> Iterator[tuple[_Notifications, Counter]]:
+    wakes = Counter()
+    made = _Notifications(tmp_path / "volume" / "creds", wakes)
+    yield made, wakes
+    made.stop()
+
+
+def test_rearms_when_the_directory_comes_back(
+    tmp_path: Path, notifications: tuple[_Notifications, Counter]
+) -> None:
+    supervised, wakes = notifications
+    folder = tmp_path / "volume"
+    supervised.supervise()  # there is no directory yet
+    for _ in range(3):
+        folder.mkdir()
+        supervised.supervise()
+        before = wakes.value
+        (folder / "creds").write_text("x")
+        wakes.wait_for(before + 1)
+        (folder / "creds").unlink()
+        folder.rmdir()
+        supervised.supervise()
+
+
+def test_rearms_after_the_emitter_died(
+    tmp_path: Path, notifications: tuple[_Notifications, Counter]
+) -> None:
+    supervised, wakes = notifications
+    (tmp_path / "volume").mkdir()
+    supervised.supervise()
+    supervised.supervise()
+    assert supervised._observer is not None
+    for emitter in supervised._observer.emitters:
+        emitter.stop()
+        emitter.join()
+    supervised.supervise()
+    before = wakes.value
+    (tmp_path / "volume" / "creds").write_text("x")
+    wakes.wait_for(before + 1)
+
+
+def test_reading_does_not_wake(
+    tmp_path: Path, notifications: tuple[_Notifications, Counter]
+) -> None:
+    supervised, wakes = notifications
+    path = tmp_path / "volume" / "creds"
+    path.parent.mkdir()
+    path.write_text("x")
+    supervised.supervise()
+    for _ in range(100):
+        path.read_text()
+    path.with_name("mark").mkdir()  # events come in order
+    wakes.wait_for(1)
+    assert wakes.value < 10
+
+
+def test_a_loop_of_symlinks_does_not_end_the_watch(
+    tmp_path: Path, make_watched: MakeWatched
+) -> None:
+    path = tmp_path / "creds"
+    path.symlink_to("creds")
+    watched = make_watched(path, None, notify=True)
+    watched.begin()
+    path.unlink()
+    path.write_text(text("one"))
+    watched.changes.wait_for(1)
+
+
+def test_looks_again_when_the_look_could_not_tell(tmp_path: Path) -> None:
+    looks = Counter()
+
+    def look() -> bool:
+        looks()
+        return looks.value >= 10
+
+    watcher = FileWatcher(tmp_path / "creds", look, poll_interval=POLL, notify=False)
+    watcher.start()
+    looks.wait_for(10)
+    watcher.close()
+    assert not watcher.alive
+
+
+def test_close_does_not_wait_for_the_poll(tmp_path: Path) -> None:
+    looks = Counter()
+
+    def look() -> bool:
+        looks()
+        return True
+
+    watcher = FileWatcher(tmp_path / "creds", look, poll_interval=3600.0, notify=True)
+    watcher.start()
+    looks.wait_for(1)
+    watcher.close()
+    assert not watcher.alive
+
+
+def test_close_says_when_a_file_system_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watch, "_JOIN", 0.01)
+    from threading import Event
+
+    begun, end = Event(), Event()
+
+    def look() -> bool:
+        begun.set()
+        return end.wait(20)
+
+    watcher = FileWatcher(tmp_path / "creds", look, poll_interval=POLL, notify=False)
+    watcher.start()
+    begun.wait(20)
+    watcher.close()
+    assert "ephemeral-creds-file-creds still runs" in caplog.text
+    end.set()
+    watcher.close()
+    monkeypatch.undo()
+    watcher.close()
+    assert not watcher.alive

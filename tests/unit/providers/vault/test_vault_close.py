@@ -1,0 +1,180 @@
+"""R14, R19: what closing and forking leave behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from stub_vault import CREDS, LOGIN, RENEW_TOKEN, REVOKE_TOKEN, TOKEN, Fault, errors
+
+from ephemeral_creds._values import Credentials, Grant, Lease, Secret
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, LeaseLost
+from ephemeral_creds.providers.vault import AppRoleAuth, TokenAuth, VaultDynamicProvider
+
+if TYPE_CHECKING:
+    from stub_vault import StubVault
+
+    from ephemeral_creds.providers.vault import AuthMethod, VaultConfig
+    from ephemeral_creds.testing._clock import FakeClock
+
+
+def test_r14_close_revokes_our_token_once_and_last(
+    stub: StubVault, provider: VaultDynamicProvider
+) -> None:
+    provider.revoke(provider.fetch())
+    provider.close()
+    provider.close()
+    assert stub.asked == ["login", "app", "revoke", "revoke-self"]
+    with pytest.raises(ConfigurationError, match="the provider is closed"):
+        provider.fetch()
+
+
+def test_r14_close_revokes_superseded_tokens_too(
+    stub: StubVault, provider: VaultDynamicProvider, clock: FakeClock
+) -> None:
+    provider.fetch()
+    clock.advance(2400)
+    stub.script(RENEW_TOKEN, errors(400, "lease is not renewable"))
+    provider.fetch()
+    stub.forget()
+    provider.close()
+    assert sorted(str(r.token) for r in stub.requests) == [f"{TOKEN[:-1]}1", f"{TOKEN[:-1]}2"]
+    assert stub.asked == ["revoke-self", "revoke-self"]
+
+
+def test_close_without_a_fetch_asks_nothing(
+    stub: StubVault, provider: VaultDynamicProvider
+) -> None:
+    provider.close()
+    assert stub.requests == []
+
+
+def test_close_gives_up_on_a_vault_that_is_away(
+    stub: StubVault, provider: VaultDynamicProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.fetch()
+    stub.script(REVOKE_TOKEN, Fault("reset"))
+    provider.close()
+    assert "not given back" in caplog.text
+
+
+class Hanging:
+    """A fetch in another thread that does not come to its end before `go_on`."""
+
+    def __init__(self, stub: StubVault, provider: VaultDynamicProvider, what: str) -> None:
+        self._stub = stub
+        self._provider = provider
+        self._raised: list[EphemeralCredsError] = []
+        self._thread = threading.Thread(target=self._fetch)
+        stub.script(what, Fault("late"))
+        self._thread.start()
+        assert stub.arrived.wait(10)
+
+    def _fetch(self) -> None:
+        try:
+            self._provider.fetch()
+        except EphemeralCredsError as error:
+            self._raised.append(error)
+
+    def go_on(self) -> EphemeralCredsError:
+        self._stub.released.set()
+        self._thread.join(10)
+        return self._raised[0]
+
+
+def impatient(config: VaultConfig, auth: AuthMethod) -> VaultDynamicProvider:
+    return VaultDynamicProvider("app", auth=auth, config=replace(config, revoke_timeout=0.05))
+
+
+def test_r14_close_does_not_wait_for_a_request_that_hangs(
+    stub: StubVault, config: VaultConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = impatient(config, AppRoleAuth("role-id", "secret-id"))
+    hanging = Hanging(stub, provider, CREDS)
+    provider.close()
+    # The token goes, and with it the lease of whatever the mint still brings.
+    assert stub.asked == ["login", "app", "revoke-self"]
+    assert "closed while a request hangs" in caplog.text
+    assert "is closed" in str(hanging.go_on())
+
+
+def test_r14_a_login_that_ends_after_close_gives_its_token_back(
+    stub: StubVault, config: VaultConfig
+) -> None:
+    provider = impatient(config, AppRoleAuth("role-id", "secret-id"))
+    hanging = Hanging(stub, provider, LOGIN)
+    provider.close()
+    assert stub.asked == ["login"]
+    assert "is closed" in str(hanging.go_on())
+    assert stub.asked == ["login", "revoke-self"]
+
+
+def test_r14_a_mint_that_ends_after_close_gives_its_lease_back(
+    stub: StubVault, config: VaultConfig
+) -> None:
+    provider = impatient(config, TokenAuth(TOKEN))
+    hanging = Hanging(stub, provider, CREDS)
+    provider.close()
+    assert "is closed" in str(hanging.go_on())
+    assert stub.asked == ["lookup-self", "app", "revoke"]  # the token is not ours
+
+
+def test_r19_a_child_shares_no_lease_lock_or_token(
+    stub: StubVault, provider: VaultDynamicProvider
+) -> None:
+    grant = provider.fetch()
+    stub.forget()
+    reader, writer = os.pipe()
+    with provider._exclusive():  # as if another thread were in the middle of a request
+        child = os.fork()
+    if child == 0:
+        said = "fine"
+        try:
+            provider.revoke(grant)
+            try:
+                provider.renew(grant)
+                said = "renewed its parent's lease"
+            except LeaseLost:
+                pass
+            provider.close()
+            if provider.requests_sent:
+                said = "asked Vault"
+        except BaseException as error:
+            said = repr(error)
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == "fine"
+    os.waitpid(child, 0)
+    assert stub.requests == []
+    provider.renew(grant)
+
+
+def test_r19_a_child_mints_its_own(stub: StubVault, provider: VaultDynamicProvider) -> None:
+    provider.fetch()
+    stub.forget()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            said = provider.fetch().credentials.username
+            provider.close()
+        except BaseException as error:
+            said = repr(error)
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == "v-app-2"
+    os.waitpid(child, 0)
+    assert stub.asked == ["login", "app", "revoke-self"]
+    assert {r.token for r in stub.requests[1:]} == {f"{TOKEN[:-1]}2"}
+
+
+def test_a_grant_of_somebody_else_is_a_mistake(provider: VaultDynamicProvider) -> None:
+    with pytest.raises(TypeError, match="does not come from"):
+        provider.renew(Grant(Credentials("u", Secret("p")), Lease(0.0)))

@@ -1,0 +1,111 @@
+"""Where Vault is, from arguments and from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.vault import TokenAuth, VaultConfig, VaultDynamicProvider
+
+
+def test_the_environment_that_the_vault_command_reads() -> None:
+    environ = {
+        "VAULT_ADDR": "https://vault:8200/",
+        "VAULT_NAMESPACE": "team/",
+        "VAULT_CACERT": "/ca.pem",
+        "VAULT_CAPATH": "/ca",
+        "VAULT_CLIENT_CERT": "/cert.pem",
+        "VAULT_CLIENT_KEY": "/key.pem",
+        "VAULT_CLIENT_TIMEOUT": "1m30s",
+        "VAULT_PROXY_ADDR": "http://proxy:3128",
+        "VAULT_SKIP_VERIFY": "false",
+    }
+    assert VaultConfig.from_env(environ) == VaultConfig(
+        "https://vault:8200",
+        namespace="team",
+        verify="/ca.pem",
+        client_cert=("/cert.pem", "/key.pem"),
+        read_timeout=90.0,
+        proxies={"http": "http://proxy:3128", "https": "http://proxy:3128"},
+    )
+
+
+def test_openbaos_names_are_twins() -> None:
+    config = VaultConfig.from_env({"BAO_ADDR": "http://bao:8200", "BAO_CAPATH": "/ca"})
+    assert (config.address, config.verify) == ("http://bao:8200", "/ca")
+    assert VaultConfig.from_env({"VAULT_ADDR": "http://a", "BAO_ADDR": "http://b"}).address == (
+        "http://a"
+    )
+
+
+def test_what_is_not_set_has_its_default() -> None:
+    assert VaultConfig.from_env({"VAULT_ADDR": "http://v"}) == VaultConfig("http://v")
+
+
+@pytest.mark.parametrize(("value", "verify"), [("1", False), ("TRUE", False), ("0", True)])
+def test_skipping_verification_wins(value: str, verify: bool) -> None:
+    environ = {"VAULT_ADDR": "https://v", "VAULT_SKIP_VERIFY": value}
+    assert VaultConfig.from_env(environ).verify is verify
+    if not verify:
+        assert VaultConfig.from_env(environ | {"VAULT_CACERT": "/ca.pem"}).verify is False
+
+
+@pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        ({}, "set VAULT_ADDR"),
+        ({"VAULT_SKIP_VERIFY": "maybe"}, "VAULT_SKIP_VERIFY"),
+        ({"VAULT_CLIENT_TIMEOUT": "soon"}, "VAULT_CLIENT_TIMEOUT"),
+        ({"VAULT_CLIENT_TIMEOUT": "5s!"}, "VAULT_CLIENT_TIMEOUT"),
+        ({"VAULT_CLIENT_TIMEOUT": "0"}, "read_timeout"),
+        ({"VAULT_CLIENT_CERT": "/cert.pem"}, "go together"),
+    ],
+)
+def test_an_environment_that_cannot_be_right(environ: dict[str, str], text: str) -> None:
+    address = {"VAULT_ADDR": "https://v"} if environ else {}
+    with pytest.raises(ConfigurationError, match=text):
+        VaultConfig.from_env(address | environ)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "vault:8200", "ftp://v", "https://", "https://v:0x1", "https://v/?a=1", "http://[v"],
+)
+def test_an_address_that_cannot_be_right(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="must look like"):
+        VaultConfig(address)
+
+
+def test_r27_an_address_with_a_password_is_refused_without_showing_it() -> None:
+    with pytest.raises(ConfigurationError, match="leave it out") as caught:
+        VaultConfig("https://me:hunter2@vault")
+    assert "hunter2" not in str(caught.value)
+    config = VaultConfig("https://v", proxies={"https": "http://me:hunter2@proxy"})
+    assert "hunter2" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"connect_timeout": 0.0}, "connect_timeout"),
+        ({"revoke_timeout": float("inf")}, "revoke_timeout"),
+        ({"verify": ""}, "verify"),
+        ({"namespace": "täm"}, "HTTP header"),
+    ],
+)
+def test_a_setting_that_cannot_be_right(changed: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        replace(VaultConfig("https://v"), **changed)  # type: ignore[arg-type]
+
+
+def test_a_provider_without_a_config_reads_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VAULT_ADDR", "https://vault:8200")
+    provider = VaultDynamicProvider("my-app", auth=TokenAuth("t"))
+    assert provider.description == (
+        "Vault role 'my-app' (database/creds/my-app at https://vault:8200)"
+    )
+    provider.close()

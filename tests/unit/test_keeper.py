@@ -1,0 +1,393 @@
+"""The keeper's thread, on a clock that stands still."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ephemeral_creds import (
+    AccessDenied,
+    ConfigurationError,
+    CredentialKeeper,
+    CredentialsExpired,
+    KeeperClosed,
+    NotReady,
+    ProviderUnavailable,
+    RefreshPolicy,
+)
+from ephemeral_creds.events import (
+    CredentialsPublished,
+    Event,
+    FetchFailed,
+    KeeperFailed,
+    LeaseRenewed,
+)
+from ephemeral_creds.testing import FakeClock, ScriptedProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ephemeral_creds import Grant
+    from ephemeral_creds._values import Lease
+
+PATIENCE = 20.0
+
+
+class Recorder:
+    """An observer that tests can wait on."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait_for(self, kind: type[Event], count: int = 1) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.count(kind) >= count, PATIENCE), self.events
+
+    def count(self, kind: type[Event]) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.provider = ScriptedProvider(self.clock)
+        self.recorder = Recorder()
+        self.keepers: list[CredentialKeeper] = []
+
+    def keeper(self, **options: Any) -> CredentialKeeper:
+        options.setdefault("observers", [self.recorder])
+        options.setdefault("policy", RefreshPolicy(jitter=0.0))
+        keeper = CredentialKeeper(self.provider, clock=self.clock, **options)
+        self.keepers.append(keeper)
+        return keeper
+
+    def started(self, **options: Any) -> CredentialKeeper:
+        keeper = self.keeper(**options)
+        keeper.start()
+        keeper.wait(math.inf)
+        return keeper
+
+    def in_thread(self, function: Callable[[], object]) -> Outcome:
+        return Outcome(function)
+
+
+class Outcome:
+    """What a call in another thread comes to."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self._value: object = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._function()
+        except Exception as error:
+            self._value = error
+
+    def get(self) -> object:
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        return self._value
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.provider.gate.set()
+    for keeper in world.keepers:
+        keeper.close(PATIENCE)
+
+
+def test_fetches_and_publishes(world: World) -> None:
+    keeper = world.started()
+    assert keeper.current().credentials.username == "user-1"
+    assert keeper.current().generation == 1
+    assert keeper.current() is keeper.current()
+
+
+def test_renews_when_time_comes(world: World) -> None:
+    keeper = world.started()
+    world.clock.advance(2400.0)
+    world.recorder.wait_for(LeaseRenewed)
+    assert world.provider.calls == ["fetch", "renew 1"]
+    assert keeper.status().expires_in == 3600.0
+
+
+def test_current_never_blocks(world: World) -> None:
+    keeper = world.started()
+    world.provider.gate.clear()
+    world.clock.advance(2400.0)
+    assert keeper.current().generation == 1
+
+
+def test_r3_nothing_past_its_deadline_is_handed_out(world: World) -> None:
+    keeper = world.started()
+    world.provider.gate.clear()
+    world.clock.advance(3600.0)
+    with pytest.raises(CredentialsExpired, match="generation 1"):
+        keeper.current()
+    assert not keeper.status().ready
+
+
+def test_r13_comes_back_by_itself_when_vault_does(world: World) -> None:
+    world.provider.failures["fetch"] = [ProviderUnavailable("sealed")] * 3
+    keeper = world.keeper(policy=RefreshPolicy(mint_interval=0.0, jitter=0.0))
+    keeper.start()
+    for failures in range(1, 4):
+        world.recorder.wait_for(FetchFailed, failures)
+        world.clock.advance(60.0)
+    world.recorder.wait_for(CredentialsPublished)
+    assert keeper.current().generation == 1
+
+
+class TestWaiting:
+    def test_says_why_there_is_nothing(self, world: World) -> None:
+        world.provider.failures["fetch"] = [ProviderUnavailable("vault is sealed")] * 100
+        keeper = world.keeper()
+        keeper.start()
+        waiting = world.in_thread(lambda: keeper.wait(30.0))
+        world.recorder.wait_for(FetchFailed)
+        world.clock.advance(30.0)
+        error = waiting.get()
+        assert isinstance(error, NotReady)
+        assert "vault is sealed" in str(error)
+        assert isinstance(error.__cause__, ProviderUnavailable)
+
+    @pytest.mark.parametrize("error", [ConfigurationError("no such role"), AccessDenied("403")])
+    def test_fails_at_once_where_only_a_person_can_help(
+        self, world: World, error: Exception
+    ) -> None:
+        world.provider.failures["fetch"] = [error]
+        keeper = world.keeper()
+        keeper.start()
+        with pytest.raises(type(error), match=str(error)):
+            keeper.wait(math.inf)
+
+    def test_a_keeper_that_was_not_started_says_so(self, world: World) -> None:
+        keeper = world.keeper()
+        with pytest.raises(NotReady, match="not been started"):
+            keeper.current()
+
+    def test_close_ends_it(self, world: World) -> None:
+        world.provider.gate.clear()
+        keeper = world.keeper()
+        keeper.start()
+        waiting = world.in_thread(lambda: keeper.wait(math.inf))
+        closing = world.in_thread(keeper.close)
+        assert isinstance(waiting.get(), KeeperClosed)
+        world.provider.gate.set()
+        closing.get()
+
+
+class TestRefresh:
+    def test_returns_what_is_in_use_afterwards(self, world: World) -> None:
+        keeper = world.started()
+        grant = keeper.refresh(math.inf)
+        assert grant.generation == 2
+
+    def test_r5_two_at_once_are_one(self, world: World) -> None:
+        keeper = world.started()
+        world.provider.gate.clear()
+        posted = keeper._posted
+        refreshing = [world.in_thread(lambda: keeper.refresh(math.inf)) for _ in range(3)]
+        while keeper._posted < posted + 3:
+            pass
+        world.provider.gate.set()
+        assert {getattr(one.get(), "generation", None) for one in refreshing} == {2}
+        assert world.provider.calls.count("fetch") == 2
+
+    def test_raises_what_the_provider_raised_and_keeps_what_works(self, world: World) -> None:
+        keeper = world.started()
+        world.provider.failures["fetch"] = [ProviderUnavailable("away")]
+        with pytest.raises(ProviderUnavailable, match="away"):
+            keeper.refresh(math.inf)
+        assert keeper.current().generation == 1
+
+    def test_gives_up_waiting_but_not_the_refresh(self, world: World) -> None:
+        keeper = world.started()
+        world.provider.gate.clear()
+        refreshing = world.in_thread(lambda: keeper.refresh(5.0))
+        while len(world.provider.calls) < 2:
+            pass
+        world.clock.advance(5.0)
+        assert isinstance(refreshing.get(), NotReady)
+        world.provider.gate.set()
+        world.recorder.wait_for(CredentialsPublished, 2)
+
+
+class TestClosing:
+    def test_revokes_and_closes_the_provider(self, world: World) -> None:
+        keeper = world.started()
+        keeper.close(PATIENCE)
+        assert world.provider.live == set()
+        assert world.provider.closed
+        with pytest.raises(KeeperClosed):
+            keeper.current()
+        keeper.close()
+
+    def test_is_bounded_while_the_provider_hangs(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        keeper = world.started()
+        world.provider.gate.clear()
+        world.provider.change()
+        keeper.close(0.05)
+        assert "does not answer" in caplog.text
+
+    def test_what_a_hanging_fetch_brings_late_is_given_back(self, world: World) -> None:
+        keeper = world.started()
+        world.provider.gate.clear()
+        world.provider.change()
+        keeper.close(0.05)
+        world.provider.gate.set()
+        keeper.close(PATIENCE)
+        assert world.provider.live == set()
+
+    def test_before_the_start_closes_the_provider(self, world: World) -> None:
+        keeper = world.keeper()
+        keeper.close()
+        assert world.provider.closed
+        with pytest.raises(KeeperClosed):
+            keeper.start()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    def test_r19_a_forked_child_is_refused_and_revokes_nothing(self, world: World) -> None:
+        keeper = world.started()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                keeper.current()
+            except KeeperClosed as error:
+                status = 0 if "after the fork" in str(error) else 2
+            finally:
+                keeper.close()
+                os._exit(status if world.provider.live == {"user-1"} else 3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert keeper.current().generation == 1
+
+
+class TestDefects:
+    def test_an_observer_that_raises_stops_nothing(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def broken(event: Event) -> None:
+            raise ValueError("observer-secret-text")
+
+        keeper = world.started(observers=[broken, world.recorder])
+        assert keeper.current().generation == 1
+        world.clock.advance(2400.0)
+        world.recorder.wait_for(LeaseRenewed)
+        assert "ValueError at test_keeper.py" in caplog.text
+        assert "observer-secret-text" not in caplog.text
+
+    def test_a_provider_that_raises_anything_is_tried_again(self, world: World) -> None:
+        """Its text may hold a secret, so that only kind and place are told."""
+        world.provider.failures["fetch"] = [ZeroDivisionError("defective-secret-text")]
+        keeper = world.keeper()
+        keeper.start()
+        world.recorder.wait_for(FetchFailed)
+        last_error = keeper.status().last_error
+        assert last_error is not None
+        assert "ZeroDivisionError at _scripted.py" in last_error
+        assert "defective-secret-text" not in last_error
+        world.clock.advance(60.0)
+        world.recorder.wait_for(CredentialsPublished)
+
+    def test_a_watch_that_fails_is_reported(self, world: World) -> None:
+        def watch(on_change: Callable[[], None]) -> None:
+            raise OSError("no inotify")
+
+        world.provider.watch = watch  # type: ignore[method-assign]
+        keeper = world.started()
+        assert world.recorder.count(KeeperFailed) == 1
+        assert keeper.current().generation == 1
+
+    def test_a_provider_without_renewal_is_replaced_in_time(self, world: World) -> None:
+        world.provider.renewable = False
+        keeper = world.started()
+        world.clock.advance(2400.0)
+        world.recorder.wait_for(CredentialsPublished, 2)
+        assert keeper.current().generation == 2
+
+
+def test_the_status_holds_no_secret(world: World) -> None:
+    keeper = world.started()
+    status = keeper.status()
+    assert status.ready
+    assert status.state == "serving"
+    assert (status.generation, status.username, status.fetches) == (1, "user-1", 1)
+    assert "scripted-password" not in repr(status) + repr(keeper)
+    assert pickle.loads(pickle.dumps(status)) == status
+
+
+def test_events_carry_the_keepers_name(world: World) -> None:
+    world.started(name="orders")
+    assert {event.keeper for event in world.recorder.events} == {"orders"}
+
+
+def test_a_source_that_changed_is_fetched(world: World) -> None:
+    keeper = world.started()
+    world.provider.change()
+    world.recorder.wait_for(CredentialsPublished, 2)
+    assert keeper.current().generation == 2
+
+
+class Member:
+    """A pool that accepts everything."""
+
+    def __init__(self, keeper: CredentialKeeper) -> None:
+        self.seen: list[str] = []
+        self.keeper = keeper
+        self.number, _ = keeper.join(self)
+
+    def prove(self, grant: Grant) -> None:
+        from ephemeral_creds._signals import Accepted
+
+        self.seen.append(f"prove {grant.generation}")
+        self.keeper.signal(Accepted(self.number, grant.generation))
+
+    def publish(self, grant: Grant) -> None:
+        self.seen.append(f"publish {grant.generation}")
+
+    def retire(self, grant: Grant) -> None:
+        self.seen.append(f"retire {grant.generation}")
+
+    def expire(self, grant: Grant) -> None:
+        self.seen.append(f"expire {grant.generation}")
+
+    def suspect(self, grant: Grant) -> None:
+        self.seen.append(f"suspect {grant.generation}")
+
+
+def test_pools_are_told_in_order(world: World) -> None:
+    keeper = world.started()
+    member = Member(keeper)
+    keeper.refresh(math.inf)
+    world.recorder.wait_for(CredentialsPublished, 2)
+    keeper.leave(member.number)
+    keeper.close(PATIENCE)
+    assert member.seen == ["prove 2", "publish 2", "retire 1"]
+
+
+def test_a_lease_without_an_end_expires_never(world: World) -> None:
+    world.provider.duration = math.inf
+    keeper = world.started()
+    lease: Lease = keeper.current().lease
+    assert lease.expires_at == math.inf
+    assert keeper.status().expires_in is None

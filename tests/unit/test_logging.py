@@ -1,0 +1,40 @@
+"""Events in the log."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ephemeral_creds import log_event
+from ephemeral_creds.events import CredentialsIssued, FetchFailed
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_problems_are_warnings_and_the_rest_is_information(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "ephemeral_creds")
+    log_event(
+        CredentialsIssued(
+            keeper="k", generation=2, username="v-app", duration=3600.0, reason="start"
+        )
+    )
+    log_event(FetchFailed(keeper="k", error="ProviderUnavailable: away", failures=3, retry_in=4.0))
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        (
+            "INFO",
+            "k: CredentialsIssued generation=2 username=v-app duration=3600.0 reason=start",
+        ),
+        (
+            "WARNING",
+            "k: FetchFailed error=ProviderUnavailable: away failures=3 retry_in=4.0",
+        ),
+    ]
+
+
+def test_nothing_is_formatted_for_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "ephemeral_creds")
+    log_event(FetchFailed(keeper="k", error="e", failures=1, retry_in=1.0))
+    assert caplog.records == []

@@ -1,0 +1,84 @@
+"""The arithmetic of the policies."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ephemeral_creds import ConfigurationError, RefreshPolicy, RotationPolicy
+from ephemeral_creds._policy import MintLimiter
+
+
+@given(st.floats(0.001, 1e9), st.floats(0, 1))
+def test_r1_renewal_is_within_the_lease_and_leaves_a_tenth(duration: float, draw: float) -> None:
+    after = RefreshPolicy().renew_after(duration, draw)
+    assert 0 < after <= duration * 0.9
+
+
+@given(st.floats(60, 1e9), st.floats(0, 1))
+def test_r1_renewal_leaves_the_margin_where_there_is_room(duration: float, draw: float) -> None:
+    assert duration - RefreshPolicy().renew_after(duration, draw) >= 30.0 - 1e-6
+
+
+def test_without_an_end_there_is_no_renewal() -> None:
+    assert RefreshPolicy().renew_after(math.inf, 0.5) == math.inf
+
+
+@given(st.integers(1, 10**6), st.floats(0, 1))
+def test_backoff_is_bounded(failures: int, draw: float) -> None:
+    assert 0.9 <= RefreshPolicy().retry_after(failures, draw) <= 60.0
+    assert 0.25 <= RotationPolicy().retry_after(failures) <= 10.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"renew_at": 0.0},
+        {"renew_at": 1.0},
+        {"jitter": 0.6},
+        {"margin": -1.0},
+        {"retry_initial": 0.0},
+        {"retry_max": 0.5},
+        {"escalate_at": 1.1},
+        {"mint_burst": 0},
+        {"mint_interval": math.inf},
+        {"proof_attempts": 0},
+        {"margin": math.nan},
+    ],
+)
+def test_values_out_of_range_are_named(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(ConfigurationError, match=name):
+        RefreshPolicy(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["overshoot", "park", "retry_max", "connect_timeout"])
+def test_rotation_values_out_of_range_are_named(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        RotationPolicy(**{name: 0})  # type: ignore[arg-type]
+
+
+class TestLimiter:
+    def test_a_burst_then_one_per_interval(self) -> None:
+        limiter = MintLimiter(10.0, 2)
+        times = []
+        now = 100.0
+        for _ in range(5):
+            now = limiter.available_at(now)
+            limiter.take(now)
+            times.append(now)
+        assert times == [100.0, 100.0, 110.0, 120.0, 130.0]
+
+    def test_quiet_time_does_not_save_up_more_than_a_burst(self) -> None:
+        limiter = MintLimiter(10.0, 2)
+        limiter.take(0.0)
+        times = []
+        now = 1000.0
+        for _ in range(3):
+            now = limiter.available_at(now)
+            limiter.take(now)
+            times.append(now)
+        assert times == [1000.0, 1000.0, 1010.0]

