@@ -140,10 +140,12 @@ def snippets(session: nox.Session) -> None:
 @nox.session
 def minimum(session: nox.Session) -> None:
     """Run the tests with the lowest version of each dependency that is allowed."""
-    constraints = Path(session.create_tmp()) / "minimum.txt"
-    constraints.write_text("\n".join(minimum_requirements()) + "\n", encoding="utf-8")
-    session.log("lowest versions: " + ", ".join(minimum_requirements()))
-    session.install("-e", ".[test]", "-c", str(constraints))
+    # Not session.create_tmp(): that changes TMPDIR for the tests, too.
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "minimum.txt"
+        constraints.write_text("\n".join(minimum_requirements()) + "\n", encoding="utf-8")
+        session.log("lowest versions: " + ", ".join(minimum_requirements()))
+        session.install("-e", ".[test]", "-c", str(constraints))
     session.run("pytest", *session.posargs)
 
 

@@ -160,6 +160,11 @@ class Ledger(Generic[T]):
         with self._lock:
             self._opening[generation] -= 1
 
+    @property
+    def size(self) -> int:
+        """How many connections there are."""
+        return sum(self.by_generation().values())
+
     def owns(self, connection: object) -> bool:
         """Tell whether `connection` is one of those counted here."""
         with self._lock:

@@ -248,7 +248,7 @@ def _derive(
 
         async def close(self) -> None:
             await super().close()
-            if self.closed and generation_of(self) < rotation.serving:
+            if self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
                 rotation.hint_idle()
 
     Leased.__name__, Leased.__qualname__ = base.__name__, base.__qualname__

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ephemeral_creds._protocols import KeeperStatus
 
 __all__ = [
+    "LEFT_BORROWED",
     "AtOnce",
     "CheckoutTimeout",
     "StillFailing",
@@ -22,6 +23,11 @@ __all__ = [
     "quieten",
     "with_pool_timeout",
 ]
+
+LEFT_BORROWED = (
+    "%s: connections still borrowed, or being opened, at its close: %d. Their lease is given back "
+    "all the same: return them first, or give close() more time"
+)
 
 
 class AtOnce(float):

@@ -14,6 +14,7 @@ from psycopg_pool.abc import CT
 
 from ephemeral_creds._logging import logger
 from ephemeral_creds._pool_connect import ConnectFailure
+from ephemeral_creds._pool_errors import LEFT_BORROWED
 from ephemeral_creds.exceptions import NoCredentials
 
 if TYPE_CHECKING:
@@ -97,6 +98,19 @@ class Mover(Generic[CT]):
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(deadline - monotonic(), 0.0))
+
+    def wait_until_returned(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for what is borrowed; `Rotation.stop` has been called."""
+        deadline = monotonic() + timeout
+        while True:
+            heard = self._bell.rung
+            borrowed = self._rotation.ledger.size
+            remaining = deadline - monotonic()
+            if not borrowed or remaining <= 0:
+                break
+            self._bell.wait(heard, min(remaining, _SOON))
+        if borrowed:
+            logger.warning(LEFT_BORROWED, self._name, borrowed)
 
     def _spawn(self, target: Callable[[], None], role: str) -> None:
         thread = threading.Thread(target=target, name=f"{self._name}-{role}", daemon=True)

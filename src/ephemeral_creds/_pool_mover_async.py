@@ -15,6 +15,7 @@ from psycopg_pool.abc import ACT
 
 from ephemeral_creds._logging import logger
 from ephemeral_creds._pool_connect import ConnectFailure
+from ephemeral_creds._pool_errors import LEFT_BORROWED
 from ephemeral_creds.exceptions import NoCredentials
 
 if TYPE_CHECKING:
@@ -121,6 +122,19 @@ class AsyncMover(Generic[ACT]):
             _, late = await asyncio.wait(others, timeout=timeout)
             for task in late:
                 task.cancel()
+
+    async def wait_until_returned(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for what is borrowed; `Rotation.stop` has been called."""
+        deadline = monotonic() + timeout
+        while True:
+            heard = self._bell.rung
+            borrowed = self._rotation.ledger.size
+            remaining = deadline - monotonic()
+            if not borrowed or remaining <= 0:
+                break
+            await self._bell.wait(heard, min(remaining, _SOON))
+        if borrowed:
+            logger.warning(LEFT_BORROWED, self._name, borrowed)
 
     def _spawn(self, target: Callable[[], Coroutine[Any, Any, None]], role: str) -> None:
         self._tasks.append(asyncio.create_task(target(), name=f"{self._name}-{role}"))

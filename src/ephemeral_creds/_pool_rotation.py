@@ -293,7 +293,7 @@ class Rotation(Generic[T]):
         return True
 
     def hint_idle(self) -> None:
-        """Note that an old connection may have become idle."""
+        """Note that an old connection may have become idle, or closed where none is kept."""
         with self._lock:
             self.idle_hint += 1
         self.wake()

@@ -302,7 +302,14 @@ class RotatingConnectionPool(ConnectionPool[CT]):
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool; where it has a keeper of its own, revoke its lease and close that.
 
+        Clients that wait for a connection get a `psycopg_pool.PoolClosed`. Those that have
+        borrowed one keep it until they return it, for up to `timeout` seconds; after that the
+        lease is given back all the same, and their role may be dropped while they use it.
+
         Returns within about twice `timeout` seconds, also where Vault or PostgreSQL hangs.
+
+        Args:
+            timeout: how long to wait for the pool, and then for the keeper, in seconds.
         """
         with self._beginning:
             if self._ended:
@@ -317,6 +324,8 @@ class RotatingConnectionPool(ConnectionPool[CT]):
         self._mover.join(max(deadline - monotonic(), 0.0))
         for connection in self._rotation.take_unwanted():
             connection.close()
+        # Giving the lease back drops the role, and what it runs fails then.
+        self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
         if self._begun:
             self._rotation.leave()
         if self._own_keeper is not None:

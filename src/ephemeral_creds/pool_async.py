@@ -304,7 +304,14 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool; where it has a keeper of its own, revoke its lease and close that.
 
+        Clients that wait for a connection get a `psycopg_pool.PoolClosed`. Those that have
+        borrowed one keep it until they return it, for up to `timeout` seconds; after that the
+        lease is given back all the same, and their role may be dropped while they use it.
+
         Returns within about twice `timeout` seconds, also where Vault or PostgreSQL hangs.
+
+        Args:
+            timeout: how long to wait for the pool, and then for the keeper, in seconds.
         """
         with self._beginning:
             if self._ended:
@@ -319,6 +326,8 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             await self._mover.join(max(deadline - monotonic(), 0.0))
             for connection in self._rotation.take_unwanted():
                 await connection.close()
+            # Giving the lease back drops the role, and what it runs fails then.
+            await self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
             # Also where it was cancelled: the lease is given back in the background then.
             if self._begun:

@@ -56,17 +56,35 @@ class TestClose:
         pool = setup.pool(min_size=2, max_size=4)
         workers = [Worker(work_until, pool, threading.Event()) for _ in range(8)]
         wait_until(lambda: pool.get_stats().get("requests_num", 0) > 20)
-        closed_within(pool, PATIENCE, timeout=5.0)
+        closed_within(pool, PATIENCE, timeout=PATIENCE / 2)
         for worker in workers:
             with pytest.raises(psycopg_pool.PoolClosed):
                 worker.get()
         assert setup.provider.roles() == []
         wait_until(lambda: setup.provider.sessions() == {})
 
-    def test_what_is_borrowed_works_until_it_is_returned(self, setup: Setup) -> None:
+    def test_what_is_borrowed_keeps_its_role_until_it_is_returned(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1)
         borrowed = pool.getconn()
-        pool.close()
+        closing = Worker(pool.close, PATIENCE)
+        wait_until(lambda: pool.closed)
+        assert user_of(borrowed) == setup.role(1)
+        borrowed.rollback()
+        assert closing.running
+        assert setup.provider.roles() == [setup.role(1)]
+        pool.putconn(borrowed)
+        closing.get()
+        assert borrowed.closed
+        assert setup.provider.roles() == []
+
+    def test_what_is_never_returned_is_not_waited_for_for_ever(
+        self, setup: Setup, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        pool = setup.pool(min_size=1)
+        borrowed = pool.getconn()
+        closed_within(pool, 3.0, timeout=0.3)
+        assert "at its close: 1" in caplog.text
+        assert setup.provider.roles() == []
         assert borrowed.execute("SELECT 1").fetchone() == (1,)
         borrowed.rollback()
         pool.putconn(borrowed)

@@ -30,7 +30,8 @@ LATIN1 = b"DB_PASSWORD=A1a-canary-Pw9\xe9\n"
 @pytest.fixture
 def open_to_nobody() -> Iterator[Path]:
     """A folder that an unprivileged user can get at, which pytest's are not."""
-    with tempfile.TemporaryDirectory() as name:
+    # Not below TMPDIR, which may be closed to others, as one in a home folder is.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
         yield folder
