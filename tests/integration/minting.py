@@ -87,9 +87,9 @@ class RoleProvider(ScriptedProvider):
 
     def disconnect(self) -> None:
         """Close the administrator's connection and drop what is left."""
-        for name in self.roles():
-            self._admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
-        self._admin.close()
+        with self._admin:
+            for name in self.roles():
+                self._admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 class Events:

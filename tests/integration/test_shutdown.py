@@ -144,6 +144,11 @@ class TestClose:
         closed_within(pool, 4.0, timeout=0.5)
         with pytest.raises((KeeperClosed, psycopg_pool.PoolClosed)):
             waiting.get()
+        # What it brings too late is given back.
+        setup.provider.gate.set()
+        wait_until(lambda: setup.provider.closed)
+        assert setup.provider.calls == ["fetch", "revoke 1"]
+        assert setup.provider.roles() == []
 
     def test_a_revocation_that_fails_is_left_to_the_lease(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1)
