@@ -171,12 +171,20 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def benchmark(session: nox.Session) -> None:
-    """Measure the pools against psycopg_pool's own (11 minutes; with `-- --quick` one and a half).
+    """Measure the pools against psycopg_pool's own (20 minutes; with `-- --quick` one and a half).
 
-    A missed target is marked in the table and does not fail the session.
+    A missed target is marked in the table and does not fail the session. `-- --docs` writes table
+    and plot into the documentation.
     """
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test]", *GROUPS["benchmark"])
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Rotate each second under 64 threads and 200 tasks, for 10 minutes (`-- --minutes N`)."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)
 
 
 @nox.session(default=False)

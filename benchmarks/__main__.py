@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import checkout, checkout_async, imports, rotation, sizes, vault
+from benchmarks import _docs, checkout, checkout_async, imports, memory, rotation, sizes, vault
 from benchmarks._measure import FULL, QUICK
 from benchmarks._targets import TARGETS, table
 from ephemeral_creds.testing import PostgresServer
@@ -27,6 +27,7 @@ WITH_SERVER = {
     "rotation": rotation.measure,
     "sizes": sizes.measure,
     "vault": vault.measure,
+    "memory": memory.measure,
 }
 SECTIONS = ("import", *WITH_SERVER)
 
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="in a minute, and less exact")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument(
+        "--docs", action="store_true", help="write the figures into docs/explanation/speed.md"
+    )
     parser.add_argument(
         "--only", action="append", choices=SECTIONS, help="measure this; may be repeated"
     )
@@ -67,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\n{section}, {time.perf_counter() - began:.0f} s")
             _show(found[1])
     print(f"\n{json.dumps(machine)}\n\n{table(figures)}")
+    if options.docs:
+        _docs.write(figures, details, machine)
     if options.json:
         answer = {target.key: figures.get(target.key) for target in TARGETS}
         missed = [t.key for t in TARGETS if t.key in figures and not t.met(figures[t.key])]

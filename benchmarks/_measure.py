@@ -46,15 +46,17 @@ class Effort:
     vault_rotations: int
     imports: int
     """Interleaved pairs of fresh interpreters."""
+    leak_rotations: int
+    """Rotations after which to look at what they left."""
 
 
 FULL = Effort(
-    turns=80, slice=0.1, bare_turns=100, rounds=4, segment=5.0,
-    moves=3, vault_rotations=10, imports=31,
+    turns=200, slice=0.1, bare_turns=100, rounds=8, segment=4.0,
+    moves=3, vault_rotations=10, imports=31, leak_rotations=10_000,
 )  # fmt: skip
 QUICK = Effort(
     turns=10, slice=0.1, bare_turns=20, rounds=1, segment=2.2,
-    moves=1, vault_rotations=3, imports=5,
+    moves=1, vault_rotations=3, imports=5, leak_rotations=300,
 )  # fmt: skip
 
 

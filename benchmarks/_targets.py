@@ -52,6 +52,9 @@ TARGETS = (
     Target("vault_requests_per_renewal", "==", 1, "a renewal"),
     Target("import_ratio", "<=", 1.2, "import of the pool, to import psycopg_pool"),
     Target("import_strays", "==", [], "of hvac, requests, watchdog, tenacity: imported with it"),
+    Target("memory_per_connection", "<=", 1024, "bytes of a connection beyond psycopg_pool's"),
+    # Less than a pointer: nothing can be kept of each.
+    Target("leak_bytes_per_rotation", "<=", 8, "bytes that stay of a rotation"),
 )  # fmt: skip
 
 

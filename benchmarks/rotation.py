@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._contenders import Contender, Control, Drain, Ours, Static, Swap
@@ -27,6 +27,42 @@ EVERY = 2.0
 _SETTLE = 30.0
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What the callers of one contender have seen, over all its turns."""
+
+    checkouts: list[float] = field(default_factory=list)
+    with_query: list[float] = field(default_factory=list)
+    errors: int = 0
+    seconds: float = 0.0
+
+    def sort(self) -> None:
+        """Make ready to be asked for percentiles."""
+        self.checkouts.sort()
+        self.with_query.sort()
+
+    @property
+    def p999(self) -> float:
+        """The slowest thousandth begins here."""
+        return percentile(self.checkouts, 0.999)
+
+    @property
+    def max(self) -> float:
+        """The slowest checkout."""
+        return self.checkouts[-1]
+
+    def in_short(self) -> dict[str, float]:
+        """Return what is worth telling, in milliseconds."""
+        shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999, "max": 1.0}
+        found = {name: percentile(self.checkouts, share) for name, share in shares.items()}
+        found["with_query_p999"] = percentile(self.with_query, 0.999)
+        return {
+            "per_second": round(len(self.checkouts) / self.seconds),
+            "errors": self.errors,
+            **{f"{name}_ms": round(value * 1000, 3) for name, value in found.items()},
+        }
+
+
 def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return figures and details."""
     figures: dict[str, Any] = {}
@@ -35,25 +71,28 @@ def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dic
     contenders = [kind(server, SIZE) for kind in (Static, Ours, Drain, Swap, Control)]
     try:
         for latency in LATENCIES:
-            turns: dict[str, list[dict[str, float]]] = {c.name: [] for c in contenders}
+            # Of all turns together: the slowest checkouts of a single one are the scheduler's.
+            seen = {contender.name: _Seen() for contender in contenders}
             for number in range(effort.rounds):
                 # Each goes first in its turn.
                 at = number % len(contenders)
                 for contender in contenders[at:] + contenders[:at]:
-                    turn = _turn(contender, latency / 1000, effort.segment)
-                    errors[contender.name] += int(turn["errors"])
-                    turns[contender.name].append(turn)
-            middle: dict[str, Any] = {name: _middle(found) for name, found in turns.items()}
-            for key in ("p999", "max"):
-                against = {
-                    name: _ratio(turns["ours"], turns[name], key)
-                    for name in ("static", "drain", "swap")
-                }
-                figures[f"rotation_{key}_ratio_{latency}"] = against["static"]
-                peers = max(against["drain"], against["swap"])
-                figures[f"rotation_{key}_vs_peers_{latency}"] = peers
-                middle["control"][f"{key}_ratio"] = _ratio(turns["control"], turns["static"], key)
-            details[f"{latency} ms"] = middle
+                    _turn(contender, latency / 1000, effort.segment, seen[contender.name])
+            for name, found in seen.items():
+                found.sort()
+                errors[name] += found.errors
+            ours, static = seen["ours"], seen["static"]
+            peers = seen["drain"], seen["swap"]
+            figures |= {
+                f"rotation_p999_ratio_{latency}": ours.p999 / static.p999,
+                f"rotation_max_ratio_{latency}": ours.max / static.max,
+                f"rotation_p999_vs_peers_{latency}": ours.p999 / min(p.p999 for p in peers),
+                f"rotation_max_vs_peers_{latency}": ours.max / min(p.max for p in peers),
+            }
+            details[f"{latency} ms"] = {name: found.in_short() for name, found in seen.items()} | {
+                "control_p999_ratio": round(seen["control"].p999 / static.p999, 3),
+                "control_max_ratio": round(seen["control"].max / static.max, 3),
+            }
         for contender in contenders:
             details[f"peak of {contender.name}"] = contender.slow.census.peak
     finally:
@@ -64,8 +103,8 @@ def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dic
     return figures, details
 
 
-def _turn(contender: Contender, delay: float, seconds: float) -> dict[str, float]:
-    """Put load on a contender while it rotates; return percentiles of its checkouts."""
+def _turn(contender: Contender, delay: float, seconds: float, seen: _Seen) -> None:
+    """Put load on a contender while it rotates, and note what its callers see."""
     contender.slow.delay = delay
     ended = threading.Event()
     failures: list[Exception] = []
@@ -90,17 +129,11 @@ def _turn(contender: Contender, delay: float, seconds: float) -> dict[str, float
     if failures:
         raise failures[0]
     _settle(contender)
-    latencies = sorted(latency for found, _, _ in results for latency in found)
-    whole = sorted(latency for _, found, _ in results for latency in found)
-    return {
-        "p50": percentile(latencies, 0.5),
-        "p99": percentile(latencies, 0.99),
-        "p999": percentile(latencies, 0.999),
-        "max": latencies[-1],
-        "with_query_p999": percentile(whole, 0.999),
-        "per_second": len(latencies) / seconds,
-        "errors": sum(errors for _, _, errors in results),
-    }
+    seen.seconds += seconds
+    for checkouts, with_query, errors in results:
+        seen.checkouts += checkouts
+        seen.with_query += with_query
+        seen.errors += errors
 
 
 def _work(contender: Contender, stop: float) -> tuple[list[float], list[float], int]:
@@ -130,19 +163,3 @@ def _settle(contender: Contender) -> None:
         time.sleep(0.02)
     if not contender.settled:
         raise TimeoutError(f"{contender.name} has not finished its rotation in {_SETTLE:g} s")
-
-
-def _ratio(ours: list[dict[str, float]], theirs: list[dict[str, float]], key: str) -> float:
-    """Return the median of the ratios round by round."""
-    pairs = zip(ours, theirs, strict=True)
-    return round(statistics.median(mine[key] / other[key] for mine, other in pairs), 3)
-
-
-def _middle(turns: list[dict[str, float]]) -> dict[str, float]:
-    """Return the median turn, latencies in milliseconds."""
-    middle = {key: statistics.median(turn[key] for turn in turns) for key in turns[0]}
-    return {
-        "per_second": round(middle.pop("per_second")),
-        "errors": sum(turn["errors"] for turn in turns),
-        **{f"{key}_ms": round(value * 1000, 3) for key, value in middle.items() if key != "errors"},
-    }

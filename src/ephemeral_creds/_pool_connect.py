@@ -152,13 +152,13 @@ class Ledger(Generic[T]):
     def opened(self, connection: T, generation: int) -> None:
         """It succeeded."""
         with self._lock:
-            self._opening[generation] -= 1
+            self._ended(generation)
             self._open.add(connection)
 
     def failed(self, generation: int) -> None:
         """It did not."""
         with self._lock:
-            self._opening[generation] -= 1
+            self._ended(generation)
 
     @property
     def size(self) -> int:
@@ -178,7 +178,7 @@ class Ledger(Generic[T]):
     def has_before(self, generation: int) -> bool:
         """Tell whether any connection is of a generation before this one; mostly a short look."""
         with self._lock:
-            return any(number < generation and n for number, n in self._opening.items()) or any(
+            return any(number < generation for number in self._opening) or any(
                 c.lease_generation < generation and not c.closed for c in self._open
             )
 
@@ -187,7 +187,13 @@ class Ledger(Generic[T]):
         with self._lock:
             counts = Counter(c.lease_generation for c in self._open if not c.closed)
             counts.update(self._opening)
-            return {generation: n for generation, n in sorted(counts.items()) if n > 0}
+            return dict(sorted(counts.items()))
+
+    def _ended(self, generation: int) -> None:
+        self._opening[generation] -= 1
+        if not self._opening[generation]:
+            # A zero for each generation there ever was would add up.
+            del self._opening[generation]
 
 
 def login(

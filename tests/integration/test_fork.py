@@ -135,7 +135,7 @@ class TestPrefork:
         """
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_workers_make_pools_of_their_own(
+    def test_d12_workers_make_pools_of_their_own(
         self, postgres: PostgresServer, unique: Callable[[str], str], kind: str
     ) -> None:
         check(

@@ -63,7 +63,7 @@ def test_both_pools_have_the_same_names_and_parameters() -> None:
 
 
 class TestRotation:
-    def test_moves_all_connections_and_then_revokes(self, setup: Setup) -> None:
+    def test_d8_moves_idle_connections_too_and_then_revokes(self, setup: Setup) -> None:
         pool = setup.pool(min_size=5)
         setup.provider.wait_for_sessions({1: 5})
         setup.rotate(2)

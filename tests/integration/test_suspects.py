@@ -121,6 +121,14 @@ class TestZombies:
         setup.provider.wait_for_sessions({2: 5})
         wait_until(lambda: not pool.status().suspect)
 
+    def test_d3_dead_ones_do_not_make_a_checkout_wait(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=6)
+        drop(setup, 1)
+        pool.suspect()
+        # With psycopg_pool's own check= it sleeps half a minute between the six of them.
+        with pool.connection(timeout=5.0) as connection:
+            assert user_of(connection) == setup.role(2)
+
     def test_a_word_of_the_services_own(self, setup: Setup) -> None:
         pool = setup.pool(min_size=4)
         drop(setup, 1)

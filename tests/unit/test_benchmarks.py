@@ -49,6 +49,8 @@ def test_it_ends_with_json_that_has_a_key_for_each_target(
         "vault_requests_per_renewal",
         "import_ratio",
         "import_strays",
+        "memory_per_connection",
+        "leak_bytes_per_rotation",
     }
     assert answer["import_ratio"] > 0
     assert answer["import_strays"] == []
@@ -59,7 +61,9 @@ def test_it_ends_with_json_that_has_a_key_for_each_target(
 
 
 def test_each_section_can_be_chosen(command: Any) -> None:
-    assert command.SECTIONS == ("import", "checkout", "async", "rotation", "sizes", "vault")
+    assert (
+        *("import", "checkout", "async", "rotation", "sizes", "vault", "memory"),
+    ) == command.SECTIONS
 
 
 def test_percentiles_and_turns(command: Any) -> None:  # for the path

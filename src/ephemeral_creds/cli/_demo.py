@@ -24,7 +24,7 @@ from ephemeral_creds.cli._emulated_sidecar import EmulatedSidecar
 from ephemeral_creds.cli._interruption import Interrupted, Interruption
 from ephemeral_creds.cli._report import Report, verdict
 from ephemeral_creds.cli._view import EventLog, Snapshot, make_view
-from ephemeral_creds.cli._workload import Workload, connections_by_generation
+from ephemeral_creds.cli._workload import Workload
 from ephemeral_creds.cli._world import open_world
 from ephemeral_creds.testing import VaultCallFailed
 
@@ -213,7 +213,7 @@ class _Demo:
                     generation=status.generation,
                     username=status.username or "nobody",
                     expires_in=status.expires_in,
-                    connections=connections_by_generation(pool),
+                    connections=pool.status().connections,
                     rate=rate,
                     queries=queries + failed,
                     failed=failed,

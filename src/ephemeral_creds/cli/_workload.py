@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds import RotatingConnectionPool
 
-__all__ = ["Workload", "connections_by_generation"]
+__all__ = ["Workload"]
 
 # Between two transactions a service does something else as well. It also leaves the processor,
 # which the servers share, free enough that latencies tell about the pool.
@@ -113,8 +113,3 @@ def _transaction(connection: psycopg.Connection[Any], worker: int, number: int) 
     connection.execute("INSERT INTO entries (worker, number) VALUES (%s, %s)", [worker, number])
     connection.execute("UPDATE totals SET total = total + 1 WHERE worker = %s", [worker])
     connection.execute("SELECT total FROM totals WHERE worker = %s", [worker]).fetchone()
-
-
-def connections_by_generation(pool: RotatingConnectionPool[Any]) -> dict[int, int]:
-    """Return how many connections `pool` has of each generation."""
-    return pool._rotation.ledger.by_generation()  # noqa: SLF001 - not public yet
