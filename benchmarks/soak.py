@@ -34,6 +34,8 @@ from ephemeral_creds.testing import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ephemeral_creds.testing import VaultLike
+
 SIZE = 20
 EVERY = 1.0
 # Enough to keep two processors busy; a service does something else between queries as well.
@@ -102,7 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         postgres = stack.enter_context(PostgresServer())
         binary = find_vault()
-        vault = stack.enter_context(VaultEmulator() if binary is None else VaultServer(binary))
+        vault: VaultLike
+        if binary is None:
+            vault = stack.enter_context(VaultEmulator())
+        else:
+            vault = stack.enter_context(VaultServer(binary))
         answer: dict[str, Any] = {"vault": vault.version}
         around = set(threading.enumerate())
         engine = DatabaseEngine(vault, postgres)
@@ -140,7 +146,7 @@ def _run(options: argparse.Namespace, engine: DatabaseEngine) -> dict[str, Any]:
     tasks = threading.Thread(
         target=lambda: asyncio.run(_run_tasks(keeper, conninfo, load, options.tasks)), name="tasks"
     )
-    memory = []
+    memory: list[float] = []
     with keeper, pool:
         pool.wait()
         threads = [
