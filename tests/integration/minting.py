@@ -62,6 +62,15 @@ class RoleProvider(ScriptedProvider):
         ).fetchall()
         return {str(name): int(str(count)) for name, count in rows}
 
+    def asleep(self) -> list[str]:
+        """Return the roles that run ``pg_sleep`` right now."""
+        rows = self._admin.execute(
+            "SELECT usename::text FROM pg_stat_activity"
+            " WHERE wait_event = 'PgSleep' AND usename LIKE %s ORDER BY 1",
+            [f"{self.prefix}\\_%"],
+        ).fetchall()
+        return [str(name) for (name,) in rows]
+
     def wait_for_sessions(self, expected: dict[int, int]) -> None:
         """Wait until the roles have so many sessions each; a backend takes a moment to exit."""
         wanted = {f"{self.prefix}_{number}": count for number, count in expected.items()}

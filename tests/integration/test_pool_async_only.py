@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg_pool
@@ -14,6 +14,7 @@ from twins import EAGER, wait_until
 
 from ephemeral_creds import AsyncRotatingConnectionPool, CredentialKeeper
 from ephemeral_creds.events import CredentialsPublished, LeaseRenewed, LeaseRevoked
+from ephemeral_creds.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
@@ -51,6 +52,16 @@ class World:
             await pool.wait(PATIENCE)
             yield pool
         assert await others_than_this() == set()
+
+    @contextmanager
+    def clocked_keeper(self, duration: float) -> Iterator[tuple[FakeClock, CredentialKeeper]]:
+        """Make a keeper whose leases age by a clock that the test moves."""
+        clock = self.provider._clock = FakeClock()
+        self.provider.duration = duration
+        with CredentialKeeper(
+            self.provider, policy=EAGER, observers=[self.events], clock=clock
+        ) as keeper:
+            yield clock, keeper
 
     async def seen(self, kind: type[Event], count: int) -> None:
         await asyncio.to_thread(self.events.wait_for, kind, count)
@@ -117,10 +128,8 @@ async def settled(world: World, pool: Pool) -> None:
 
 class TestBlockedLoop:
     def test_renewal_goes_on(self, world: World) -> None:
-        world.provider.duration = 0.6
-
-        async def main() -> None:
-            async with world.pool() as pool:
+        async def main(clock: FakeClock, keeper: CredentialKeeper) -> None:
+            async with world.pool(keeper) as pool:
                 turns = 0
 
                 def turn() -> None:
@@ -130,30 +139,36 @@ class TestBlockedLoop:
 
                 turn()
                 await asyncio.sleep(0)
-                before, renewed = turns, len(world.events.of(LeaseRenewed))
+                before = turns
                 # Nothing of the loop runs in here.
-                world.events.wait_for(LeaseRenewed, renewed + 3)
+                for count in (1, 2, 3):
+                    clock.advance(30.0)
+                    world.events.wait_for(LeaseRenewed, count)
                 assert turns == before
                 assert pool.status().keeper.ready
                 await use(pool)
 
-        asyncio.run(main())
-        assert world.provider.calls.count("fetch") == 1
+        with world.clocked_keeper(duration=60.0) as (clock, keeper):
+            asyncio.run(main(clock, keeper))
+            assert world.provider.calls.count("fetch") == 1
 
     def test_a_busy_one_neither(self, world: World) -> None:
         """Holding the interpreter's lock as much as one can."""
-        world.provider.duration = 0.6
 
-        async def main() -> None:
-            async with world.pool() as pool:
-                goal = world.provider.calls.count("renew 1") + 2
-                deadline = time.monotonic() + PATIENCE
-                while world.provider.calls.count("renew 1") < goal:
-                    assert time.monotonic() < deadline
+        async def main(clock: FakeClock, keeper: CredentialKeeper) -> None:
+            async with world.pool(keeper) as pool:
+                for goal in (1, 2):
+                    clock.advance(30.0)
+                    deadline = time.monotonic() + PATIENCE
+                    while world.provider.calls.count("renew 1") < goal:
+                        assert time.monotonic() < deadline
+                    # The next step is for the answer to this one.
+                    world.events.wait_for(LeaseRenewed, goal)
                 await use(pool)
                 assert pool.status().generation == 1
 
-        asyncio.run(main())
+        with world.clocked_keeper(duration=60.0) as (clock, keeper):
+            asyncio.run(main(clock, keeper))
 
     def test_a_rotation_waits_for_it_and_then_goes_on(self, world: World) -> None:
         async def main() -> None:

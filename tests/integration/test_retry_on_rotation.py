@@ -218,14 +218,24 @@ class TestRunAgain:
     def test_a_query_that_the_pool_cancelled_at_the_deadline(
         self, setup: Setup, world: World, run: Run
     ) -> None:
-        setup.provider.duration = 1.0
+        clock = setup.clock()
+        setup.provider.duration = setup.provider.maximum = 60.0
         pool = setup.pool(min_size=1, rotation=RotationPolicy(borrowed="cancel"))
-        setup.provider.duration, setup.provider.maximum = 3600.0, 1.0
+        setup.provider.duration = 3600.0
+
+        def reach_the_deadline() -> None:
+            wait_until(lambda: setup.provider.asleep() == [setup.role(1)])
+            clock.advance(30.0)
+            setup.published(2)
+            clock.advance(30.0)
+
         transaction = Transaction(
             "SELECT current_user::text FROM (SELECT pg_sleep(CASE current_user "
-            f"WHEN '{setup.role(1)}' THEN 60 ELSE 0 END)) AS slept"
+            f"WHEN '{setup.role(1)}' THEN 600 ELSE 0 END)) AS slept"
         )
+        deadline = Worker(reach_the_deadline)
         assert run(setup, pool, transaction) == setup.role(2)
+        deadline.get()
         assert transaction.calls == 2
 
     def test_what_it_did_before_is_rolled_back(self, setup: Setup, world: World, run: Run) -> None:

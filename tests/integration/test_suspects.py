@@ -103,9 +103,11 @@ class TestZombies:
             raise LeaseLost("revoked by somebody")
 
         cast("Any", setup.provider).renew = lose
-        setup.provider.duration = 0.5
+        clock = setup.clock()
+        setup.provider.duration = 60.0
         pool = setup.pool(min_size=4)
         setup.provider.duration = 3600.0
+        clock.advance(30.0)
         setup.events.wait_for(RenewalFailed)
         with pytest.raises(CheckoutFailed):
             pool.getconn(timeout=0.3)
@@ -140,9 +142,11 @@ class TestZombies:
 
     def test_a_deadline_without_successor(self, setup: Setup) -> None:
         """Past it the server may drop the role at any time: an answer clears nothing."""
-        setup.provider.duration, setup.provider.renewable = 1.0, False
+        clock = setup.clock()
+        setup.provider.duration, setup.provider.renewable = 60.0, False
         pool = setup.pool(min_size=2)
         setup.provider.failures["fetch"] = [ProviderUnavailable("away")] * 1000
+        clock.advance(61.0)
         setup.events.wait_for(CredentialsLapsed)
         assert users(pool, 3) == [setup.role(1)] * 3
         assert pool.status().suspect
@@ -151,6 +155,7 @@ class TestZombies:
             pool.getconn(timeout=0.3)
         setup.provider.duration = 3600.0
         setup.provider.failures["fetch"].clear()
+        clock.advance(1.0)
         assert users(pool, 5) == [setup.role(2)] * 5
 
     def test_they_stay_suspect_after_new_credentials_came(self, setup: Setup) -> None:

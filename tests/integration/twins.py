@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, cast
 import psycopg
 from minting import PATIENCE, Events, RoleProvider
 
-from ephemeral_creds import AsyncRotatingConnectionPool, RefreshPolicy, RotatingConnectionPool
+from ephemeral_creds import (
+    AsyncRotatingConnectionPool,
+    CredentialKeeper,
+    RefreshPolicy,
+    RotatingConnectionPool,
+)
 from ephemeral_creds.events import CredentialsPublished, LeaseRevoked
+from ephemeral_creds.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -246,12 +252,28 @@ class Setup:
         self.provider = RoleProvider(server, prefix)
         self.events = Events()
         self.stack = stack
+        self._clock: FakeClock | None = None
         stack.callback(self.provider.disconnect)
         stack.callback(twin.close)
 
+    def clock(self) -> FakeClock:
+        """Have the leases of pools to come age by a clock that the test moves."""
+        self._clock = self.provider._clock = FakeClock()
+        return self._clock
+
+    def _keeper(self, policy: RefreshPolicy) -> CredentialKeeper:
+        keeper = CredentialKeeper(
+            self.provider, policy=policy, observers=[self.events], clock=self._clock
+        )
+        self.stack.callback(keeper.close)
+        keeper.start()
+        return keeper
+
     def make(self, credentials: Any = None, **options: Any) -> RotatingConnectionPool[Any]:
         """Make a pool, by default on the test's own provider, and do not open it."""
-        if credentials is None:
+        if credentials is None and self._clock is not None:
+            credentials = self._keeper(options.pop("refresh", EAGER))
+        elif credentials is None:
             credentials = self.provider
             options = {"refresh": EAGER, "observers": [self.events]} | options
         options = {"min_size": 4} | options
