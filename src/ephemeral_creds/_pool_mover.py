@@ -204,7 +204,7 @@ class Mover(Generic[CT]):
         heard = self._bell.rung
         # A proof may have left one; then the first old connection need not wait for a connect.
         self._look_at_idle(pool)
-        if not rotation.replacements.reserve():
+        if not rotation.replacements.reserve(rotation.stale):
             self._bell.wait(heard, _SOON)
             return
         try:

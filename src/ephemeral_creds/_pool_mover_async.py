@@ -226,7 +226,7 @@ class AsyncMover(Generic[ACT]):
         heard = self._bell.rung
         # A proof may have left one; then the first old connection need not wait for a connect.
         await self._look_at_idle(pool)
-        if not rotation.replacements.reserve():
+        if not rotation.replacements.reserve(rotation.stale):
             await self._bell.wait(heard, _SOON)
             return
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -33,10 +34,14 @@ class Replacements(Generic[T]):
         self._reserved = 0
         self._claims = 0
 
-    def reserve(self) -> bool:
-        """Ask for the right to open one; `cancel` or `add` follows."""
+    def reserve(self, wanted: float = math.inf) -> bool:
+        """Ask for the right to open one; `cancel` or `add` follows.
+
+        Args:
+            wanted: how many there should be at most, those under way included.
+        """
         with self._lock:
-            if self._reserved + len(self._ready) >= self._overshoot:
+            if self._reserved + len(self._ready) >= min(self._overshoot, wanted):
                 return False
             self._reserved += 1
             return True
