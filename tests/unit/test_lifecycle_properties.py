@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -88,8 +89,11 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.retired: list[tuple[int, int]] = []
         self.fetched_at: list[float] = []
         self.answers: list[Signal] = []
-        self.minted: dict[str, float] = {}
+        self.ends: dict[str, float] = {}
+        self.minted: set[str] = set()
         self.given_back: set[str] = set()
+        self.failed_revocations: Counter[str] = Counter()
+        self.published: str | None = None
         self.closing = self.stopped = False
 
     @initialize(
@@ -111,13 +115,12 @@ class LifecycleMachine(RuleBasedStateMachine):
                     self.in_flight = action
                     if isinstance(action, Fetch):
                         self.fetched_at.append(self.now)
-                    if isinstance(action, Revoke):
-                        self.given_back.add(action.grant.credentials.username)
                 case Prove():
                     self.proofs.append(action)
                 case Publish(published):
                     assert not self.closing, "published while closing"
-                    assert published.lease.expires_at > self.now, "published a dead one"
+                    self.published = published.credentials.username
+                    assert self.ends[self.published] > self.now, "published a dead one"
                 case Retire(old):
                     current = self.machine.current
                     assert current is None or current.generation != old.generation
@@ -141,10 +144,15 @@ class LifecycleMachine(RuleBasedStateMachine):
     def new_grant(self, duration: float, *, renewable: bool, sent_before: float) -> Granted:
         granted = grant(self.next_user, self.now - sent_before, duration, renewable=renewable)
         self.next_user += 1
+        name = granted.credentials.username
+        self.ends[name] = granted.lease.expires_at
         if granted.lease.lease_id:
-            name = granted.credentials.username
-            self.minted[name] = granted.lease.expires_at
+            self.minted.add(name)
         return Granted(granted)
+
+    def revoked(self, given: Grant) -> None:
+        self.given_back.add(given.credentials.username)
+        self.answer(Revoked(given.generation))
 
     # -- the provider ----------------------------------------------------------------------
 
@@ -165,8 +173,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         current = self.machine.current
         assert current is not None
         lease = Lease(self.now, duration, True, current.lease.lease_id)
-        if current.credentials.username in self.minted:
-            self.minted[current.credentials.username] = lease.expires_at
+        if duration:
+            self.ends[current.credentials.username] = lease.expires_at
         self.answer(Granted(Grant(current.credentials, lease)))
 
     @precondition(lambda self: isinstance(self.in_flight, Renew))
@@ -175,24 +183,40 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert isinstance(self.in_flight, Renew)
         renewed = self.in_flight.grant
         lease = Lease(self.now, duration, renewable, renewed.lease.lease_id)
-        name = renewed.credentials.username
-        if name in self.minted:
-            self.minted[name] = lease.expires_at
+        self.ends[renewed.credentials.username] = lease.expires_at
         self.answer(Renewed(renewed.generation, lease))
 
     @precondition(lambda self: isinstance(self.in_flight, Revoke))
     @rule()
     def revocation_succeeds(self) -> None:
         assert isinstance(self.in_flight, Revoke)
-        self.answer(Revoked(self.in_flight.grant.generation))
+        self.revoked(self.in_flight.grant)
 
     @precondition(lambda self: self.in_flight is not None)
     @rule(error=errors)
     def operation_fails(self, error: Exception) -> None:
-        assert self.in_flight is not None
-        if isinstance(error, LeaseLost) and isinstance(self.in_flight, Renew):
-            self.given_back.add(self.in_flight.grant.credentials.username)
-        self.answer(Failed(self.in_flight, error))
+        operation = self.in_flight
+        assert operation is not None
+        if isinstance(operation, Revoke):
+            self.failed_revocations[operation.grant.credentials.username] += 1
+        if isinstance(error, LeaseLost) and isinstance(operation, Renew):
+            self.given_back.add(operation.grant.credentials.username)
+        self.answer(Failed(operation, error))
+        if isinstance(operation, Revoke) and not self.knows(operation.grant):
+            self.gave_up(operation.grant, error)
+
+    def knows(self, known: Grant) -> bool:
+        return known.generation in self.machine._generations
+
+    def gave_up(self, given: Grant, error: Exception) -> None:
+        name = given.credentials.username
+        assert (
+            self.closing
+            or self.ends[name] <= self.now
+            or isinstance(error, AccessDenied | ConfigurationError)
+            or self.failed_revocations[name] >= self.policy.revoke_attempts
+        ), f"{name} is given up too soon"
+        self.given_back.add(name)
 
     @precondition(lambda self: self.answers)
     @rule(data=st.data())
@@ -211,7 +235,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         granted = self.new_grant(duration, renewable=renewable, sent_before=0.0)
         if self.machine.state in (State.NEW, State.CLOSED):
             # Not within the protocol: nothing has been, or will be, asked for.
-            del self.minted[granted.grant.credentials.username]
+            self.minted.discard(granted.grant.credentials.username)
         self.send(granted)
 
     # -- pools and people ------------------------------------------------------------------
@@ -297,10 +321,13 @@ class LifecycleMachine(RuleBasedStateMachine):
     @invariant()
     def no_login_with_a_dead_generation(self) -> None:
         usable = self.machine.usable(self.now)
+        alive = not self.closing and self.published and self.ends[self.published] > self.now
         if usable is not None:
-            assert usable.lease.expires_at > self.now
-            assert not self.closing
-        elif self.machine.state is State.ACQUIRING:
+            assert alive
+            assert usable.credentials.username == self.published
+        else:
+            assert not alive, "a live one is not handed out"
+        if usable is None and self.machine.state is State.ACQUIRING:
             assert self.machine._candidate is None, "a live one waits for its proof"
 
     @invariant()
@@ -327,8 +354,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         if self.machine.state is State.CLOSED:
             return
         known = {g.grant.credentials.username for g in self.machine._generations.values()}
-        for name, expires_at in self.minted.items():
-            if expires_at > self.now:
+        for name in self.minted:
+            if self.ends[name] > self.now:
                 assert name in known or name in self.given_back, f"{name} is forgotten"
 
     def teardown(self) -> None:
@@ -346,14 +373,14 @@ class LifecycleMachine(RuleBasedStateMachine):
                 case Renew(given):
                     self.answer(Renewed(given.generation, given.lease))
                 case Revoke(given):
-                    self.answer(Revoked(given.generation))
+                    self.revoked(given)
                 case None:
                     self.now = max(self.now, self.machine.deadline)
                     self.send(Tick())
         assert self.stopped
         assert self.machine.state is State.CLOSED
-        for name, expires_at in self.minted.items():
-            assert name in self.given_back or expires_at <= self.now, f"{name} lives on"
+        for name in self.minted:
+            assert name in self.given_back or self.ends[name] <= self.now, f"{name} lives on"
 
 
 TestLifecycleMachine = LifecycleMachine.TestCase
