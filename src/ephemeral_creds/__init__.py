@@ -139,7 +139,20 @@ def __getattr__(name: str) -> object:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    try:
+        module = importlib.import_module(f"{__name__}.{home}")
+    except ModuleNotFoundError:
+        raise
+    except ImportError as error:
+        if error.name is not None:
+            raise
+        # psycopg has no other word for it than an ImportError without a name.
+        raise ImportError(
+            "psycopg finds no libpq, PostgreSQL's client library: install the system's (libpq5 on "
+            "Debian, libpq on Alpine and Homebrew), or pip install 'psycopg[binary]', which brings "
+            f"its own. psycopg says: {' '.join(str(error).split())}"
+        ) from None
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -56,6 +56,7 @@ from ephemeral_creds.exceptions import (
     NotReady,
     ProviderError,
 )
+from ephemeral_creds.providers._base import CredentialProvider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ephemeral_creds._values import Grant
-    from ephemeral_creds.providers._base import CredentialProvider
 
 __all__ = ["CredentialKeeper"]
 
@@ -91,6 +91,9 @@ class CredentialKeeper:
         observers: called with every `Event`; by default they are logged.
         clock: where to read time from.
         name: for logs and the thread; by default ``keeper-1`` and so on.
+
+    Raises:
+        ConfigurationError: `provider` is none.
     """
 
     def __init__(
@@ -102,6 +105,11 @@ class CredentialKeeper:
         clock: Clock | None = None,
         name: str | None = None,
     ) -> None:
+        if not isinstance(provider, CredentialProvider):
+            raise ConfigurationError(
+                "the first argument of a CredentialKeeper is a provider; given was "
+                f"{type(provider).__name__!r}"
+            )
         self._name = name or f"keeper-{next(_numbers)}"
         self._provider = provider
         self._observers = tuple(observers)
@@ -441,7 +449,10 @@ class CredentialKeeper:
                 f"have expired and could not be replaced{because}"
             )
         if self._thread is None:
-            return NotReady(f"{where}: the keeper {self._name!r} has not been started")
+            return NotReady(
+                f"{where}: the keeper {self._name!r} has not been started: call its start(), or "
+                "use it in a with statement"
+            )
         return NotReady(f"{where}: no credentials have arrived yet{because}")
 
     def _abandon(self) -> None:

@@ -11,6 +11,23 @@ from ephemeral_creds.exceptions import ConfigurationError
 __all__ = ["MintLimiter", "RefreshPolicy", "RotationPolicy"]
 
 
+# Anything shorter than this is a busy loop.
+_LEAST = 0.001
+_COUNTS = frozenset({"mint_burst", "overshoot", "proof_attempts", "revoke_attempts"})
+
+
+def _check(policy: object, name: str, low: float, high: float) -> None:
+    """Raise a `ConfigurationError` unless an attribute is a number in its range."""
+    value = getattr(policy, name)
+    wanted, kind = ("a whole number", int) if name in _COUNTS else ("a number", (int, float))
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    if not right or not low <= value <= high or value == math.inf:
+        until = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}, finite"
+        raise ConfigurationError(
+            f"{type(policy).__name__}({name}={value!r}): must be {wanted}, {until}"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshPolicy:
     """How a keeper treats leases. All durations are `float` seconds.
@@ -85,11 +102,7 @@ class RefreshPolicy:
             ("revoke_attempts", 1, math.inf),
             ("grace", 0.0, math.inf),
         ):
-            value = getattr(self, name)
-            if not low <= value <= high or value == math.inf:
-                raise ConfigurationError(
-                    f"RefreshPolicy({name}={value!r}): must be from {low:g} to {high:g}, finite"
-                )
+            _check(self, name, low, high)
 
     def renew_after(self, duration: float, draw: float) -> float:
         """Return how long after its start a lease of `duration` seconds is renewed.
@@ -188,11 +201,7 @@ class RotationPolicy:
                 f"RotationPolicy(borrowed={self.borrowed!r}): must be 'leave' or 'cancel'"
             )
         for name in ("overshoot", "park", "retry_initial", "retry_max", "connect_timeout"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ConfigurationError(
-                    f"RotationPolicy({name}={value!r}): must be above 0, finite"
-                )
+            _check(self, name, 1 if name in _COUNTS else _LEAST, math.inf)
 
     def retry_after(self, failures: int) -> float:
         """Return the delay after the `failures`-th failed connect in a row: doubling, capped."""

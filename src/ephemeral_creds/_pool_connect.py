@@ -18,11 +18,7 @@ from ephemeral_creds.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from psycopg import AsyncConnection, Connection
-
     from ephemeral_creds._values import Credentials
-
-    AnyConnection = Connection[Any] | AsyncConnection[Any]
 
 __all__ = [
     "Borrowed",

@@ -54,6 +54,10 @@ class CheckoutTimeout(exceptions.CheckoutFailed, PoolTimeout):
     keeper_status: KeeperStatus | None = None
 
 
+class _AllInUse(CheckoutTimeout):
+    pass
+
+
 class _Unreachable(exceptions.DatabaseUnreachable, CheckoutTimeout):
     pass
 
@@ -83,6 +87,7 @@ class _Misconfigured(exceptions.ConfigurationError, CheckoutTimeout):
 
 
 _AS_TIMEOUT: dict[type[Exception], type[CheckoutTimeout]] = {
+    exceptions.CheckoutFailed: _AllInUse,
     exceptions.DatabaseUnreachable: _Unreachable,
     exceptions.LoginRefused: _Refused,
     exceptions.NotReady: _NotReady,
@@ -105,6 +110,10 @@ def with_pool_timeout(error: Exception, status: KeeperStatus) -> CheckoutTimeout
     timeout.__cause__ = error.__cause__
     timeout.last_error = error
     timeout.keeper_status = status
+    if isinstance(timeout, exceptions.ProviderError) and isinstance(
+        error, exceptions.ProviderError
+    ):
+        timeout.status = error.status
     return timeout
 
 
@@ -123,7 +132,7 @@ def explain(
     lease = f"generation {status.generation}, {remaining}"
     error: CheckoutTimeout
     if failure is None:
-        error = CheckoutTimeout(
+        error = _AllInUse(
             f"pool {pool!r}: {timeout}: all connections are in use; raise max_size or hold "
             f"connections for a shorter time (credentials: {lease})"
         )

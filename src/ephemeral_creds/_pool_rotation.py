@@ -72,7 +72,7 @@ class Rotation(Generic[T]):
         self._suspects: set[int] = set()
         self._dead = self._upheavals = 0
         self._moving_since: float | None = None
-        self._moved = self._zombies = 0
+        self._moved = 0
         self._own_checkouts = self._own_discards = 0
 
     def join(self) -> None:
@@ -217,17 +217,11 @@ class Rotation(Generic[T]):
             if alive and generation > self._dead:
                 self._suspects.discard(generation)
                 self._be_careful()
-            self._zombies += not alive
             self._upheavals += not alive
             self._own_discards += not alive
             self._own_checkouts += not alive
         if not alive:
             self._keeper.signal(Rejected(self._number, generation, refused=True))
-
-    @property
-    def zombies(self) -> int:
-        """How many tested connections were dead without knowing."""
-        return self._zombies
 
     @property
     def upheavals(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from ephemeral_creds._signals import Signal
@@ -88,6 +88,7 @@ class Member(Protocol):
         ...
 
 
+@runtime_checkable
 class Keeper(Protocol):
     """A keeper, as its pools see it."""
 

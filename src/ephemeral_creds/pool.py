@@ -24,11 +24,9 @@ from ephemeral_creds._pool_errors import (
 )
 from ephemeral_creds._pool_status import PoolStatus, lease_stats, pool_status
 from ephemeral_creds.exceptions import (
-    ConfigurationError,
     EphemeralCredsError,
     NoCredentials,
 )
-from ephemeral_creds.providers._base import CredentialProvider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +35,9 @@ if TYPE_CHECKING:
     from psycopg_pool.abc import ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 
     from ephemeral_creds import events
-    from ephemeral_creds._keeper import CredentialKeeper
     from ephemeral_creds._pool_rotation import Rotation
     from ephemeral_creds._protocols import Keeper, KeeperStatus
+    from ephemeral_creds.providers._base import CredentialProvider
 
 __all__ = ["RotatingConnectionPool"]
 
@@ -110,29 +108,13 @@ class RotatingConnectionPool(ConnectionPool[CT]):
         num_workers: int = 3,
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
-        from ephemeral_creds._keeper import CredentialKeeper
-        from ephemeral_creds._logging import log_event
+        from ephemeral_creds._pool_keeper import keeper_for
         from ephemeral_creds._pool_mover import Bell, Mover
         from ephemeral_creds._pool_rotation import Rotation
 
         if isinstance(conninfo, str) and not callable(kwargs):
             check_parameters(conninfo, kwargs or {})
-        self._own_keeper: CredentialKeeper | None = None
-        if isinstance(credentials, CredentialProvider):
-            self._own_keeper = CredentialKeeper(
-                credentials,
-                policy=refresh,
-                observers=(log_event,) if observers is None else observers,
-            )
-            self._keeper: Keeper = self._own_keeper
-        elif refresh is not None or observers is not None:
-            raise ConfigurationError(
-                "refresh= and observers= belong to the keeper: give them to CredentialKeeper(), "
-                "not to a pool that shares it"
-            )
-        else:
-            self._keeper = credentials
-        self._policy = rotation or RotationPolicy()
+        self._keeper, self._own_keeper = keeper_for(credentials, refresh, observers)
         bell = Bell()
         policy = rotation or RotationPolicy()
         self._rotation: Rotation[CT] = Rotation(self._keeper, policy, bell.ring)
@@ -274,8 +256,9 @@ class RotatingConnectionPool(ConnectionPool[CT]):
         return stats | lease_stats(self._rotation, self._keeper)
 
     def pop_stats(self) -> dict[str, int]:
-        """Return the counters as `get_stats` does, and set them to zero."""
-        return self._rotation.correct(super().pop_stats(), reset=True)
+        """Return the counters as `get_stats` does, and set psycopg_pool's own to zero."""
+        stats = self._rotation.correct(super().pop_stats(), reset=True)
+        return stats | lease_stats(self._rotation, self._keeper)
 
     def suspect(self) -> None:
         """Have each connection tested before it is lent: the role may have been dropped.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,9 @@ def test_backoff_is_bounded(failures: int, draw: float) -> None:
         {"mint_interval": math.inf},
         {"proof_attempts": 0},
         {"margin": math.nan},
+        {"margin": "3"},
+        {"jitter": True},
+        {"mint_burst": 1.5},
     ],
 )
 def test_values_out_of_range_are_named(wrong: dict[str, float]) -> None:
@@ -59,6 +63,12 @@ def test_values_out_of_range_are_named(wrong: dict[str, float]) -> None:
 def test_rotation_values_out_of_range_are_named(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         RotationPolicy(**{name: 0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [1.5, True, "2"])
+def test_connections_are_whole(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="overshoot.*a whole number, at least 1"):
+        RotationPolicy(overshoot=wrong)
 
 
 class TestLimiter:

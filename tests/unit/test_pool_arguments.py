@@ -1,0 +1,75 @@
+"""What the constructors refuse, and what the package says where libpq is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from psycopg_pool import PoolTimeout
+
+from ephemeral_creds import (
+    AccessDenied,
+    AsyncRotatingConnectionPool,
+    CheckoutFailed,
+    ConfigurationError,
+    CredentialKeeper,
+    FixedProvider,
+    RotatingConnectionPool,
+    SystemClock,
+)
+from ephemeral_creds._pool_errors import explain, with_pool_timeout
+from ephemeral_creds.testing import ScriptedProvider
+
+POOLS = [RotatingConnectionPool, AsyncRotatingConnectionPool]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [("host=db", "'str'"), (None, "'NoneType'"), (FixedProvider, "'FixedProvider'")],
+)
+def test_a_pools_first_argument_brings_credentials(pool: Any, given: Any, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"conninfo is the second.*{named}"):
+        pool(given)
+
+
+def test_a_keepers_is_a_provider() -> None:
+    with pytest.raises(ConfigurationError, match="given was 'NoneType'"):
+        CredentialKeeper(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_is_the_keepers_is_not_the_pools(pool: Any) -> None:
+    keeper = CredentialKeeper(ScriptedProvider(SystemClock()))
+    with pytest.raises(ConfigurationError, match="belong to the keeper"):
+        pool(keeper, observers=[])
+
+
+def test_a_pools_errors_have_public_names_and_the_status() -> None:
+    status = CredentialKeeper(FixedProvider("app", "unused")).status()
+    in_use = explain("pool", PoolTimeout("too late"), None, status)
+    assert isinstance(in_use, CheckoutFailed)
+    assert (type(in_use).__module__, type(in_use).__name__) == (
+        "ephemeral_creds.exceptions",
+        "CheckoutFailed",
+    )
+    denied = with_pool_timeout(AccessDenied("no", status=403), status)
+    assert isinstance(denied, AccessDenied)
+    assert denied.status == 403
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["RotatingConnectionPool", "AsyncRotatingConnectionPool"])
+def test_without_libpq_the_import_says_what_to_install(name: str) -> None:
+    code = (
+        "import ctypes.util, os\n"
+        "ctypes.util.find_library = lambda name: None\n"
+        "os.environ['PSYCOPG_IMPL'] = 'python'\n"
+        f"from ephemeral_creds import {name}\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: psycopg finds no libpq")
+    assert "pip install 'psycopg[binary]'" in last
