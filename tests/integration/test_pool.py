@@ -1,7 +1,6 @@
 """Rotation on a real PostgreSQL: what psycopg_pool's naive recipes get wrong, and our promises.
 
-The names D1 to D13 are those of the defects listed in docs/explanation. Both pools run each
-scenario.
+The names D1 to D13 are those of docs/explanation/rules.md. Both pools run each scenario.
 """
 
 from __future__ import annotations
