@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.pool import RotatingConnectionPool
     from ephemeral_creds.pool_async import AsyncRotatingConnectionPool
     from ephemeral_creds.providers._base import CredentialProvider
+    from ephemeral_creds.providers._url import provider_from_url
     from ephemeral_creds.providers.file import FileProvider
     from ephemeral_creds.providers.fixed import FixedProvider
     from ephemeral_creds.providers.vault import (
@@ -89,6 +90,7 @@ __all__ = [
     "VaultConfig",
     "VaultDynamicProvider",
     "log_event",
+    "provider_from_url",
     "retry_on_rotation",
 ]
 
@@ -121,6 +123,7 @@ _HOMES = {
     "pool": ("RotatingConnectionPool",),
     "pool_async": ("AsyncRotatingConnectionPool",),
     "providers._base": ("CredentialProvider",),
+    "providers._url": ("provider_from_url",),
     "providers.file": ("FileProvider",),
     "providers.fixed": ("FixedProvider",),
     "providers.vault": (

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 from ephemeral_creds._clock import SystemClock
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.providers._base import CredentialProvider
+from ephemeral_creds.providers._location import Location, url_from_env
+from ephemeral_creds.providers.vault._from_url import settings_from
+from ephemeral_creds.providers.vault._inputs import checked_path, checked_role
 from ephemeral_creds.providers.vault._tokens import Tokens
 from ephemeral_creds.providers.vault.client import VaultClient
 from ephemeral_creds.providers.vault.config import VaultConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import ClassVar, Self
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault.auth import AuthMethod
@@ -26,22 +30,59 @@ logger = logging.getLogger("ephemeral_creds")
 
 
 class VaultProvider(CredentialProvider):
-    """A provider that asks Vault under tokens of its own.
+    """A provider that asks Vault for a role's credentials, under tokens of its own.
 
     Args:
+        role: the name of the role.
+        mount: where the secrets engine is mounted.
         auth: how to log in.
         config: how to reach Vault; ``None`` means `VaultConfig.from_env`.
         clock: where to read time from; ``None`` means the system's.
     """
 
+    URL_SCHEME: ClassVar[str]
+    """What begins the URL of such a provider."""
+
     def __init__(
-        self, *, auth: AuthMethod, config: VaultConfig | None, clock: Clock | None
+        self,
+        role: str,
+        *,
+        auth: AuthMethod,
+        mount: str = "database",
+        config: VaultConfig | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._role = checked_role(role)
+        self._mount = checked_path(mount, "mount of a secrets engine")
         self._auth = auth
         self._config = VaultConfig.from_env() if config is None else config
         self._clock: Clock = SystemClock() if clock is None else clock
         self._tokens = self._make_tokens()
         self._inherited: Tokens | None = None
+
+    @classmethod
+    def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
+        """Make a provider of a URL: ``vault://ROLE?auth=METHOD&…``.
+
+        Args:
+            url: the URL; its keys are in the documentation of `provider_from_url`.
+            environ: where ``VAULT_ADDR`` and the like are read from, unless the URL says it.
+
+        Raises:
+            ConfigurationError: the URL cannot be right; the message points at the wrong part.
+        """
+        settings = settings_from(Location(url, environ, scheme=cls.URL_SCHEME), environ)
+        return cls(
+            settings.role,
+            auth=settings.auth,
+            mount=settings.mount,
+            config=settings.config,
+        )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Make a provider of the URL in ``EPHEMERAL_CREDS_URL``; see `from_url`."""
+        return cls.from_url(url_from_env(environ), environ=environ)
 
     @property
     def requests_sent(self) -> int:

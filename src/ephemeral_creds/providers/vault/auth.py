@@ -18,6 +18,8 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.providers.vault._inputs import as_secret, checked_path, read_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault._replies import TokenReply
     from ephemeral_creds.providers.vault.client import VaultClient
@@ -102,19 +104,25 @@ class TokenAuth(AuthMethod):
         token: the token. ``None`` means to look, at each login, at `path` if that is given, else
             at ``VAULT_TOKEN``, ``BAO_TOKEN`` and ``~/.vault-token``, in this order.
         path: a file to read the token from.
+        environ: the environment to look at.
 
     Raises:
         ConfigurationError: both are given.
     """
 
     def __init__(
-        self, token: str | Secret | None = None, *, path: str | os.PathLike[str] | None = None
+        self,
+        token: str | Secret | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         token = as_secret(token)
         if token is not None and path is not None:
             raise ConfigurationError("TokenAuth takes a token or a path to one, not both")
         self._token = token
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else Path(path).expanduser()
+        self._environ = environ
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Find the token and ask Vault how long it lives; costs one use of a limited token."""
@@ -136,8 +144,8 @@ class TokenAuth(AuthMethod):
         if self._path is not None:
             return read_secret(self._path, "a Vault token")
         for name in ("VAULT_TOKEN", "BAO_TOKEN"):
-            if os.environ.get(name):
-                return Secret(os.environ[name].strip())
+            if self._environ.get(name):
+                return Secret(self._environ[name].strip())
         path = Path(_TOKEN_FILE).expanduser()
         if not path.exists():
             raise ConfigurationError(

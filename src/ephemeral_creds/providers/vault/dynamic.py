@@ -15,10 +15,11 @@ from ephemeral_creds.exceptions import (
     LeaseLost,
     MalformedResponse,
 )
-from ephemeral_creds.providers.vault._inputs import checked_path, checked_role
 from ephemeral_creds.providers.vault._provider import VaultProvider
 
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault._replies import CredsReply
     from ephemeral_creds.providers.vault._tokens import Tokens, TokenSession
@@ -64,6 +65,8 @@ class VaultDynamicProvider(VaultProvider):
         ConfigurationError: role, mount or configuration cannot be right.
     """
 
+    URL_SCHEME: ClassVar[str] = "vault"
+
     def __init__(
         self,
         role: str,
@@ -73,10 +76,8 @@ class VaultDynamicProvider(VaultProvider):
         config: VaultConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._role = checked_role(role)
-        self._mount = checked_path(mount, "mount of a secrets engine")
+        super().__init__(role, auth=auth, mount=mount, config=config, clock=clock)
         self._lease_duration: float | None = None
-        super().__init__(auth=auth, config=config, clock=clock)
 
     @property
     def description(self) -> str:
