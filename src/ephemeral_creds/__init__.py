@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         TokenAuth,
         VaultConfig,
         VaultDynamicProvider,
+        VaultStaticProvider,
     )
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "TokenAuth",
     "VaultConfig",
     "VaultDynamicProvider",
+    "VaultStaticProvider",
     "log_event",
     "provider_from_url",
     "retry_on_rotation",
@@ -133,6 +135,7 @@ _HOMES = {
         "TokenAuth",
         "VaultConfig",
         "VaultDynamicProvider",
+        "VaultStaticProvider",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

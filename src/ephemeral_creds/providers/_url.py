@@ -21,6 +21,7 @@ __all__ = ["provider_from_url"]
 _PROVIDERS = {
     "file": ("file", "FileProvider"),
     "vault": ("vault", "VaultDynamicProvider"),
+    "vault-static": ("vault", "VaultStaticProvider"),
 }
 
 
@@ -32,7 +33,7 @@ def provider_from_url(
     ::
 
         vault://my-app-role?auth=kubernetes&auth_role=my-app
-        vault://my-app-role?auth=approle&role_id=…&secret_id_file=/run/secrets/secret-id
+        vault-static://reporting?auth=approle&role_id=…&secret_id_file=/run/secrets/secret-id
         file:///vault/secrets/db-creds.txt
 
     What the URL does not say about Vault is read from ``VAULT_ADDR``, ``VAULT_NAMESPACE`` and the

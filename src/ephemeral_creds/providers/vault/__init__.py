@@ -8,6 +8,7 @@ from ephemeral_creds.providers.vault.auth import (
 )
 from ephemeral_creds.providers.vault.config import VaultConfig
 from ephemeral_creds.providers.vault.dynamic import VaultDynamicProvider
+from ephemeral_creds.providers.vault.static import VaultStaticProvider
 
 __all__ = [
     "AppRoleAuth",
@@ -16,4 +17,5 @@ __all__ = [
     "TokenAuth",
     "VaultConfig",
     "VaultDynamicProvider",
+    "VaultStaticProvider",
 ]

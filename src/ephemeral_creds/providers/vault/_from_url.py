@@ -27,7 +27,15 @@ _CONFIG_KEYS = {
     "client_key": "VAULT_CLIENT_KEY",
     "skip_verify": "VAULT_SKIP_VERIFY",
 }
-_COMMON_KEYS = (*_CONFIG_KEYS, "auth", "auth_mount", "auth_namespace", "mount")
+_COMMON_KEYS = (
+    *_CONFIG_KEYS,
+    "auth",
+    "auth_mount",
+    "auth_namespace",
+    "mount",
+    "password_field",
+    "username_field",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ class VaultSettings:
     role: str
     auth: AuthMethod
     mount: str
+    fields: Mapping[str, str]
     config: VaultConfig
 
 
@@ -74,6 +83,11 @@ def settings_from(location: Location, environ: Mapping[str, str]) -> VaultSettin
             role=location.name,
             auth=method.make(location, environ),
             mount=location.text("mount") or "database",
+            fields={
+                name: field
+                for name in ("username", "password")
+                if (field := location.text(f"{name}_field")) is not None
+            },
             config=_config(location, environ),
         )
     except ConfigurationError as error:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     import hvac
 
     from ephemeral_creds._values import Secret
-    from ephemeral_creds.providers.vault._replies import CredsReply, Extension, TokenReply
+    from ephemeral_creds.providers.vault._replies import (
+        CredsReply,
+        Extension,
+        FieldNames,
+        StaticReply,
+        TokenReply,
+    )
     from ephemeral_creds.providers.vault.config import VaultConfig
 
 __all__ = ["VaultClient"]
@@ -131,7 +137,7 @@ class VaultClient:
             read_timeout=self._config.revoke_timeout,
         )
 
-    def read_creds(self, token: Secret, mount: str, role: str) -> CredsReply:
+    def read_creds(self, token: Secret, mount: str, role: str, names: FieldNames) -> CredsReply:
         """Mint credentials: each call makes Vault create a role in the database.
 
         See https://developer.hashicorp.com/vault/api-docs/secret/databases#generate-credentials.
@@ -153,7 +159,37 @@ class VaultClient:
             lambda: self._exchange.hvac.secrets.database.generate_credentials(
                 role, mount_point=mount
             ),
-            _replies.parse_creds,
+            lambda body: _replies.parse_creds(body, names),
+            self._config.namespace,
+            token,
+        )
+
+    def read_static_creds(
+        self, token: Secret, mount: str, role: str, names: FieldNames
+    ) -> StaticReply:
+        """Read the password of a role that stays; this changes nothing.
+
+        See https://developer.hashicorp.com/vault/api-docs/secret/databases#get-static-credentials.
+
+        Raises:
+            ConfigurationError: no such mount or role.
+            AccessDenied: the token is dead or its policies lack the path.
+        """
+        path = f"{mount}/static-creds/{role}"
+        operation = self._operation(
+            Kind.READ,
+            f"the password at {path}",
+            _policy(path, "read"),
+            missing=f"check that there is a database engine at {mount!r} with a static role "
+            f"{role!r}",
+            secrets=(token,),
+        )
+        return self._exchange.run(
+            operation,
+            lambda: self._exchange.hvac.secrets.database.get_static_credentials(
+                role, mount_point=mount
+            ),
+            lambda body: _replies.parse_static_creds(body, names),
             self._config.namespace,
             token,
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ephemeral_creds.testing._emulator import _routes_data, _routes_sys
 from ephemeral_creds.testing._emulator._acl import Policies
 from ephemeral_creds.testing._emulator._leases import LeaseStore
+from ephemeral_creds.testing._emulator._static import StaticRoles
 from ephemeral_creds.testing._emulator._tokens import TokenStore
 from ephemeral_creds.testing._emulator._wire import Refusal, denied
 
@@ -50,6 +51,7 @@ class Core:
         self.tokens = TokenStore(clock, self.leases.end_of_token)
         self.tokens.add_root(root_token)
         self.databases: dict[str, DatabaseMount] = {}
+        self._static_roles: dict[DatabaseMount, StaticRoles] = {}
         self.auths: dict[str, AuthMount] = {}
         self.minted: list[str] = []
         self._expiring = threading.Lock()
@@ -70,6 +72,13 @@ class Core:
             with self.lock:
                 self.tokens.expire()
             self.leases.expire()
+            for static_roles in list(self._static_roles.values()):
+                static_roles.rotate_due()
+
+    def static_roles(self, mount: DatabaseMount) -> StaticRoles:
+        """Return the static roles of a database engine."""
+        with self.lock:
+            return self._static_roles.setdefault(mount, StaticRoles(mount, self.now))
 
     def _handle(self, request: Request) -> Answer:
         if request.path in _OPEN_PATHS:
