@@ -40,6 +40,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "hvac": ("providers.vault",),
     "requests": ("providers.vault",),
     "urllib3": ("providers.vault",),
+    "botocore": ("providers.vault.auth_cloud",),
     "watchdog": ("providers.file.watch",),
     "psycopg": (*POOLS, "testing", "cli"),
     "psycopg_pool": (*POOLS, "testing", "cli"),

@@ -70,6 +70,8 @@ class VaultProvider(CredentialProvider):
         self._names = _checked_fields(fields)
         self._auth = auth
         self._config = VaultConfig.from_env() if config is None else config
+        for weakness in self._config.weaknesses:
+            logger.warning("%s", weakness)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._tokens = self._make_tokens()
         self._inherited: Tokens | None = None
@@ -130,7 +132,9 @@ class VaultProvider(CredentialProvider):
         tokens.client.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.description}>"
+        # What reports an error of the constructor may look at what it left behind.
+        made = hasattr(self, "_tokens")
+        return f"<{type(self).__name__} {self.description if made else 'not made'}>"
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[Tokens]:

@@ -24,6 +24,7 @@ __all__ = [
     "parse_login",
     "parse_lookup",
     "parse_nothing",
+    "parse_secret_id",
     "parse_static_creds",
     "parse_token_renewal",
 ]
@@ -181,6 +182,14 @@ def parse_static_creds(body: Mapping[str, object], names: FieldNames) -> StaticR
         fields=tuple(sorted(data)),
         ttl=_seconds(data, "ttl") if data.get("ttl") is not None else None,
     )
+
+
+def parse_secret_id(body: Mapping[str, object]) -> Secret:
+    """Parse what was in a wrapping token."""
+    secret_id = _secret(_mapping(body, "data"), "secret_id")
+    if secret_id is None:
+        raise Malformed("no 'data.secret_id': something else was wrapped")
+    return secret_id
 
 
 def parse_nothing(_body: Mapping[str, object]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.vault._replies import TokenReply
     from ephemeral_creds.providers.vault.client import VaultClient
 
-__all__ = ["AppRoleAuth", "AuthMethod", "KubernetesAuth", "Token", "TokenAuth"]
+__all__ = ["AuthMethod", "KubernetesAuth", "Token", "TokenAuth", "shown"]
 
 # Where the vault command keeps the token of `vault login`.
 _TOKEN_FILE = "~/.vault-token"  # noqa: S105 - a path
@@ -155,65 +155,7 @@ class TokenAuth(AuthMethod):
         return read_secret(path, "a Vault token")
 
     def __repr__(self) -> str:
-        return f"TokenAuth(token={self._token!r}, path={_shown(self._path)})"
-
-
-class AppRoleAuth(AuthMethod):
-    """An AppRole: a role id with, as a rule, a secret id.
-
-    See https://developer.hashicorp.com/vault/docs/auth/approle. A secret id that may be used only
-    once is spent by the first login: it cannot replace a token at its end.
-
-    Args:
-        role_id: the role's id; not a secret by itself, yet masked in `repr`.
-        secret_id: the secret id; ``None`` for a role that asks for none (``bind_secret_id``).
-        secret_id_file: a file to read it from, anew at each login.
-        mount: where the auth method is mounted.
-
-    Raises:
-        ConfigurationError: both a secret id and a file are given.
-    """
-
-    def __init__(
-        self,
-        role_id: str,
-        secret_id: str | Secret | None = None,
-        *,
-        secret_id_file: str | os.PathLike[str] | None = None,
-        mount: str = "approle",
-    ) -> None:
-        secret_id = as_secret(secret_id)
-        if secret_id is not None and secret_id_file is not None:
-            raise ConfigurationError("AppRoleAuth takes a secret_id or a file with it, not both")
-        self._role_id = role_id
-        self._secret_id = secret_id
-        self._secret_id_file = None if secret_id_file is None else Path(secret_id_file)
-        self._mount = checked_path(mount, "mount of an auth method")
-
-    def login(self, client: VaultClient, clock: Clock) -> Token:
-        """Log in with the role id and the secret id."""
-        secret_id = self._secret_id
-        if self._secret_id_file is not None:
-            secret_id = read_secret(self._secret_id_file, "an AppRole secret id")
-        requested_at = clock.now()
-        reply = client.login(
-            lambda vault: vault.auth.approle.login(
-                self._role_id,
-                None if secret_id is None else secret_id.reveal(),
-                use_token=False,
-                mount_point=self._mount,
-            ),
-            f"an AppRole login at auth/{self._mount}",
-            hint="check the mount, the role id and whether the secret id is expired or used up",
-            secrets=() if secret_id is None else (secret_id,),
-        )
-        return Token.from_login(reply, requested_at)
-
-    def __repr__(self) -> str:
-        return (
-            f"AppRoleAuth(role_id='**********', secret_id={self._secret_id!r}, "
-            f"secret_id_file={_shown(self._secret_id_file)}, mount={self._mount!r})"
-        )
+        return f"TokenAuth(token={self._token!r}, path={shown(self._path)})"
 
 
 class KubernetesAuth(AuthMethod):
@@ -261,10 +203,11 @@ class KubernetesAuth(AuthMethod):
 
     def __repr__(self) -> str:
         return (
-            f"KubernetesAuth({self._role!r}, jwt_path={_shown(self._jwt_path)}, "
+            f"KubernetesAuth({self._role!r}, jwt_path={shown(self._jwt_path)}, "
             f"mount={self._mount!r})"
         )
 
 
-def _shown(path: Path | None) -> str | None:
+def shown(path: Path | None) -> str | None:
+    """Return a path for a `repr`."""
     return None if path is None else repr(str(path))

@@ -54,6 +54,11 @@ class VaultClient:
         return self._config.address
 
     @property
+    def shows_certificate(self) -> bool:
+        """Whether connections show a client certificate."""
+        return self._config.shows_certificate
+
+    @property
     def sent(self) -> int:
         """How many requests have gone out."""
         return self._exchange.transport.sent
@@ -89,6 +94,29 @@ class VaultClient:
             lambda: call(self._exchange.hvac),
             _replies.parse_login,
             self._config.login_namespace,
+        )
+
+    def unwrap_secret_id(self, wrapping_token: Secret) -> Secret:
+        """Open a wrapped AppRole secret id; this works once (``sys/wrapping/unwrap``).
+
+        See https://developer.hashicorp.com/vault/docs/concepts/response-wrapping.
+
+        Raises:
+            AccessDenied: the wrapping token was opened before, or has expired.
+        """
+        operation = self._operation(
+            Kind.TOKEN,
+            "the secret id in a wrapping token",
+            "the wrapping token has expired, or has been opened already: if not by this process, "
+            "then find out by whom, and have the secret id revoked; a new one is needed",
+            secrets=(wrapping_token,),
+        )
+        return self._exchange.run(
+            operation,
+            self._exchange.hvac.sys.unwrap,
+            _replies.parse_secret_id,
+            self._config.login_namespace,
+            wrapping_token,
         )
 
     def lookup_self(self, token: Secret) -> TokenReply:
