@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds.testing._emulator import _routes_data, _routes_sys
 from ephemeral_creds.testing._emulator._acl import Policies
+from ephemeral_creds.testing._emulator._auth import UserpassMount
 from ephemeral_creds.testing._emulator._leases import LeaseStore
 from ephemeral_creds.testing._emulator._static import StaticRoles
 from ephemeral_creds.testing._emulator._tokens import TokenStore
@@ -100,10 +101,12 @@ class Core:
         raise Refusal(404, f'no handler for route "{request.path}". route entry not found.')
 
     def _login_mount(self, request: Request) -> AuthMount | None:
-        if not request.path.endswith("/login"):
-            return None
-        mount = request.path.removeprefix("auth/").removesuffix("/login")
-        return self.auths.get(mount)
+        path = request.path.removeprefix("auth/")
+        if path.endswith("/login"):
+            return self.auths.get(path.removesuffix("/login"))
+        mount, found, _ = path.partition("/login/")
+        by_user = self.auths.get(mount) if found else None
+        return by_user if isinstance(by_user, UserpassMount) else None
 
     def _admit(self, request: Request) -> Token:
         """Return the token of a request that may go on, counting its use."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.testing._emulator._auth import AppRoleMount, KubernetesMount
+from ephemeral_creds.testing._emulator._auth import (
+    AppRoleMount,
+    KubernetesMount,
+    UserpassMount,
+)
 from ephemeral_creds.testing._emulator._wire import (
     SYSTEM_MAX_TTL,
     Answer,
@@ -114,6 +118,9 @@ def _serve_method(mount: AuthMount, request: Request, rest: str) -> Answer:
     match rest.split("/"), request.operation:
         case ["config"], "update" if isinstance(mount, KubernetesMount):
             mount.config = dict(request.body)
+            return Answer(204)
+        case ["users", name], "update" if isinstance(mount, UserpassMount):
+            mount.write_role(name.lower(), request.body)
             return Answer(204)
         case ["role", name], "update":
             mount.write_role(name, request.body)

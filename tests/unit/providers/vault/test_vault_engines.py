@@ -59,11 +59,8 @@ class TestFields:
         stub.script(CREDS, Reply(body=stub.creds(data={"user": "v-1", "password": PASSWORD})))
         url = f"vault://app?auth=token&token_env=T&username_field=user&address={stub.address}"
         with contextlib.closing(provider_from_url(url, environ={"T": TOKEN})) as provider:
-            grant = provider.fetch()
-        assert (grant.credentials.username, grant.credentials.password.reveal()) == (
-            "v-1",
-            PASSWORD,
-        )
+            credentials = provider.fetch().credentials
+        assert credentials == Credentials("v-1", Secret(PASSWORD))
 
     def test_a_name_that_the_answer_lacks(self, stub: StubVault, config: VaultConfig) -> None:
         provider = VaultDynamicProvider(
