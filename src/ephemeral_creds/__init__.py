@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.pool import RotatingConnectionPool
     from ephemeral_creds.pool_async import AsyncRotatingConnectionPool
     from ephemeral_creds.providers._base import CredentialProvider
-    from ephemeral_creds.providers.file import FileProvider
+    from ephemeral_creds.providers.file import FilePolicy, FileProvider
     from ephemeral_creds.providers.fixed import FixedProvider
     from ephemeral_creds.providers.vault import (
         AppRoleAuth,
@@ -63,6 +63,7 @@ __all__ = [
     "DatabaseUnreachable",
     "EphemeralCredsError",
     "Event",
+    "FilePolicy",
     "FileProvider",
     "FixedProvider",
     "Grant",
@@ -121,7 +122,7 @@ _HOMES = {
     "pool": ("RotatingConnectionPool",),
     "pool_async": ("AsyncRotatingConnectionPool",),
     "providers._base": ("CredentialProvider",),
-    "providers.file": ("FileProvider",),
+    "providers.file": ("FilePolicy", "FileProvider"),
     "providers.fixed": ("FixedProvider",),
     "providers.vault": (
         "AppRoleAuth",

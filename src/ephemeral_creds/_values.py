@@ -87,17 +87,26 @@ class Lease:
             nobody knows, as with a file.
         renewable: whether asking for more makes sense.
         lease_id: the server's name for the lease; empty where there is none.
+        announced_duration: seconds from ``requested_at`` after which the source expects the
+            credentials to end, where it cannot promise it: a hint. It is shown and asked about,
+            and never a reason not to log in. ``inf`` where there is none.
     """
 
     requested_at: float
     duration: float = math.inf
     renewable: bool = False
     lease_id: str = ""
+    announced_duration: float = math.inf
 
     @property
     def expires_at(self) -> float:
         """The deadline: the instant after which the credentials must not be used to log in."""
         return self.requested_at + self.duration
+
+    @property
+    def announced_end(self) -> float:
+        """The instant at which the source expects the credentials to end."""
+        return self.requested_at + self.announced_duration
 
 
 @dataclass(frozen=True, slots=True)

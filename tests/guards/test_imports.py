@@ -39,7 +39,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "hvac": ("providers.vault",),
     "requests": ("providers.vault",),
     "urllib3": ("providers.vault",),
-    "watchdog": ("providers.file.watch",),
+    "watchdog": ("providers.file.notifications",),
     "psycopg": (*POOLS, "testing", "cli"),
     "psycopg_pool": (*POOLS, "testing", "cli"),
     "tenacity": ("_retry*", "_policy"),
@@ -56,7 +56,8 @@ HOMES: dict[str, tuple[str, ...]] = {
 # These decide; others look at clocks, wait, log, draw lots and talk to the world.
 PURE = {
     "exceptions", "_values", "_policy", "events", "_signals", "_protocols", "_lifecycle",
-    "providers.file.parse",
+    "providers.file.parse", "providers.file.fields", "providers.file.ends", "providers.file.lines",
+    "providers.file.document", "providers.file.conninfo", "providers.file.properties",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "datetime", "http", "io", "logging", "multiprocessing", "os",

@@ -13,8 +13,10 @@ import pytest
 import watchdog.observers
 from watched_file import POLL, Counter, Watched, rename_over, text
 
+from ephemeral_creds.providers.file import notifications as notify_module
 from ephemeral_creds.providers.file import watch
-from ephemeral_creds.providers.file.watch import FileWatcher, _Notifications
+from ephemeral_creds.providers.file.notifications import Notifications
+from ephemeral_creds.providers.file.watch import FileWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +59,7 @@ def test_limits_of_the_system(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(watchdog.observers, "Observer", Broken(OSError(code, os.strerror(code))))
-    monkeypatch.setattr(watch, "_REARM_EVERY", 2)
+    monkeypatch.setattr(notify_module, "_REARM_EVERY", 2)
     watched = make_watched(notify=True)
     with caplog.at_level(logging.INFO, logger="ephemeral_creds"):
         watched.begin()
@@ -90,21 +92,21 @@ def test_schedule_that_fails_leaves_no_thread(
 
     real = watchdog.observers.Observer
     monkeypatch.setattr(watchdog.observers, "Observer", observer)
-    notifications = _Notifications(tmp_path / "creds", Counter())
+    notifications = Notifications(tmp_path / "creds", Counter())
     notifications.supervise()
     assert [thread.is_alive() for thread in made] == [False]
 
 
 @pytest.fixture
-def notifications(tmp_path: Path) -> Iterator[tuple[_Notifications, Counter]]:
+def notifications(tmp_path: Path) -> Iterator[tuple[Notifications, Counter]]:
     wakes = Counter()
-    made = _Notifications(tmp_path / "volume" / "creds", wakes)
+    made = Notifications(tmp_path / "volume" / "creds", wakes)
     yield made, wakes
     made.stop()
 
 
 def test_rearms_when_the_directory_comes_back(
-    tmp_path: Path, notifications: tuple[_Notifications, Counter]
+    tmp_path: Path, notifications: tuple[Notifications, Counter]
 ) -> None:
     supervised, wakes = notifications
     folder = tmp_path / "volume"
@@ -121,7 +123,7 @@ def test_rearms_when_the_directory_comes_back(
 
 
 def test_rearms_after_the_emitter_died(
-    tmp_path: Path, notifications: tuple[_Notifications, Counter]
+    tmp_path: Path, notifications: tuple[Notifications, Counter]
 ) -> None:
     supervised, wakes = notifications
     (tmp_path / "volume").mkdir()
@@ -138,7 +140,7 @@ def test_rearms_after_the_emitter_died(
 
 
 def test_reading_does_not_wake(
-    tmp_path: Path, notifications: tuple[_Notifications, Counter]
+    tmp_path: Path, notifications: tuple[Notifications, Counter]
 ) -> None:
     supervised, wakes = notifications
     path = tmp_path / "volume" / "creds"

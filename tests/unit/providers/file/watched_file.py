@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Self
 
-from ephemeral_creds.providers.file import FileProvider, parse_env
+from ephemeral_creds.providers.file import FilePolicy, FileProvider
+from ephemeral_creds.providers.file.parse import parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +60,11 @@ class Watched:
         self.changes = Counter()
         self.looks = Counter()
         self.provider = FileProvider(
-            path, parse=self._parse, poll_interval=poll_interval, notify=notify
+            path,
+            parse=self._parse,
+            policy=FilePolicy(world_readable="allow"),
+            poll_interval=poll_interval,
+            notify=notify,
         )
 
     def __enter__(self) -> Self:
@@ -71,7 +76,7 @@ class Watched:
 
     def _parse(self, text: str) -> Credentials:
         self.looks()
-        return parse_env(text)
+        return parse(text).credentials
 
     def begin(self) -> None:
         self.provider.watch(self.changes)
