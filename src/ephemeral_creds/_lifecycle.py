@@ -38,11 +38,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, assert_never
 
 from ephemeral_creds import events
-from ephemeral_creds._policy import MintLimiter, RefreshPolicy
+from ephemeral_creds._policy import Limiter, RefreshPolicy
 from ephemeral_creds._signals import (
     Accepted,
     Action,
+    AskEnd,
     Close,
+    EndLearned,
     Expire,
     Failed,
     Fetch,
@@ -79,6 +81,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "Lifecycle", "State"]
 
+
+_CHANGED = "source changed"
+
+# Two looks at the same date of PostgreSQL's differ by the time that the answers take.
+_SAME_END = 1.0
 
 _Handlers = dict[type[Any], Callable[["Lifecycle", Any], None]]
 
@@ -134,6 +141,13 @@ class _Generation:
     refusals: int = 0
     prove_at: float = math.inf
     publish_at: float = math.inf
+    ends_at: float = math.inf
+    """When it is expected to end: a hint, for what has no deadline."""
+    end_known: bool = False
+    """Whether that is PostgreSQL's word, and not the source's."""
+    check_at: float = math.inf
+    """When to look into that: to ask, and then to warn."""
+    end_asked: bool = False
 
     @property
     def number(self) -> int:
@@ -165,7 +179,8 @@ class Lifecycle:
         self.last_error: Exception | None = None
         self._policy = policy
         self._draw = draw
-        self._limiter = MintLimiter(policy.mint_interval, policy.mint_burst) if mints else None
+        self._limiter = Limiter(policy.mint_interval, policy.mint_burst) if mints else None
+        self._changes = Limiter(policy.change_interval, policy.change_burst)
         self._now = -math.inf
         self._members: set[int] = set()
         self._generations: dict[int, _Generation] = {}
@@ -203,6 +218,8 @@ class Lifecycle:
             return math.inf
         instants = [g.expires_at for g in self._generations.values() if not g.lapsed]
         instants += [self._announced_at(g) for g in self._generations.values()]
+        if self._current is not None:
+            instants.append(self._current.check_at)
         if self._candidate is not None:
             instants += [self._candidate.prove_at, self._candidate.publish_at]
         if self._in_flight is None:
@@ -219,6 +236,11 @@ class Lifecycle:
     def current(self) -> Grant | None:
         """The grant published last, be it expired or not."""
         return self._current.grant if self._current is not None else None
+
+    @property
+    def ends_at(self) -> float:
+        """When the current grant is expected to end although it has no deadline; or ``inf``."""
+        return self._current.ends_at if self._current is not None else math.inf
 
     @property
     def retired(self) -> tuple[int, ...]:
@@ -375,7 +397,7 @@ class Lifecycle:
         if isinstance(self._in_flight, Fetch):
             self._fetch_again = True
         else:
-            self._plan_fetch("source changed", self._now)
+            self._follow_source()
 
     def _refresh_requested(self, _: RefreshRequested) -> None:
         if self._candidate is None and not isinstance(self._in_flight, Fetch):
@@ -423,6 +445,24 @@ class Lifecycle:
         elif not fetching and (current.refusals == 1 or self._fetch_at == math.inf):
             self._plan_fetch("login refused", self._now + self._refusal_delay())
 
+    def _end_learned(self, signal: EndLearned) -> None:
+        generation = self._generations.get(signal.generation)
+        if generation is None or generation.expires_at < math.inf:
+            return
+        ends_at = self._now + signal.remaining
+        if ends_at == math.inf:
+            # PostgreSQL sets no limit: what the source says is all there is.
+            ends_at = generation.ends_at
+        elif not generation.end_known or ends_at > generation.ends_at + _SAME_END:
+            generation.end_known = True
+            generation.end_asked = False
+            generation.ends_at = ends_at
+            lead = self._policy.grace_of(max(signal.remaining, 0.0))
+            generation.check_at = max(ends_at - lead, self._now)
+            return
+        if generation.end_asked and generation.check_at < math.inf:
+            generation.check_at = self._now
+
     def _close(self, _: Close) -> None:
         self.state = State.CLOSING
         self._fetch_at = math.inf
@@ -443,6 +483,7 @@ class Lifecycle:
         if self.state is not State.CLOSING:
             self._settle_candidate()
             self._settle_announcements()
+            self._settle_end()
         if self._in_flight is None:
             self._settle_operations()
 
@@ -477,6 +518,25 @@ class Lifecycle:
             return math.inf
         return generation.expires_at - self._policy.grace_of(generation.asked)
 
+    def _settle_end(self) -> None:
+        """When the current grant may be about to end: ask, wait for the answers, then warn.
+
+        It may have been renewed behind our back, so that PostgreSQL is asked first. Whatever
+        comes of it, the grant stays in use.
+        """
+        current = self._current
+        if current is None or self._now < current.check_at:
+            return
+        if self._members and not current.end_asked:
+            current.end_asked = True
+            current.check_at = self._now + max(self._policy.grace, self._policy.retry_initial)
+            self._actions.append(AskEnd(current.grant))
+            return
+        current.check_at = math.inf
+        self._report(
+            events.CredentialsEnding(generation=current.number, ends_in=current.ends_at - self._now)
+        )
+
     def _settle_candidate(self) -> None:
         candidate = self._candidate
         if candidate is None:
@@ -503,6 +563,8 @@ class Lifecycle:
         elif self._fetch_allowed_at() <= self._now:
             self._fetch_at = math.inf
             self.counts.fetches += 1
+            if self._fetch_reason == _CHANGED:
+                self._changes.take(self._now)
             if self._limiter is not None:
                 self._limiter.take(self._now)
             self._request(Fetch())
@@ -528,7 +590,7 @@ class Lifecycle:
             return None
         if self._fetch_again:
             self._fetch_again = False
-            self._plan_fetch("source changed", self._now)
+            self._follow_source()
         if grant.lease.expires_at <= self._now:
             # The answer took longer than the lease lives. Without a failure counted it would be
             # asked for again at once.
@@ -539,6 +601,7 @@ class Lifecycle:
             if known is not None and known.grant.credentials == grant.credentials:
                 known.asked = grant.lease.duration
                 self._extend(known, grant.lease)
+                self._expect_end(known)
                 self._schedule(known)
                 return None
         generation = self._number(grant)
@@ -564,6 +627,7 @@ class Lifecycle:
             holders=set(self._members),
             shared=bool(self._members),
         )
+        self._expect_end(generation)
         self._generations[generation.number] = generation
         return generation
 
@@ -651,6 +715,24 @@ class Lifecycle:
             self._fetch_at = at
             self._fetch_reason = reason
 
+    def _follow_source(self) -> None:
+        self._plan_fetch(_CHANGED, self._changes.available_at(self._now))
+
+    def _expect_end(self, generation: _Generation) -> None:
+        """Note what the source says of the end; PostgreSQL's own word counts more."""
+        lease = generation.grant.lease
+        end = lease.announced_end
+        same = end == math.inf or abs(end - generation.ends_at) <= _SAME_END
+        if lease.duration < math.inf:
+            generation.ends_at = generation.check_at = math.inf
+        if lease.duration < math.inf or generation.end_known or same:
+            return
+        generation.ends_at = end
+        # Not before: the next rotation of a static role is such an end, and new credentials
+        # follow upon it.
+        generation.check_at = end + self._policy.grace
+        generation.end_asked = False
+
     def _replace_if_newest(self, generation: _Generation, reason: str, at: float) -> None:
         fetching = isinstance(self._in_flight, Fetch)
         if generation is self._current and self._candidate is None and not fetching:
@@ -732,6 +814,7 @@ class Lifecycle:
         RefreshRequested: _refresh_requested,
         Accepted: _accepted,
         Rejected: _rejected,
+        EndLearned: _end_learned,
         Close: _close,
     }
     _TABLE: ClassVar[Mapping[State, _Handlers]] = {

@@ -78,7 +78,7 @@ class FileSource:
         inspection: Inspection,
     ) -> None:
         self._path = path
-        self._format = format
+        self._format: Format = format
         self._keys = keys
         self._parse = parse
         self._inspection = inspection
