@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import checkout, checkout_async, imports, rotation, sizes, vault
+from benchmarks import checkout, checkout_async, imports, rotation, sizes, vault, watch
 from benchmarks._measure import FULL, QUICK
 from benchmarks._targets import TARGETS, table
 from ephemeral_creds.testing import PostgresServer
@@ -28,7 +28,8 @@ WITH_SERVER = {
     "sizes": sizes.measure,
     "vault": vault.measure,
 }
-SECTIONS = ("import", *WITH_SERVER)
+ALONE = {"watch": watch.measure, "import": imports.measure}
+SECTIONS = (*ALONE, *WITH_SERVER)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if section not in chosen:
                 continue
             began = time.perf_counter()
-            if section == "import":
-                found = imports.measure(effort)
+            if section in ALONE:
+                found = ALONE[section](effort)
             else:
                 if server is None:
                     server = stack.enter_context(PostgresServer(max_connections=600))

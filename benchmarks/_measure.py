@@ -44,17 +44,21 @@ class Effort:
     moves: int
     """Rotations of each pool size."""
     vault_rotations: int
+    changes: int
+    """Changes of a credential file, each way, that are to be noticed."""
+    idle: float
+    """Seconds for which nothing changes."""
     imports: int
     """Interleaved pairs of fresh interpreters."""
 
 
 FULL = Effort(
     turns=80, slice=0.1, bare_turns=100, rounds=4, segment=5.0,
-    moves=3, vault_rotations=10, imports=31,
+    moves=3, vault_rotations=10, changes=40, idle=30.0, imports=31,
 )  # fmt: skip
 QUICK = Effort(
     turns=10, slice=0.1, bare_turns=20, rounds=1, segment=2.2,
-    moves=1, vault_rotations=3, imports=5,
+    moves=1, vault_rotations=3, changes=5, idle=4.0, imports=5,
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ SWAPPED = "..data"
 _MAX_FILES = 256
 
 # A swap takes microseconds, and a volume is not swapped twice in that time.
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 
 
 def read_directory(
@@ -99,14 +99,21 @@ def _read_all(
         for name in sorted(names):
             if name.upper() in wanted:
                 files[name] = read_text(path / name, max_size=max_size, folder=folder)
-        changed = any(
-            not _same(os.stat(name, dir_fd=folder), file.status) for name, file in files.items()
+        same = all(
+            _same_file(os.stat(name, dir_fd=folder), file.status) for name, file in files.items()
+        )
+        # One that has been replaced is emptied before it is removed.
+        here = os.fstat(folder)
+        same = same and any(
+            os.path.samestat(here, place.stat())
+            for place in (path / SWAPPED, path)
+            if place.exists()
         )
     except (FileNotFoundError, ProviderUnavailable):
         # Listed a moment ago: it was replaced together with its directory.
         return None
-    return None if changed else files
+    return files if same else None
 
 
-def _same(one: os.stat_result, other: os.stat_result) -> bool:
+def _same_file(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_ino, one.st_mtime_ns) == (other.st_ino, other.st_mtime_ns)

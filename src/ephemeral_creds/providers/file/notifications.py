@@ -57,16 +57,14 @@ class Notifications:
         wanted = _directories(self._path)
         if wanted.keys() == self._armed.keys():
             if self._healthy():
-                self._polls_until_rearm = 0  # so that a death later on is cured at once
                 return
             if self._polls_until_rearm > 0:
                 self._polls_until_rearm -= 1
                 return
         self.stop()
         self._armed = wanted
-        self._polls_until_rearm = _REARM_EVERY
-        if wanted:
-            self._arm()
+        # A death later on is cured at once: a directory made anew may get its old number.
+        self._polls_until_rearm = 0 if self._arm() else _REARM_EVERY
 
     def stop(self) -> None:
         """Let go of the watches and their threads."""
@@ -86,7 +84,10 @@ class Notifications:
             and all(emitter.is_alive() for emitter in observer.emitters)
         )
 
-    def _arm(self) -> None:
+    def _arm(self) -> bool:
+        """Watch the directories that count; return False where that cannot be had."""
+        if not self._armed:
+            return True
         wake = self._wake
         try:
             from watchdog.events import FileSystemEventHandler
@@ -112,6 +113,8 @@ class Notifications:
                 _logger.info(
                     "no file notifications for %s (%s): relying on polls", self._path, reason
                 )
+            return False
+        return True
 
 
 def _directories(path: Path) -> dict[_DirectoryId, Path]:

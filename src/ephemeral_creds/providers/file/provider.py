@@ -54,8 +54,8 @@ class FileProvider(CredentialProvider):
             added; any other exception is reported by its type only, because its message may quote
             the text.
         policy: which owners, modes, links and sizes to put up with.
-        poll_interval: seconds between two looks at the file. Each costs a few system calls, some
-            20 µs, so that a second is cheap, and short against the life of any credential.
+        poll_interval: seconds between two looks at the file. Each costs a few system calls, so that
+            a second is cheap, and short against the life of any credential.
         notify: whether the operating system's file notifications are used as well, which make a
             change known within milliseconds. They cost three threads and do not work on every
             file system; looking goes on regardless.

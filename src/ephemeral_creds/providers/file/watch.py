@@ -36,7 +36,11 @@ _CONTENT_EVERY = 5
 # one, has to stay the same before it is looked at: that takes a few system calls, with half a
 # password or half a pair in between.
 _SETTLE = 0.02
-_SETTLE_ROUNDS = 50
+_SETTLE_ROUNDS = 10
+
+# Seconds between looks after a file has gone, and how many of them.
+_HASTE = 0.05
+_HASTY_ROUNDS = 40
 
 # As many as are read.
 _MAX_FILES = 256
@@ -66,6 +70,7 @@ class FileWatcher:
         self._notifications = Notifications(path, self._wake.set) if notify else None
         self._seen: _Identity | None = None
         self._polls_until_content = 0
+        self._hasty_rounds = 0
         self._told: set[str] = set()
         self._thread = threading.Thread(
             target=self._run, name=f"ephemeral-creds-file-{path.name}", daemon=True
@@ -98,10 +103,20 @@ class FileWatcher:
             except Exception as error:  # noqa: BLE001  a watch that dies is worse than any error
                 self._tell_once(type(error).__name__)
                 self._polls_until_content = 0
-            woken = self._wake.wait(self._poll_interval)
+            woken = self._wake.wait(self._pause())
             self._wake.clear()
         if self._notifications is not None:
             self._notifications.stop()
+
+    def _pause(self) -> float:
+        """Return how long to wait: not long for what has gone, whose directory may be made anew.
+
+        No notification tells of that.
+        """
+        if self._hasty_rounds == 0:
+            return self._poll_interval
+        self._hasty_rounds -= 1
+        return min(_HASTE, self._poll_interval)
 
     def _round(self, *, woken: bool) -> None:
         # First the notifications: what changes before they are armed must still be seen below.
@@ -110,6 +125,11 @@ class FileWatcher:
         found = _file_id(self._path)
         if found != self._seen and _same_inode(found, self._seen):
             found = self._settled(found)
+        if found is None and self._seen is not None:
+            self._hasty_rounds = _HASTY_ROUNDS
+        elif woken:
+            # The last word of a watch whose directory goes comes before its end can be seen.
+            self._hasty_rounds = max(self._hasty_rounds, 1)
         if found == self._seen and not woken and self._polls_until_content > 0:
             self._polls_until_content -= 1
             return

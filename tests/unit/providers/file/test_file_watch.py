@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import sys
+from threading import Event
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -180,6 +181,20 @@ def test_looks_again_when_the_look_could_not_tell(tmp_path: Path) -> None:
     assert not watcher.alive
 
 
+def test_what_has_gone_is_looked_for_more_often(tmp_path: Path) -> None:
+    path = tmp_path / "volume" / "creds"
+    watched = Watched(path, notify=True, poll_interval=3600.0)
+    with watched:
+        watched.begin()
+        watched.looks.wait_for(2)
+        path.unlink()
+        path.parent.rmdir()
+        Event().wait(0.02)  # so that the watch goes with it
+        path.parent.mkdir()
+        path.write_text(text("two"))
+        watched.changes.wait_for(1)
+
+
 def test_close_does_not_wait_for_the_poll(tmp_path: Path) -> None:
     looks = Counter()
 
@@ -198,8 +213,6 @@ def test_close_says_when_a_file_system_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(watch, "_JOIN", 0.01)
-    from threading import Event
-
     begun, end = Event(), Event()
 
     def look() -> bool:

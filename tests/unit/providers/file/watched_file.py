@@ -29,10 +29,12 @@ class Counter:
             self.value += 1
             self._changed.notify_all()
 
-    def wait_for(self, value: int) -> None:
+    def wait_for(self, value: int) -> int:
+        """Return how many there are once there are at least `value`."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.value >= value, GENEROUS):
                 raise AssertionError(f"{self.value} calls, waiting for {value}")
+            return self.value
 
 
 class Watched:
