@@ -38,6 +38,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, assert_never
 
 from ephemeral_creds import events
+from ephemeral_creds._expected_end import ExpectedEnd
 from ephemeral_creds._policy import Limiter, RefreshPolicy
 from ephemeral_creds._signals import (
     Accepted,
@@ -84,9 +85,6 @@ __all__ = ["Counts", "Lifecycle", "State"]
 
 _CHANGED = "source changed"
 
-# Two looks at the same date of PostgreSQL's differ by the time that the answers take.
-_SAME_END = 1.0
-
 _Handlers = dict[type[Any], Callable[["Lifecycle", Any], None]]
 
 
@@ -130,6 +128,7 @@ class _Generation:
     """What the server gave at first: a renewal that brings less announces the end."""
     holders: set[int]
     """The pools that may have connections of it."""
+    end: ExpectedEnd
     shared: bool
     """Whether pools ever held it. Without them nobody says when it is no longer in use."""
     due_at: float = math.inf
@@ -141,13 +140,6 @@ class _Generation:
     refusals: int = 0
     prove_at: float = math.inf
     publish_at: float = math.inf
-    ends_at: float = math.inf
-    """When it is expected to end: a hint, for what has no deadline."""
-    end_known: bool = False
-    """Whether that is PostgreSQL's word, and not the source's."""
-    check_at: float = math.inf
-    """When to look into that: to ask, and then to warn."""
-    end_asked: bool = False
 
     @property
     def number(self) -> int:
@@ -219,7 +211,7 @@ class Lifecycle:
         instants = [g.expires_at for g in self._generations.values() if not g.lapsed]
         instants += [self._announced_at(g) for g in self._generations.values()]
         if self._current is not None:
-            instants.append(self._current.check_at)
+            instants.append(self._current.end.look_at)
         if self._candidate is not None:
             instants += [self._candidate.prove_at, self._candidate.publish_at]
         if self._in_flight is None:
@@ -240,7 +232,7 @@ class Lifecycle:
     @property
     def ends_at(self) -> float:
         """When the current grant is expected to end although it has no deadline; or ``inf``."""
-        return self._current.ends_at if self._current is not None else math.inf
+        return self._current.end.at if self._current is not None else math.inf
 
     @property
     def retired(self) -> tuple[int, ...]:
@@ -447,21 +439,8 @@ class Lifecycle:
 
     def _end_learned(self, signal: EndLearned) -> None:
         generation = self._generations.get(signal.generation)
-        if generation is None or generation.expires_at < math.inf:
-            return
-        ends_at = self._now + signal.remaining
-        if ends_at == math.inf:
-            # PostgreSQL sets no limit: what the source says is all there is.
-            ends_at = generation.ends_at
-        elif not generation.end_known or ends_at > generation.ends_at + _SAME_END:
-            generation.end_known = True
-            generation.end_asked = False
-            generation.ends_at = ends_at
-            lead = self._policy.grace_of(max(signal.remaining, 0.0))
-            generation.check_at = max(ends_at - lead, self._now)
-            return
-        if generation.end_asked and generation.check_at < math.inf:
-            generation.check_at = self._now
+        if generation is not None and generation.expires_at == math.inf:
+            generation.end.learn(self._now, signal.remaining)
 
     def _close(self, _: Close) -> None:
         self.state = State.CLOSING
@@ -519,23 +498,16 @@ class Lifecycle:
         return generation.expires_at - self._policy.grace_of(generation.asked)
 
     def _settle_end(self) -> None:
-        """When the current grant may be about to end: ask, wait for the answers, then warn.
-
-        It may have been renewed behind our back, so that PostgreSQL is asked first. Whatever
-        comes of it, the grant stays in use.
-        """
+        """Whatever is known of the current grant's end, it stays in use."""
         current = self._current
-        if current is None or self._now < current.check_at:
+        if current is None:
             return
-        if self._members and not current.end_asked:
-            current.end_asked = True
-            current.check_at = self._now + max(self._policy.grace, self._policy.retry_initial)
-            self._actions.append(AskEnd(current.grant))
-            return
-        current.check_at = math.inf
-        self._report(
-            events.CredentialsEnding(generation=current.number, ends_in=current.ends_at - self._now)
-        )
+        match current.end.due(self._now, can_ask=bool(self._members)):
+            case "ask":
+                self._actions.append(AskEnd(current.grant))
+            case "tell":
+                ends_in = current.end.at - self._now
+                self._report(events.CredentialsEnding(generation=current.number, ends_in=ends_in))
 
     def _settle_candidate(self) -> None:
         candidate = self._candidate
@@ -625,6 +597,9 @@ class Lifecycle:
             stage=_Stage.CANDIDATE,
             asked=grant.lease.duration,
             holders=set(self._members),
+            end=ExpectedEnd(
+                self._policy.grace, max(self._policy.grace, self._policy.retry_initial)
+            ),
             shared=bool(self._members),
         )
         self._expect_end(generation)
@@ -719,19 +694,11 @@ class Lifecycle:
         self._plan_fetch(_CHANGED, self._changes.available_at(self._now))
 
     def _expect_end(self, generation: _Generation) -> None:
-        """Note what the source says of the end; PostgreSQL's own word counts more."""
         lease = generation.grant.lease
-        end = lease.announced_end
-        same = end == math.inf or abs(end - generation.ends_at) <= _SAME_END
         if lease.duration < math.inf:
-            generation.ends_at = generation.check_at = math.inf
-        if lease.duration < math.inf or generation.end_known or same:
-            return
-        generation.ends_at = end
-        # Not before: the next rotation of a static role is such an end, and new credentials
-        # follow upon it.
-        generation.check_at = end + self._policy.grace
-        generation.end_asked = False
+            generation.end.forget()
+        else:
+            generation.end.announce(lease.announced_end)
 
     def _replace_if_newest(self, generation: _Generation, reason: str, at: float) -> None:
         fetching = isinstance(self._in_flight, Fetch)
