@@ -21,7 +21,7 @@ __all__ = ["SCHEMES", "read_conninfo", "read_uri"]
 SCHEMES = ("postgresql://", "postgres://")
 
 _ENCODE = (
-    "characters such as @ / ? % in a user name or password have to be percent-encoded, for example "
+    "characters such as @ / % in a user name or password have to be percent-encoded, for example "
     "by {{ .Data.password | urlquery }} in the template; or use JSON, which needs no such thing"
 )
 # Hosts with their ports, as far as that tells them from a user name and half a password.
@@ -51,10 +51,12 @@ def read_uri(text: str) -> Iterator[Entry]:
     scheme = next((scheme for scheme in SCHEMES if uri.startswith(scheme)), None)
     if scheme is None or any(character.isspace() for character in uri):
         raise MalformedResponse("it is not one connection URI, postgresql://user:password@host")
-    before, question, query = uri[len(scheme) :].partition("?")
-    authority, _, path = before.partition("/")
-    user_info, at, hosts = authority.rpartition("@")
-    if "@" in user_info + path or ("@" in query and not _HOSTS.fullmatch(hosts)):
+    # libpq looks for an @ before the first slash, wherever there is a question mark.
+    authority, slash, rest = uri[len(scheme) :].partition("/")
+    user_info, at, hosts = authority.partition("@") if "@" in authority else ("", "", authority)
+    place, question, query = f"{hosts}{slash}{rest}".partition("?")
+    hosts, _, path = place.partition("/")
+    if "@" in hosts + path or ("@" in query and not _HOSTS.fullmatch(hosts)):
         raise ConfigurationError(_ENCODE)
     if at:
         user, colon, password = user_info.partition(":")
