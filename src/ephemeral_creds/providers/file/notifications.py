@@ -36,6 +36,11 @@ _JOIN = 2.0
 _OUR_OWN = frozenset({"opened", "closed_no_write"})
 
 
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Leave out what watchdog 7.1 calls an error when a watch is stopped at the wrong moment."""
+    return "called when the thread is inactive" not in record.getMessage()
+
+
 class Notifications:
     """Watchdog, on the directories of a file, and what keeps it alive.
 
@@ -100,6 +105,8 @@ class Notifications:
                     if event.event_type not in _OUR_OWN:
                         wake()
 
+            # Does nothing where it is there already.
+            logging.getLogger("watchdog.observers.inotify").addFilter(_is_worth_telling)
             observer = Observer()
             observer.start()
             self._observer = observer

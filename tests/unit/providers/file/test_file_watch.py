@@ -181,6 +181,20 @@ def test_looks_again_when_the_look_could_not_tell(tmp_path: Path) -> None:
     assert not watcher.alive
 
 
+def test_what_watchdog_says_of_being_stopped_is_no_error(
+    notifications: tuple[Notifications, Counter], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "volume").mkdir()
+    for _ in range(2):
+        notifications[0].supervise()
+        notifications[0].stop()
+    logger = logging.getLogger("watchdog.observers.inotify")
+    logger.error("InotifyEmitter.queue_events() called when the thread is inactive")
+    logger.error("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
+    assert len(logger.filters) == 1
+
+
 def test_what_has_gone_is_looked_for_more_often(tmp_path: Path) -> None:
     path = tmp_path / "volume" / "creds"
     watched = Watched(path, notify=True, poll_interval=3600.0)
