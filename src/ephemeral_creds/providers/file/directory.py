@@ -56,6 +56,7 @@ def read_directory(
         ConfigurationError: a file may not be read, or is no regular file.
     """
     wanted = {key.upper() for pair in keys for key in pair} | END_KEYS
+    error: EphemeralCredsError = MalformedResponse(f"{path} is being written to")
     for _ in range(_ATTEMPTS):
         folder = _opened(path)
         if isinstance(folder, EphemeralCredsError):
@@ -64,9 +65,11 @@ def read_directory(
             files = _read_all(path, folder, wanted, max_size)
         finally:
             os.close(folder)
-        if files is not None:
+        if isinstance(files, ProviderUnavailable):
+            error = files
+        elif files is not None:
             return files
-    raise MalformedResponse(f"{path} is being written to")
+    raise error
 
 
 def entries_of_files(files: Mapping[str, FileText]) -> Iterator[Entry]:
@@ -90,7 +93,7 @@ def _opened(path: Path) -> int | EphemeralCredsError:
 
 def _read_all(
     path: Path, folder: int, wanted: set[str], max_size: int
-) -> dict[str, FileText] | None:
+) -> dict[str, FileText] | ProviderUnavailable | None:
     """Read the files of an open directory; ``None`` where they changed meanwhile."""
     files: dict[str, FileText] = {}
     try:
@@ -109,9 +112,11 @@ def _read_all(
             for place in (path / SWAPPED, path)
             if place.exists()
         )
-    except (FileNotFoundError, ProviderUnavailable):
-        # Listed a moment ago: it was replaced together with its directory.
+    except FileNotFoundError:
         return None
+    except ProviderUnavailable as error:
+        # Listed a moment ago: perhaps it was replaced together with its directory.
+        return error
     return files if same else None
 
 

@@ -133,6 +133,13 @@ def test_systemds_directory_is_private_and_read_only(tmp_path: Path) -> None:
     assert Followed(hand, policy=strict).read() == ("user-0", "pw-0")
 
 
+def test_a_key_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "username").write_text("app")
+    (tmp_path / "password").symlink_to("gone")
+    with pytest.raises(ProviderUnavailable, match=f"{tmp_path}/password is not there"):
+        FileProvider(tmp_path, policy=QUIET).fetch()
+
+
 def test_a_directory_without_what_is_needed(tmp_path: Path) -> None:
     (tmp_path / "username").write_text("app")
     provider = FileProvider(tmp_path, policy=QUIET)
