@@ -12,7 +12,17 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import _docs, checkout, checkout_async, imports, memory, rotation, sizes, vault
+from benchmarks import (
+    _docs,
+    checkout,
+    checkout_async,
+    imports,
+    memory,
+    rotation,
+    sizes,
+    vault,
+    watch,
+)
 from benchmarks._measure import FULL, QUICK
 from benchmarks._targets import TARGETS, table
 from ephemeral_creds.testing import PostgresServer
@@ -29,7 +39,8 @@ WITH_SERVER = {
     "vault": vault.measure,
     "memory": memory.measure,
 }
-SECTIONS = ("import", *WITH_SERVER)
+ALONE = {"watch": watch.measure, "import": imports.measure}
+SECTIONS = (*ALONE, *WITH_SERVER)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if section not in chosen:
                 continue
             began = time.perf_counter()
-            if section == "import":
-                found = imports.measure(effort)
+            if section in ALONE:
+                found = ALONE[section](effort)
             else:
                 if server is None:
                     server = stack.enter_context(PostgresServer(max_connections=600))

@@ -44,6 +44,10 @@ class Effort:
     moves: int
     """Rotations of each pool size."""
     vault_rotations: int
+    changes: int
+    """Changes of a credential file, each way, that are to be noticed."""
+    idle: float
+    """Seconds for which nothing changes."""
     imports: int
     """Interleaved pairs of fresh interpreters."""
     leak_rotations: int
@@ -51,12 +55,12 @@ class Effort:
 
 
 FULL = Effort(
-    turns=200, slice=0.1, bare_turns=100, rounds=8, segment=4.0,
-    moves=3, vault_rotations=10, imports=31, leak_rotations=10_000,
+    turns=200, slice=0.1, bare_turns=100, rounds=8, segment=4.0, moves=3,
+    vault_rotations=10, changes=40, idle=30.0, imports=31, leak_rotations=10_000,
 )  # fmt: skip
 QUICK = Effort(
-    turns=10, slice=0.1, bare_turns=20, rounds=1, segment=2.2,
-    moves=1, vault_rotations=3, imports=5, leak_rotations=300,
+    turns=10, slice=0.1, bare_turns=20, rounds=1, segment=2.2, moves=1,
+    vault_rotations=3, changes=5, idle=4.0, imports=5, leak_rotations=300,
 )  # fmt: skip
 
 

@@ -50,6 +50,8 @@ TARGETS = (
     Target("move_ratio", "<=", 1.3, "time to move a pool, to size / overshoot connects"),
     Target("vault_requests_per_rotation", "==", 2, "a mint and a revocation"),
     Target("vault_requests_per_renewal", "==", 1, "a renewal"),
+    Target("watch_median_ms", "<=", 50.0, "from a file's replacement to the call, inotify"),
+    Target("poll_cpu_percent", "<=", 0.1, "of one processor, looking at an unchanged file"),
     Target("import_ratio", "<=", 1.2, "import of the pool, to import psycopg_pool"),
     Target("import_strays", "==", [], "of hvac, requests, watchdog, tenacity: imported with it"),
     Target("memory_per_connection", "<=", 1024, "bytes of a connection beyond psycopg_pool's"),

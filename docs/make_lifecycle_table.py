@@ -35,6 +35,7 @@ WORDS = {
     "_accepted": "note the proof",
     "_rejected": "discard a candidate, or ask the provider",
     "_released": "give the grant back after the last pool",
+    "_end_learned": "note when it is expected to end",
     "_close": "give everything back",
 }
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.pool_async import AsyncRotatingConnectionPool
     from ephemeral_creds.providers._base import CredentialProvider
     from ephemeral_creds.providers._url import provider_from_url
-    from ephemeral_creds.providers.file import FileProvider
+    from ephemeral_creds.providers.file import FilePolicy, FileProvider
     from ephemeral_creds.providers.fixed import FixedProvider
     from ephemeral_creds.providers.vault import (
         AppRoleAuth,
@@ -75,6 +75,7 @@ __all__ = [
     "DatabaseUnreachable",
     "EphemeralCredsError",
     "Event",
+    "FilePolicy",
     "FileProvider",
     "FixedProvider",
     "GCPAuth",
@@ -140,7 +141,7 @@ _HOMES = {
     "pool_async": ("AsyncRotatingConnectionPool",),
     "providers._base": ("CredentialProvider",),
     "providers._url": ("provider_from_url",),
-    "providers.file": ("FileProvider",),
+    "providers.file": ("FilePolicy", "FileProvider"),
     "providers.fixed": ("FixedProvider",),
     "providers.vault": (
         "AWSAuth",

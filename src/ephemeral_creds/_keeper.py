@@ -22,6 +22,7 @@ from ephemeral_creds._policy import RefreshPolicy
 from ephemeral_creds._protocols import KeeperStatus, Member
 from ephemeral_creds._signals import (
     Action,
+    AskEnd,
     Close,
     Expire,
     Failed,
@@ -231,6 +232,7 @@ class CredentialKeeper:
             machine = self._machine
             grant, error = machine.current, machine.last_error
             remaining = grant.lease.expires_at - now if grant is not None else None
+            ends_in = machine.ends_at - now
             return KeeperStatus(
                 name=self._name,
                 provider=self._provider.description,
@@ -241,6 +243,7 @@ class CredentialKeeper:
                 expires_in=remaining if remaining != float("inf") else None,
                 retired=machine.retired,
                 last_error=f"{type(error).__name__}: {error}" if error is not None else None,
+                ends_in=ends_in if ends_in != float("inf") else None,
                 **asdict(machine.counts),
             )
 
@@ -383,6 +386,9 @@ class CredentialKeeper:
             case Suspect(grant):
                 for member in self._all_members():
                     member.suspect(grant)
+            case AskEnd(grant):
+                for member in self._all_members():
+                    member.ask_end(grant)
             case Report(event):
                 self.report(event)
             case Stop():

@@ -38,11 +38,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, assert_never
 
 from ephemeral_creds import events
-from ephemeral_creds._policy import MintLimiter, RefreshPolicy
+from ephemeral_creds._expected_end import ExpectedEnd
+from ephemeral_creds._policy import Limiter, RefreshPolicy
 from ephemeral_creds._signals import (
     Accepted,
     Action,
+    AskEnd,
     Close,
+    EndLearned,
     Expire,
     Failed,
     Fetch,
@@ -79,6 +82,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "Lifecycle", "State"]
 
+
+_CHANGED = "source changed"
 
 _Handlers = dict[type[Any], Callable[["Lifecycle", Any], None]]
 
@@ -123,6 +128,7 @@ class _Generation:
     """What the server gave at first: a renewal that brings less announces the end."""
     holders: set[int]
     """The pools that may have connections of it."""
+    end: ExpectedEnd
     shared: bool
     """Whether pools ever held it. Without them nobody says when it is no longer in use."""
     due_at: float = math.inf
@@ -169,7 +175,8 @@ class Lifecycle:
         self.last_error: Exception | None = None
         self._policy = policy
         self._draw = draw
-        self._limiter = MintLimiter(policy.mint_interval, policy.mint_burst) if mints else None
+        self._limiter = Limiter(policy.mint_interval, policy.mint_burst) if mints else None
+        self._changes = Limiter(policy.change_interval, policy.change_burst)
         self._now = -math.inf
         self._members: set[int] = set()
         self._generations: dict[int, _Generation] = {}
@@ -207,6 +214,8 @@ class Lifecycle:
             return math.inf
         instants = [g.expires_at for g in self._generations.values() if not g.lapsed]
         instants += [self._announced_at(g) for g in self._generations.values()]
+        if self._current is not None:
+            instants.append(self._current.end.look_at)
         if self._candidate is not None:
             instants += [self._candidate.prove_at, self._candidate.publish_at]
         if self._in_flight is None:
@@ -224,6 +233,11 @@ class Lifecycle:
     def current(self) -> Grant | None:
         """The grant published last, be it expired or not."""
         return self._current.grant if self._current is not None else None
+
+    @property
+    def ends_at(self) -> float:
+        """When the current grant is expected to end although it has no deadline; or ``inf``."""
+        return self._current.end.at if self._current is not None else math.inf
 
     @property
     def retired(self) -> tuple[int, ...]:
@@ -380,7 +394,7 @@ class Lifecycle:
         if isinstance(self._in_flight, Fetch):
             self._fetch_again = True
         else:
-            self._plan_fetch("source changed", self._now)
+            self._follow_source()
 
     def _refresh_requested(self, _: RefreshRequested) -> None:
         if self._candidate is None and not isinstance(self._in_flight, Fetch):
@@ -428,6 +442,11 @@ class Lifecycle:
         elif not fetching and (current.refusals == 1 or self._fetch_at == math.inf):
             self._plan_fetch("login refused", self._now + self._refusal_delay())
 
+    def _end_learned(self, signal: EndLearned) -> None:
+        generation = self._generations.get(signal.generation)
+        if generation is not None and generation.expires_at == math.inf:
+            generation.end.learn(self._now, signal.remaining)
+
     def _close(self, _: Close) -> None:
         self.state = State.CLOSING
         self._fetch_at = math.inf
@@ -448,6 +467,7 @@ class Lifecycle:
         if self.state is not State.CLOSING:
             self._settle_candidate()
             self._settle_announcements()
+            self._settle_end()
         if self._in_flight is None:
             self._settle_operations()
 
@@ -482,6 +502,18 @@ class Lifecycle:
             return math.inf
         return generation.expires_at - self._policy.grace_of(generation.asked)
 
+    def _settle_end(self) -> None:
+        """Whatever is known of the current grant's end, it stays in use."""
+        current = self._current
+        if current is None:
+            return
+        match current.end.due(self._now, can_ask=bool(self._members)):
+            case "ask":
+                self._actions.append(AskEnd(current.grant))
+            case "tell":
+                ends_in = current.end.at - self._now
+                self._report(events.CredentialsEnding(generation=current.number, ends_in=ends_in))
+
     def _settle_candidate(self) -> None:
         candidate = self._candidate
         if candidate is None:
@@ -511,6 +543,8 @@ class Lifecycle:
         elif self._fetch_allowed_at() <= self._now:
             self._fetch_at = math.inf
             self.counts.fetches += 1
+            if self._fetch_reason == _CHANGED:
+                self._changes.take(self._now)
             if self._limiter is not None:
                 self._limiter.take(self._now)
             self._request(Fetch())
@@ -536,7 +570,7 @@ class Lifecycle:
             return None
         if self._fetch_again:
             self._fetch_again = False
-            self._plan_fetch("source changed", self._now)
+            self._follow_source()
         if grant.lease.expires_at <= self._now:
             # The answer took longer than the lease lives. Without a failure counted it would be
             # asked for again at once.
@@ -548,6 +582,7 @@ class Lifecycle:
                 known.asked = grant.lease.duration
                 self._count_unchanged(known)
                 self._extend(known, grant.lease)
+                self._expect_end(known)
                 self._schedule(known)
                 return None
         if self._current is not None and self._is_other_password(self._current.grant, grant):
@@ -606,8 +641,12 @@ class Lifecycle:
             stage=_Stage.CANDIDATE,
             asked=grant.lease.duration,
             holders=set(self._members),
+            end=ExpectedEnd(
+                self._policy.grace, max(self._policy.grace, self._policy.retry_initial)
+            ),
             shared=bool(self._members),
         )
+        self._expect_end(generation)
         self._generations[generation.number] = generation
         return generation
 
@@ -694,6 +733,16 @@ class Lifecycle:
         if at < self._fetch_at:
             self._fetch_at = at
             self._fetch_reason = reason
+
+    def _follow_source(self) -> None:
+        self._plan_fetch(_CHANGED, self._changes.available_at(self._now))
+
+    def _expect_end(self, generation: _Generation) -> None:
+        lease = generation.grant.lease
+        if lease.duration < math.inf:
+            generation.end.forget()
+        else:
+            generation.end.announce(lease.announced_end)
 
     def _replace_if_newest(self, generation: _Generation, reason: str, at: float) -> None:
         fetching = isinstance(self._in_flight, Fetch)
@@ -790,6 +839,7 @@ class Lifecycle:
         RefreshRequested: _refresh_requested,
         Accepted: _accepted,
         Rejected: _rejected,
+        EndLearned: _end_learned,
         Close: _close,
     }
     _TABLE: ClassVar[Mapping[State, _Handlers]] = {

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ephemeral_creds.exceptions import ConfigurationError
 
-__all__ = ["MintLimiter", "RefreshPolicy", "RotationPolicy"]
+__all__ = ["Limiter", "RefreshPolicy", "RotationPolicy"]
 
 
 # Anything shorter than this is a busy loop.
@@ -72,6 +72,13 @@ class RefreshPolicy:
     mint_burst: int = 2
     """So many may follow each other at once after a quiet time."""
 
+    # A file that somebody writes in a loop is followed at this pace; each new version may be a
+    # rotation. No honest writer comes near it.
+    change_interval: float = 0.2
+    """One fetch is made per this many seconds because the source changed."""
+    change_burst: int = 20
+    """So many may follow each other at once after a quiet time."""
+
     # A replica lags by seconds, an authentication proxy's cache lives somewhat longer.
     proof_timeout: float = 30.0
     """How long a new generation may stay untested because PostgreSQL does not answer."""
@@ -102,6 +109,8 @@ class RefreshPolicy:
             ("escalate_at", 0.0, 1.0),
             ("mint_interval", 0.0, math.inf),
             ("mint_burst", 1, math.inf),
+            ("change_interval", 0.0, math.inf),
+            ("change_burst", 1, math.inf),
             ("proof_timeout", 0.0, math.inf),
             ("proof_attempts", 1, math.inf),
             ("revoke_attempts", 1, math.inf),
@@ -154,8 +163,8 @@ class RefreshPolicy:
         return answered < asked * 0.95
 
 
-class MintLimiter:
-    """A token bucket: `burst` mints at once, then one per `interval` seconds."""
+class Limiter:
+    """A token bucket: `burst` operations at once, then one per `interval` seconds."""
 
     def __init__(self, interval: float, burst: int) -> None:
         self._interval = interval
@@ -165,11 +174,11 @@ class MintLimiter:
         self._full_at = -math.inf
 
     def available_at(self, now: float) -> float:
-        """Return the earliest instant, from `now` on, at which a mint is allowed."""
+        """Return the earliest instant, from `now` on, at which one more is allowed."""
         return max(now, self._full_at - (self._burst - 1) * self._interval)
 
     def take(self, now: float) -> None:
-        """Count one mint."""
+        """Count one."""
         self._full_at = max(now, self._full_at) + self._interval
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ephemeral_creds._values import Credentials
 
 __all__ = [
+    "CURRENT_USER",
+    "VALID_FOR",
     "Borrowed",
     "ConnectFailure",
     "Ledger",
@@ -34,6 +36,15 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+CURRENT_USER = "SELECT current_user::text"
+
+# By the server's clock, which is the one that it compares VALID UNTIL with. The session's user and
+# not the current one, which a session role changes.
+VALID_FOR = """\
+SELECT CASE WHEN isfinite(rolvaliduntil)
+       THEN extract(epoch FROM rolvaliduntil - clock_timestamp())::float8 END
+FROM pg_catalog.pg_roles WHERE rolname = session_user"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
 
 import psycopg
 from psycopg import ProgrammingError
@@ -16,6 +16,8 @@ from psycopg_pool import PoolClosed
 from psycopg_pool.abc import CT
 
 from ephemeral_creds._pool_connect import (
+    CURRENT_USER,
+    VALID_FOR,
     ConnectFailure,
     acting_as,
     check_parameters,
@@ -153,6 +155,8 @@ class Connector(Generic[CT]):
             raise
         if self._session_role is not None:
             outcome = self._checked_role(outcome, self._session_role)
+        if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
+            outcome = self._asked_end(outcome, grant)
         if isinstance(outcome, ConnectFailure):
             ledger.failed(grant.generation)
         else:
@@ -176,6 +180,21 @@ class Connector(Generic[CT]):
         except (psycopg.Error, ConfigurationError) as error:
             outcome.close()
             return clean_failure(error)
+
+    def _asked_end(self, connection: CT, grant: Grant) -> CT | ConnectFailure:
+        """Ask until when the login works; no answer is no reason to do without the connection."""
+        autocommit = connection.autocommit
+        try:
+            remaining = _ask(connection, VALID_FOR)
+        except psycopg.Error as error:
+            if connection.closed:
+                return clean_failure(error)
+            connection.autocommit = autocommit
+            return connection
+        self._rotation.note_end(
+            grant.generation, remaining if isinstance(remaining, float) else None
+        )
+        return connection
 
     def _configure_for_pool(self, connection: CT) -> None:
         try:
@@ -226,14 +245,19 @@ def _derive(
 
 def _current_user(connection: CT) -> str:
     """Ask who we are, without leaving a transaction open."""
+    return str(_ask(connection, CURRENT_USER))
+
+
+def _ask(connection: CT, query: LiteralString) -> object:
+    """Return the one value that `query` brings, without leaving a transaction open."""
     autocommit = connection.autocommit
     if not autocommit:
         connection.autocommit = True
     with connection.cursor(row_factory=scalar_row) as cursor:
-        cursor.execute("SELECT current_user::text")
-        role = str(cursor.fetchone())
+        cursor.execute(query)
+        value: object = cursor.fetchone()
     # Not in a finally clause: after a failure the connection is discarded, and an error from
     # here would take the place of that failure, be it a cancellation.
     if not autocommit:
         connection.autocommit = False
-    return role
+    return value

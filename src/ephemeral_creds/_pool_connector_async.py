@@ -7,7 +7,7 @@ import inspect
 import math
 import weakref
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
 
 import psycopg
 from psycopg import ProgrammingError
@@ -18,6 +18,8 @@ from psycopg_pool import PoolClosed
 from psycopg_pool.abc import ACT
 
 from ephemeral_creds._pool_connect import (
+    CURRENT_USER,
+    VALID_FOR,
     ConnectFailure,
     acting_as,
     check_parameters,
@@ -176,6 +178,8 @@ class AsyncConnector(Generic[ACT]):
             outcome = await login_async(self._connect, conninfo, kwargs, grant.credentials)
             if self._session_role is not None:
                 outcome = await self._checked_role(outcome, self._session_role)
+            if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
+                outcome = await self._asked_end(outcome, grant)
         except BaseException:
             ledger.failed(grant.generation)
             raise
@@ -206,6 +210,24 @@ class AsyncConnector(Generic[ACT]):
             if isinstance(error, psycopg.Error | ConfigurationError):
                 return clean_failure(error)
             raise
+
+    async def _asked_end(self, connection: ACT, grant: Grant) -> ACT | ConnectFailure:
+        """Ask until when the login works; no answer is no reason to do without the connection."""
+        autocommit = connection.autocommit
+        try:
+            remaining = await _ask(connection, VALID_FOR)
+        except psycopg.Error as error:
+            if connection.closed:
+                return clean_failure(error)
+            await connection.set_autocommit(autocommit)
+            return connection
+        except BaseException:
+            await connection.close()
+            raise
+        self._rotation.note_end(
+            grant.generation, remaining if isinstance(remaining, float) else None
+        )
+        return connection
 
     async def _configure_for_pool(self, connection: ACT) -> None:
         try:
@@ -257,14 +279,19 @@ def _derive(
 
 async def _current_user(connection: ACT) -> str:
     """Ask who we are, without leaving a transaction open."""
+    return str(await _ask(connection, CURRENT_USER))
+
+
+async def _ask(connection: ACT, query: LiteralString) -> object:
+    """Return the one value that `query` brings, without leaving a transaction open."""
     autocommit = connection.autocommit
     if not autocommit:
         await connection.set_autocommit(True)
     async with connection.cursor(row_factory=scalar_row) as cursor:
-        await cursor.execute("SELECT current_user::text")
-        role = str(await cursor.fetchone())
+        await cursor.execute(query)
+        value: object = await cursor.fetchone()
     # Not in a finally clause: after a failure the connection is discarded, and an error from
     # here would take the place of that failure, be it a cancellation.
     if not autocommit:
         await connection.set_autocommit(False)
-    return role
+    return value

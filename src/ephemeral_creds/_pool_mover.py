@@ -139,6 +139,11 @@ class Mover(Generic[CT]):
         while (grant := rotation.next_candidate()) is not None:
             outcome = self._connector.ahead(grant, pool.conninfo, pool.kwargs)
             rotation.note_proof(grant.generation, outcome)
+        while (grant := rotation.next_question()) is not None:
+            outcome = self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+            rotation.note_answer(grant.generation, outcome)
+            if not isinstance(outcome, ConnectFailure):
+                outcome.close()
         for connection in rotation.take_unwanted():
             connection.close()
         if rotation.reconnects.take_due(monotonic()):

@@ -161,6 +161,11 @@ class AsyncMover(Generic[ACT]):
         while (grant := rotation.next_candidate()) is not None:
             outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
             rotation.note_proof(grant.generation, outcome)
+        while (grant := rotation.next_question()) is not None:
+            outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+            rotation.note_answer(grant.generation, outcome)
+            if not isinstance(outcome, ConnectFailure):
+                await outcome.close()
         for connection in rotation.take_unwanted():
             await connection.close()
         if rotation.reconnects.take_due(monotonic()):

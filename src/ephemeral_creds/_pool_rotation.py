@@ -6,6 +6,7 @@ thread writes down what it wants here, and the pool's own threads or tasks do it
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from ephemeral_creds._pool_connect import ConnectFailure, Ledger
 from ephemeral_creds._pool_reconnects import Reconnects
 from ephemeral_creds._pool_replacements import Replacements
-from ephemeral_creds._signals import Accepted, Close, Rejected, Released
+from ephemeral_creds._signals import Accepted, Close, EndLearned, Rejected, Released
 from ephemeral_creds.events import BorrowedAtDeadline, PoolRotated
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Rotation(Generic[T]):
         self._lock = threading.Lock()
         self._number = 0
         self._candidates: deque[Grant] = deque()
+        self._questions: deque[Grant] = deque()
+        self._end_asked = 0
         self._retiring: set[int] = set()
         self._expiring: deque[Grant] = deque()
         self._accepted = 0
@@ -141,7 +144,44 @@ class Rotation(Generic[T]):
         """Have connections of `grant` tested before they are lent."""
         self.suspect_generation(grant.generation)
 
+    def ask_end(self, grant: Grant) -> None:
+        """Have the pool ask how long `grant` can log in."""
+        with self._lock:
+            self._end_asked = min(self._end_asked, grant.generation - 1)
+        self._questions.append(grant)
+        self.wake()
+
     # -- logins ----------------------------------------------------------------------------
+
+    def wants_end(self, grant: Grant) -> bool:
+        """Tell whether this login should ask how long `grant` can log in: one of each does."""
+        if grant.lease.duration < math.inf or grant.generation <= self._end_asked:
+            return False
+        with self._lock:
+            first = grant.generation > self._end_asked
+            self._end_asked = max(self._end_asked, grant.generation)
+            return first
+
+    def note_answer(self, generation: int, outcome: T | ConnectFailure) -> None:
+        """A login for the sake of the question has ended."""
+        self.replacements.cancel()
+        if isinstance(outcome, ConnectFailure):
+            self._keeper.signal(Rejected(self._number, generation, outcome.refused))
+
+    def note_end(self, generation: int, remaining: float | None) -> None:
+        """PostgreSQL has answered: so many seconds; ``None`` for no limit."""
+        self._keeper.signal(EndLearned(generation, math.inf if remaining is None else remaining))
+
+    def next_question(self) -> Grant | None:
+        """Take a grant to log in with for the sake of the question; a slot has been reserved."""
+        while self._questions:
+            if self._questions[0].generation <= max(self.serving - 1, self._end_asked):
+                self._questions.popleft()  # overtaken, or asked by another login meanwhile
+            elif self.replacements.reserve():
+                return self._questions.popleft()
+            else:
+                break
+        return None
 
     def note_success(self, generation: int) -> None:
         """A login succeeded."""
@@ -294,7 +334,7 @@ class Rotation(Generic[T]):
 
     def next_look(self, now: float) -> float | None:
         """Return in how many seconds to look again without being woken; ``None`` for never."""
-        if self._candidates or self._retiring:
+        if self._candidates or self._questions or self._retiring:
             # A server that died closes connections without telling anybody.
             return _LOOK_AGAIN
         return self.reconnects.due_in(now)

@@ -38,6 +38,10 @@ class KeeperStatus:
         failed_renewals: renewals that failed.
         failed_revocations: revocations that failed.
         last_error: the last failure, for reading; ``None`` where there was none.
+        ends_in: seconds until the credentials are expected to end, where they have no lease and
+            thus no ``expires_in``: by ``VALID UNTIL`` in PostgreSQL, or by what the source says.
+            Negative where they are past it and, for want of others, still in use. ``None`` where
+            nobody knows.
     """
 
     name: str
@@ -58,6 +62,7 @@ class KeeperStatus:
     failed_renewals: int
     failed_revocations: int
     last_error: str | None
+    ends_in: float | None = None
 
 
 class Member(Protocol):
@@ -85,6 +90,13 @@ class Member(Protocol):
 
     def suspect(self, grant: Grant) -> None:
         """Test connections of `grant` before they are lent: their role may be gone."""
+        ...
+
+    def ask_end(self, grant: Grant) -> None:
+        """Ask PostgreSQL how long `grant` can log in, then signal `EndLearned`.
+
+        A member also does so, unasked, with its first login of a grant that has no deadline.
+        """
         ...
 
 

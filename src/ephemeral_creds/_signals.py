@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Accepted",
     "Action",
+    "AskEnd",
     "Close",
+    "EndLearned",
     "Expire",
     "Failed",
     "Fetch",
@@ -96,6 +98,13 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class AskEnd:
+    """Members ask PostgreSQL how long this grant can log in, and answer with `EndLearned`."""
+
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Tell the observers."""
 
@@ -108,7 +117,7 @@ class Stop:
 
 
 Operation = Fetch | Renew | Revoke
-Action = Operation | Prove | Publish | Retire | Expire | Suspect | Report | Stop
+Action = Operation | Prove | Publish | Retire | Expire | Suspect | AskEnd | Report | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,14 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class EndLearned:
+    """PostgreSQL lets this generation log in for so many seconds more; ``inf`` for no limit."""
+
+    generation: int
+    remaining: float
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """A pool closed its last connection of this generation and opens no more."""
 
@@ -217,6 +234,7 @@ Signal = (
     | Left
     | Accepted
     | Rejected
+    | EndLearned
     | Released
     | Tick
     | Close

@@ -92,6 +92,9 @@ class Lease:
             outlive that. ``None`` where each grant is a role of its own, or nobody knows.
         ask_again_in: seconds from ``requested_at`` after which to ask again in any case; ``inf``
             for never.
+        announced_duration: seconds from ``requested_at`` after which the source expects the
+            credentials to end, where it cannot promise it: a hint. It is shown and asked about,
+            and never a reason not to log in. ``inf`` where there is none.
     """
 
     requested_at: float
@@ -100,11 +103,17 @@ class Lease:
     lease_id: str = ""
     rotates_in: float | None = None
     ask_again_in: float = math.inf
+    announced_duration: float = math.inf
 
     @property
     def expires_at(self) -> float:
         """The deadline: the instant after which the credentials must not be used to log in."""
         return self.requested_at + self.duration
+
+    @property
+    def announced_end(self) -> float:
+        """The instant at which the source expects the credentials to end."""
+        return self.requested_at + self.announced_duration
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Protocol
 __all__ = [
     "BorrowedAtDeadline",
     "CandidateDiscarded",
+    "CredentialsEnding",
     "CredentialsIssued",
     "CredentialsLapsed",
     "CredentialsPublished",
@@ -122,6 +123,22 @@ class CredentialsLapsed(Problem):
     """The current credentials passed their deadline, and nothing has replaced them yet."""
 
     generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialsEnding(Problem):
+    """Credentials without a lease are about to end, or have, and the source has no others yet.
+
+    They stay in use: what is known of their end is a hint.
+
+    Attributes:
+        generation: which ones.
+        ends_in: seconds until PostgreSQL refuses them or the source expects them to end; negative
+            after it.
+    """
+
+    generation: int
+    ends_in: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

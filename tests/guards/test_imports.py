@@ -22,7 +22,7 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 LAYERS: list[list[tuple[str, ...]]] = [
     [("exceptions",), ("_clock",)],
     [("_values",)],
-    [("_policy",), ("events",), ("providers.__init__",), ("providers._base",)],
+    [("_policy",), ("_expected_end",), ("events",), ("providers.__init__",), ("providers._base",)],
     [("providers._location",)],
     [("_signals",), ("_logging",)],
     [("_protocols",)],
@@ -41,7 +41,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "requests": ("providers.vault",),
     "urllib3": ("providers.vault",),
     "botocore": ("providers.vault.auth_cloud",),
-    "watchdog": ("providers.file.watch",),
+    "watchdog": ("providers.file.notifications",),
     "psycopg": (*POOLS, "testing", "cli"),
     "psycopg_pool": (*POOLS, "testing", "cli"),
     "tenacity": ("_retry*",),
@@ -52,8 +52,10 @@ HOMES: dict[str, tuple[str, ...]] = {
 
 # These decide; others look at clocks, wait, log, draw lots and talk to the world.
 PURE = {
-    "exceptions", "_values", "_policy", "events", "_signals", "_protocols", "_lifecycle",
-    "providers.file.parse",
+    "exceptions", "_values", "_policy", "_expected_end", "events", "_signals", "_protocols",
+    "_lifecycle", "providers.file.parse", "providers.file.fields", "providers.file.ends",
+    "providers.file.lines", "providers.file.document", "providers.file.conninfo",
+    "providers.file.properties",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "datetime", "http", "io", "logging", "multiprocessing", "os",

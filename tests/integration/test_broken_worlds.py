@@ -26,6 +26,7 @@ from ephemeral_creds import (
     CredentialsExpired,
     DatabaseUnreachable,
     EphemeralCredsError,
+    FilePolicy,
     FileProvider,
     FixedProvider,
     KubernetesAuth,
@@ -497,6 +498,29 @@ def test_a_file_with_no_value(world: World, postgres: PostgresServer, file: Path
     assert isinstance(error, ConfigurationError)
     says(error, str(file), "DB_PASSWORD is '<no value>'")
     says(error, "Correct its name", "error_on_missing_key")
+
+
+@pytest.mark.parametrize("what", ["not a regular file", "70000 bytes"])
+def test_a_file_that_is_a_device_or_too_large(
+    world: World, postgres: PostgresServer, file: Path, what: str
+) -> None:
+    if "bytes" in what:
+        file.write_bytes(b"x" * 70000)
+    else:
+        os.mkfifo(file)
+    error = world.at_once(FileProvider(file), postgres.conninfo())
+    assert isinstance(error, ConfigurationError)
+    says(error, str(file), what)
+
+
+@asked_once
+def test_a_file_that_the_policy_refuses(world: World, postgres: PostgresServer, file: Path) -> None:
+    file.write_text("DB_USERNAME=app\nDB_PASSWORD=secret\n")
+    file.chmod(0o644)
+    strict = FilePolicy(world_readable="refuse")
+    error = world.at_once(FileProvider(file, policy=strict), postgres.conninfo())
+    assert isinstance(error, ConfigurationError)
+    says(error, str(file), "mode 0644", 'perms = "0400"', "agent-inject-perms-db-creds.txt")
 
 
 def test_a_file_with_a_password_that_is_wrong(

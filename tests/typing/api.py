@@ -11,6 +11,7 @@ from ephemeral_creds import (
     AsyncRotatingConnectionPool,
     CredentialKeeper,
     CredentialProvider,
+    FilePolicy,
     FileProvider,
     FixedProvider,
     Grant,
@@ -22,6 +23,9 @@ from ephemeral_creds import (
 
 provider: CredentialProvider = FixedProvider("me", "secret")
 provider = FileProvider("/vault/secrets/db-creds.txt")
+provider = FileProvider("db.properties", format="properties", username_key="u", password_key="p")
+provider = FileProvider("db", parse=lambda text: (text[:8], text[8:]))
+provider = FileProvider("db", parse=lambda text: {"user": text}, policy=FilePolicy(max_size=9))
 provider = VaultDynamicProvider("app", auth=KubernetesAuth("app"))
 
 with RotatingConnectionPool(provider, "host=db", max_size=20) as pool:

@@ -47,6 +47,8 @@ def test_it_ends_with_json_that_has_a_key_for_each_target(
         "move_ratio",
         "vault_requests_per_rotation",
         "vault_requests_per_renewal",
+        "watch_median_ms",
+        "poll_cpu_percent",
         "import_ratio",
         "import_strays",
         "memory_per_connection",
@@ -62,7 +64,7 @@ def test_it_ends_with_json_that_has_a_key_for_each_target(
 
 def test_each_section_can_be_chosen(command: Any) -> None:
     assert (
-        *("import", "checkout", "async", "rotation", "sizes", "vault", "memory"),
+        *("watch", "import", "checkout", "async", "rotation", "sizes", "vault", "memory"),
     ) == command.SECTIONS
 
 

@@ -20,7 +20,9 @@ from ephemeral_creds import (
     ProviderUnavailable,
     RefreshPolicy,
 )
+from ephemeral_creds._signals import EndLearned
 from ephemeral_creds.events import (
+    CredentialsEnding,
     CredentialsPublished,
     Event,
     FetchFailed,
@@ -371,6 +373,9 @@ class Member:
     def expire(self, grant: Grant) -> None:
         self.seen.append(f"expire {grant.generation}")
 
+    def ask_end(self, grant: Grant) -> None:
+        self.seen.append(f"ask {grant.generation}")
+
     def suspect(self, grant: Grant) -> None:
         self.seen.append(f"suspect {grant.generation}")
 
@@ -383,6 +388,19 @@ def test_pools_are_told_in_order(world: World) -> None:
     keeper.leave(member.number)
     keeper.close(PATIENCE)
     assert member.seen == ["prove 2", "publish 2", "retire 1"]
+
+
+def test_pools_are_asked_about_an_end_that_nobody_promised(world: World) -> None:
+    world.provider.duration = math.inf
+    keeper = world.started()
+    member = Member(keeper)
+    assert keeper.status().ends_in is None
+    keeper.signal(EndLearned(1, 0.0))
+    keeper.signal(EndLearned(1, 0.0))
+    world.recorder.wait_for(CredentialsEnding)
+    assert member.seen == ["ask 1"]
+    assert keeper.status().ends_in == 0.0
+    assert keeper.current().generation == 1
 
 
 def test_a_lease_without_an_end_expires_never(world: World) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -24,7 +25,9 @@ from ephemeral_creds._lifecycle import Lifecycle, State
 from ephemeral_creds._policy import RefreshPolicy
 from ephemeral_creds._signals import (
     Accepted,
+    AskEnd,
     Close,
+    EndLearned,
     Expire,
     Failed,
     Fetch,
@@ -130,6 +133,9 @@ class LifecycleMachine(RuleBasedStateMachine):
                     in_use = current is not None and current.generation == dead.generation
                     grace = 0.0 if in_use else self.policy.grace
                     assert dead.lease.expires_at - grace <= self.now, "expired a live one"
+                case AskEnd(asked):
+                    assert asked.lease.duration == math.inf, "asked about what has a deadline"
+                    assert self.pools, "asked nobody"
                 case Report():
                     pass
                 case Stop():
@@ -143,6 +149,9 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     def new_grant(self, duration: float, *, renewable: bool, sent_before: float) -> Granted:
         granted = grant(self.next_user, self.now - sent_before, duration, renewable=renewable)
+        if duration == math.inf and renewable:
+            announced = replace(granted.lease, announced_duration=100.0)
+            granted = replace(granted, lease=announced)
         self.next_user += 1
         name = granted.credentials.username
         self.ends[name] = granted.lease.expires_at
@@ -274,6 +283,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         | st.builds(Rejected, generations, generations, st.booleans())
         | st.builds(Accepted, generations, generations)
         | st.builds(Released, generations, generations)
+        | st.builds(EndLearned, generations, st.sampled_from([-5.0, 0.0, 3.0, 4000.0, math.inf]))
     )
     def anything(self, signal: Signal) -> None:
         self.send(signal)

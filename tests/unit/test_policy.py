@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ephemeral_creds import ConfigurationError, RefreshPolicy, RotationPolicy
-from ephemeral_creds._policy import MintLimiter
+from ephemeral_creds._policy import Limiter
 
 
 @given(st.floats(0.001, 1e9), st.floats(0, 1))
@@ -73,7 +73,7 @@ def test_connections_are_whole(wrong: Any) -> None:
 
 class TestLimiter:
     def test_a_burst_then_one_per_interval(self) -> None:
-        limiter = MintLimiter(10.0, 2)
+        limiter = Limiter(10.0, 2)
         times = []
         now = 100.0
         for _ in range(5):
@@ -83,7 +83,7 @@ class TestLimiter:
         assert times == [100.0, 100.0, 110.0, 120.0, 130.0]
 
     def test_quiet_time_does_not_save_up_more_than_a_burst(self) -> None:
-        limiter = MintLimiter(10.0, 2)
+        limiter = Limiter(10.0, 2)
         limiter.take(0.0)
         times = []
         now = 1000.0

@@ -16,7 +16,7 @@ from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["URL_VARIABLE", "Location", "url_from_env"]
 
@@ -135,6 +135,15 @@ class Location:
         value = self.text(key)
         if value is None:
             raise self.error(f"{key}= is missing", why)
+        return value
+
+    def one_of(self, key: str, known: Sequence[str], default: str) -> str:
+        """Return a key's value, which has to be among the known ones."""
+        value = self.text(key)
+        if value is None:
+            return default
+        if value not in known:
+            raise self.error(f"{key}={value}", f"there is no such {key}; known: {', '.join(known)}")
         return value
 
     def flag(self, key: str, *, default: bool) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ephemeral_creds.providers.file.parse import parse_env
+from ephemeral_creds.providers.file.policy import FilePolicy
 from ephemeral_creds.providers.file.provider import FileProvider
 
-__all__ = ["FileProvider", "parse_env"]
+__all__ = ["FilePolicy", "FileProvider"]

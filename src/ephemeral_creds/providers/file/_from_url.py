@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
-from ephemeral_creds.providers.file.parse import parse_env
+from ephemeral_creds.providers.file.parse import FORMATS
+from ephemeral_creds.providers.file.policy import FilePolicy, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ephemeral_creds._values import Credentials
     from ephemeral_creds.providers._location import Location
+    from ephemeral_creds.providers.file.parse import Format
 
 __all__ = ["FileSettings", "settings_from"]
 
+_VERDICTS = ("foreign_owner", "outside_link", "world_readable")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileSettings:
     """What a URL says, made into the arguments of a provider."""
 
     path: str
-    parse: Callable[[str], Credentials]
+    format: Format
+    username_key: str | None
+    password_key: str | None
+    policy: FilePolicy
     poll_interval: float
     notify: bool
 
@@ -37,23 +40,26 @@ def settings_from(location: Location) -> FileSettings:
         raise location.error(
             "the path", "must be absolute, as in file:///vault/secrets/db-creds.txt"
         )
-    location.expect(("format", "notify", "password_key", "poll_interval", "username_key"))
+    location.expect(
+        ("format", "notify", "password_key", "poll_interval", "username_key", *_VERDICTS)
+    )
     return FileSettings(
-        location.path,
-        _parser(location),
+        path=location.path,
+        format=cast("Format", location.one_of("format", FORMATS, "auto")),
+        username_key=location.text("username_key"),
+        password_key=location.text("password_key"),
+        policy=_policy(location),
         poll_interval=location.seconds("poll_interval", 1.0),
         notify=location.flag("notify", default=True),
     )
 
 
-def _parser(location: Location) -> Callable[[str], Credentials]:
-    name = location.text("format")
-    if name not in {None, "env"}:
-        raise location.error(f"format={name}", "there is no such format; known: env")
-    username, password = location.text("username_key"), location.text("password_key")
-    if username is None and password is None:
-        return parse_env
-    if username is None or password is None:
-        missing = "password_key" if password is None else "username_key"
-        raise location.error(f"{missing}= is missing", "the two keys go together")
-    return functools.partial(parse_env, keys=[(username, password)])
+def _policy(location: Location) -> FilePolicy:
+    default = FilePolicy()
+    world_readable, foreign_owner, outside_link = (
+        cast("Verdict", location.one_of(name, get_args(Verdict), getattr(default, name)))
+        for name in ("world_readable", "foreign_owner", "outside_link")
+    )
+    return FilePolicy(
+        world_readable=world_readable, foreign_owner=foreign_owner, outside_link=outside_link
+    )

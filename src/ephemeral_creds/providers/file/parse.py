@@ -3,125 +3,89 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from ephemeral_creds._values import Credentials, Secret
 from ephemeral_creds.exceptions import ConfigurationError, MalformedResponse
+from ephemeral_creds.providers.file.conninfo import SCHEMES, read_conninfo, read_uri
+from ephemeral_creds.providers.file.document import read_json
+from ephemeral_creds.providers.file.fields import DEFAULT_KEYS, Entry, Found, pick
+from ephemeral_creds.providers.file.lines import lines_of, read_env, read_map
+from ephemeral_creds.providers.file.properties import read_properties
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["DEFAULT_KEYS", "parse_env"]
+__all__ = ["FORMATS", "Format", "TextFormat", "parse", "recognise"]
 
-DEFAULT_KEYS: tuple[tuple[str, str], ...] = (
-    ("DB_USERNAME", "DB_PASSWORD"),
-    ("USERNAME", "PASSWORD"),
-)
-"""The pairs of keys that `parse_env` looks for, the first complete pair first."""
+TextFormat: TypeAlias = Literal["env", "json", "map", "uri", "conninfo", "properties"]
+Format: TypeAlias = Literal["auto", "directory"] | TextFormat
 
-# What Go's text/template prints for a key that is not there, unless told to fail.
-_NO_VALUE = "<no value>"
+FORMATS: tuple[str, ...] = ("auto", "directory", *get_args(TextFormat))
+"""The names of all formats."""
 
-_CHECK = "if it stays so, it is not half written: check the sidecar's template"
+_READERS: Mapping[str, Callable[[str], Iterator[Entry]]] = {
+    "env": read_env,
+    "json": read_json,
+    "map": read_map,
+    "uri": read_uri,
+    "conninfo": read_conninfo,
+    "properties": read_properties,
+}
+_CONNECTION_KEYS = (("user", "password"),)
 
-_ASSIGNMENT = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_MAP_LINE = re.compile(r"[ \t]*[A-Za-z_][\w-]*:(?: |$)", re.ASCII)
+_DOTTED_LINE = re.compile(r"[ \t]*[\w-]+(?:\.[\w-]+)+[ \t]*[=: ]", re.ASCII)
+_SETTING = re.compile(r"(?:^|[ \t])(\w+)[ \t]*=", re.ASCII)
 
 
-def parse_env(text: str, *, keys: Sequence[tuple[str, str]] = DEFAULT_KEYS) -> Credentials:
-    r"""Read ``KEY=VALUE`` lines, as a Vault Agent template or a dotenv file has them.
-
-    Values are taken verbatim: nothing in them is an escape, a comment or a variable, and spaces
-    count. Only a pair of quotes around a whole value is removed, so that a template may write
-    ``DB_PASSWORD="{{ .Data.password }}"``; it has to where passwords may both begin and end with
-    a quote. Lines end with ``\n`` or ``\r\n``. Blank lines, ``#`` lines and other keys are
-    skipped; ``export`` before a key is allowed; case does not matter in keys.
+def parse(
+    text: str,
+    *,
+    format: Format = "auto",  # noqa: A002 - what it is called everywhere
+    keys: Sequence[tuple[str, str]] = DEFAULT_KEYS,
+) -> Found:
+    """Read the credentials in `text`.
 
     Args:
         text: the whole file.
-        keys: pairs of the user name's key and the password's key. The first pair that is
-            complete counts; two pairs are never mixed.
-
-    Returns:
-        The credentials.
+        format: what it is written in; ``auto`` recognises it by its content.
+        keys: pairs of the user name's key and the password's key; the first complete pair
+            counts, and case does not matter. A connection string has its own.
 
     Raises:
         ConfigurationError: retrying does not help: a value is ``<no value>``, a key occurs twice
-            with different values, or there is a NUL in the text.
+            with different values, there is a NUL in the text …
         MalformedResponse: the text may be half written: it is empty, a key or its value is
-            missing, or a line is not ``KEY=VALUE``.
+            missing, a line is not what it should be …
     """
-    if "\0" in text:
+    content = text.removeprefix("\ufeff")
+    if "\0" in content:
         raise ConfigurationError("there is a NUL character in it: this is not a text file")
-    if not text.strip():
+    if not content.strip():
         raise MalformedResponse("it is empty: is the template's body inside a false condition?")
-    values = _collect(_assignments(text), wanted={key.upper() for pair in keys for key in pair})
-    username_key, password_key = _choose(values, keys)
-    return Credentials(
-        username=_value(values, username_key), password=Secret(_value(values, password_key))
-    )
+    name = recognise(content) if format == "auto" else format
+    connection = name in ("uri", "conninfo")
+    return pick(_READERS[name](content), _CONNECTION_KEYS if connection else keys)
 
 
-def _assignments(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield the line number, key and value of each assignment."""
-    # Not splitlines(): that also breaks at U+2028, form feed and others, which a password may hold.
-    for number, line in enumerate(text.split("\n"), start=1):
-        content = line.removesuffix("\r")
-        if not content.strip() or content.lstrip().startswith("#"):
-            continue
-        match = _ASSIGNMENT.fullmatch(content)
-        if match is None:
-            raise MalformedResponse(
-                f"line {number} is not KEY=VALUE; it may be half written, and is read again when "
-                "it changes: if this stays, correct the template"
-            )
-        yield number, match[1].upper(), _unquoted(match[2])
+def recognise(text: str) -> TextFormat:
+    """Tell a text's format by its first line that says something.
 
-
-def _unquoted(value: str) -> str:
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        return value[1:-1]
-    return value
-
-
-def _collect(assignments: Iterator[tuple[int, str, str]], *, wanted: set[str]) -> dict[str, str]:
-    """Keep the wanted keys; the same key twice is fine as long as the values agree."""
-    values: dict[str, str] = {}
-    lines: dict[str, int] = {}
-    for number, key, value in assignments:
-        if key not in wanted:
-            continue
-        if values.setdefault(key, value) != value:
-            raise ConfigurationError(
-                f"{key} has one value in line {lines[key]} and another in line {number}"
-            )
-        lines.setdefault(key, number)
-    return values
-
-
-def _choose(values: dict[str, str], keys: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    """Return the first complete pair, else say what is missing from the first one begun."""
-    pairs = [(username.upper(), password.upper()) for username, password in keys]
-    for pair in pairs:
-        if pair[0] in values and pair[1] in values:
-            return pair
-    for pair in pairs:
-        missing = [key for key in pair if key not in values]
-        if len(missing) == 1:
-            raise MalformedResponse(f"{missing[0]} is missing; {_CHECK}")
-    names = " or ".join(" and ".join(pair) for pair in pairs)
-    raise MalformedResponse(
-        f"it has neither a user name nor a password: expected {names}; {_CHECK}"
-    )
-
-
-def _value(values: dict[str, str], key: str) -> str:
-    value = values[key]
-    if value.strip() == _NO_VALUE:
-        raise ConfigurationError(
-            f"{key} is {_NO_VALUE!r}: the template asks for a field that the secret does not have. "
-            "Correct its name (for a database role: .Data.username, .Data.password), and set "
-            "error_on_missing_key so that the agent itself refuses it"
-        )
-    if not value:
-        raise MalformedResponse(f"{key} has no value; {_CHECK}")
-    return value
+    ``KEY=VALUE`` lines are `env`, whose values are verbatim, and not `properties`, unless a key has
+    a dot; they are `conninfo` where user and password are in one line.
+    """
+    start = text.lstrip()
+    if start.startswith(("{", "[")):
+        return "json"
+    if start.startswith(SCHEMES):
+        return "uri"
+    line = next((line for _, line in lines_of(text)), "")
+    if _MAP_LINE.match(line):
+        return "map"
+    # Java's second kind of comment.
+    if _DOTTED_LINE.match(line) or line.lstrip().startswith("!"):
+        return "properties"
+    settings = _SETTING.findall(line)
+    if settings and settings[0].islower() and {"user", "password"} <= {*settings}:
+        return "conninfo"
+    return "env"

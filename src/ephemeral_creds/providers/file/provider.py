@@ -2,64 +2,70 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._clock import Clock, SystemClock
-from ephemeral_creds._values import Credentials, Grant, Lease
-from ephemeral_creds.exceptions import (
-    ConfigurationError,
-    EphemeralCredsError,
-    MalformedResponse,
-)
+from ephemeral_creds._values import Grant, Lease
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers._base import CredentialProvider
 from ephemeral_creds.providers._location import Location, url_from_env
 from ephemeral_creds.providers.file._from_url import settings_from
-from ephemeral_creds.providers.file.parse import parse_env
-from ephemeral_creds.providers.file.read import read_text
+from ephemeral_creds.providers.file.last_read import LastRead
+from ephemeral_creds.providers.file.policy import FilePolicy, Inspection
+from ephemeral_creds.providers.file.source import FileSource, keys_from
 from ephemeral_creds.providers.file.watch import FileWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import ClassVar, Self
 
+    from ephemeral_creds.providers.file.parse import Format
+    from ephemeral_creds.providers.file.source import Content, ParseFunction
+
 __all__ = ["FileProvider"]
-
-_logger = logging.getLogger("ephemeral_creds")
-
-_WORLD_READABLE = 0o004
 
 
 class FileProvider(CredentialProvider):
     """Reads credentials from a file that a sidecar keeps fresh, and notices when it changes.
 
-    A file says nothing about how long its credentials live, so they have no deadline: they are
-    replaced when the file's user name or password changes, or read again when PostgreSQL refuses
-    them. A file that cannot be used is an error of `fetch`; whoever holds good credentials keeps
-    them.
+    Nobody can rely on what a file says about the life of its credentials, so they have no deadline:
+    they are replaced when the file's user name or password changes, or read again when PostgreSQL
+    refuses them. Where the file names an end, or PostgreSQL has one (``VALID UNTIL``), it is shown
+    in the keeper's status, and a `CredentialsEnding` event says when it comes with no new file. A
+    file that cannot be used is an error of `fetch`; whoever holds good credentials keeps them.
 
     Works with files replaced by a rename (Vault Agent), with the ``..data`` symlinks of Kubernetes
     volumes, and with files written in place. A ``subPath`` mount never sees an update: mount the
     directory instead.
 
     Args:
-        path: the file. Made absolute at once; symlinks in it are followed at each look.
-        parse: turns the file's text into credentials. May raise `ConfigurationError` or
-            `MalformedResponse`, to whose messages the path is added; any other exception is
-            reported by its type only, because its message may quote the text.
-        poll_interval: seconds between two looks at the file. Each costs a few system calls, some
-            20 µs, so that a second is cheap, and short against the life of any credential.
+        path: the file, or a directory with one file per key. Made absolute at once; symlinks in
+            it are followed at each look.
+        format: ``env`` (``KEY=VALUE``), ``map`` (the injector's ``key: value``), ``json``,
+            ``uri``, ``conninfo``, ``properties`` or ``directory``; ``auto`` recognises it.
+        username_key: the key of the user name, where it is none of the usual ones. In JSON, a
+            path with dots.
+        password_key: the same for the password.
+        parse: a function that turns the file's text into `Credentials`, into user name and
+            password, or into a mapping that has them under the keys above; instead of `format`.
+            May raise `ConfigurationError` or `MalformedResponse`, to whose messages the path is
+            added; any other exception is reported by its type only, because its message may quote
+            the text.
+        policy: which owners, modes, links and sizes to put up with.
+        poll_interval: seconds between two looks at the file. Each costs a few system calls, so that
+            a second is cheap, and short against the life of any credential.
         notify: whether the operating system's file notifications are used as well, which make a
             change known within milliseconds. They cost three threads and do not work on every
             file system; looking goes on regardless.
         clock: where the time of a `fetch` comes from.
 
     Raises:
-        ConfigurationError: `poll_interval` is not a positive number.
+        ConfigurationError: `poll_interval` is not a positive number, there is no such `format`, or
+            options contradict each other.
     """
 
     mints: ClassVar[bool] = False
@@ -69,7 +75,11 @@ class FileProvider(CredentialProvider):
         self,
         path: str | os.PathLike[str],
         *,
-        parse: Callable[[str], Credentials] = parse_env,
+        format: Format = "auto",  # noqa: A002 - what it is called everywhere
+        username_key: str | None = None,
+        password_key: str | None = None,
+        parse: ParseFunction | None = None,
+        policy: FilePolicy | None = None,
         poll_interval: float = 1.0,
         notify: bool = True,
         clock: Clock | None = None,
@@ -77,21 +87,27 @@ class FileProvider(CredentialProvider):
         if not (poll_interval > 0 and math.isfinite(poll_interval)):
             raise ConfigurationError(f"poll_interval has to be > 0 seconds, not {poll_interval!r}")
         self._path = Path(path).absolute()
-        self._parse = parse
+        self._source = FileSource(
+            self._path,
+            format=format,
+            keys=keys_from(format, username_key, password_key, parse),
+            parse=parse,
+            inspection=Inspection(policy or FilePolicy()),
+        )
         self._poll_interval = poll_interval
         self._notify = notify
         self._clock = SystemClock() if clock is None else clock
-        self._told_mode = False
         self._watcher: FileWatcher | None = None
-        self._last = _LastRead()
+        self._last = LastRead()
         self._pid = os.getpid()
 
     @classmethod
     def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
         """Make a provider of a URL: ``file:///vault/secrets/db-creds.txt``.
 
-        Its keys: ``format`` (``env``, the only one), ``username_key`` and ``password_key`` where
-        they are not called as `parse_env` expects, ``poll_interval`` and ``notify``.
+        Its keys: ``format``, ``username_key``, ``password_key``, ``poll_interval`` and ``notify``
+        of the constructor, and ``world_readable``, ``foreign_owner`` and ``outside_link`` of
+        `FilePolicy`.
 
         Args:
             url: the URL.
@@ -103,7 +119,10 @@ class FileProvider(CredentialProvider):
         settings = settings_from(Location(url, environ, scheme=cls.URL_SCHEME))
         return cls(
             settings.path,
-            parse=settings.parse,
+            format=settings.format,
+            username_key=settings.username_key,
+            password_key=settings.password_key,
+            policy=settings.policy,
             poll_interval=settings.poll_interval,
             notify=settings.notify,
         )
@@ -127,7 +146,7 @@ class FileProvider(CredentialProvider):
         """Read the file.
 
         Returns:
-            Its credentials, with no deadline and no lease to renew.
+            Its credentials, with no deadline and no lease to renew; perhaps with an announced end.
 
         Raises:
             ProviderUnavailable: the file is not there (yet), or its device does not answer.
@@ -138,17 +157,20 @@ class FileProvider(CredentialProvider):
         requested_at = self._clock.now()
         ticket = self._last.begin()
         try:
-            credentials = self._read()
+            content = self._source.read()
         except EphemeralCredsError:
             self._last.record(ticket, None)
             raise
-        self._last.record(ticket, credentials)
-        return Grant(credentials, Lease(requested_at=requested_at))
+        self._last.record(ticket, content)
+        # The file's times are those of calendars, as its writer's are.
+        announced = content.seconds_left(time.time())
+        return Grant(content.found.credentials, Lease(requested_at, announced_duration=announced))
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` whenever the file has other credentials than were read last.
 
-        Also when it can be used again after a `fetch` that failed. Rewriting the same credentials,
+        Also when it names another instant as their end, and when it can be used again after a
+        `fetch` that failed. Rewriting the same credentials,
         a file that cannot be used, and other files in the directory call nothing.
 
         Args:
@@ -181,88 +203,23 @@ class FileProvider(CredentialProvider):
     def _look(self, on_change: Callable[[], None]) -> bool:
         """Compare the file with what was read last; return False if somebody read meanwhile."""
         ticket = self._last.begin()
-        credentials = self._read_or_none()
-        if credentials is None:
+        content = self._read_or_none()
+        if content is None:
             return True  # the good ones in use are better; `fetch` will say what is wrong
-        changed = self._last.replace(ticket, credentials)
+        changed = self._last.replace(ticket, content)
         if changed:
             on_change()
         return changed is not None
 
-    def _read_or_none(self) -> Credentials | None:
+    def _read_or_none(self) -> Content | None:
         try:
-            return self._read()
+            return self._source.read()
         except EphemeralCredsError:
             return None
-
-    def _read(self) -> Credentials:
-        file = read_text(self._path)
-        if file.mode & _WORLD_READABLE and not self._told_mode:
-            self._told_mode = True
-            # Not a warning: it is the default of Vault Agent and its injector.
-            _logger.info(
-                "%s is readable by every user (mode %04o); the template's perms can narrow that",
-                self._path,
-                file.mode,
-            )
-        result = self._parsed(file.text)
-        # Raised with no exception being handled: the parser's may hold the text.
-        if isinstance(result, EphemeralCredsError):
-            raise result
-        return result
-
-    def _parsed(self, text: str) -> Credentials | EphemeralCredsError:
-        try:
-            return self._parse(text)
-        except ConfigurationError as error:
-            return ConfigurationError(f"{self._path}: {error}")
-        except MalformedResponse as error:
-            return MalformedResponse(f"{self._path}: {error}")
-        except Exception as error:  # noqa: BLE001  a caller's function: anything may come
-            return MalformedResponse(
-                f"{self._path}: the parse function failed with {type(error).__name__}"
-            )
 
     def _leave_to_parent(self) -> None:
         """After a fork, drop the inherited watch: its threads stayed in the parent."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._watcher = None
-            self._last = _LastRead()  # its lock may have been held at the moment of the fork
-
-
-class _LastRead:
-    """What was read last, kept in order although two threads read.
-
-    Each reader takes a ticket before it reads. A result under an older ticket than the last one
-    recorded says nothing about which content is newer, so it is dropped.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._issued = 0
-        self._recorded = 0
-        self._credentials: Credentials | None = None
-
-    def begin(self) -> int:
-        """Take a ticket."""
-        with self._lock:
-            self._issued += 1
-            return self._issued
-
-    def record(self, ticket: int, credentials: Credentials | None) -> None:
-        """Remember a result; None is a failure."""
-        with self._lock:
-            if ticket > self._recorded:
-                self._recorded = ticket
-                self._credentials = credentials
-
-    def replace(self, ticket: int, credentials: Credentials) -> bool | None:
-        """Remember a result and say whether it differs; None if a later reader was faster."""
-        with self._lock:
-            if ticket < self._recorded:
-                return None
-            self._recorded = ticket
-            changed = credentials != self._credentials
-            self._credentials = credentials
-            return changed
+            self._last = LastRead()  # its lock may have been held at the moment of the fork

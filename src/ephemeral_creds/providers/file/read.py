@@ -17,10 +17,7 @@ from ephemeral_creds.exceptions import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["MAX_SIZE", "FileText", "read_text"]
-
-MAX_SIZE = 1024 * 1024
-"""Bytes above which a file is refused: credentials have a few hundred, 1 MiB is a wrong path."""
+__all__ = ["FileText", "read_text", "translated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +26,33 @@ class FileText:
 
     Attributes:
         text: its whole content.
-        mode: its permission bits.
+        status: what the file system says of it.
+        mount: the mount that it is in, as far as the system tells.
     """
 
     text: str = field(repr=False)
-    mode: int
+    status: os.stat_result
+    mount: object
 
 
-def read_text(path: Path) -> FileText:
+def read_text(path: Path, *, max_size: int, folder: int | None = None) -> FileText:
     """Read the file at `path` through one descriptor, following symlinks.
 
     Args:
         path: the file.
+        max_size: bytes above which it is refused.
+        folder: a descriptor of the directory that has it, where that has been opened; only the
+            last part of `path` counts then.
 
     Returns:
-        The text, decoded as UTF-8, and the file's mode.
+        The text, decoded as UTF-8, and the file's status.
 
     Raises:
         ProviderUnavailable: the file is not there (yet), or its device does not answer.
         MalformedResponse: somebody was writing to it at the same moment.
         ConfigurationError: not allowed to read it, not a regular file, too large, or not UTF-8.
     """
-    result = _read(path)
+    result = _read(path, max_size, folder)
     # Raised here, with no exception being handled: a UnicodeDecodeError holds the whole content,
     # and even "from None" would keep it reachable as __context__.
     if isinstance(result, EphemeralCredsError):
@@ -58,34 +60,53 @@ def read_text(path: Path) -> FileText:
     return result
 
 
-def _read(path: Path) -> FileText | EphemeralCredsError:
+def _read(path: Path, max_size: int, folder: int | None) -> FileText | EphemeralCredsError:
+    name = path if folder is None else path.name
     try:
-        # O_NONBLOCK: a FIFO at this path must be reported, not waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        # Looked at before it is opened: opening a device can do things.
+        if not stat.S_ISREG(os.stat(name, dir_fd=folder).st_mode):
+            return ConfigurationError(f"{path} is not a regular file")
+        # O_NONBLOCK: a FIFO that takes its place meanwhile is to be reported, not waited for.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        descriptor = os.open(name, flags, dir_fd=folder)
         try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 return ConfigurationError(f"{path} is not a regular file")
-            if before.st_size > MAX_SIZE:
+            if before.st_size > max_size:
                 return ConfigurationError(
-                    f"{path} has {before.st_size} bytes, more than {MAX_SIZE}: is this the path "
-                    "of the credentials?"
+                    f"{path} has {before.st_size} bytes, more than the {max_size} of "
+                    "FilePolicy.max_size: is this the path of the credentials?"
                 )
-            data = os.read(descriptor, MAX_SIZE + 1)
+            data = os.read(descriptor, max_size + 1)
             after = os.fstat(descriptor)
+            mount = mount_of(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
-        return _translated(error, path)
+        return translated(error, path)
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, len(data)):
         return MalformedResponse(f"{path} is being written to")
     try:
-        return FileText(data.decode("utf-8-sig"), stat.S_IMODE(before.st_mode))
+        return FileText(data.decode("utf-8-sig"), before, mount)
     except UnicodeDecodeError as error:
         return ConfigurationError(f"{path} is not UTF-8: byte {error.start} is invalid")
 
 
-def _translated(error: OSError, path: Path) -> EphemeralCredsError:
+def mount_of(descriptor: int) -> object:
+    """Return what is equal for two files of one mount: its number on Linux, else the device's."""
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as lines:  # noqa: PTH123
+            for line in lines:
+                if line.startswith("mnt_id:"):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return os.fstat(descriptor).st_dev
+
+
+def translated(error: OSError, path: Path) -> EphemeralCredsError:
+    """Return what to raise for `error`, which came from reading `path`."""
     if isinstance(error, FileNotFoundError):
         return ProviderUnavailable(
             f"{path} is not there (yet): check that the sidecar runs, that it renders to this path "

@@ -1,49 +1,52 @@
 """Notice that a file may have changed.
 
 Looking is the base: a thread compares the file's identity at each poll and has the content
-compared every few polls, which works on every file system. Notifications of the operating system,
-through watchdog, only make it look earlier. They are supervised and may fail at any time: NFS and
-overlay mounts do not send any, watches and descriptors run out, and a directory that is removed
-and created again silences its watch for good.
+compared every few polls, which works on every file system. Notifications of the operating system
+only make it look earlier.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
+import stat
 import threading
 from typing import TYPE_CHECKING, TypeAlias
+
+from ephemeral_creds.providers.file.directory import SWAPPED
+from ephemeral_creds.providers.file.notifications import Notifications
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from watchdog.events import FileSystemEvent
-    from watchdog.observers.api import BaseObserver
 
 __all__ = ["FileWatcher"]
 
 _logger = logging.getLogger("ephemeral_creds")
 
 _FileId: TypeAlias = "tuple[int, int, int, int, int]"
-_DirectoryId: TypeAlias = "tuple[int, int]"
+_Identity: TypeAlias = "tuple[_FileId, ...]"
 
 # Polls between two comparisons of content where the file's identity stays the same. Time stamps
 # are as coarse as the kernel's tick (4 ms), so a change of the same length may leave no trace.
 _CONTENT_EVERY = 5
 
-# Polls until notifications are tried again after they could not be had.
-_REARM_EVERY = 30
+# Seconds for which a file that is written in place, or a directory whose files are replaced one by
+# one, has to stay the same before it is looked at: that takes a few system calls, with half a
+# password or half a pair in between.
+_SETTLE = 0.02
+_SETTLE_ROUNDS = 10
 
-# Seconds for which a file that is written in place has to stay the same before it is looked at:
-# one that writes in place does so in a few system calls, with half a password in between.
-_SETTLE = 0.05
-_SETTLE_ROUNDS = 20
+# Seconds between looks after a file has gone, and how many of them.
+_HASTE = 0.05
+_HASTY_ROUNDS = 40
+
+# As many as are read.
+_MAX_FILES = 256
 
 # Seconds that closing waits for a thread; longer only where a file system hangs.
 _JOIN = 2.0
-
-# Reading the file causes these events ourselves: heeding them would be an endless loop.
-_OUR_OWN = frozenset({"opened", "closed_no_write"})
 
 
 class FileWatcher:
@@ -64,9 +67,10 @@ class FileWatcher:
         self._poll_interval = poll_interval
         self._wake = threading.Event()
         self._closed = threading.Event()
-        self._notifications = _Notifications(path, self._wake.set) if notify else None
-        self._seen: _FileId | None = None
+        self._notifications = Notifications(path, self._wake.set) if notify else None
+        self._seen: _Identity | None = None
         self._polls_until_content = 0
+        self._hasty_rounds = 0
         self._told: set[str] = set()
         self._thread = threading.Thread(
             target=self._run, name=f"ephemeral-creds-file-{path.name}", daemon=True
@@ -99,10 +103,20 @@ class FileWatcher:
             except Exception as error:  # noqa: BLE001  a watch that dies is worse than any error
                 self._tell_once(type(error).__name__)
                 self._polls_until_content = 0
-            woken = self._wake.wait(self._poll_interval)
+            woken = self._wake.wait(self._pause())
             self._wake.clear()
         if self._notifications is not None:
             self._notifications.stop()
+
+    def _pause(self) -> float:
+        """Return how long to wait: not long for what has gone, whose directory may be made anew.
+
+        No notification tells of that.
+        """
+        if self._hasty_rounds == 0:
+            return self._poll_interval
+        self._hasty_rounds -= 1
+        return min(_HASTE, self._poll_interval)
 
     def _round(self, *, woken: bool) -> None:
         # First the notifications: what changes before they are armed must still be seen below.
@@ -111,13 +125,18 @@ class FileWatcher:
         found = _file_id(self._path)
         if found != self._seen and _same_inode(found, self._seen):
             found = self._settled(found)
+        if found is None and self._seen is not None:
+            self._hasty_rounds = _HASTY_ROUNDS
+        elif woken:
+            # The last word of a watch whose directory goes comes before its end can be seen.
+            self._hasty_rounds = max(self._hasty_rounds, 1)
         if found == self._seen and not woken and self._polls_until_content > 0:
             self._polls_until_content -= 1
             return
         self._seen = found
         self._polls_until_content = _CONTENT_EVERY if self._look() else 0
 
-    def _settled(self, found: _FileId | None) -> _FileId | None:
+    def _settled(self, found: _Identity | None) -> _Identity | None:
         """Wait until the file stays the same for a moment; return what it is then."""
         for _ in range(_SETTLE_ROUNDS):
             if self._closed.wait(_SETTLE):
@@ -135,84 +154,24 @@ class FileWatcher:
             _logger.warning("looking at %s failed with %s; looking on", self._path, what)
 
 
-class _Notifications:
-    """Watchdog, on the directories of the file, and what keeps it alive."""
+def _file_id(path: Path) -> _Identity | None:
+    """Return what changes with the content: of the file, or of a directory and its files.
 
-    def __init__(self, path: Path, wake: Callable[[], None]) -> None:
-        self._path = path
-        self._wake = wake
-        self._observer: BaseObserver | None = None
-        self._armed: dict[_DirectoryId, Path] = {}
-        self._polls_until_rearm = 0
-        self._told: set[str] = set()
-
-    def supervise(self) -> None:
-        """Make sure that the directories which count now are watched, if it can be done."""
-        wanted = _directories(self._path)
-        if wanted.keys() == self._armed.keys():
-            if self._healthy():
-                self._polls_until_rearm = 0  # so that a death later on is cured at once
-                return
-            if self._polls_until_rearm > 0:
-                self._polls_until_rearm -= 1
-                return
-        self.stop()
-        self._armed = wanted
-        self._polls_until_rearm = _REARM_EVERY
-        if wanted:
-            self._arm()
-
-    def stop(self) -> None:
-        """Let go of the watches and their threads."""
-        observer, self._observer = self._observer, None
-        if observer is not None:
-            observer.stop()
-            observer.join(_JOIN)
-
-    def _healthy(self) -> bool:
-        if not self._armed:
-            return True
-        observer = self._observer
-        # An observer outlives its emitters, which end silently with their directory.
-        return (
-            observer is not None
-            and observer.is_alive()
-            and all(emitter.is_alive() for emitter in observer.emitters)
-        )
-
-    def _arm(self) -> None:
-        wake = self._wake
-        try:
-            from watchdog.events import FileSystemEventHandler
-            from watchdog.observers import Observer
-
-            class Handler(FileSystemEventHandler):
-                # May do nothing else: it runs under the observer's lock, an exception in it kills
-                # the thread, and watchdog 6 and 7 call the same change by different names.
-                def on_any_event(self, event: FileSystemEvent) -> None:
-                    if event.event_type not in _OUR_OWN:
-                        wake()
-
-            observer = Observer()
-            observer.start()
-            self._observer = observer
-            for directory in self._armed.values():
-                observer.schedule(Handler(), str(directory))
-        except Exception as error:  # noqa: BLE001  the poll works without
-            self.stop()
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            if reason not in self._told:
-                self._told.add(reason)
-                _logger.info(
-                    "no file notifications for %s (%s): relying on polls", self._path, reason
-                )
-
-
-def _file_id(path: Path) -> _FileId | None:
+    What comes first is where the content is: the file, or the directory of one moment.
+    """
     try:
         status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            return (_seen(status),)
+        folder = _folder_of_files(path)
+        with os.scandir(folder) as entries:
+            files = sorted(_seen(entry.stat()) for entry in itertools.islice(entries, _MAX_FILES))
+        return (_seen(folder.stat()), _seen(status), *files)
     except OSError:
         return None
+
+
+def _seen(status: os.stat_result) -> _FileId:
     return (
         status.st_dev,
         status.st_ino,
@@ -222,22 +181,10 @@ def _file_id(path: Path) -> _FileId | None:
     )
 
 
-def _same_inode(one: _FileId | None, other: _FileId | None) -> bool:
-    return one is not None and other is not None and one[:2] == other[:2]
+def _folder_of_files(path: Path) -> Path:
+    swapped = path / SWAPPED
+    return swapped if swapped.exists() else path
 
 
-def _directories(path: Path) -> dict[_DirectoryId, Path]:
-    """Return the file's own directory and that of what it points at, where they exist.
-
-    Not the file: a watch on a file follows its inode, which a rename leaves behind, and one on a
-    symlink never hears of Kubernetes' ``..data`` being swapped.
-    """
-    found: dict[_DirectoryId, Path] = {}
-    for follow in (False, True):
-        try:
-            directory = (path.resolve() if follow else path).parent.resolve()
-            status = directory.stat()
-        except (OSError, RuntimeError):  # RuntimeError: a loop of symlinks, before Python 3.13
-            continue
-        found[status.st_dev, status.st_ino] = directory
-    return found
+def _same_inode(one: _Identity | None, other: _Identity | None) -> bool:
+    return one is not None and other is not None and one[0][:2] == other[0][:2]

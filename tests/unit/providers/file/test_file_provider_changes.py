@@ -7,13 +7,17 @@ import logging
 import math
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
-from watched_file import GENEROUS, Counter, Watched, rename_over, text
+from watched_file import GENEROUS, POLL, Counter, Watched, rename_over, text
 
 from ephemeral_creds._clock import SystemClock
+from ephemeral_creds._keeper import CredentialKeeper
+from ephemeral_creds._policy import RefreshPolicy
 from ephemeral_creds._values import Credentials, Lease, Secret
+from ephemeral_creds.events import CredentialsPublished
 from ephemeral_creds.exceptions import (
     ConfigurationError,
     MalformedResponse,
@@ -24,6 +28,8 @@ from ephemeral_creds.providers.file import FileProvider
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from ephemeral_creds.events import Event
 
     MakeWatched = Callable[..., Watched]
 
@@ -99,29 +105,22 @@ def test_own_parser(tmp_path: Path) -> None:
         username, password = content.split()
         return Credentials(username, Secret(password))
 
+    def pair(content: str) -> tuple[str, str]:
+        username, password = content.split()
+        return username, password
+
+    def mapping(content: str) -> dict[str, str]:
+        return {"user": content.split()[0], "password": content.split()[1], "host": "db"}
+
+    for own in (parse, pair, mapping):
+        provider = FileProvider(path, parse=own)
+        assert provider.fetch().credentials == Credentials("app", Secret("one"))
     provider = FileProvider(path, parse=parse)
-    assert provider.fetch().credentials == Credentials("app", Secret("one"))
     path.write_text("canary-A1a-of-one-word")
     with pytest.raises(MalformedResponse, match="parse function failed with ValueError") as caught:
         provider.fetch()
     assert "canary" not in str(caught.value)
     assert caught.value.__context__ is None
-
-
-def test_world_readable_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "creds"
-    path.write_text(text("one"))
-    path.chmod(0o600)
-    provider = FileProvider(path)
-    with caplog.at_level(logging.INFO, logger="ephemeral_creds"):
-        provider.fetch()
-        assert not _own_records(caplog)
-        path.chmod(0o644)
-        provider.fetch()
-        provider.fetch()
-    (record,) = _own_records(caplog)
-    assert record.levelno == logging.INFO
-    assert "0644" in record.getMessage()
 
 
 def _own_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -210,6 +209,64 @@ def test_absent_at_first(make_watched: MakeWatched) -> None:
     watched.path.write_text(text("one"))
     watched.changes.wait_for(1)
     assert watched.password() == "one"
+
+
+def test_absent_with_its_directory_at_first(make_watched: MakeWatched) -> None:
+    watched = make_watched(content=None, notify=True)
+    watched.begin()
+    for _ in range(3):
+        with pytest.raises(ProviderUnavailable):
+            watched.provider.fetch()
+        watched.path.parent.mkdir()
+        watched.path.write_text(text("one"))
+        watched.changes.wait_for(watched.changes.value + 1)
+        assert watched.password() == "one"
+        watched.path.unlink()
+        watched.path.parent.rmdir()
+
+
+@pytest.mark.slow
+def test_two_changes_within_ten_milliseconds(watched: Watched) -> None:
+    for number in range(1, 6):
+        before = watched.changes.value
+        rename_over(watched.path, text(f"a-{number}"))
+        rename_over(watched.path, text(f"b-{number}"))
+        watched.changes.wait_for(before + 1)
+        assert watched.password() == f"b-{number}"
+        watched.settle()
+        assert watched.changes.value <= before + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notify", [False, True], ids=["poll", "notify"])
+def test_a_thousand_changes_in_a_second_are_followed_at_a_walking_pace(
+    tmp_path: Path, notify: bool
+) -> None:
+    path = tmp_path / "creds"
+    path.write_text(text("pw-0"))
+    provider = FileProvider(path, poll_interval=POLL, notify=notify)
+    published = Counter()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, CredentialsPublished):
+            published()
+
+    pause = threading.Event()
+    with CredentialKeeper(provider, observers=[observe]) as keeper:
+        keeper.wait(GENEROUS)
+        began = time.monotonic()
+        for number in range(1, 1001):
+            rename_over(path, text(f"pw-{number}"))
+            pause.wait(max(began + number / 1000 - time.monotonic(), 0.0))
+        seen = published.value
+        while keeper.current().credentials.password.reveal() != "pw-1000":
+            seen = published.wait_for(seen + 1)
+        took = time.monotonic() - began
+        status = keeper.status()
+    policy = RefreshPolicy()
+    most = policy.change_burst + took / policy.change_interval + 2
+    assert 1 <= status.rotations < status.fetches <= most
+    assert status.generation == status.grants <= most
 
 
 def test_time_stamp_that_goes_back(watched: Watched) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -16,7 +17,8 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
-from ephemeral_creds.providers.file.read import MAX_SIZE, read_text
+from ephemeral_creds.providers.file.read import FileText
+from ephemeral_creds.providers.file.read import read_text as read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
     from canary import Canary
 
 NOBODY = 65534
+MAX_SIZE = 64 * 1024
 LATIN1 = b"DB_PASSWORD=A1a-canary-Pw9\xe9\n"
+
+
+def read_text(path: Path) -> FileText:
+    return read(path, max_size=MAX_SIZE)
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def test_reads_the_whole_file_and_its_mode(tmp_path: Path) -> None:
     path.chmod(0o640)
     file = read_text(path)
     assert file.text == "KEY=é\r\n"
-    assert file.mode == 0o640
+    assert stat.S_IMODE(file.status.st_mode) == 0o640
     assert "KEY" not in repr(file)
 
 
@@ -142,7 +149,9 @@ def test_unsearchable_directory(open_to_nobody: Path) -> None:
 
 
 def test_device_trouble_may_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stale(*args: object) -> NoReturn:
+    (tmp_path / "creds").touch()
+
+    def stale(*args: object, **options: object) -> NoReturn:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     monkeypatch.setattr(os, "open", stale)

@@ -7,14 +7,17 @@ import errno
 import logging
 import os
 import sys
+from threading import Event
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import watchdog.observers
 from watched_file import POLL, Counter, Watched, rename_over, text
 
+from ephemeral_creds.providers.file import notifications as notify_module
 from ephemeral_creds.providers.file import watch
-from ephemeral_creds.providers.file.watch import FileWatcher, _Notifications
+from ephemeral_creds.providers.file.notifications import Notifications
+from ephemeral_creds.providers.file.watch import FileWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +60,7 @@ def test_limits_of_the_system(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(watchdog.observers, "Observer", Broken(OSError(code, os.strerror(code))))
-    monkeypatch.setattr(watch, "_REARM_EVERY", 2)
+    monkeypatch.setattr(notify_module, "_REARM_EVERY", 2)
     watched = make_watched(notify=True)
     with caplog.at_level(logging.INFO, logger="ephemeral_creds"):
         watched.begin()
@@ -90,21 +93,21 @@ def test_schedule_that_fails_leaves_no_thread(
 
     real = watchdog.observers.Observer
     monkeypatch.setattr(watchdog.observers, "Observer", observer)
-    notifications = _Notifications(tmp_path / "creds", Counter())
+    notifications = Notifications(tmp_path / "creds", Counter())
     notifications.supervise()
     assert [thread.is_alive() for thread in made] == [False]
 
 
 @pytest.fixture
-def notifications(tmp_path: Path) -> Iterator[tuple[_Notifications, Counter]]:
+def notifications(tmp_path: Path) -> Iterator[tuple[Notifications, Counter]]:
     wakes = Counter()
-    made = _Notifications(tmp_path / "volume" / "creds", wakes)
+    made = Notifications(tmp_path / "volume" / "creds", wakes)
     yield made, wakes
     made.stop()
 
 
 def test_rearms_when_the_directory_comes_back(
-    tmp_path: Path, notifications: tuple[_Notifications, Counter]
+    tmp_path: Path, notifications: tuple[Notifications, Counter]
 ) -> None:
     supervised, wakes = notifications
     folder = tmp_path / "volume"
@@ -121,7 +124,7 @@ def test_rearms_when_the_directory_comes_back(
 
 
 def test_rearms_after_the_emitter_died(
-    tmp_path: Path, notifications: tuple[_Notifications, Counter]
+    tmp_path: Path, notifications: tuple[Notifications, Counter]
 ) -> None:
     supervised, wakes = notifications
     (tmp_path / "volume").mkdir()
@@ -138,7 +141,7 @@ def test_rearms_after_the_emitter_died(
 
 
 def test_reading_does_not_wake(
-    tmp_path: Path, notifications: tuple[_Notifications, Counter]
+    tmp_path: Path, notifications: tuple[Notifications, Counter]
 ) -> None:
     supervised, wakes = notifications
     path = tmp_path / "volume" / "creds"
@@ -178,6 +181,34 @@ def test_looks_again_when_the_look_could_not_tell(tmp_path: Path) -> None:
     assert not watcher.alive
 
 
+def test_what_watchdog_says_of_being_stopped_is_no_error(
+    notifications: tuple[Notifications, Counter], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "volume").mkdir()
+    for _ in range(2):
+        notifications[0].supervise()
+        notifications[0].stop()
+    logger = logging.getLogger("watchdog.observers.inotify")
+    logger.error("InotifyEmitter.queue_events() called when the thread is inactive")
+    logger.error("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
+    assert len(logger.filters) == 1
+
+
+def test_what_has_gone_is_looked_for_more_often(tmp_path: Path) -> None:
+    path = tmp_path / "volume" / "creds"
+    watched = Watched(path, notify=True, poll_interval=3600.0)
+    with watched:
+        watched.begin()
+        watched.looks.wait_for(2)
+        path.unlink()
+        path.parent.rmdir()
+        Event().wait(0.02)  # so that the watch goes with it
+        path.parent.mkdir()
+        path.write_text(text("two"))
+        watched.changes.wait_for(1)
+
+
 def test_close_does_not_wait_for_the_poll(tmp_path: Path) -> None:
     looks = Counter()
 
@@ -196,8 +227,6 @@ def test_close_says_when_a_file_system_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(watch, "_JOIN", 0.01)
-    from threading import Event
-
     begun, end = Event(), Event()
 
     def look() -> bool:

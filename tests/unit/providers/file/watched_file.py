@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Self
 
-from ephemeral_creds.providers.file import FileProvider, parse_env
+from ephemeral_creds.providers.file import FilePolicy, FileProvider
+from ephemeral_creds.providers.file.parse import parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,10 +29,12 @@ class Counter:
             self.value += 1
             self._changed.notify_all()
 
-    def wait_for(self, value: int) -> None:
+    def wait_for(self, value: int) -> int:
+        """Return how many there are once there are at least `value`."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.value >= value, GENEROUS):
                 raise AssertionError(f"{self.value} calls, waiting for {value}")
+            return self.value
 
 
 class Watched:
@@ -59,7 +62,11 @@ class Watched:
         self.changes = Counter()
         self.looks = Counter()
         self.provider = FileProvider(
-            path, parse=self._parse, poll_interval=poll_interval, notify=notify
+            path,
+            parse=self._parse,
+            policy=FilePolicy(world_readable="allow"),
+            poll_interval=poll_interval,
+            notify=notify,
         )
 
     def __enter__(self) -> Self:
@@ -71,7 +78,7 @@ class Watched:
 
     def _parse(self, text: str) -> Credentials:
         self.looks()
-        return parse_env(text)
+        return parse(text).credentials
 
     def begin(self) -> None:
         self.provider.watch(self.changes)

@@ -1,0 +1,112 @@
+"""Connection strings, as libpq takes them: URIs and ``key=value`` pairs; pure.
+
+Not libpq's own parser, which psycopg has: that one's errors quote what they could not read, which
+may be the password, and providers do not know psycopg. The tests compare the two.
+Only user and password are taken: where the database is, the pool knows.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, MalformedResponse
+from ephemeral_creds.providers.file.fields import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SCHEMES", "read_conninfo", "read_uri"]
+
+SCHEMES = ("postgresql://", "postgres://")
+
+_ENCODE = (
+    "characters such as @ / % in a user name or password have to be percent-encoded, for example "
+    "by {{ .Data.password | urlquery }} in the template; or use JSON, which needs no such thing"
+)
+# Hosts with their ports, as far as that tells them from a user name and half a password.
+_HOSTS = re.compile(r"(?:(?:\[[^\]]*\]|[^:\[\],]*)(?::[0-9]*)?(?:,|$))*")
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})?")
+
+# What C's isspace() says in any locale.
+_SPACE = " \t\n\v\f\r"
+_PAIR = re.compile(
+    rf"""[{_SPACE}]*(?P<key>[^={_SPACE}]+)[{_SPACE}]*=[{_SPACE}]*
+    (?:'(?P<quoted>(?:\\.|[^'\\])*)'|(?P<bare>(?!')(?:\\.|[^\\{_SPACE}])*\\?))""",
+    re.DOTALL | re.VERBOSE,
+)
+_ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
+
+
+def read_uri(text: str) -> Iterator[Entry]:
+    """Read ``postgresql://user:password@host/dbname?…``.
+
+    See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS.
+
+    Raises:
+        ConfigurationError: something in it has not been percent-encoded.
+        MalformedResponse: it is something else, or half written.
+    """
+    uri = text.strip()
+    scheme = next((scheme for scheme in SCHEMES if uri.startswith(scheme)), None)
+    if scheme is None or any(character.isspace() for character in uri):
+        raise MalformedResponse("it is not one connection URI, postgresql://user:password@host")
+    # libpq looks for an @ before the first slash, wherever there is a question mark.
+    authority, slash, rest = uri[len(scheme) :].partition("/")
+    user_info, at, hosts = authority.partition("@") if "@" in authority else ("", "", authority)
+    place, question, query = f"{hosts}{slash}{rest}".partition("?")
+    hosts, _, path = place.partition("/")
+    if "@" in hosts + path or ("@" in query and not _HOSTS.fullmatch(hosts)):
+        raise ConfigurationError(_ENCODE)
+    if at:
+        user, colon, password = user_info.partition(":")
+        yield Entry("user", _decoded(user), "the URI")
+        if colon:
+            yield Entry("password", _decoded(password), "the URI")
+    if question:
+        for parameter in query.split("&"):
+            key, equals, value = parameter.partition("=")
+            if not equals:
+                raise ConfigurationError(f"one of its parameters has no value: {_ENCODE}")
+            yield Entry(_decoded(key), _decoded(value), "its parameters")
+
+
+def read_conninfo(text: str) -> Iterator[Entry]:
+    """Read ``user=… password='…'``, with libpq's quotes and backslashes.
+
+    See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-KEYWORD-VALUE.
+
+    Raises:
+        MalformedResponse: it is something else, or half written.
+    """
+    position, number = 0, 0
+    end = len(text.rstrip(_SPACE))
+    while position < end:
+        number += 1
+        match = _PAIR.match(text, position)
+        if match is None:
+            raise MalformedResponse(
+                f"setting {number} of the connection string is not key=value, or its quote does "
+                "not end; it may be half written"
+            )
+        position = match.end()
+        value = match["quoted"] if match["quoted"] is not None else match["bare"]
+        yield Entry(match["key"], _ESCAPED.sub(r"\1", value), f"setting {number}")
+
+
+def _decoded(text: str) -> str:
+    result = _percent_decoded(text)
+    # Raised with no exception being handled: a UnicodeDecodeError holds the value.
+    if isinstance(result, EphemeralCredsError):
+        raise result
+    return result
+
+
+def _percent_decoded(text: str) -> str | EphemeralCredsError:
+    raw = text.encode("utf-8", "surrogatepass")
+    if any(match[1] is None for match in _PERCENT.finditer(raw)):
+        return ConfigurationError(f"it has a % that is not followed by two digits: {_ENCODE}")
+    try:
+        return _PERCENT.sub(lambda match: bytes([int(match[1], 16)]), raw).decode()
+    except UnicodeDecodeError:
+        return ConfigurationError("what it encodes with % is not UTF-8")

@@ -1,0 +1,124 @@
+"""A directory with one file per key: a Kubernetes volume, a CSI driver's, systemd's credentials."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+from ephemeral_creds.exceptions import (
+    ConfigurationError,
+    EphemeralCredsError,
+    MalformedResponse,
+    ProviderUnavailable,
+)
+from ephemeral_creds.providers.file.ends import END_KEYS
+from ephemeral_creds.providers.file.fields import Entry
+from ephemeral_creds.providers.file.read import FileText, read_text, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["SWAPPED", "entries_of_files", "read_directory"]
+
+SWAPPED = "..data"
+"""The symlink that kubelet and CSI drivers swap: it leads to the files of one moment."""
+
+# A volume has a handful of keys; a home folder given by mistake has thousands.
+_MAX_FILES = 256
+
+# A swap takes microseconds, and a volume is not swapped twice in that time.
+_ATTEMPTS = 5
+
+
+def read_directory(
+    path: Path, keys: Sequence[tuple[str, str]], *, max_size: int
+) -> dict[str, FileText]:
+    """Read the files of `path` whose names are among `keys`, all of one moment.
+
+    Where there is a ``..data``, what it leads to is opened once and everything is read from
+    there, so that a swap in between cannot mix old and new
+    (https://kubernetes.io/docs/concepts/storage/projected-volumes/). Elsewhere two files cannot
+    be replaced in one step, and nothing here can tell.
+
+    Args:
+        path: the directory.
+        keys: pairs of the names to look for; case does not matter.
+        max_size: bytes above which a file is refused.
+
+    Returns:
+        What was read, by the file's name.
+
+    Raises:
+        ProviderUnavailable: the directory is not there (yet).
+        MalformedResponse: it was replaced at the same moment.
+        ConfigurationError: a file may not be read, or is no regular file.
+    """
+    wanted = {key.upper() for pair in keys for key in pair} | END_KEYS
+    error: EphemeralCredsError = MalformedResponse(f"{path} is being written to")
+    for _ in range(_ATTEMPTS):
+        folder = _opened(path)
+        if isinstance(folder, EphemeralCredsError):
+            raise folder
+        try:
+            files = _read_all(path, folder, wanted, max_size)
+        finally:
+            os.close(folder)
+        if isinstance(files, ProviderUnavailable):
+            error = files
+        elif files is not None:
+            return files
+    raise error
+
+
+def entries_of_files(files: Mapping[str, FileText]) -> Iterator[Entry]:
+    """Yield each file's content under its name; a line end at its end is not part of it."""
+    for name, file in files.items():
+        yield Entry(name, file.text.removesuffix("\n").removesuffix("\r"), f"file {name}")
+
+
+def _opened(path: Path) -> int | EphemeralCredsError:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+    try:
+        try:
+            return os.open(path / SWAPPED, flags)
+        except FileNotFoundError:
+            return os.open(path, flags)
+    except NotADirectoryError:
+        return ConfigurationError(f"{path} is not a directory with one file per key")
+    except OSError as error:
+        return translated(error, path)
+
+
+def _read_all(
+    path: Path, folder: int, wanted: set[str], max_size: int
+) -> dict[str, FileText] | ProviderUnavailable | None:
+    """Read the files of an open directory; ``None`` where they changed meanwhile."""
+    files: dict[str, FileText] = {}
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in itertools.islice(entries, _MAX_FILES)]
+        for name in sorted(names):
+            if name.upper() in wanted:
+                files[name] = read_text(path / name, max_size=max_size, folder=folder)
+        same = all(
+            _same_file(os.stat(name, dir_fd=folder), file.status) for name, file in files.items()
+        )
+        # One that has been replaced is emptied before it is removed.
+        here = os.fstat(folder)
+        same = same and any(
+            os.path.samestat(here, place.stat())
+            for place in (path / SWAPPED, path)
+            if place.exists()
+        )
+    except FileNotFoundError:
+        return None
+    except ProviderUnavailable as error:
+        # Listed a moment ago: perhaps it was replaced together with its directory.
+        return error
+    return files if same else None
+
+
+def _same_file(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_ino, one.st_mtime_ns) == (other.st_ino, other.st_mtime_ns)

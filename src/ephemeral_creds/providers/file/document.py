@@ -1,0 +1,100 @@
+"""JSON documents: flat ones, and answers of Vault with the secret below ``data``; pure."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, TypeAlias
+
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, MalformedResponse
+from ephemeral_creds.providers.file.fields import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["entries_of", "read_json"]
+
+_Pairs: TypeAlias = "list[tuple[str, object]]"
+
+_ENVELOPE = "data."
+# Deeper is no secret of anybody's, and Python's own limit is reached somewhere.
+_DEPTH = 8
+
+
+def read_json(text: str) -> Iterator[Entry]:
+    """Read a JSON object.
+
+    A nested value's key is the path to it, with dots. What is below ``data``, where an answer of
+    Vault has its secret, is found without that in front as well.
+
+    Raises:
+        ConfigurationError: it is no object, or the answer of a KV engine as a whole.
+        MalformedResponse: it is not JSON; it may be half written.
+    """
+    document = _loaded(text)
+    # Raised with no exception being handled: a JSONDecodeError holds the whole document.
+    if isinstance(document, EphemeralCredsError):
+        raise document
+    return entries_of(document)
+
+
+def entries_of(document: _Pairs) -> Iterator[Entry]:
+    """Yield the entries of an object, which is a list of its pairs."""
+    for key, value in _flat(document, "", _DEPTH):
+        if key.startswith("data.data."):
+            raise ConfigurationError(
+                "it has 'data' within 'data', so it is the whole answer of a key-value engine of "
+                "version 2: have the template write .Data.data"
+            )
+        name = key.removeprefix(_ENVELOPE)
+        if isinstance(value, str):
+            yield Entry(name, value, _place(key))
+        else:
+            yield Entry(name, _number(value), _place(key), _kind(value))
+
+
+def _place(key: str) -> str:
+    """Name a place without quoting the document."""
+    return "'data'" if key.startswith(_ENVELOPE) else "the object itself"
+
+
+def _flat(pairs: _Pairs, prefix: str, depth: int) -> Iterator[tuple[str, object]]:
+    for key, value in pairs:
+        if isinstance(value, _Object) and depth:
+            yield from _flat(value, f"{prefix}{key}.", depth - 1)
+        else:
+            yield prefix + key, value
+
+
+class _Object(list[tuple[str, object]]):
+    """An object's pairs: a dict would keep the last of two equal keys and say nothing."""
+
+
+def _loaded(text: str) -> _Pairs | EphemeralCredsError:
+    try:
+        document = json.loads(text, object_pairs_hook=_Object)
+    except json.JSONDecodeError as error:
+        return MalformedResponse(
+            f"it is not JSON, see line {error.lineno} column {error.colno}; it may be half "
+            "written, and is read again when it changes"
+        )
+    except (ValueError, RecursionError):
+        return MalformedResponse(
+            "it is not JSON to be read: nested too deeply, or a number too long"
+        )
+    if not isinstance(document, _Object):
+        return ConfigurationError("it is JSON, but not an object with keys")
+    return document
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    return "an object" if isinstance(value, _Object) else "a list"
+
+
+def _number(value: object) -> str:
+    return str(value) if isinstance(value, int | float) else ""

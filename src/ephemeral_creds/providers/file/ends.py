@@ -1,0 +1,101 @@
+"""What a file says about the end of its credentials; pure, and never a reason to refuse it.
+
+The first lease's duration is all that an agent can write, and it renews that lease without writing
+again. So this is a hint: it leads to a question and a warning, and to nothing else.
+"""
+
+from __future__ import annotations
+
+import calendar
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["END_KEYS", "UNKNOWN", "End", "end_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """When credentials are said to end.
+
+    Attributes:
+        at: the instant, in seconds since 1970; ``inf`` where the file has none.
+        after: seconds from when the file was written; ``inf`` where it has none.
+    """
+
+    at: float = math.inf
+    after: float = math.inf
+
+
+UNKNOWN = End()
+
+_INSTANTS = ("EXPIRES_AT", "EXPIRE_TIME", "VALID_UNTIL")
+_DURATIONS = ("LEASE_DURATION", "TTL")
+_ROTATION = ("LAST_VAULT_ROTATION", "ROTATION_PERIOD")
+_PREFIXES = ("", "DB_")
+
+END_KEYS = frozenset(
+    prefix + name for name in (*_INSTANTS, *_DURATIONS, *_ROTATION) for prefix in _PREFIXES
+)
+"""All keys that `end_of` looks at, in upper case."""
+
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
+# How Go prints a duration: 1h0m0s.
+_GO = re.compile(
+    r"(?=[0-9])(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?"
+)
+# RFC 3339, as Go prints it. Without an offset it is UTC: neither Vault nor a database in a
+# container has another zone.
+_MOMENT = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[T ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?"
+    r"(?:Z|([+-])([0-9]{2}):?([0-9]{2})?)?"
+)
+
+
+def end_of(values: Mapping[str, str]) -> End:
+    """Return what `values` say, by upper-case key; what cannot be understood is left out."""
+    at = min((_instant(value) for value in _all(values, _INSTANTS)), default=math.inf)
+    if at == math.inf:
+        # A static role: its password ends when it is rotated.
+        rotated, period = (values.get(name, "") for name in _ROTATION)
+        at = _instant(rotated) + _duration(period)
+    after = min((_duration(value) for value in _all(values, _DURATIONS)), default=math.inf)
+    return End(at, after)
+
+
+def _all(values: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
+    keys = [prefix + name for name in names for prefix in _PREFIXES]
+    return [values[key] for key in keys if key in values]
+
+
+def _instant(text: str) -> float:
+    if _NUMBER.fullmatch(text):
+        return _positive(float(text))
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        return math.inf
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    offset = int(match[8] or 0) * 3600 + int(match[9] or 0) * 60
+    try:
+        instant = calendar.timegm((year, month, day, hour, minute, second))
+    except ValueError:
+        return math.inf
+    return _positive(float(instant - (offset if match[7] != "-" else -offset)))
+
+
+def _duration(text: str) -> float:
+    if _NUMBER.fullmatch(text):
+        return _positive(float(text))
+    if match := _GO.fullmatch(text):
+        hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        return _positive(hours * 3600 + minutes * 60 + seconds)
+    return math.inf
+
+
+def _positive(value: float) -> float:
+    """Zero is how a source says that it knows no end."""
+    return value if value > 0 else math.inf

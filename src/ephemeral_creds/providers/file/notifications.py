@@ -1,0 +1,149 @@
+"""Have the operating system say that something changed near a file: watchdog's only home.
+
+Notifications may fail at any time, and are supervised: NFS and overlay mounts do not send any,
+watches and descriptors run out, and a directory that is removed and created again silences its
+watch for good.
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+from typing import TYPE_CHECKING, TypeAlias
+
+from ephemeral_creds.providers.file.directory import SWAPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from watchdog.events import FileSystemEvent
+    from watchdog.observers.api import BaseObserver
+
+__all__ = ["Notifications"]
+
+_logger = logging.getLogger("ephemeral_creds")
+
+_DirectoryId: TypeAlias = "tuple[int, int]"
+
+# Polls until notifications are tried again after they could not be had.
+_REARM_EVERY = 30
+
+# Seconds that stopping waits for a thread; longer only where a file system hangs.
+_JOIN = 2.0
+
+# Reading the file causes these events ourselves: heeding them would be an endless loop.
+_OUR_OWN = frozenset({"opened", "closed_no_write"})
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Leave out what watchdog 7.1 calls an error when a watch is stopped at the wrong moment."""
+    return "called when the thread is inactive" not in record.getMessage()
+
+
+class Notifications:
+    """Watchdog, on the directories of a file, and what keeps it alive.
+
+    Args:
+        path: the file, or a directory with one file per key; absolute.
+        wake: called, from a thread of watchdog's, when something may have changed.
+    """
+
+    def __init__(self, path: Path, wake: Callable[[], None]) -> None:
+        self._path = path
+        self._wake = wake
+        self._observer: BaseObserver | None = None
+        self._armed: dict[_DirectoryId, Path] = {}
+        self._polls_until_rearm = 0
+        self._told: set[str] = set()
+
+    def supervise(self) -> None:
+        """Make sure that the directories which count now are watched, if it can be done."""
+        wanted = _directories(self._path)
+        if wanted.keys() == self._armed.keys():
+            if self._healthy():
+                return
+            if self._polls_until_rearm > 0:
+                self._polls_until_rearm -= 1
+                return
+        self.stop()
+        self._armed = wanted
+        # A death later on is cured at once: a directory made anew may get its old number.
+        self._polls_until_rearm = 0 if self._arm() else _REARM_EVERY
+
+    def stop(self) -> None:
+        """Let go of the watches and their threads."""
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.stop()
+            observer.join(_JOIN)
+
+    def _healthy(self) -> bool:
+        if not self._armed:
+            return True
+        observer = self._observer
+        # An observer outlives its emitters, which end silently with their directory.
+        return (
+            observer is not None
+            and observer.is_alive()
+            and all(emitter.is_alive() for emitter in observer.emitters)
+        )
+
+    def _arm(self) -> bool:
+        """Watch the directories that count; return False where that cannot be had."""
+        if not self._armed:
+            return True
+        wake = self._wake
+        try:
+            from watchdog.events import FileSystemEventHandler
+            from watchdog.observers import Observer
+
+            class Handler(FileSystemEventHandler):
+                # May do nothing else: it runs under the observer's lock, an exception in it kills
+                # the thread, and watchdog 6 and 7 call the same change by different names.
+                def on_any_event(self, event: FileSystemEvent) -> None:
+                    if event.event_type not in _OUR_OWN:
+                        wake()
+
+            # Does nothing where it is there already.
+            logging.getLogger("watchdog.observers.inotify").addFilter(_is_worth_telling)
+            observer = Observer()
+            observer.start()
+            self._observer = observer
+            for directory in self._armed.values():
+                observer.schedule(Handler(), str(directory))
+        except Exception as error:  # noqa: BLE001  the poll works without
+            self.stop()
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            if reason not in self._told:
+                self._told.add(reason)
+                _logger.info(
+                    "no file notifications for %s (%s): relying on polls", self._path, reason
+                )
+            return False
+        return True
+
+
+def _directories(path: Path) -> dict[_DirectoryId, Path]:
+    """Return the directories in which a change of content shows, where they exist.
+
+    Those are the file's own directory and that of what it points at. Not the file: a watch on a
+    file follows its inode, which a rename leaves behind, and one on a symlink never hears of
+    Kubernetes' ``..data`` being swapped. With a directory for a path, it counts itself as well.
+    """
+    places = [path.parent]
+    for candidate in (path, path / SWAPPED):
+        try:
+            resolved = candidate.resolve()
+        except (OSError, RuntimeError):  # RuntimeError: a loop of symlinks, before Python 3.13
+            continue
+        places += [resolved, resolved.parent]
+    found: dict[_DirectoryId, Path] = {}
+    for place in places:
+        try:
+            status = place.stat()
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            found[status.st_dev, status.st_ino] = place
+    return found

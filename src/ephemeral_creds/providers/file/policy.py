@@ -1,0 +1,125 @@
+"""What a credential file may be like: who owns it, who may read it, where it leads, how large."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.file.read import mount_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ephemeral_creds.providers.file.read import FileText
+
+__all__ = ["FilePolicy", "Inspection", "Verdict"]
+
+_logger = logging.getLogger("ephemeral_creds")
+
+_WORLD_READABLE = (
+    'is readable by every user (mode {mode:04o}); set perms = "0400" in the agent\'s template, the '
+    'annotation vault.hashicorp.com/agent-inject-perms-{name}: "0400" with the injector, or '
+    "defaultMode: 0400 in a Secret volume; 0440 where the service has another user"
+)
+_FOREIGN_OWNER = "belongs to uid {owner}, which is neither this process's user ({user}) nor root"
+
+Verdict: TypeAlias = Literal["allow", "warn", "refuse"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePolicy:
+    """What a `FileProvider` puts up with. ``warn`` logs once; ``refuse`` is a `ConfigurationError`.
+
+    Raises:
+        ConfigurationError: a value is none of the above, or `max_size` is not positive.
+    """
+
+    # 0644 is the default of Vault Agent and of Secret volumes: refusing it would refuse most.
+    world_readable: Verdict = "warn"
+    """A file that every user may read, in a directory that every user may search."""
+
+    # The agent's container has a user of its own, uid 100 with the injector.
+    foreign_owner: Verdict = "allow"
+    """A file that belongs neither to this process's user nor to root."""
+
+    # Kubernetes' own symlinks stay in their volume. One that does not was made by somebody.
+    outside_link: Verdict = "warn"
+    """A symlink that leads out of the mount that it is in."""
+
+    # Credentials have a few hundred bytes; with certificates in the same file, a few thousand.
+    max_size: int = 64 * 1024
+    """Bytes above which a file is refused, in any case: it is a wrong path."""
+
+    def __post_init__(self) -> None:
+        for name in ("world_readable", "foreign_owner", "outside_link"):
+            value = getattr(self, name)
+            if value not in ("allow", "warn", "refuse"):
+                raise ConfigurationError(
+                    f"FilePolicy({name}={value!r}): must be 'allow', 'warn' or 'refuse'"
+                )
+        if self.max_size < 1:
+            raise ConfigurationError(f"FilePolicy(max_size={self.max_size!r}): must be 1 or more")
+
+
+class Inspection:
+    """Holds files against a policy, and says each thing once.
+
+    Args:
+        policy: what to put up with.
+    """
+
+    def __init__(self, policy: FilePolicy) -> None:
+        self.policy = policy
+        self._told: set[str] = set()
+
+    def inspect(self, path: Path, file: FileText) -> None:
+        """Look at a file that has been read.
+
+        Args:
+            path: where it is.
+            file: what was read.
+
+        Raises:
+            ConfigurationError: the policy refuses it.
+        """
+        for name, finding in _findings(path, file):
+            verdict: Verdict = getattr(self.policy, name)
+            if verdict == "refuse":
+                raise ConfigurationError(f"{path} {finding}: refused by FilePolicy.{name}")
+            if verdict == "warn" and name not in self._told:
+                self._told.add(name)
+                _logger.warning("%s %s (FilePolicy.%s)", path, finding, name)
+
+
+def _findings(path: Path, file: FileText) -> Iterator[tuple[str, str]]:
+    status = file.status
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & stat.S_IROTH and _searchable(path.parent):
+        yield "world_readable", _WORLD_READABLE.format(mode=mode, name=path.name)
+    if status.st_uid not in (os.geteuid(), 0):
+        yield "foreign_owner", _FOREIGN_OWNER.format(owner=status.st_uid, user=os.geteuid())
+    if path.is_symlink() and _mount_of_folder(path.parent) not in (file.mount, None):
+        yield "outside_link", "is a symlink that leads out of the mount that it is in"
+
+
+def _searchable(folder: Path) -> bool:
+    try:
+        return bool(folder.stat().st_mode & stat.S_IXOTH)
+    except OSError:
+        return True
+
+
+def _mount_of_folder(folder: Path) -> object:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        return mount_of(descriptor)
+    finally:
+        os.close(descriptor)

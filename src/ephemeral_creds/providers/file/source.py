@@ -1,0 +1,168 @@
+"""Read credentials from a path, whatever is there, and say what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from ephemeral_creds._values import Credentials
+from ephemeral_creds.exceptions import (
+    ConfigurationError,
+    EphemeralCredsError,
+    MalformedResponse,
+)
+from ephemeral_creds.providers.file.directory import entries_of_files, read_directory
+from ephemeral_creds.providers.file.fields import DEFAULT_KEYS, Entry, Found, pick
+from ephemeral_creds.providers.file.parse import FORMATS, Format, parse
+from ephemeral_creds.providers.file.read import read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ephemeral_creds.providers.file.policy import Inspection
+
+__all__ = ["Content", "FileSource", "ParseFunction", "Parsed", "keys_from"]
+
+Parsed: TypeAlias = "Credentials | tuple[str, str] | Mapping[str, str]"
+ParseFunction: TypeAlias = Callable[[str], "Parsed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What was at the path.
+
+    Attributes:
+        found: the credentials, and what is said of their end.
+        written_at: when it was written, in seconds since 1970.
+    """
+
+    found: Found
+    written_at: float
+
+    def differs(self, other: Content | None) -> bool:
+        """Tell whether a `fetch` has to look again after `other` was read.
+
+        Not the bytes: an agent writes the same secret again, with another duration in it.
+        """
+        if other is None:
+            return True
+        mine, others = self.found, other.found
+        return (mine.credentials, mine.end.at) != (others.credentials, others.end.at)
+
+    def seconds_left(self, now: float) -> float:
+        """Return the seconds until the credentials are said to end, at `now` since 1970."""
+        end = self.found.end
+        return min(end.at, self.written_at + end.after) - now
+
+
+class FileSource:
+    """One path, and how to read it.
+
+    Args:
+        path: a file, or a directory with one file per key.
+        format: what it is written in.
+        keys: pairs of keys to look for.
+        parse: the user's own function instead.
+        inspection: what the files may be like.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        format: Format,  # noqa: A002 - what it is called everywhere
+        keys: Sequence[tuple[str, str]],
+        parse: ParseFunction | None,
+        inspection: Inspection,
+    ) -> None:
+        self._path = path
+        self._format: Format = format
+        self._keys = keys
+        self._parse = parse
+        self._inspection = inspection
+
+    def read(self) -> Content:
+        """Read the credentials.
+
+        Raises:
+            ProviderUnavailable: there is nothing (yet), or its device does not answer.
+            MalformedResponse: it is empty, half written, or has no user name or password.
+            ConfigurationError: it may not be read, or is not such a file at all.
+        """
+        directory = self._format == "directory" or (self._format == "auto" and self._path.is_dir())
+        if directory and self._parse is None:
+            return self._read_directory()
+        file = read_text(self._path, max_size=self._inspection.policy.max_size)
+        self._inspection.inspect(self._path, file)
+        found = self._located(lambda: self._found(file.text))
+        return Content(found, file.status.st_mtime)
+
+    def _read_directory(self) -> Content:
+        max_size = self._inspection.policy.max_size
+        files = read_directory(self._path, self._keys, max_size=max_size)
+        for name, file in files.items():
+            self._inspection.inspect(self._path / name, file)
+        found = self._located(lambda: pick(entries_of_files(files), self._keys))
+        return Content(found, max(file.status.st_mtime for file in files.values()))
+
+    def _found(self, text: str) -> Found:
+        if self._parse is None:
+            return parse(text, format=self._format, keys=self._keys)
+        parsed = self._parse(text)
+        if isinstance(parsed, Credentials):
+            return Found(parsed)
+        if isinstance(parsed, Mapping):
+            return pick([Entry(k, v, "parse") for k, v in parsed.items()], self._keys)
+        username, password = parsed
+        pair = [Entry("username", username, "parse"), Entry("password", password, "parse")]
+        return pick(pair, [("username", "password")])
+
+    def _located(self, read: Callable[[], Found]) -> Found:
+        """Return what `read` does, or raise its error with the path in front."""
+        result = self._attempt(read)
+        # Raised with no exception being handled: the parser's may hold the text.
+        if isinstance(result, EphemeralCredsError):
+            raise result
+        return result
+
+    def _attempt(self, read: Callable[[], Found]) -> Found | EphemeralCredsError:
+        try:
+            return read()
+        except ConfigurationError as error:
+            return ConfigurationError(f"{self._path}: {error}")
+        except MalformedResponse as error:
+            return MalformedResponse(f"{self._path}: {error}")
+        except Exception as error:  # noqa: BLE001  a caller's function: anything may come
+            return MalformedResponse(
+                f"{self._path}: the parse function failed with {type(error).__name__}"
+            )
+
+
+def keys_from(
+    format: Format,  # noqa: A002 - what it is called everywhere
+    username_key: str | None,
+    password_key: str | None,
+    parse: ParseFunction | None,
+) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of keys to look for.
+
+    Raises:
+        ConfigurationError: the options contradict each other.
+    """
+    if format not in FORMATS:
+        raise ConfigurationError(f"format={format!r}: must be one of {', '.join(FORMATS)}")
+    if parse is not None and format != "auto":
+        raise ConfigurationError(f"format={format!r} and parse contradict each other: give one")
+    if username_key is None and password_key is None:
+        return DEFAULT_KEYS
+    if format in ("uri", "conninfo"):
+        raise ConfigurationError(
+            f"format={format!r} has keys of its own: remove username_key and password_key"
+        )
+    for name, key in (("username_key", username_key), ("password_key", password_key)):
+        if key == "":
+            raise ConfigurationError(f"{name} is empty")
+    pairs = ((username_key or user, password_key or password) for user, password in DEFAULT_KEYS)
+    return tuple(dict.fromkeys(pairs))

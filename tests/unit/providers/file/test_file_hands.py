@@ -1,0 +1,151 @@
+"""`FileProvider` copes with whoever writes, by polls alone and with notifications."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hands import HANDS, BindMountedFile, CsiDriver, Hand, SecretVolume, Systemd
+from watched_file import GENEROUS, POLL, Counter
+
+from ephemeral_creds.exceptions import EphemeralCredsError, MalformedResponse, ProviderUnavailable
+from ephemeral_creds.providers.file import FilePolicy, FileProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow  # each takes many steps, with threads
+
+QUIET = FilePolicy(world_readable="allow")
+
+
+class Followed:
+    """A hand, the provider that follows it, and how often that called."""
+
+    def __init__(self, hand: Hand, **options: Any) -> None:
+        self.hand = hand
+        self.changes = Counter()
+        options = {"policy": QUIET, "poll_interval": POLL, **hand.options, **options}
+        self.provider = FileProvider(hand.path, **options)
+
+    def read(self) -> tuple[str, str]:
+        credentials = self.provider.fetch().credentials
+        return credentials.username, credentials.password.reveal()
+
+    def wait_for(self, username: str, password: str) -> None:
+        """Wait until a `fetch` after a call brings these; it may take more than one call."""
+        calls = 0
+        while True:
+            calls = self.changes.wait_for(calls + 1)
+            if self.read() == (username, password):
+                return
+
+
+@pytest.fixture(params=[False, True], ids=["poll", "notify"])
+def notify(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(params=HANDS, ids=[hand.__name__ for hand in HANDS])
+def followed(request: pytest.FixtureRequest, tmp_path: Path, notify: bool) -> Iterator[Followed]:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    followed = Followed(request.param(folder), notify=notify)
+    yield followed
+    followed.provider.close()
+
+
+def test_each_change_is_noticed_and_read_whole(followed: Followed) -> None:
+    followed.hand.write("user-0", "pw-0")
+    followed.provider.watch(followed.changes)
+    assert followed.read() == ("user-0", "pw-0")
+    for number in range(1, 4):
+        followed.hand.write(f"user-{number}", f"pw-{number}")
+        followed.wait_for(f"user-{number}", f"pw-{number}")
+
+
+def test_it_may_come_late(followed: Followed) -> None:
+    followed.provider.watch(followed.changes)
+    with pytest.raises(EphemeralCredsError):
+        followed.provider.fetch()
+    followed.hand.write("user-1", "pw-1")
+    followed.wait_for("user-1", "pw-1")
+
+
+def test_the_same_again_is_no_change(followed: Followed) -> None:
+    followed.hand.write("user-0", "pw-0")
+    followed.provider.watch(followed.changes)
+    followed.provider.fetch()
+    followed.hand.write("user-0", "pw-0")
+    assert followed.read() == ("user-0", "pw-0")
+    # What comes afterwards is noticed, and was the first to be.
+    before = followed.changes.value
+    followed.hand.write("user-1", "pw-1")
+    followed.wait_for("user-1", "pw-1")
+    if followed.hand.in_one_step:
+        assert before == 0
+
+
+@pytest.mark.parametrize("kind", [SecretVolume, CsiDriver])
+def test_a_pair_is_never_torn_by_a_swap(tmp_path: Path, kind: type[SecretVolume]) -> None:
+    hand = kind(tmp_path)
+    hand.write("0", "0")
+    provider = FileProvider(hand.path, policy=QUIET, **hand.options)  # type: ignore[arg-type]
+    stop = threading.Event()
+
+    def swap() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            hand.write(str(number), str(number))
+
+    writer = threading.Thread(target=swap)
+    writer.start()
+    try:
+        seen: set[str] = set()
+        while len(seen) < 20:
+            with contextlib.suppress(MalformedResponse):  # it gave up: swapped too often
+                credentials = provider.fetch().credentials
+                assert credentials.username == credentials.password.reveal()
+                seen.add(credentials.username)
+    finally:
+        stop.set()
+        writer.join(GENEROUS)
+
+
+def test_a_file_that_is_replaced_behind_a_bind_mount_stays_old(tmp_path: Path) -> None:
+    hand = BindMountedFile(tmp_path)
+    hand.write("user-0", "pw-0")
+    followed = Followed(hand)
+    new = tmp_path / "host" / "new"
+    new.write_text('{"username": "user-1", "password": "pw-1"}')
+    new.rename(tmp_path / "host" / "creds.json")
+    assert followed.read() == ("user-0", "pw-0"), "which is why a directory has to be mounted"
+
+
+def test_systemds_directory_is_private_and_read_only(tmp_path: Path) -> None:
+    hand = Systemd(tmp_path)
+    hand.write("user-0", "pw-0")
+    strict = FilePolicy(world_readable="refuse", foreign_owner="refuse", outside_link="refuse")
+    assert Followed(hand, policy=strict).read() == ("user-0", "pw-0")
+
+
+def test_a_key_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "username").write_text("app")
+    (tmp_path / "password").symlink_to("gone")
+    with pytest.raises(ProviderUnavailable, match=f"{tmp_path}/password is not there"):
+        FileProvider(tmp_path, policy=QUIET).fetch()
+
+
+def test_a_directory_without_what_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "username").write_text("app")
+    provider = FileProvider(tmp_path, policy=QUIET)
+    with pytest.raises(EphemeralCredsError, match=f"{tmp_path}: PASSWORD is missing"):
+        provider.fetch()
+    with pytest.raises(EphemeralCredsError, match="is not a directory with one file per key"):
+        FileProvider(tmp_path / "username", format="directory").fetch()
+    with pytest.raises(ProviderUnavailable, match="is not there"):
+        FileProvider(tmp_path / "absent", format="directory").fetch()
