@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
+from uuid import uuid4
 
 import hvac.adapters
 import requests
@@ -102,6 +103,10 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         """
         del raise_exception
         self.sent += 1
+        # The cache of a Vault Agent or Vault Proxy answers a request that equals an earlier one,
+        # byte for byte, with what came then: with the lease that is to be replaced, or a token
+        # near its end (https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent/caching).
+        headers = {**(headers or {}), "X-Request-ID": uuid4().hex}
         kwargs["timeout"] = self.timeout
         response = super().request(method, url, headers, raise_exception=False, **kwargs)
         if response.status_code in _FAITHFUL_REDIRECTS and (
