@@ -163,6 +163,17 @@ def property(session: nox.Session) -> None:  # noqa: A001  the session's name on
 
 
 @nox.session(default=False)
+def agent(session: nox.Session) -> None:
+    """Follow a real Vault Agent through ten handovers under load, and print figures (2 minutes)."""
+    session.install("-e", ".[test]")
+    session.run(
+        *("pytest", "-s", "tests/integration/test_vault_agent.py", "-k", "handovers"),
+        *session.posargs,
+        env={"EPHEMERAL_CREDS_HANDOVERS": "10"},
+    )
+
+
+@nox.session(default=False)
 def demo(session: nox.Session) -> None:
     """Watch a pool rotate."""
     session.install("-e", ".[demo]")
