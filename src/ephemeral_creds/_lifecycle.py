@@ -657,12 +657,13 @@ class Lifecycle:
             self._plan_fetch(reason, at)
 
     def _proof_failed(self, candidate: _Generation, signal: Rejected) -> None:
+        delay = self._policy.retry_after(1, self._draw())
         if signal.refused:
             self._count_refusal(candidate, current=False)
+            delay = self._policy.proof_retry_after(candidate.refusals, self._draw())
         if candidate.refusals >= self._policy.proof_attempts:
             self._drop_candidate("logins refused", self._now + self._refusal_delay())
         else:
-            delay = self._policy.retry_after(max(candidate.refusals, 1), self._draw())
             candidate.prove_at = self._now + delay
 
     def _count_refusal(self, generation: _Generation, *, current: bool) -> None:

@@ -58,7 +58,12 @@ class RefreshPolicy:
     # A replica lags by seconds, an authentication proxy's cache lives somewhat longer.
     proof_timeout: float = 30.0
     """How long a new generation may stay untested because PostgreSQL does not answer."""
-    proof_attempts: int = 4
+    # As a rule the lag is of milliseconds. A sidecar hands over a second before the old
+    # credentials end: a second attempt that came after that would be too late.
+    proof_retry: float = 0.1
+    """The first delay after a refused login with a new generation; it doubles with each further."""
+    # Six seconds, all in all.
+    proof_attempts: int = 7
     """So many refused logins condemn a new generation."""
 
     # Enough for a cancelled query to roll back; a tenth of a short lease, or it would be all of it.
@@ -81,6 +86,7 @@ class RefreshPolicy:
             ("mint_interval", 0.0, math.inf),
             ("mint_burst", 1, math.inf),
             ("proof_timeout", 0.0, math.inf),
+            ("proof_retry", 0.001, math.inf),
             ("proof_attempts", 1, math.inf),
             ("revoke_attempts", 1, math.inf),
             ("grace", 0.0, math.inf),
@@ -109,7 +115,14 @@ class RefreshPolicy:
 
     def retry_after(self, failures: int, draw: float) -> float:
         """Return the delay after the `failures`-th failure in a row: doubling, capped, jittered."""
-        delay = self.retry_initial * 2.0 ** min(failures - 1, 60)
+        return self._doubled(self.retry_initial, failures, draw)
+
+    def proof_retry_after(self, refusals: int, draw: float) -> float:
+        """Return the same after the `refusals`-th refused login with a new generation."""
+        return self._doubled(self.proof_retry, refusals, draw)
+
+    def _doubled(self, initial: float, failures: int, draw: float) -> float:
+        delay = initial * 2.0 ** min(failures - 1, 60)
         return min(delay, self.retry_max) * (1 - self.jitter * draw)
 
     def grace_of(self, duration: float) -> float:
