@@ -6,13 +6,17 @@ breaks the network. `DatabaseEngine` and `VaultAdmin` set up either Vault in the
 """
 
 from ephemeral_creds.testing._admin import AppRole, VaultAdmin
-from ephemeral_creds.testing._agent import ServiceAccount, VaultAgent, dotenv_template
+from ephemeral_creds.testing._agent import VaultAgent, dotenv_template
 from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
 from ephemeral_creds.testing._clock import FakeClock
 from ephemeral_creds.testing._emulator import Fault, Faults, RequestRecord, VaultEmulator
 from ephemeral_creds.testing._engine import CREATE_ROLE, DatabaseEngine
 from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_request
-from ephemeral_creds.testing._kubernetes import TokenReviewServer, make_service_account_jwt
+from ephemeral_creds.testing._kubernetes import (
+    ServiceAccount,
+    TokenReviewServer,
+    make_service_account_jwt,
+)
 from ephemeral_creds.testing._postgres import PostgresServer
 from ephemeral_creds.testing._proxy import TCPProxy
 from ephemeral_creds.testing._scripted import ScriptedProvider

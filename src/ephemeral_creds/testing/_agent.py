@@ -10,7 +10,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,30 +17,18 @@ from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._admin import AppRole
 from ephemeral_creds.testing._binaries import find_vault
-from ephemeral_creds.testing._kubernetes import make_service_account_jwt
 from ephemeral_creds.testing._process import Guard, end_process, free_port, plain_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-__all__ = ["ServiceAccount", "VaultAgent", "dotenv_template"]
+    from ephemeral_creds.testing._kubernetes import ServiceAccount
+
+__all__ = ["VaultAgent", "dotenv_template"]
 
 _POLL = 0.02
 _LOG_TAIL = 500
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceAccount:
-    """What a pod needs to log in by Kubernetes: the role of the auth method, and its token."""
-
-    role: str
-    jwt: Secret
-
-    @classmethod
-    def of(cls, role: str, name: str = "my-app", namespace: str = "default") -> ServiceAccount:
-        """Return one with a token as `TokenReviewServer` takes it."""
-        return cls(role, make_service_account_jwt(name, namespace))
 
 
 def dotenv_template(path: str) -> str:
