@@ -33,7 +33,7 @@ class PersistentVaultServer(VaultServer):
         self._key: Secret | None = None
 
     def _bring_up(self) -> None:
-        self._spawn(config=json.dumps(self._config()))
+        self._spawn(config=json.dumps(self._settings()))
         self._wait_for_status("sys/health", _NOT_INITIALISED, _SEALED)
         if self._key is None:
             made = self._call("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
@@ -43,7 +43,7 @@ class PersistentVaultServer(VaultServer):
         else:
             self.unseal()
 
-    def _config(self) -> dict[str, object]:
+    def _settings(self) -> dict[str, object]:
         return {
             "storage": {"file": {"path": "storage"}},
             "listener": {"tcp": {"address": f"127.0.0.1:{self._port}", "tls_disable": True}},
