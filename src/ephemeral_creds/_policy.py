@@ -13,7 +13,12 @@ __all__ = ["Limiter", "RefreshPolicy", "RotationPolicy"]
 
 # Anything shorter than this is a busy loop.
 _LEAST = 0.001
-_COUNTS = frozenset({"mint_burst", "overshoot", "proof_attempts", "revoke_attempts"})
+_COUNTS = frozenset(
+    {
+        "change_burst", "mint_burst", "overshoot", "proof_attempts", "revoke_attempts",
+        "rotation_attempts",
+    }
+)  # fmt: skip
 
 
 def _check(policy: object, name: str, low: float, high: float) -> None:
@@ -82,13 +87,23 @@ class RefreshPolicy:
     # A replica lags by seconds, an authentication proxy's cache lives somewhat longer.
     proof_timeout: float = 30.0
     """How long a new generation may stay untested because PostgreSQL does not answer."""
-    proof_attempts: int = 4
+    # As a rule the lag is of milliseconds. A sidecar hands over a second before the old
+    # credentials end: a second attempt that came after that would be too late.
+    proof_retry: float = 0.1
+    """The first delay after a refused login with a new generation; it doubles with each further."""
+    # Six seconds, all in all.
+    proof_attempts: int = 7
     """So many refused logins condemn a new generation."""
 
     # Vault counts in whole seconds, so that at zero up to one is left; looking later than needed
     # costs nothing but the refused logins of that time, each of which makes us look at once.
     rotation_lag: float = 1.0
     """How long after the announced change of a password it is read, and up to twice that."""
+
+    # With growing pauses these take some seconds, and Vault's own clock for rotations ticks every
+    # five.
+    rotation_attempts: int = 4
+    """So many looks at a password that should have changed, before the announcement is believed."""
 
     # Enough for a cancelled query to roll back; a tenth of a short lease, or it would be all of it.
     grace: float = 5.0
@@ -112,10 +127,12 @@ class RefreshPolicy:
             ("change_interval", 0.0, math.inf),
             ("change_burst", 1, math.inf),
             ("proof_timeout", 0.0, math.inf),
+            ("proof_retry", 0.001, math.inf),
             ("proof_attempts", 1, math.inf),
             ("revoke_attempts", 1, math.inf),
             ("grace", 0.0, math.inf),
             ("rotation_lag", 0.001, math.inf),
+            ("rotation_attempts", 1, math.inf),
         ):
             _check(self, name, low, high)
 
@@ -137,7 +154,14 @@ class RefreshPolicy:
 
     def retry_after(self, failures: int, draw: float) -> float:
         """Return the delay after the `failures`-th failure in a row: doubling, capped, jittered."""
-        delay = self.retry_initial * 2.0 ** min(failures - 1, 60)
+        return self._doubled(self.retry_initial, failures, draw)
+
+    def proof_retry_after(self, refusals: int, draw: float) -> float:
+        """Return the same after the `refusals`-th refused login with a new generation."""
+        return self._doubled(self.proof_retry, refusals, draw)
+
+    def _doubled(self, initial: float, failures: int, draw: float) -> float:
+        delay = initial * 2.0 ** min(failures - 1, 60)
         return min(delay, self.retry_max) * (1 - self.jitter * draw)
 
     def read_again_after(self, rotates_in: float, draw: float) -> float:

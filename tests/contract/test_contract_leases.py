@@ -226,3 +226,15 @@ def test_custom_revocation(any_engine: DatabaseEngine, unique: Unique) -> None:
     minted = any_engine.read(role)
     any_engine.admin.revoke_lease(minted.body["lease_id"])
     assert minted.data["username"] in any_engine.postgres.roles()
+
+
+def test_revocation_is_by_the_statements_of_now(any_engine: DatabaseEngine, unique: Unique) -> None:
+    """A role with wrong statements is mended by correcting it: what is out there ends rightly."""
+    role = unique("corrected")
+    any_engine.create_role(role, revocation_statements=["NONSENSE"])
+    minted = any_engine.read(role)
+    lease_id = minted.body["lease_id"]
+    assert put(any_engine, REVOKE, lease_id=lease_id, sync=True).status == 400
+    any_engine.create_role(role, revocation_statements=['DROP ROLE "{{name}}"'])
+    assert put(any_engine, REVOKE, lease_id=lease_id, sync=True).status == 204
+    assert minted.data["username"] not in any_engine.postgres.roles()

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import test_file_provider
 from psycopg import sql
 from twins import user_of, wait_until
 
 from ephemeral_creds import FileProvider, RefreshPolicy
 from ephemeral_creds.events import CredentialsEnding, CredentialsPublished, PoolRotated
-from ephemeral_creds.testing import DatabaseEngine, TokenReviewServer
+from ephemeral_creds.testing import DatabaseEngine, VaultAgent, dotenv_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,24 +161,19 @@ def test_the_template_of_file_formats_writes_an_end(
     unique: Callable[[str], str],
     tmp_path: Path,
     canary: Canary,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     canary.allow_secret_file(tmp_path)
     page = (Path(__file__).parents[2] / "docs/reference/file-formats.md").read_text()
     line = next(line for line in page.splitlines() if line.startswith("DB_EXPIRES_AT="))
-    end = "{{{{- end -}}}}"
-    written = line.replace("{", "{{").replace("}", "}}")
-    agent = test_file_provider.AGENT.replace(end, f"{written}\n{end}")
-    monkeypatch.setattr(test_file_provider, "AGENT", agent)
     role = unique("ending")
     engine = DatabaseEngine(real_vault, postgres)
     path = engine.create_role(role, default_ttl="10m", max_ttl="1h")
     policy = engine.admin.write_policy(role, {path: ["read"]})
     target = tmp_path / "secrets" / "db-creds.txt"
-    provider = FileProvider(target, poll_interval=0.05)
-    with TokenReviewServer() as reviewer, closing(provider):
-        engine.admin.create_kubernetes_role(role, reviewer, [policy], token_ttl="1h")
-        with test_file_provider.vault_agent(real_vault, tmp_path, role, target):
+    template = dotenv_template(path).replace("{{- end -}}", f"{line}\n{{{{- end -}}}}")
+    login = engine.admin.create_approle(role, [policy])
+    with closing(FileProvider(target, poll_interval=0.05)) as provider:
+        with VaultAgent(real_vault.address, login, templates={target: template}):
             wait_until(target.exists)
         lease = provider.fetch().lease
     assert lease.duration == math.inf

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-EAGER = RefreshPolicy(mint_interval=0.0, retry_initial=0.05, config_retry=0.05, retry_max=0.2)
+EAGER = RefreshPolicy(
+    mint_interval=0.0, retry_initial=0.05, config_retry=0.05, retry_max=0.2, proof_retry=0.05
+)
 """Mints whenever it is asked to, so that tests need not wait."""
 
 

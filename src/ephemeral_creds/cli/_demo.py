@@ -18,7 +18,7 @@ from ephemeral_creds import (
     RotatingConnectionPool,
     RotationPolicy,
 )
-from ephemeral_creds.cli._agent import VaultAgent
+from ephemeral_creds.cli._agent import AgentSidecar
 from ephemeral_creds.cli._census import Census
 from ephemeral_creds.cli._emulated_sidecar import EmulatedSidecar
 from ephemeral_creds.cli._interruption import Interrupted, Interruption
@@ -108,7 +108,7 @@ class _Demo:
 
     def _start_sidecar(self, world: World, stack: ExitStack) -> Sidecar:
         binary = world.binary
-        sidecar: Sidecar = EmulatedSidecar(world) if binary is None else VaultAgent(world, binary)
+        sidecar: Sidecar = EmulatedSidecar(world) if binary is None else AgentSidecar(world, binary)
         stack.callback(sidecar.close)
         self._view.say(f"credentials from the file of {sidecar.description}")
         sidecar.start()

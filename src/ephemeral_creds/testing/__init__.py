@@ -1,21 +1,28 @@
 """Real servers, an emulator and fakes, for the tests of whoever uses the library.
 
-`PostgresServer` and `VaultServer` run the real things and leave nothing behind. `VaultEmulator`
-stands in for Vault where there is none, and goes wrong on request. `TCPProxy` breaks the network.
-`DatabaseEngine` and `VaultAdmin` set up either Vault in the same way.
+`PostgresServer`, `VaultServer` and `VaultAgent` run the real things and leave nothing behind.
+`VaultEmulator` stands in for Vault where there is none, and goes wrong on request. `TCPProxy`
+breaks the network. `DatabaseEngine` and `VaultAdmin` set up either Vault in the same way.
 """
 
 from ephemeral_creds.testing._admin import AppRole, VaultAdmin
+from ephemeral_creds.testing._agent import VaultAgent, dotenv_template
 from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
 from ephemeral_creds.testing._clock import FakeClock
 from ephemeral_creds.testing._emulator import Fault, Faults, RequestRecord, VaultEmulator
 from ephemeral_creds.testing._engine import CREATE_ROLE, DatabaseEngine
 from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_request
-from ephemeral_creds.testing._kubernetes import TokenReviewServer, make_service_account_jwt
+from ephemeral_creds.testing._kubernetes import (
+    ServiceAccount,
+    TokenReviewServer,
+    make_service_account_jwt,
+)
 from ephemeral_creds.testing._postgres import PostgresServer
 from ephemeral_creds.testing._proxy import TCPProxy
 from ephemeral_creds.testing._scripted import ScriptedProvider
-from ephemeral_creds.testing._vault import VaultLike, VaultServer
+from ephemeral_creds.testing._vault import VaultServer
+from ephemeral_creds.testing._vault_like import VaultLike
+from ephemeral_creds.testing._vault_persistent import PersistentVaultServer
 
 __all__ = [
     "CREATE_ROLE",
@@ -25,17 +32,21 @@ __all__ = [
     "FakeClock",
     "Fault",
     "Faults",
+    "PersistentVaultServer",
     "PostgresServer",
     "RequestRecord",
     "ScriptedProvider",
+    "ServiceAccount",
     "TCPProxy",
     "TokenReviewServer",
     "VaultAdmin",
+    "VaultAgent",
     "VaultCallFailed",
     "VaultEmulator",
     "VaultLike",
     "VaultResponse",
     "VaultServer",
+    "dotenv_template",
     "find_vault",
     "make_service_account_jwt",
     "vault_cache_path",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ephemeral_creds.testing._kubernetes import TokenReviewServer
-    from ephemeral_creds.testing._vault import VaultLike
+    from ephemeral_creds.testing._vault_like import VaultLike
 
 __all__ = ["AppRole", "VaultAdmin"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.testing._http import VaultResponse
     from ephemeral_creds.testing._postgres import PostgresServer
-    from ephemeral_creds.testing._vault import VaultLike
+    from ephemeral_creds.testing._vault_like import VaultLike
 
 __all__ = ["CREATE_ROLE", "DatabaseEngine"]
 

@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self, cast
 
@@ -14,7 +15,7 @@ from ephemeral_creds._values import Secret
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["TokenReviewServer", "make_service_account_jwt"]
+__all__ = ["ServiceAccount", "TokenReviewServer", "make_service_account_jwt"]
 
 _REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 _UID = "6a5e8f42-0d0c-4a51-9f0b-3b4c8a3f0f6e"
@@ -52,6 +53,19 @@ def make_service_account_jwt(
     }
     parts = [_part({"alg": "RS256", "kid": "stub"}), _part(claims), _encoded(b"unsigned")]
     return Secret(".".join(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """What a pod needs to log in by Kubernetes: the role of the auth method, and its token."""
+
+    role: str
+    jwt: Secret
+
+    @classmethod
+    def of(cls, role: str, name: str = "my-app", namespace: str = "default") -> ServiceAccount:
+        """Return one with a token as `TokenReviewServer` takes it."""
+        return cls(role, make_service_account_jwt(name, namespace))
 
 
 def _part(content: dict[str, object]) -> str:

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
@@ -24,67 +24,21 @@ from ephemeral_creds.testing._process import Guard, end_process, free_port, plai
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["VaultLike", "VaultServer"]
+__all__ = ["VaultServer"]
 
 _START_TIMEOUT = 60.0  # the binary has 400 MB; a cold read from a slow disk takes its time
 _POLL = 0.02
-
-
-class VaultLike(Protocol):
-    """What `VaultServer` and `VaultEmulator` have in common; tests should ask for no more."""
-
-    @property
-    def address(self) -> str:
-        """The base URL, ``http://127.0.0.1:PORT``; stays the same from the first `start`."""
-        ...
-
-    @property
-    def root_token(self) -> Secret:
-        """A token that may do everything."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """Name and version, for people."""
-        ...
-
-    def start(self) -> Self:
-        """Start, empty, and return once it answers."""
-        ...
-
-    def stop(self) -> None:
-        """Stop, and forget everything but the address."""
-        ...
-
-    def pause(self) -> None:
-        """Let every request hang, those on their way included, until `resume`."""
-        ...
-
-    def resume(self) -> None:
-        """Go on after `pause`."""
-        ...
-
-    def seal(self) -> None:
-        """Seal: everything but health and unsealing answers 503. State is kept."""
-        ...
-
-    def unseal(self) -> None:
-        """Go on after `seal`, and return once requests are served again."""
-        ...
-
-    def mints(self, path: str = "database/creds/") -> int:
-        """Return how many leases were handed out below `path` since the start."""
-        ...
 
 
 class VaultServer:
     """A real server in development mode on 127.0.0.1.
 
     It keeps everything in memory, so a stopped one has forgotten it all; use `pause`, `seal` or
-    a `TCPProxy` in front for outages that pass. A request log (Vault's audit device, in which
-    secrets are hashed) counts the leases that were handed out.
+    a `TCPProxy` in front for outages that pass, or a `PersistentVaultServer`. A request log
+    (Vault's audit device, in which secrets are hashed) counts the leases that were handed out.
 
-    `stop`, the end of a ``with`` block and the interpreter's exit remove process and folder.
+    `stop`, `close`, the end of a ``with`` block and the interpreter's exit remove process and
+    folder.
 
     Args:
         binary: the program; ``None`` takes what `find_vault` finds.
@@ -120,7 +74,7 @@ class VaultServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.close()
 
     @property
     def address(self) -> str:
@@ -161,13 +115,12 @@ class VaultServer:
         if self.running:
             return self
         self._port = self._port or free_port()
-        atexit.register(self.stop)
+        atexit.register(self.close)
         try:
-            self._spawn()
-            self._wait_until_ready()
-            self._keep_a_request_log()
+            self._bring_up()
         except BaseException:  # Ctrl-C included: leave nothing behind
             self.kill()
+            self.close()
             raise
         return self
 
@@ -179,6 +132,11 @@ class VaultServer:
     def kill(self) -> None:
         """End the process at once, as a crash does."""
         self._end()
+
+    def close(self) -> None:
+        """Stop it, and remove its folder. May be called again."""
+        self.stop()
+        self._remove()
 
     def pause(self) -> None:
         """Let every request hang, those on their way included, until `resume`."""
@@ -194,10 +152,7 @@ class VaultServer:
 
     def unseal(self) -> None:
         """Go on after `seal`, and return once requests are served again."""
-        match = re.search(r"Unseal Key: (\S+)", self._output())
-        if match is None:
-            raise VaultCallFailed("the server did not say its unseal key")
-        self._call("PUT", "sys/unseal", {"key": match[1]})
+        self._call("PUT", "sys/unseal", {"key": self._unseal_key().reveal()})
         self._wait_until_ready()
 
     def mints(self, path: str = "database/creds/") -> int:
@@ -213,40 +168,53 @@ class VaultServer:
                     count += "lease_id" in entry["response"].get("secret", {})
         return count
 
-    def _spawn(self) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="ephemeral-creds-vault-"))
+    def _bring_up(self) -> None:
         token = self._root_token.reveal()
-        config = self._file("config.hcl")
-        config.write_text(self._config)
+        self._spawn(
+            "-dev",
+            "-dev-no-store-token",
+            f"-dev-listen-address=127.0.0.1:{self._port}",
+            config=self._config,
+            # The token travels in the environment: arguments can be read by every user.
+            VAULT_DEV_ROOT_TOKEN_ID=token,
+            BAO_DEV_ROOT_TOKEN_ID=token,
+        )
+        self._wait_until_ready()
+        self._keep_a_request_log()
+
+    def _unseal_key(self) -> Secret:
+        match = re.search(r"Unseal Key: (\S+)", self._output())
+        if match is None:
+            raise VaultCallFailed("the server did not say its unseal key")
+        return Secret(match[1])
+
+    def _spawn(self, *options: str, config: str = "", **variables: str) -> None:
+        if self._home is None:
+            self._home = Path(tempfile.mkdtemp(prefix="ephemeral-creds-vault-"))
+        if config:
+            self._file("config.hcl").write_text(config)
+            options = (*options, "-config=config.hcl")
         with self._file("output").open("wb") as output:
             self._process = subprocess.Popen(
-                [
-                    self.binary, "server", "-dev", "-dev-no-store-token",
-                    f"-dev-listen-address=127.0.0.1:{self._port}",
-                    *([f"-config={config}"] if self._config else []),
-                ],
+                [self.binary, "server", *options],
                 cwd=self._home,
-                # The token travels in the environment: arguments can be read by every user.
-                env=plain_environment(
-                    {
-                        "HOME": str(self._home),
-                        "VAULT_DEV_ROOT_TOKEN_ID": token,
-                        "BAO_DEV_ROOT_TOKEN_ID": token,
-                    }
-                ),
+                env=plain_environment({"HOME": str(self._home), **variables}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         self._guard = Guard(self._process, self._home)
 
     def _wait_until_ready(self) -> None:
+        # The root token's own page: health turns good before the token store does.
+        self._wait_for_status("auth/token/lookup-self", 200)
+
+    def _wait_for_status(self, path: str, *wanted: int) -> None:
         give_up_at = time.monotonic() + _START_TIMEOUT
         while self.running and time.monotonic() < give_up_at:
             try:
-                # The root token's own page: health turns good before the token store does.
-                if self._status("auth/token/lookup-self") == 200:
+                if self._status(path) in wanted:
                     return
             except OSError:
                 pass
@@ -260,10 +228,13 @@ class VaultServer:
     def _status(self, path: str) -> int:
         return vault_request(self.address, "GET", path, token=self._root_token).status
 
-    def _call(self, method: str, path: str, body: dict[str, object] | None = None) -> None:
+    def _call(
+        self, method: str, path: str, body: dict[str, object] | None = None
+    ) -> dict[str, Any]:
         answer = vault_request(self.address, method, path, body, token=self._root_token)
         if answer.status >= 400:
             raise VaultCallFailed(f"{method} {path}: {answer.status} {answer.errors}")
+        return answer.body
 
     def _file(self, name: str) -> Path:
         if self._home is None:
@@ -287,7 +258,15 @@ class VaultServer:
         guard, self._guard = self._guard, None
         if guard is not None:
             guard.dismiss()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
+        if os.getpid() != self._owner:
+            return
         home, self._home = self._home, None
         if home is not None:
             shutil.rmtree(home, ignore_errors=True)
-        atexit.unregister(self.stop)
+        atexit.unregister(self.close)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
+from uuid import uuid4
 
 import hvac.adapters
 import requests
@@ -136,6 +137,10 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         self, method, url, headers, kwargs
     ) -> Answer:
         self.sent += 1
+        # The cache of a Vault Agent or Vault Proxy answers a request that equals an earlier one,
+        # byte for byte, with what came then: with the lease that is to be replaced, or a token
+        # near its end (https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent/caching).
+        headers = {**(headers or {}), "X-Request-ID": uuid4().hex}
         response = super().request(method, url, headers, raise_exception=False, **kwargs)
         if response.status_code in _FAITHFUL_REDIRECTS and (
             _target(response) in {_origin(response.url), *self._origins}

@@ -163,12 +163,19 @@ class DatabaseMount:
         with connection.open() as conn:
             _run(conn, statements, {"name": username, "expiration": self._expiration(ttl)})
 
-    def drop(self, connection_name: str, statements: list[str], username: str) -> None:
-        """Drop a role, by `statements` or, without any, in Vault's own way.
+    def drop(
+        self, role_name: str, connection_name: str, statements: list[str], username: str
+    ) -> None:
+        """Drop a role as its definition says now or, where that is gone, by `statements`.
+
+        Without any it is done in Vault's own way.
 
         Raises:
             DatabaseTrouble: it could not be done, or only half.
         """
+        role = self.roles.get(role_name)
+        if role is not None:
+            connection_name, statements = role.connection, role.revocation
         with self._connections[connection_name].open() as conn:
             if statements:
                 _run(conn, statements, {"name": username})

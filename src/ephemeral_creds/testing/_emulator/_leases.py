@@ -142,7 +142,7 @@ class LeaseStore:
         if lease is None:
             return
         try:
-            lease.mount.drop(lease.connection, lease.revocation, lease.username)
+            lease.mount.drop(lease.role, lease.connection, lease.revocation, lease.username)
         except DatabaseTrouble as error:
             raise Refusal(400, f"failed to revoke entry: {_NO_RESPONSE} {error}") from None
         with self._lock:
@@ -173,7 +173,7 @@ class LeaseStore:
             ]
         for lease in due:
             try:
-                lease.mount.drop(lease.connection, lease.revocation, lease.username)
+                lease.mount.drop(lease.role, lease.connection, lease.revocation, lease.username)
             except DatabaseTrouble:
                 lease.retry_at = now + _FIRST_RETRY * 2**lease.failures
                 lease.failures += 1

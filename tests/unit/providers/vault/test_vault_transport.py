@@ -464,3 +464,15 @@ def test_r16_a_ca_bundle_that_is_missing_is_named(
     with pytest.raises(ConfigurationError, match=r"/nonexistent/ca\.pem"):
         provider.fetch()
     provider.close()
+
+
+def test_no_two_requests_are_equal(
+    make: Callable[..., VaultDynamicProvider], stub: StubVault
+) -> None:
+    """Else an agent's cache would answer the second with what the first one brought."""
+    provider = make()
+    provider.fetch()
+    provider.fetch()
+    ids = [request.headers.get("X-Request-ID") for request in stub.requests]
+    assert None not in ids
+    assert len(set(ids)) == len(ids) >= 3

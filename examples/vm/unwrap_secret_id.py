@@ -1,0 +1,55 @@
+"""Exchange a wrapping token for the secret id that it wraps, and print that.
+
+Run by `my-app-secret-id.service`, with the token in the credential ``wrapped-secret-id``. Needs
+nothing but Python's standard library. A token that was used already is worth an alarm: somebody
+else has the secret id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+EXPECTED = "auth/approle/role/my-app/secret-id"
+
+
+def ask_vault(path: str, token: str, body: dict[str, str] | None = None) -> dict[str, str]:
+    """Send one request and return the ``data`` of the answer.
+
+    Raises:
+        urllib.error.HTTPError: Vault refuses.
+    """
+    request = urllib.request.Request(  # noqa: S310 - the address is the administrator's
+        f"{os.environ['VAULT_ADDR']}/v1/{path}",
+        data=json.dumps(body or {}).encode(),
+        headers={"X-Vault-Token": token, "X-Vault-Request": "true"},
+        method="POST",
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - the same
+        found: dict[str, str] = json.load(answer)["data"]
+    return found
+
+
+def main() -> None:
+    """Look at the token, unwrap it, and print what was in it."""
+    token = (Path(os.environ["CREDENTIALS_DIRECTORY"]) / "wrapped-secret-id").read_text().strip()
+    try:
+        # Who could put a token here could also put one of his own: it has to wrap what we expect.
+        made_by = ask_vault("sys/wrapping/lookup", token, {"token": token})["creation_path"]
+        if made_by != EXPECTED:
+            sys.exit(f"the token wraps an answer of {made_by}, not of {EXPECTED}: do not use it")
+        secret_id = ask_vault("sys/wrapping/unwrap", token)["secret_id"]
+    except urllib.error.HTTPError as error:
+        sys.exit(
+            f"Vault refuses the wrapping token (HTTP {error.code}). If it is not older than ten "
+            "minutes, somebody else has used it: revoke the secret ids of auth/approle/role/my-app"
+        )
+    sys.stdout.write(secret_id)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""A real Vault (or OpenBao) that can be restarted: its storage is on disk."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ephemeral_creds._values import Secret
+from ephemeral_creds.testing._vault import VaultServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["PersistentVaultServer"]
+
+# What sys/health says while there is no storage yet, and while it is sealed: see
+# https://developer.hashicorp.com/vault/api-docs/system/health.
+_NOT_INITIALISED, _SEALED = 501, 503
+
+
+class PersistentVaultServer(VaultServer):
+    """A real server on 127.0.0.1 that has forgotten nothing after `stop` (or `kill`) and `start`.
+
+    Everything else is as with `VaultServer`; it initialises and unseals itself. `close`, the end
+    of a ``with`` block and the interpreter's exit remove process and storage.
+
+    Args:
+        binary: the program; ``None`` takes what `find_vault` finds.
+    """
+
+    def __init__(self, binary: Path | None = None) -> None:
+        super().__init__(binary)
+        self._key: Secret | None = None
+
+    def _bring_up(self) -> None:
+        self._spawn(config=json.dumps(self._settings()))
+        self._wait_for_status("sys/health", _NOT_INITIALISED, _SEALED)
+        if self._key is None:
+            made = self._call("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
+            self._key, self._root_token = Secret(made["keys"][0]), Secret(made["root_token"])
+            self.unseal()
+            self._keep_a_request_log()
+        else:
+            self.unseal()
+
+    def _settings(self) -> dict[str, object]:
+        return {
+            "storage": {"file": {"path": "storage"}},
+            "listener": {"tcp": {"address": f"127.0.0.1:{self._port}", "tls_disable": True}},
+            "api_addr": self.address,
+            "disable_mlock": True,
+        }
+
+    def _unseal_key(self) -> Secret:
+        if self._key is None:
+            raise RuntimeError("the server has not been started")
+        return self._key
+
+    def _forget(self) -> None:
+        """Keep it all: that is the point."""
+
+    def _remove(self) -> None:
+        super()._remove()
+        self._key = None
