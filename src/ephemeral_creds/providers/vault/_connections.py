@@ -80,7 +80,8 @@ class _SocketConnection(HTTPConnection):
 
 
 class _SocketPool(HTTPConnectionPool):
-    ConnectionCls = _SocketConnection
+    # urllib3's own class does not fit the protocol that it declares here, for pyright.
+    ConnectionCls = _SocketConnection  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, path: str) -> None:
         self.path = path
