@@ -50,8 +50,8 @@ def minimum_requirements() -> list[str]:
     """Return each dependency pinned to the lowest version that is declared for it."""
     extras = PROJECT["optional-dependencies"]
     lowest: dict[str, str] = {}
-    declared = [*PROJECT["dependencies"], *extras["demo"], *extras["test"], *GROUPS["examples"]]
-    for line in declared:
+    optional = [*extras["aws"], *extras["demo"], *extras["test"], *GROUPS["examples"]]
+    for line in [*PROJECT["dependencies"], *optional]:
         match = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)", line)
         if match is not None:
             lowest[match[1]] = match[2]

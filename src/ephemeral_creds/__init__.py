@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.file import FilePolicy, FileProvider
     from ephemeral_creds.providers.fixed import FixedProvider
     from ephemeral_creds.providers.vault import (
+        AgentAuth,
         AppRoleAuth,
         AuthMethod,
         AWSAuth,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AWSAuth",
     "AccessDenied",
+    "AgentAuth",
     "AppRoleAuth",
     "AsyncRotatingConnectionPool",
     "AuthMethod",
@@ -145,6 +147,7 @@ _HOMES = {
     "providers.fixed": ("FixedProvider",),
     "providers.vault": (
         "AWSAuth",
+        "AgentAuth",
         "AppRoleAuth",
         "AuthMethod",
         "AzureAuth",
