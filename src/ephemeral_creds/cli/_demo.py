@@ -54,6 +54,9 @@ _REFRESH = RefreshPolicy(
     proof_timeout=2.0,
 )
 _ROTATION = RotationPolicy()
+# More than the library's own: a revocation may take `VaultConfig.revoke_timeout` on a busy machine,
+# and the figures are read as soon as the keeper has closed.
+_CLOSE_TIMEOUT = 15.0
 _EXPECTED = (
     EphemeralCredsError,
     VaultCallFailed,
@@ -126,7 +129,7 @@ class _Demo:
             provider = FileProvider(sidecar.path, poll_interval=0.2)
         with ExitStack() as stack:
             keeper = CredentialKeeper(provider, policy=_REFRESH, observers=[self._events])
-            stack.callback(keeper.close)
+            stack.callback(keeper.close, _CLOSE_TIMEOUT)
             pool: RotatingConnectionPool[psycopg.Connection[Any]] = RotatingConnectionPool(
                 keeper,
                 world.conninfo,
@@ -173,6 +176,7 @@ class _Demo:
             p50_ms=None if p50 is None else round(p50 * 1000, 2),
             p999_ms=None if p999 is None else round(p999 * 1000, 2),
             failures=workload.failures,
+            unrevoked=self._events.unrevoked,
             trouble=self._trouble(world, census, workload),
             interrupted=signum.name if signum is not None else None,
         )

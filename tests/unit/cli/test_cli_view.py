@@ -8,7 +8,7 @@ from rich.console import Console
 from ephemeral_creds.cli._live import LiveView
 from ephemeral_creds.cli._report import Report
 from ephemeral_creds.cli._view import EventLog, PlainView, Snapshot
-from ephemeral_creds.events import CredentialsPublished, PoolRotated
+from ephemeral_creds.events import CredentialsPublished, PoolRotated, RevocationFailed
 
 SNAPSHOT = Snapshot(
     elapsed=0.0,
@@ -72,6 +72,15 @@ def test_events_are_taken_once_and_bounded() -> None:
     for _ in range(1000):
         log(PoolRotated(pool="demo", generation=2, connections=1, duration=0.0))
     assert len(log.take()) == 500
+
+
+def test_failed_revocations_are_kept_for_the_end() -> None:
+    log = EventLog()
+    log(RevocationFailed(generation=3, error="ProviderUnavailable: gone", final=True))
+    log(PoolRotated(pool="demo", generation=2, connections=1, duration=0.0))
+    line = "RevocationFailed generation=3 error=ProviderUnavailable: gone final=True"
+    assert log.take()[0] == line
+    assert log.unrevoked == (line,)
 
 
 def test_live_shows_the_same_and_ends_with_the_table() -> None:
