@@ -164,6 +164,41 @@ def test_an_external_vault_is_left_as_it_was(place: Place, vault: VaultLike) -> 
     assert state() == before
 
 
+def test_what_must_stay_in_an_external_vault_is_named_with_the_figures(
+    place: Place, vault: VaultLike
+) -> None:
+    admin = VaultAdmin(vault)
+    everything = ["create", "read", "update", "delete", "list", "sudo"]
+    policy = admin.write_policy(
+        "no-unmounting", {"*": everything, "sys/mounts/+": ["create", "read", "update"]}
+    )
+    demo = place.run(
+        "--external", "--seconds", "1", "--json",
+        VAULT_ADDR=vault.address, VAULT_TOKEN=admin.create_token([policy]).reveal(),
+    )  # fmt: skip
+    status, out, err = finish(demo, place)
+    found = result(out)
+    assert status == 1, err
+    (left,) = found["trouble"]
+    mount = left.split()[0].removeprefix("sys/mounts/")
+    assert f"{mount}/" in admin.call("GET", "sys/mounts").data
+    admin.call("DELETE", f"sys/mounts/{mount}")
+    assert found["queries"] > 0
+    assert found["problems"] == [left]
+    assert left in err
+    assert f"{mount}/" not in admin.call("GET", "sys/auth").data
+    assert mount not in admin.call("GET", "sys/policies/acl?list=true").data["keys"]
+
+
+def test_an_external_vault_that_refuses_the_token(place: Place, vault: VaultLike) -> None:
+    demo = place.run("--external", "--json", VAULT_ADDR=vault.address, VAULT_TOKEN="wrong")
+    status, out, err = finish(demo, place)
+    assert (status, out) == (2, "")
+    assert "refuses the token in VAULT_TOKEN (POST sys/mounts/" in err
+    assert "a token that may mount a secrets engine" in err
+    assert "is left" not in err
+
+
 def test_an_external_vault_that_is_not_there(place: Place) -> None:
     demo = place.run("--external", "--json", VAULT_ADDR="http://127.0.0.1:1", VAULT_TOKEN="x")
     status, out, err = finish(demo, place)

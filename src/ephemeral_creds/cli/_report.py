@@ -33,7 +33,7 @@ class Report:
         p999_ms: what all but one in a thousand did not exceed.
         failures: what failed, and how often.
         unrevoked: how giving a lease back failed, each time that it did.
-        trouble: what else makes the figures worthless.
+        trouble: what else is wrong, with the figures or with what is left behind.
         interrupted: the signal that ended it early.
     """
 
@@ -71,7 +71,10 @@ class Report:
             ("queries", f"{self.queries}"),
             ("failed", f"{self.failed}"),
             ("rotations", f"{self.rotations} (at least {rotations_due(self.seconds)})"),
-            ("leases", f"{self.mints} minted, {self.renewals} renewals, {self.revocations} given back"),
+            (
+                "leases",
+                f"{self.mints} minted, {self.renewals} renewals, {self.revocations} given back",
+            ),
             ("connections", f"{self.peak_connections} at most (allowed {self.max_connections})"),
             ("roles left", f"{self.roles_left}"),
             ("latency", f"median {_ms(self.p50_ms)}, 99.9 % within {_ms(self.p999_ms)}"),

@@ -185,7 +185,8 @@ def conclusion(report: Report) -> list[str]:
     lines = [f"  {count} × {text}" for text, count in report.failures.items()]
     lines += [f"  {line}" for line in report.unrevoked]
     if report.interrupted is not None:
-        return [*lines, f"Stopped by {report.interrupted}; everything has been put away."]
+        rest = "" if report.trouble else "; everything has been put away"
+        return [*lines, f"Stopped by {report.interrupted}{rest}.", *report.trouble]
     problems = verdict(report)
     if not problems:
         return [*lines, "Kept: the user name changed, and no query noticed."]
