@@ -70,9 +70,10 @@ _EXPECTED = (
 def run_demo(options: Options) -> int:
     """Run the demo and return the exit status."""
     left_behind: list[str] = []
-    with Interruption() as interruption:
+    view = make_view(json=options.json)
+    with Interruption(view.say) as interruption:
         try:
-            with make_view(json=options.json) as view:
+            with view:
                 report = _Demo(options, view, interruption).run(left_behind)
                 view.finish(report)
             if options.json:
@@ -213,7 +214,7 @@ class _Demo:
         begun: float,
     ) -> None:
         counted, counted_at, rate = 0, begun, 0.0
-        while self._interruption.signum is None:
+        while not self._interruption.noticed():
             now = time.monotonic()
             if now - begun >= self._options.seconds:
                 break

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -10,6 +12,10 @@ from ephemeral_creds.cli._report import Report
 from ephemeral_creds.cli._view import EventLog, PlainView, Snapshot
 from ephemeral_creds.events import CredentialsPublished, PoolRotated, RevocationFailed
 
+if TYPE_CHECKING:
+    import pytest
+
+ENTER_ALTERNATE_SCREEN, LEAVE_ALTERNATE_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 SNAPSHOT = Snapshot(
     elapsed=0.0,
     seconds=60.0,
@@ -89,6 +95,20 @@ def test_live_shows_the_same_and_ends_with_the_table() -> None:
         view.say("CredentialsPublished generation=2")
         view.show(SNAPSHOT)
         view.finish(REPORT)
-    text = out.getvalue()
-    for part in ("3.2 s", "v-app-2", "1234 per second", "CredentialsPublished", "Kept:"):
-        assert part in text
+    meanwhile, after = out.getvalue().split(LEAVE_ALTERNATE_SCREEN)
+    assert meanwhile.startswith(ENTER_ALTERNATE_SCREEN)
+    for part in ("3.2 s", "v-app-2", "1234 per second", "CredentialsPublished"):
+        assert part in meanwhile
+        assert part not in after
+    assert "file (emulator 0.1.0)" in after
+    assert "Kept:" in after
+
+
+def test_live_holds_back_what_others_write(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    with LiveView(Console(file=out, force_terminal=True, width=100, height=40)) as view:
+        print("as a traceback", file=sys.stderr)
+        assert capsys.readouterr().err == ""
+        view.finish(REPORT)
+    assert capsys.readouterr().err == "as a traceback\n"
+    assert "traceback" not in out.getvalue()
