@@ -171,6 +171,7 @@ def test_a_folder_that_postgresql_cannot_enter_says_what_to_set(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_asking_for_the_version_is_not_ended_by_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     binary = tmp_path / "vault"
     binary.write_text(
