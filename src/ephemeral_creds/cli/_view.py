@@ -188,6 +188,8 @@ def conclusion(report: Report) -> list[str]:
         rest = "" if report.trouble else "; everything has been put away"
         return [*lines, f"Stopped by {report.interrupted}{rest}.", *report.trouble]
     problems = verdict(report)
+    if not problems and not report.rotations:
+        return [*lines, "Kept: no query failed. It was too short for the user name to change."]
     if not problems:
         return [*lines, "Kept: the user name changed, and no query noticed."]
     return [*lines, *(f"NOT KEPT: {problem}" for problem in problems)]

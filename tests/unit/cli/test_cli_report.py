@@ -93,6 +93,17 @@ def test_an_interrupted_run_is_not_ok() -> None:
     assert "Stopped by SIGINT" in conclusion(report)[-1]
 
 
+def test_a_short_run_does_not_claim_a_rotation() -> None:
+    short = replace(GOOD, seconds=5.0, rotations=0, mints=1, revocations=1)
+    assert conclusion(short)[-1].startswith("Kept: no query failed. It was too short")
+    assert conclusion(GOOD)[-1].startswith("Kept: the user name changed")
+
+
+def test_what_is_left_behind_is_said_after_a_signal_too() -> None:
+    report = replace(GOOD, interrupted="SIGINT", trouble=("sys/mounts/x is left",))
+    assert conclusion(report) == ["Stopped by SIGINT.", "sys/mounts/x is left"]
+
+
 def test_the_end_says_what_failed() -> None:
     report = replace(GOOD, failed=2, failures={"OperationalError: gone": 2})
     assert conclusion(report) == [
