@@ -59,11 +59,18 @@ class Place:
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
-    folder = Path(tempfile.mkdtemp(prefix="demo-test-")).resolve()
-    folder.chmod(0o755)  # PostgreSQL may have to run as another user
-    yield Place(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+def place(places: list[Place]) -> Place:
+    return places[0]
+
+
+@pytest.fixture
+def places() -> Iterator[list[Place]]:
+    folders = [Path(tempfile.mkdtemp(prefix="demo-test-")).resolve() for _ in range(3)]
+    for folder in folders:
+        folder.chmod(0o755)  # PostgreSQL may have to run as another user
+    yield [Place(folder) for folder in folders]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def finish(demo: subprocess.Popen[str], place: Place) -> tuple[int, str, str]:
@@ -103,6 +110,33 @@ def test_queries_do_not_notice_a_rotation(place: Place) -> None:
     assert found["vault"].startswith("emulator ")
     assert found["source"] == "api"
     assert "PoolRotated" in err
+
+
+def test_a_rotation_with_the_real_vault_and_with_either_sidecar(places: list[Place]) -> None:
+    runs = [("api", "real"), ("file", "real"), ("file", "emulator")]
+    if find_vault() is None:
+        runs = [("file", "emulator")]
+    # At once: each takes as long as its lease may live, and little of the machine.
+    demos = [
+        place.run(
+            "--seconds", "15", "--workers", "2", "--json", "--source", source, "--vault", vault
+        )
+        for place, (source, vault) in zip(places, runs, strict=False)
+    ]
+    ends = [finish(demo, place) for demo, place in zip(demos, places, strict=False)]
+    for (source, vault), (status, out, err) in zip(runs, ends, strict=True):
+        found = result(out)
+        assert status == 0, err
+        assert found["problems"] == []
+        assert found["failed"] == 0
+        assert found["queries"] > 0
+        assert found["rotations"] >= 1
+        assert found["renewals"] >= 2
+        assert found["mints"] == found["revocations"] >= 2
+        assert found["roles_left"] == 0
+        assert found["source"] == source
+        assert found["vault"].startswith("emulator ") == (vault == "emulator")
+        assert "PoolRotated" in err
 
 
 @pytest.mark.parametrize("vault", ["emulator", "real"])
@@ -162,6 +196,41 @@ def test_an_external_vault_is_left_as_it_was(place: Place, vault: VaultLike) -> 
     assert found["mints"] == found["revocations"] == 1
     assert found["vault"].startswith("external ")
     assert state() == before
+
+
+def test_what_must_stay_in_an_external_vault_is_named_with_the_figures(
+    place: Place, vault: VaultLike
+) -> None:
+    admin = VaultAdmin(vault)
+    everything = ["create", "read", "update", "delete", "list", "sudo"]
+    policy = admin.write_policy(
+        "no-unmounting", {"*": everything, "sys/mounts/+": ["create", "read", "update"]}
+    )
+    demo = place.run(
+        "--external", "--seconds", "1", "--json",
+        VAULT_ADDR=vault.address, VAULT_TOKEN=admin.create_token([policy]).reveal(),
+    )  # fmt: skip
+    status, out, err = finish(demo, place)
+    found = result(out)
+    assert status == 1, err
+    (left,) = found["trouble"]
+    mount = left.split()[0].removeprefix("sys/mounts/")
+    assert f"{mount}/" in admin.call("GET", "sys/mounts").data
+    admin.call("DELETE", f"sys/mounts/{mount}")
+    assert found["queries"] > 0
+    assert found["problems"] == [left]
+    assert left in err
+    assert f"{mount}/" not in admin.call("GET", "sys/auth").data
+    assert mount not in admin.call("GET", "sys/policies/acl?list=true").data["keys"]
+
+
+def test_an_external_vault_that_refuses_the_token(place: Place, vault: VaultLike) -> None:
+    demo = place.run("--external", "--json", VAULT_ADDR=vault.address, VAULT_TOKEN="wrong")
+    status, out, err = finish(demo, place)
+    assert (status, out) == (2, "")
+    assert "refuses the token in VAULT_TOKEN (POST sys/mounts/" in err
+    assert "a token that may mount a secrets engine" in err
+    assert "is left" not in err
 
 
 def test_an_external_vault_that_is_not_there(place: Place) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_INSTALL = 'pip install "ephemeral-creds[demo]"'
+_INSTALL = 'pip install ".[demo]" in a clone of the project'
 _FAILED_TO_RUN = 2
 _INTERRUPTED = 130
 

@@ -45,8 +45,8 @@ what is counted:
   roles_left   roles of ours in pg_roles after everything was closed, before Vault is stopped
 
 exit status: 0 where no query failed, there was a rotation for every full 12 s, there were never
-more connections than max_connections and no role was left; 1 where not; 2 where the demo could
-not run; 130 after Ctrl-C and 143 after SIGTERM.
+more connections than max_connections, every lease was given back and no role was left; 1 where
+not; 2 where the demo could not run; 129 after SIGHUP, 130 after Ctrl-C and 143 after SIGTERM.
 """
 
 

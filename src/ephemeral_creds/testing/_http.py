@@ -43,7 +43,15 @@ class VaultResponse:
 
 
 class VaultCallFailed(AssertionError):
-    """A call that sets up a test failed; the message says which, and what Vault said."""
+    """A call that sets up a test failed; the message says which, and what Vault said.
+
+    Attributes:
+        status: the HTTP status; ``None`` where it was something else that failed.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def vault_request(

@@ -22,6 +22,7 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._binaries import find_postgres
 from ephemeral_creds.testing._process import (
     Guard,
+    check_reachable,
     end_process,
     free_port,
     plain_environment,
@@ -189,6 +190,7 @@ class PostgresServer:
         self._run_as = unprivileged_user()
         self._home = home = Path(tempfile.mkdtemp(prefix="ephemeral-creds-pg-"))
         self._own(home)
+        check_reachable(home, self._run_as)
         self._bin = self._usable(find_postgres())
         password_file = home / "password"
         password_file.touch(0o600)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Guard",
     "RunAs",
+    "check_reachable",
     "end_process",
     "free_port",
     "plain_environment",
@@ -71,6 +72,32 @@ def unprivileged_user() -> RunAs:
         "PostgreSQL refuses to run as root and this system has neither a user 'postgres' nor "
         "'nobody': run the tests as an ordinary user"
     )
+
+
+def check_reachable(folder: Path, run_as: RunAs) -> None:
+    """See that PostgreSQL can get at its temporary folder.
+
+    Raises:
+        ConfigurationError: it runs as another user, who cannot enter a folder above.
+    """
+    if not run_as:
+        return
+    # Tried rather than read off the modes, which are not all that decides.
+    tried = subprocess.run(
+        ["/bin/sh", "-c", 'cd "$1"', "sh", folder],
+        cwd="/",
+        stderr=subprocess.DEVNULL,
+        check=False,
+        start_new_session=True,
+        **run_as,
+    )
+    if tried.returncode != 0:
+        name = pwd.getpwuid(run_as["user"]).pw_name
+        raise ConfigurationError(
+            f"PostgreSQL refuses to run as root and runs as user {name!r} instead, who cannot "
+            f"enter {folder.parent}: set TMPDIR to a folder that every user may enter "
+            "(TMPDIR=/tmp)"
+        )
 
 
 def end_process(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float]) -> None:

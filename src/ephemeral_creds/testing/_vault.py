@@ -96,6 +96,8 @@ class VaultServer:
                 capture_output=True,
                 text=True,
                 check=True,
+                # Ctrl-C in a terminal is for whoever asks, as with the server itself.
+                start_new_session=True,
             ).stdout
             match = re.match(r"(\w+) v([^\s,]+)", said)
             self._version = f"{match[1]} {match[2]}" if match else said.strip()

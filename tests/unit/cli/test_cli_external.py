@@ -1,0 +1,121 @@
+"""A Vault of somebody else's: what is refused there, and what is left behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ephemeral_creds import ConfigurationError, Secret
+from ephemeral_creds.cli._external import ExternalVault, ExternalVaultAdmin
+from ephemeral_creds.testing import Fault, VaultAdmin, VaultCallFailed
+
+if TYPE_CHECKING:
+    from ephemeral_creds.testing import VaultEmulator
+
+NAME = "ours"
+EVERYTHING = {
+    "sys/mounts/*": ["create", "update", "delete"],
+    "sys/auth": ["read"],
+    "sys/auth/*": ["create", "update", "delete", "sudo"],
+    "sys/policies/acl/*": ["create", "update", "delete"],
+}
+
+
+@pytest.fixture
+def somebody(emulator: VaultEmulator) -> VaultAdmin:
+    return VaultAdmin(emulator)
+
+
+def connect(
+    emulator: VaultEmulator, monkeypatch: pytest.MonkeyPatch, token: Secret
+) -> ExternalVaultAdmin:
+    monkeypatch.setenv("VAULT_ADDR", emulator.address)
+    monkeypatch.setenv("VAULT_TOKEN", token.reveal())
+    return ExternalVaultAdmin(ExternalVault())
+
+
+def token_for(somebody: VaultAdmin, rules: dict[str, list[str]]) -> Secret:
+    return somebody.create_token([somebody.write_policy("theirs", rules)])
+
+
+def make_everything(admin: ExternalVaultAdmin) -> None:
+    admin.call("POST", f"sys/mounts/{NAME}", {"type": "database"})
+    admin.enable_auth("approle", NAME)
+    admin.write_policy(NAME, {"secret/x": ["read"]})
+
+
+def state(somebody: VaultAdmin) -> list[bool]:
+    return [
+        f"{NAME}/" in somebody.call("GET", "sys/mounts").data,
+        f"{NAME}/" in somebody.call("GET", "sys/auth").data,
+        NAME in somebody.call("GET", "sys/policies/acl?list=true").data["keys"],
+    ]
+
+
+def deleted(emulator: VaultEmulator) -> list[str]:
+    return [record.path for record in emulator.requests if record.method == "DELETE"]
+
+
+def test_all_that_was_made_is_removed_once(
+    emulator: VaultEmulator, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = connect(emulator, monkeypatch, token_for(somebody, EVERYTHING))
+    make_everything(admin)
+    assert state(somebody) == [True, True, True]
+    assert admin.remove_all() == []
+    assert state(somebody) == [False, False, False]
+    assert admin.remove_all() == []
+    assert len(deleted(emulator)) == 3
+
+
+def test_what_may_not_be_removed_does_not_keep_the_rest(
+    emulator: VaultEmulator, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = EVERYTHING | {"sys/mounts/*": ["create", "update"]}
+    admin = connect(emulator, monkeypatch, token_for(somebody, rules))
+    make_everything(admin)
+    (line,) = admin.remove_all()
+    assert line.startswith(f"sys/mounts/{NAME} is left in the Vault at {emulator.address}: 403")
+    assert state(somebody) == [True, False, False]
+
+
+def test_all_failures_are_listed(
+    emulator: VaultEmulator, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = connect(emulator, monkeypatch, token_for(somebody, EVERYTHING))
+    make_everything(admin)
+    emulator.stop()
+    lines = admin.remove_all()
+    assert [line.split()[0] for line in lines] == [
+        f"sys/mounts/{NAME}",
+        f"sys/auth/{NAME}",
+        f"sys/policies/acl/{NAME}",
+    ]
+    assert all("does not answer" in line for line in lines)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["default-only", "unknown"])
+def test_a_token_that_may_not_make_anything_leaves_nothing_to_remove(
+    emulator: VaultEmulator, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    token = somebody.create_token() if known else Secret("hvs.nobody-gave-this-out")
+    admin = connect(emulator, monkeypatch, token)
+    with pytest.raises(ConfigurationError) as refused:
+        make_everything(admin)
+    said = str(refused.value)
+    assert f"POST sys/mounts/{NAME}: 403" in said
+    assert "a token that may mount a secrets engine" in said
+    assert admin.remove_all() == []
+    assert deleted(emulator) == []
+
+
+def test_what_may_be_there_is_removed(
+    emulator: VaultEmulator, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = connect(emulator, monkeypatch, token_for(somebody, EVERYTHING))
+    emulator.faults.add("POST", "sys/mounts/*", Fault.error(502))
+    with pytest.raises(VaultCallFailed, match="502"):
+        make_everything(admin)
+    assert admin.remove_all() == []
+    assert deleted(emulator) == [f"sys/mounts/{NAME}"]
