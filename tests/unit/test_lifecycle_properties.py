@@ -201,6 +201,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         credentials = Credentials("static", Secret(f"machine-static-{self.passwords}"))
         sent_at = self.now - min(slow, 90.0)
         lease = Lease(sent_at, rotates_in=rotates_in, ask_again_in=ask_again_in)
+        self.ends[credentials.username] = lease.expires_at
         self.answer(Granted(Grant(credentials, lease)))
 
     @precondition(lambda self: isinstance(self.in_flight, Renew))
