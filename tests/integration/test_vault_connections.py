@@ -8,8 +8,8 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from certificates import Authority
 
+from certificates import Authority
 from ephemeral_creds import (
     ConfigurationError,
     ProviderUnavailable,

@@ -1,5 +1,6 @@
 """Credentials from HashiCorp Vault or OpenBao; the only importer of hvac and requests."""
 
+from ephemeral_creds.providers.vault._provider import VaultProvider
 from ephemeral_creds.providers.vault.auth import AuthMethod, KubernetesAuth, TokenAuth
 from ephemeral_creds.providers.vault.auth_approle import AppRoleAuth
 from ephemeral_creds.providers.vault.auth_cert import CertAuth
@@ -24,5 +25,6 @@ __all__ = [
     "UserpassAuth",
     "VaultConfig",
     "VaultDynamicProvider",
+    "VaultProvider",
     "VaultStaticProvider",
 ]
