@@ -8,6 +8,7 @@ stands in for Vault where there is none, and goes wrong on request. `TCPProxy` b
 from ephemeral_creds.testing._admin import AppRole, VaultAdmin
 from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
 from ephemeral_creds.testing._clock import FakeClock
+from ephemeral_creds.testing._durable import DurableVaultServer
 from ephemeral_creds.testing._emulator import Fault, Faults, RequestRecord, VaultEmulator
 from ephemeral_creds.testing._engine import CREATE_ROLE, DatabaseEngine
 from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_request
@@ -22,6 +23,7 @@ __all__ = [
     "VAULT_VERSION",
     "AppRole",
     "DatabaseEngine",
+    "DurableVaultServer",
     "FakeClock",
     "Fault",
     "Faults",

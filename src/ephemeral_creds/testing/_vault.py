@@ -120,7 +120,7 @@ class VaultServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.close()
 
     @property
     def address(self) -> str:
@@ -161,7 +161,7 @@ class VaultServer:
         if self.running:
             return self
         self._port = self._port or free_port()
-        atexit.register(self.stop)
+        atexit.register(self.close)
         try:
             self._spawn()
             self._wait_until_ready()
@@ -174,11 +174,17 @@ class VaultServer:
     def stop(self) -> None:
         """Stop, and forget everything but the address; nothing happens if it does not run."""
         self.resume()  # a stopped process would not hear the signal
-        self._end((signal.SIGINT, 5.0))
+        self._end_process()
+        self._remove()
+
+    def close(self) -> None:
+        """Do the same as `stop`: for this server there is nothing to keep."""
+        self.stop()
 
     def kill(self) -> None:
         """End the process at once, as a crash does."""
-        self._end()
+        self._end_process(at_once=True)
+        self._remove()
 
     def pause(self) -> None:
         """Let every request hang, those on their way included, until `resume`."""
@@ -278,16 +284,20 @@ class VaultServer:
         if process is not None and process.poll() is None and os.getpid() == self._owner:
             process.send_signal(signum)
 
-    def _end(self, *steps: tuple[signal.Signals, float]) -> None:
+    def _end_process(self, *, at_once: bool = False) -> None:
         if os.getpid() != self._owner:
             return
         process, self._process = self._process, None
         if process is not None:
-            end_process(process, *steps)
+            end_process(process, *(() if at_once else ((signal.SIGINT, 5.0),)))
         guard, self._guard = self._guard, None
         if guard is not None:
             guard.dismiss()
+
+    def _remove(self) -> None:
+        if os.getpid() != self._owner:
+            return
         home, self._home = self._home, None
         if home is not None:
             shutil.rmtree(home, ignore_errors=True)
-        atexit.unregister(self.stop)
+        atexit.unregister(self.close)
