@@ -170,3 +170,12 @@ def test_r18_a_rate_limit_is_kept_to(stub: StubVault, provider: VaultDynamicProv
     with pytest.raises(ProviderUnavailable, match="raise its quota") as caught:
         provider.fetch()
     assert caught.value.retry_after == 10.0
+
+
+def test_r20_a_namespace_that_is_missing_is_named(stub: StubVault) -> None:
+    stub.script("POST /v1/auth/approle/login", errors(404, "namespace not found"))
+    error, event = asked_of(stub.address, namespace="team/db")
+    assert isinstance(error, ConfigurationError)
+    assert "(namespace 'team/db')" in str(error)
+    assert event.address == f"{stub.address} (namespace 'team/db')"
+    assert event.mount == "auth/approle"
