@@ -314,6 +314,26 @@ def test_revocation_statements_that_leave_the_role_behind(
     assert roles_of(checker.engine, role) == []
 
 
+def test_the_corrected_statements_do_without_a_superuser(
+    postgres: PostgresServer, unique: Callable[[str], str]
+) -> None:
+    manager, name, table = unique("manager"), unique("made"), unique("owned")
+    password = f"Pw-{manager}-x9Y"
+    with closing(postgres.admin()) as admin:
+        admin.execute(f"CREATE ROLE {manager} LOGIN CREATEROLE PASSWORD '{password}'".encode())
+        with closing(postgres.login(manager, password)) as vaults_own:
+            vaults_own.execute(f"CREATE ROLE {name} LOGIN".encode())
+            for what in ("CREATE ON SCHEMA public", "CONNECT ON DATABASE postgres"):
+                admin.execute(f"GRANT {what} TO {manager} WITH GRANT OPTION".encode())
+                vaults_own.execute(f"GRANT {what} TO {name}".encode())
+            admin.execute(f"SET ROLE {name}; CREATE TABLE {table} (x int); RESET ROLE".encode())
+            with vaults_own.transaction():
+                for statement in CORRECTED:
+                    vaults_own.execute(statement.replace("{{name}}", name).encode())
+        assert postgres.roles(name) == []
+        admin.execute(f"DROP OWNED BY {manager}; DROP ROLE {manager}".encode())
+
+
 def test_renew_statements_that_forget_valid_until(
     checker: Checker, unique: Callable[[str], str]
 ) -> None:

@@ -32,7 +32,7 @@ CORRECTED = (
     'DROP OWNED BY "{{name}}";',
     'DROP ROLE IF EXISTS "{{name}}";',
 )
-"""Statements that remove any role that Vault has made, whatever was granted to it."""
+"""Statements that remove a role that Vault has made, with all that Vault's user granted to it."""
 
 # VALID UNTIL has whole seconds: it moves only if one ends between the mint and the renewal.
 _SECOND = 1.1
