@@ -50,7 +50,7 @@ def minimum_requirements() -> list[str]:
     """Return each dependency pinned to the lowest version that is declared for it."""
     extras = PROJECT["optional-dependencies"]
     lowest: dict[str, str] = {}
-    for line in [*PROJECT["dependencies"], *extras["demo"], *extras["test"]]:
+    for line in [*PROJECT["dependencies"], *extras["aws"], *extras["demo"], *extras["test"]]:
         match = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)", line)
         if match is not None:
             lowest[match[1]] = match[2]

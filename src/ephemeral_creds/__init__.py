@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.file import FileProvider
     from ephemeral_creds.providers.fixed import FixedProvider
     from ephemeral_creds.providers.vault import (
+        AgentAuth,
         AppRoleAuth,
         AuthMethod,
         AWSAuth,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AWSAuth",
     "AccessDenied",
+    "AgentAuth",
     "AppRoleAuth",
     "AsyncRotatingConnectionPool",
     "AuthMethod",
@@ -147,6 +149,7 @@ _HOMES = {
     "providers.fixed": ("FixedProvider",),
     "providers.vault": (
         "AWSAuth",
+        "AgentAuth",
         "AppRoleAuth",
         "AuthMethod",
         "AzureAuth",

@@ -27,6 +27,9 @@ With nothing to fall back on, a grant is published without proof: there is nothi
 At most one provider operation is in flight. A generation that pools still hold connections of is
 renewed for as long as the server allows. A failed renewal never mints at once: half of what is
 left is for renewing. Every mint passes one limiter, whatever asked for it.
+
+A role that stays, and whose password the server changes, is one generation for ever: its sessions
+outlive each change, so that a new password is published in its place, and nothing is retired.
 """
 
 from __future__ import annotations
@@ -762,6 +765,8 @@ class Lifecycle:
             return math.inf
         after = self._policy.read_again_after(lease.rotates_in, self._draw())
         at = lease.requested_at + min(after, lease.ask_again_in)
+        # A slow answer may arrive when the next one is due: not in a loop.
+        at = max(at, self._now + self._policy.retry_initial)
         if not generation.unchanged:
             return at
         soon = self._now + self._policy.retry_after(generation.unchanged, self._draw())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import threading
+import time
 from typing import TYPE_CHECKING, Self
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from certificates import Authority
 from ephemeral_creds import (
     ConfigurationError,
+    ProviderError,
     ProviderUnavailable,
     TokenAuth,
     VaultConfig,
@@ -19,12 +22,14 @@ from ephemeral_creds import (
     provider_from_url,
 )
 from ephemeral_creds.testing import DatabaseEngine, VaultEmulator, VaultServer, find_vault
-from ephemeral_creds.testing._process import free_port
+from ephemeral_creds.testing._process import free_port, plain_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from canary import Canary
+    from ephemeral_creds import CredentialProvider, Grant
     from ephemeral_creds.testing import PostgresServer
 
 
@@ -84,6 +89,59 @@ def test_a_socket(engine: DatabaseEngine, sockets: Path, monkeypatch: pytest.Mon
 def test_a_socket_that_is_not_there(engine: DatabaseEngine, sockets: Path) -> None:
     with pytest.raises(ProviderUnavailable, match=r"unix://.*nothing.sock.* cannot be reached"):
         mint(engine, VaultConfig(f"unix://{sockets}/nothing.sock"))
+
+
+def test_the_agent_behind_a_socket_logs_in(
+    engine: DatabaseEngine, tmp_path: Path, canary: Canary
+) -> None:
+    """A real Vault Agent that adds its own token to what has none."""
+    canary.allow_secret_file(tmp_path)
+    token = engine.admin.create_token([engine.policy("app")], ttl="1h")
+    (tmp_path / "token").write_text(token.reveal())
+    (tmp_path / "agent.hcl").write_text(
+        f"""
+        vault {{ address = "{engine.vault.address}" }}
+        auto_auth {{
+          method "token_file" {{ config = {{ token_file_path = "{tmp_path}/token" }} }}
+        }}
+        api_proxy {{ use_auto_auth_token = true }}
+        listener "unix" {{
+          address     = "{tmp_path}/agent.sock"
+          tls_disable = true
+        }}
+        """
+    )
+    agent = subprocess.Popen(
+        [str(find_vault()), "agent", f"-config={tmp_path}/agent.hcl"],
+        env=plain_environment({"HOME": str(tmp_path)}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        give_up_at = time.monotonic() + 20
+        while not (tmp_path / "agent.sock").exists() and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        url = f"vault://app?auth=agent&address=unix://{tmp_path}/agent.sock"
+        with contextlib.closing(provider_from_url(url, environ={})) as provider:
+            grant = fetch_when_ready(provider, give_up_at)
+            assert provider.renew(grant).duration == pytest.approx(3600, abs=10)
+            provider.revoke(grant)
+    finally:
+        agent.terminate()
+        agent.wait(20)
+    # It is the agent's: ours is not to revoke it.
+    assert engine.admin.request("GET", "auth/token/lookup-self", token=token).status == 200
+
+
+def fetch_when_ready(provider: CredentialProvider, give_up_at: float) -> Grant:
+    """Fetch as soon as the agent has logged in."""
+    while True:
+        try:
+            return provider.fetch()
+        except ProviderError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.05)
 
 
 def test_a_certificate_for_another_name(

@@ -48,7 +48,7 @@ from ephemeral_creds._signals import (
     Stop,
     Tick,
 )
-from ephemeral_creds._values import Grant, Lease
+from ephemeral_creds._values import Credentials, Grant, Lease, Secret
 from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
@@ -84,6 +84,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.pools: set[int] = set()
         self.next_pool = 1
         self.next_user = 1
+        self.passwords = 0
         self.proofs: list[Prove] = []
         self.retired: list[tuple[int, int]] = []
         self.fetched_at: list[float] = []
@@ -168,6 +169,22 @@ class LifecycleMachine(RuleBasedStateMachine):
         if current.credentials.username in self.minted:
             self.minted[current.credentials.username] = lease.expires_at
         self.answer(Granted(Grant(current.credentials, lease)))
+
+    @precondition(lambda self: isinstance(self.in_flight, Fetch))
+    @rule(
+        rotates_in=durations | st.just(math.inf),
+        ask_again_in=durations | st.just(math.inf),
+        changed=st.booleans(),
+        slow=pauses,
+    )
+    def fetch_brings_a_static_password(
+        self, rotates_in: float, ask_again_in: float, changed: bool, slow: float
+    ) -> None:
+        self.passwords += changed
+        credentials = Credentials("static", Secret(f"machine-static-{self.passwords}"))
+        sent_at = self.now - min(slow, 90.0)
+        lease = Lease(sent_at, rotates_in=rotates_in, ask_again_in=ask_again_in)
+        self.answer(Granted(Grant(credentials, lease)))
 
     @precondition(lambda self: isinstance(self.in_flight, Renew))
     @rule(duration=durations, renewable=st.booleans())

@@ -135,6 +135,15 @@ def test_it_is_asked_again_when_the_provider_wants_it(driver: Driver) -> None:
     assert driver.machine.deadline - driver.now == 100
 
 
+def test_a_slow_server_is_not_asked_in_a_loop(driver: Driver) -> None:
+    driver.after(61)
+    sent_at = driver.now
+    driver.after(90)
+    late = Lease(sent_at, rotates_in=30.0, ask_again_in=20.0)
+    driver.send(Granted(Grant(Credentials("app", Secret("static-password-2")), late)))
+    assert driver.machine.deadline - driver.now == 1.0
+
+
 def test_a_refresh_that_brings_the_same_is_over(driver: Driver) -> None:
     assert driver.after(5, RefreshRequested()) == [Fetch()]
     assert not driver.machine.settled

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ephemeral_creds import (
+    AgentAuth,
     AppRoleAuth,
     AWSAuth,
     AzureAuth,
@@ -71,6 +72,7 @@ def test_everything_about_vault_can_be_said() -> None:
 
 
 WAYS_IN: list[tuple[str, AuthMethod]] = [
+    ("agent", AgentAuth()),
     ("kubernetes&auth_role=app&jwt_file=/jwt", KubernetesAuth("app", jwt_path="/jwt")),
     ("token", TokenAuth()),
     ("token&token_file=/sink", TokenAuth(path="/sink")),
@@ -139,7 +141,7 @@ def test_the_environment_holds_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
         ("postgres://host/db", ["postgres://", "no such scheme", "file://, vault://"]),
         ("vault://?auth=token", ["the role", "missing"]),
         ("vault://database/my-app?auth=token", ["path /my-app", "mount="]),
-        ("vault://my-app", ["auth= is missing", "approle, aws, azure, cert"]),
+        ("vault://my-app", ["auth= is missing", "agent, approle, aws, azure"]),
         ("vault://my-app?auth=kubernets", ["auth=kubernets", "no such auth method", "kubernetes"]),
         ("vault://my-app?auth=kubernetes", ["auth_role= is missing"]),
         (f"{VAULT}&rol=1", ["'rol'", "no such key", "with auth=kubernetes", "auth_role"]),

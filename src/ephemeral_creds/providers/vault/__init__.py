@@ -1,7 +1,7 @@
 """Credentials from HashiCorp Vault or OpenBao; the only importer of hvac and requests."""
 
 from ephemeral_creds.providers.vault._provider import VaultProvider
-from ephemeral_creds.providers.vault.auth import AuthMethod, KubernetesAuth, TokenAuth
+from ephemeral_creds.providers.vault.auth import AgentAuth, AuthMethod, KubernetesAuth, TokenAuth
 from ephemeral_creds.providers.vault.auth_approle import AppRoleAuth
 from ephemeral_creds.providers.vault.auth_cert import CertAuth
 from ephemeral_creds.providers.vault.auth_cloud import AWSAuth, AzureAuth, GCPAuth
@@ -13,6 +13,7 @@ from ephemeral_creds.providers.vault.static import VaultStaticProvider
 
 __all__ = [
     "AWSAuth",
+    "AgentAuth",
     "AppRoleAuth",
     "AuthMethod",
     "AzureAuth",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import requests.adapters
 from urllib3.connection import HTTPConnection
@@ -51,6 +51,13 @@ class SocketAdapter(requests.adapters.HTTPAdapter):
         del request, verify, proxies, cert
         return self._sockets
 
+    def get_connection(
+        self, url: str | bytes, proxies: Mapping[str, str] | None = None
+    ) -> HTTPConnectionPool:
+        """Return the same; this is what requests before 2.32 asks for."""
+        del url, proxies
+        return self._sockets
+
     def close(self) -> None:
         """Close the sockets."""
         self._sockets.close()
@@ -60,13 +67,16 @@ class SocketAdapter(requests.adapters.HTTPAdapter):
 
 class _SocketConnection(HTTPConnection):
     response_class = DeadlineResponse
-    path = ""
+
+    def __init__(self, *args: Any, path: str, **kwargs: Any) -> None:
+        self._path = path
+        super().__init__(*args, **kwargs)
 
     def _new_conn(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             made.settimeout(self.timeout if isinstance(self.timeout, int | float) else None)
-            made.connect(self.path)
+            made.connect(self._path)
         except OSError as error:
             made.close()
             raise NewConnectionError(self, f"cannot connect: {error.strerror}") from error
@@ -74,14 +84,11 @@ class _SocketConnection(HTTPConnection):
 
 
 class _SocketPool(HTTPConnectionPool):
+    ConnectionCls = _SocketConnection
+
     def __init__(self, path: str) -> None:
         self.path = path
-        super().__init__("localhost", maxsize=1)
-
-    def _new_conn(self) -> _SocketConnection:
-        connection = _SocketConnection("localhost", timeout=self.timeout.connect_timeout)
-        connection.path = self.path
-        return connection
+        super().__init__("localhost", maxsize=1, path=path)
 
 
 def never_arrived(error: requests.RequestException) -> bool:

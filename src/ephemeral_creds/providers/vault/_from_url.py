@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.providers.vault.auth import KubernetesAuth, TokenAuth
+from ephemeral_creds.providers.vault.auth import AgentAuth, KubernetesAuth, TokenAuth
 from ephemeral_creds.providers.vault.auth_approle import AppRoleAuth
 from ephemeral_creds.providers.vault.auth_cert import CertAuth
 from ephemeral_creds.providers.vault.auth_cloud import AWSAuth, AzureAuth, GCPAuth
@@ -135,6 +135,12 @@ def _token(location: Location, environ: Mapping[str, str]) -> AuthMethod:
     return TokenAuth(token, path=path, environ=environ)
 
 
+def _agent(location: Location) -> AuthMethod:
+    if location.text("auth_mount") is not None:
+        raise location.error("auth_mount=", "the agent logs in, not we: leave it out")
+    return AgentAuth()
+
+
 def _approle(location: Location, _: Mapping[str, str]) -> AuthMethod:
     role_id = location.required("role_id", "the id of the AppRole to log in as")
     secret_id, path = location.secret("secret_id")
@@ -196,6 +202,7 @@ def _azure(location: Location, _: Mapping[str, str]) -> AuthMethod:
 
 
 _METHODS = {
+    "agent": _Method((), lambda location, _: _agent(location)),
     "approle": _Method(("role_id", "secret_id_file", "secret_id_env", "wrapped"), _approle),
     "aws": _Method(("auth_role", "region", "server_id"), _aws),
     "azure": _Method(("auth_role", "client_id", "resource"), _azure),

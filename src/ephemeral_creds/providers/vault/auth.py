@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.vault._replies import TokenReply
     from ephemeral_creds.providers.vault.client import VaultClient
 
-__all__ = ["AuthMethod", "KubernetesAuth", "Token", "TokenAuth", "shown"]
+__all__ = ["AgentAuth", "AuthMethod", "KubernetesAuth", "Token", "TokenAuth", "shown"]
 
 # Where the vault command keeps the token of `vault login`.
 _TOKEN_FILE = "~/.vault-token"  # noqa: S105 - a path
@@ -126,17 +126,7 @@ class TokenAuth(AuthMethod):
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Find the token and ask Vault how long it lives; costs one use of a limited token."""
-        value = self._find()
-        requested_at = clock.now()
-        reply = client.lookup_self(value)
-        return Token(
-            value,
-            requested_at,
-            reply.ttl,
-            renewable=reply.renewable and reply.service,
-            uses=reply.uses,
-            period=reply.period,
-        )
+        return _looked_up(self._find(), client, clock)
 
     def _find(self) -> Secret:
         if self._token is not None:
@@ -156,6 +146,36 @@ class TokenAuth(AuthMethod):
 
     def __repr__(self) -> str:
         return f"TokenAuth(token={self._token!r}, path={shown(self._path)})"
+
+
+class AgentAuth(AuthMethod):
+    """The token of the Vault Agent or Vault Proxy that the address leads to.
+
+    It has to add its own token to requests that have none (``use_auto_auth_token`` in its
+    ``api_proxy`` stanza), and is usually listening on a socket: ``unix:///run/vault.sock``. See
+    https://developer.hashicorp.com/vault/docs/agent-and-proxy/proxy/apiproxy.
+    """
+
+    def login(self, client: VaultClient, clock: Clock) -> Token:
+        """Ask how long the agent's token lives; it is renewed as needed, and never revoked."""
+        return _looked_up(Secret(""), client, clock)
+
+    def __repr__(self) -> str:
+        return "AgentAuth()"
+
+
+def _looked_up(value: Secret, client: VaultClient, clock: Clock) -> Token:
+    """Return a token that is somebody else's, with what Vault says about it."""
+    requested_at = clock.now()
+    reply = client.lookup_self(value)
+    return Token(
+        value,
+        requested_at,
+        reply.ttl,
+        renewable=reply.renewable and reply.service,
+        uses=reply.uses,
+        period=reply.period,
+    )
 
 
 class KubernetesAuth(AuthMethod):
