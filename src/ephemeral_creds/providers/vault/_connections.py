@@ -84,7 +84,7 @@ class _SocketConnection(HTTPConnection):
 
 
 class _SocketPool(HTTPConnectionPool):
-    ConnectionCls = _SocketConnection
+    ConnectionCls = _SocketConnection  # pyright: ignore[reportAssignmentType]  # as in _deadline
 
     def __init__(self, path: str) -> None:
         self.path = path
