@@ -15,6 +15,7 @@ import pytest
 
 from ephemeral_creds.testing import (
     DatabaseEngine,
+    PersistentVaultServer,
     PostgresServer,
     VaultEmulator,
     VaultServer,
@@ -50,7 +51,15 @@ _vault_used = pytest.StashKey[str]()
 _postgres_used = pytest.StashKey[str]()
 
 _POSTGRES_FIXTURES = {"postgres", "own_postgres"}
-_VAULT_FIXTURES = {"real_vault", "shared_emulator", "emulator", "own_vault", "any_vault", "vault"}
+_VAULT_FIXTURES = {
+    "real_vault",
+    "shared_emulator",
+    "emulator",
+    "own_vault",
+    "any_vault",
+    "vault",
+    "durable",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -146,6 +155,17 @@ def own_vault(pytestconfig: pytest.Config) -> Iterator[VaultLike]:
             yield stand_in
         return
     with VaultServer(binary) as server:
+        pytestconfig.stash[_vault_used] = f"{server.version} ({binary})"
+        yield server
+
+
+@pytest.fixture(scope="module")
+def durable(pytestconfig: pytest.Config) -> Iterator[PersistentVaultServer]:
+    """A real Vault that keeps its storage, for a module's tests to stop and start; or skips."""
+    binary = find_vault()
+    if binary is None:
+        pytest.skip(f"no real Vault: {_NO_VAULT}")
+    with PersistentVaultServer(binary) as server:
         pytestconfig.stash[_vault_used] = f"{server.version} ({binary})"
         yield server
 

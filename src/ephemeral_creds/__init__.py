@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock, SystemClock
+    from ephemeral_creds._json_log import JSONLogObserver
     from ephemeral_creds._keeper import CredentialKeeper
     from ephemeral_creds._logging import log_event
     from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
@@ -82,6 +83,7 @@ __all__ = [
     "FixedProvider",
     "GCPAuth",
     "Grant",
+    "JSONLogObserver",
     "JWTAuth",
     "KeeperClosed",
     "KeeperStatus",
@@ -115,6 +117,7 @@ __all__ = [
 
 _HOMES = {
     "_clock": ("Clock", "SystemClock"),
+    "_json_log": ("JSONLogObserver",),
     "_keeper": ("CredentialKeeper",),
     "_logging": ("log_event",),
     "_policy": ("RefreshPolicy", "RotationPolicy"),

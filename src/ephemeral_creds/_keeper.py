@@ -329,6 +329,7 @@ class CredentialKeeper:
 
     def _run(self) -> None:
         try:
+            self._provider.observe(self.report)
             self._provider.watch(lambda: self.signal(SourceChanged()))
         except Exception as error:  # noqa: BLE001 - without a watch there is still a first fetch
             self.report(events.KeeperFailed(error=f"watching failed: {_place(error)}"))

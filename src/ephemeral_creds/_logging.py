@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.events import Problem
+from ephemeral_creds.events import Problem, ProviderRequest
 
 if TYPE_CHECKING:
     from ephemeral_creds.events import Event
@@ -17,8 +17,13 @@ logger = logging.getLogger("ephemeral_creds")
 
 
 def log_event(event: Event) -> None:
-    """Log `event`: a `Problem` as a warning, everything else as information."""
+    """Log `event`: a `Problem` as a warning, everything else as information.
+
+    A `ProviderRequest` is for debugging only: what comes of it is an event of its own.
+    """
     level = logging.WARNING if isinstance(event, Problem) else logging.INFO
+    if isinstance(event, ProviderRequest):
+        level = logging.DEBUG
     if not logger.isEnabledFor(level):
         return
     values = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}

@@ -7,7 +7,7 @@ plain values from a fixed list of fields, and never a secret. Durations are `flo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 __all__ = [
     "BorrowedAtDeadline",
@@ -23,9 +23,11 @@ __all__ = [
     "LeaseRevoked",
     "LoginRejected",
     "Observer",
+    "Outcome",
     "PasswordChanged",
     "PoolRotated",
     "Problem",
+    "ProviderRequest",
     "RenewalFailed",
     "RevocationFailed",
 ]
@@ -162,6 +164,44 @@ class KeeperFailed(Problem):
     """The keeper's thread met a defect and started again; the last credentials keep working."""
 
     error: str
+
+
+Outcome: TypeAlias = Literal["done", "refused", "failed", "unknown"]
+"""How a request ended; ``unknown`` where it may have been done although no usable answer came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderRequest(Event):
+    """A provider asked its server for something: a line of an audit trail.
+
+    No `Problem` even where it failed: what follows from that is an event of its own, such as
+    `FetchFailed`.
+
+    Attributes:
+        operation: ``login``, ``lookup-token``, ``renew-token``, ``revoke-token``, ``mint``,
+            ``read``, ``renew`` or ``revoke``.
+        outcome: how it ended.
+        address: whom it asked.
+        mount: where the secrets engine or auth method is mounted; empty for tokens and leases.
+        role: the role that it was about; empty where the request names none.
+        accessor: the accessor of the token that it went under, or that the login brought. Never
+            the token.
+        lease: the lease that it was about, with all but the beginning of its last part cut off.
+        status: the HTTP status of the answer; ``None`` where there was none.
+        duration: seconds from sending it to the end of the answer.
+        error: what went wrong; empty where nothing did.
+    """
+
+    operation: str
+    outcome: Outcome
+    address: str
+    mount: str = ""
+    role: str = ""
+    accessor: str = ""
+    lease: str = ""
+    status: int | None = None
+    duration: float = 0.0
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,9 +22,10 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 LAYERS: list[list[tuple[str, ...]]] = [
     [("exceptions",), ("_clock",)],
     [("_values",)],
-    [("_policy",), ("_expected_end",), ("events",), ("providers.__init__",), ("providers._base",)],
+    [("_policy",), ("_expected_end",), ("events",), ("providers.__init__",)],
+    [("providers._base",)],
     [("providers._location",)],
-    [("_signals",), ("_logging",)],
+    [("_signals",), ("_logging",), ("_json_log",)],
     [("_protocols",)],
     [("_lifecycle",), ("providers.vault",), ("providers.file",), ("providers.fixed",)],
     [("_keeper",), ("providers._url",)],

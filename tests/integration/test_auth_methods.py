@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from certificates import Authority
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from certificates import Authority
 from ephemeral_creds import (
     AccessDenied,
     AppRoleAuth,

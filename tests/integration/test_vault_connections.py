@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from certificates import Authority
 
+from certificates import Authority
 from ephemeral_creds import (
     ConfigurationError,
     ProviderError,

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.cli._arguments import Options, build_parser
+from ephemeral_creds.cli._check.options import CheckOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,10 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 where all went as promised, 1 where it did not, 2 where the command
-        could not run, 128 and the signal's number where one stopped it.
+        could not run, 128 and the signal's number where one stopped it. A check returns 1 for
+        warnings and 2 for what fails.
     """
-    options = Options.of(build_parser().parse_args(arguments))
+    parsed = build_parser().parse_args(arguments)
     try:
+        if parsed.command == "check":
+            return _check(CheckOptions.of(parsed))
+        options = Options.of(parsed)
         if (missing := _missing()) is not None:
             print(f"ephemeral-creds demo: {missing}", file=sys.stderr)
             return _FAILED_TO_RUN
@@ -38,8 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_demo(options)
     except KeyboardInterrupt:
-        # From before the demo listens for signals: nothing has been started yet.
+        # The demo does not listen for signals yet, and has started nothing; a check has given back
+        # what it had.
         return _INTERRUPTED
+
+
+def _check(options: CheckOptions) -> int:
+    try:
+        from ephemeral_creds.cli._check.run import run_check
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        print(
+            f"ephemeral-creds check: psycopg cannot be used ({reason}): install libpq, or psycopg "
+            "with its own: pip install 'psycopg[binary]'",
+            file=sys.stderr,
+        )
+        return _FAILED_TO_RUN
+    return run_check(options)
 
 
 def _missing() -> str | None:

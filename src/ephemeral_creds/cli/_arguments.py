@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal, Self, cast
 
+from ephemeral_creds.cli._check.options import add_check_parser
+
 __all__ = ["Options", "build_parser"]
 
 Source = Literal["api", "file"]
@@ -85,11 +87,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ephemeral-creds",
         description="PostgreSQL credentials that live an hour, and a pool that never notices.",
-        epilog="See also: ephemeral-creds demo --help",
+        epilog="See also: ephemeral-creds demo --help, ephemeral-creds check --help",
     )
     version = metadata.version("ephemeral-creds")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
+    add_check_parser(commands.add_parser)
     demo = commands.add_parser(
         "demo",
         help="show it on real servers, under load",

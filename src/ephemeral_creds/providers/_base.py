@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ephemeral_creds._values import Grant, Lease
+    from ephemeral_creds.events import Event
 
 __all__ = ["CredentialProvider"]
 
@@ -58,6 +59,13 @@ class CredentialProvider(ABC):
 
         `on_change` returns at once and may be called from any thread. Called once, before the
         first `fetch`; `close` ends it.
+        """
+
+    def observe(self, report: Callable[[Event], None]) -> None:
+        """Call `report` with each event of the provider's own, such as a `ProviderRequest`.
+
+        `report` never raises; it may take a while, so it is called with no lock held, from the
+        thread that made the request. Called once, before the first `fetch`.
         """
 
     def close(self) -> None:

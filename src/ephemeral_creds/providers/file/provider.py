@@ -138,6 +138,11 @@ class FileProvider(CredentialProvider):
         return f"file {self._path}"
 
     @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._path
+
+    @property
     def watching(self) -> bool:
         """Whether changes are being looked for now, in this process."""
         return self._pid == os.getpid() and self._watcher is not None and self._watcher.alive

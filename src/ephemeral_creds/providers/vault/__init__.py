@@ -1,5 +1,6 @@
 """Credentials from HashiCorp Vault or OpenBao; the only importer of hvac and requests."""
 
+from ephemeral_creds.providers.vault._provider import VaultProvider
 from ephemeral_creds.providers.vault.auth import AgentAuth, AuthMethod, KubernetesAuth, TokenAuth
 from ephemeral_creds.providers.vault.auth_approle import AppRoleAuth
 from ephemeral_creds.providers.vault.auth_cert import CertAuth
@@ -25,5 +26,6 @@ __all__ = [
     "UserpassAuth",
     "VaultConfig",
     "VaultDynamicProvider",
+    "VaultProvider",
     "VaultStaticProvider",
 ]

@@ -10,13 +10,15 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from ephemeral_creds.providers.vault._deadline import DeadlineAdapter, DeadlineResponse
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["NamedServerAdapter", "SocketAdapter", "never_arrived"]
 
 
-class NamedServerAdapter(requests.adapters.HTTPAdapter):
+class NamedServerAdapter(DeadlineAdapter):
     """Expects the certificate of another name than the address's, and asks for it (SNI)."""
 
     def __init__(self, server_name: str) -> None:
@@ -64,6 +66,8 @@ class SocketAdapter(requests.adapters.HTTPAdapter):
 
 
 class _SocketConnection(HTTPConnection):
+    response_class = DeadlineResponse
+
     def __init__(self, *args: Any, path: str, **kwargs: Any) -> None:
         self._path = path
         super().__init__(*args, **kwargs)

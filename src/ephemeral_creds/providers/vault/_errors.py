@@ -1,4 +1,4 @@
-"""The one place where what went wrong with Vault becomes an error of ours.
+"""The one place where an answer that is no success becomes an error of ours.
 
 Everything here returns errors as values. They are raised elsewhere, from a frame that holds no
 secret, so that neither a traceback nor a chain of causes leads to one.
@@ -11,12 +11,8 @@ from __future__ import annotations
 
 import enum
 import re
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import requests
-import urllib3.exceptions
 
 from ephemeral_creds.exceptions import (
     AccessDenied,
@@ -28,12 +24,12 @@ from ephemeral_creds.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from ephemeral_creds._values import Secret
     from ephemeral_creds.providers.vault._transport import Answer
 
-__all__ = ["Kind", "Operation", "from_answer", "from_exception", "malformed"]
+__all__ = ["Kind", "Operation", "from_answer", "malformed"]
 
 # Enough for Vault's longest usual complaint; a proxy's or a plugin's essay is cut.
 _MAX_SAID = 300
@@ -59,9 +55,9 @@ class Kind(enum.Enum):
     LOGIN = enum.auto()
     TOKEN = enum.auto()
     MINT = enum.auto()
-    READ = enum.auto()
     RENEW = enum.auto()
     REVOKE = enum.auto()
+    READ = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +71,10 @@ class Operation:
         denied: what to do about a 403.
         missing: what to do where there is no such path or role.
         secrets: what must not show up in a message even if Vault repeats it.
+        name: what events call it; empty means like its kind.
+        mount: the mount that it goes to, for events.
+        role: the role that it is about, for events.
+        lease_id: the lease that it is about, for events.
     """
 
     kind: Kind
@@ -83,6 +83,10 @@ class Operation:
     denied: str
     missing: str = "check the address, the namespace and the mount"
     secrets: tuple[Secret, ...] = ()
+    name: str = ""
+    mount: str = ""
+    role: str = ""
+    lease_id: str = ""
 
 
 def from_answer(operation: Operation, answer: Answer) -> EphemeralCredsError:
@@ -159,63 +163,6 @@ def malformed(operation: Operation, status: int, lacks: str) -> MalformedRespons
         f"{lacks}; check that the address is Vault's and the mount of the right kind",
         status=status,
     )
-
-
-def from_exception(operation: Operation, error: Exception) -> EphemeralCredsError:
-    """Return the error for an exchange that ended without an answer.
-
-    Of the exception only its type and what the operating system or TLS said is used: its text may
-    hold a proxy's password, a header or a body.
-    """
-    intro = f"Vault at {operation.address}, asked for {operation.what},"
-    chain = list(_chain(error))
-    for cause in chain:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return ConfigurationError(
-                f"{intro} shows a certificate that cannot be trusted: "
-                f"{getattr(cause, 'verify_message', cause.strerror)}; set VAULT_CACERT, or verify "
-                "in VaultConfig, to the CA that issued it"
-            )
-    if isinstance(error, requests.ConnectTimeout):
-        return ProviderUnavailable(f"{intro} did not accept a connection in time")
-    if any(
-        isinstance(c, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError) for c in chain
-    ):
-        return ProviderUnavailable(
-            f"{intro} did not answer in time; it may have done what was asked all the same"
-        )
-    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        said = next((c.strerror for c in chain if isinstance(c, OSError) and c.strerror), None)
-        return ProviderUnavailable(
-            f"{intro} cannot be reached: {said or type(error).__name__}; check the address "
-            "(VAULT_ADDR) and that Vault runs there"
-        )
-    if isinstance(error, requests.exceptions.ContentDecodingError):
-        return MalformedResponse(f"{intro} sent a body that cannot be decoded")
-    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-        return ConfigurationError(
-            f"{intro} could not be asked: {error.strerror or error}; check the files that "
-            "verify and client_cert name"
-        )
-    if isinstance(error, ValueError):
-        # requests' InvalidURL and InvalidHeader, and a UnicodeError for what no header can hold.
-        return ConfigurationError(
-            f"{intro} could not be asked: {type(error).__name__}; check the address, the "
-            "namespace and the token for characters that HTTP cannot carry"
-        )
-    return ProviderUnavailable(f"{intro} could not be asked: {type(error).__name__}")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that it came from, urllib3's habit of hiding them included."""
-    seen: set[int] = set()
-    todo: list[object] = [error]
-    while todo:
-        item = todo.pop(0)
-        if isinstance(item, BaseException) and id(item) not in seen:
-            seen.add(id(item))
-            yield item
-            todo += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]
 
 
 def _said(operation: Operation, answer: Answer) -> str:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import hvac
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import EphemeralCredsError
-from ephemeral_creds.providers.vault import _errors, _replies
+from ephemeral_creds.providers.vault import _errors, _failures, _replies
 from ephemeral_creds.providers.vault._transport import Answer, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ephemeral_creds.providers.vault._errors import Operation
+    from ephemeral_creds.providers.vault._journal import Journal
     from ephemeral_creds.providers.vault.config import VaultConfig
 
 __all__ = ["Exchange"]
@@ -30,10 +32,12 @@ class Exchange:
     Attributes:
         hvac: the client whose methods make the calls; it holds a token only during one.
         transport: what it sends them through.
+        journal: where each request is written down.
     """
 
-    def __init__(self, config: VaultConfig) -> None:
+    def __init__(self, config: VaultConfig, journal: Journal) -> None:
         self._config = config
+        self.journal = journal
         self.transport = transport = Transport(config)
         # A ready adapter: one that hvac made would take a client certificate from the environment.
         adapter = cast("type[Transport]", lambda **_: transport)
@@ -67,13 +71,21 @@ class Exchange:
             EphemeralCredsError: as `_errors` decides. Raised from this frame, which holds no
                 secret, and with no other exception as its context.
         """
+        if namespace:
+            where = f"{operation.address} (namespace {namespace!r})"
+            operation = replace(operation, address=where)
         with self._lock:
             self.transport.namespace = namespace or None
             self.transport.timeout = (
                 self._config.connect_timeout,
                 self._config.read_timeout if read_timeout is None else read_timeout,
             )
-            outcome = self._attempt(operation, call, parse, token)
+            begun = self.journal.now()
+            outcome, status, lost = self._attempt(operation, call, parse, token)
+            if operation.kind is _errors.Kind.LOGIN:
+                # Which of hvac's methods is called, only the auth method knows.
+                operation = replace(operation, mount=self.transport.mount)
+            self.journal.note(operation, token, outcome, status=status, begun=begun, lost=lost)
         if isinstance(outcome, EphemeralCredsError):
             raise outcome
         return outcome
@@ -84,24 +96,28 @@ class Exchange:
         call: Callable[[], object],
         parse: Callable[[Mapping[str, object]], _T],
         token: Secret,
-    ) -> _T | EphemeralCredsError:
-        """Return what came of a call, be it an error; nothing is raised here."""
-        status = 0
+    ) -> tuple[_T | EphemeralCredsError, int | None, bool]:
+        """Return what came of a call, be it an error, its status, and whether it is in doubt.
+
+        Nothing is raised here.
+        """
+        status: int | None = None
         try:
             self.transport.token = token.reveal()
             answer = call()
             if not isinstance(answer, Answer):
-                return _errors.malformed(operation, status, "something that is not HTTP")
+                return _errors.malformed(operation, 0, "something that is not HTTP"), None, True
             status = answer.status
             if not 200 <= status < 300:
-                return _errors.from_answer(operation, answer)
+                return _errors.from_answer(operation, answer), status, False
             if answer.body is None:
-                return _errors.malformed(operation, status, answer.kind)
-            return parse(answer.body)
+                return _errors.malformed(operation, status, answer.kind), status, True
+            return parse(answer.body), status, False
         except _replies.Malformed as error:
-            return _errors.malformed(operation, status, str(error))
+            return _errors.malformed(operation, status or 0, str(error)), status, True
         # Whatever it is, its frames and attributes hold the token.
         except Exception as error:  # noqa: BLE001
-            return _errors.from_exception(operation, error)
+            found = _failures.from_exception(operation, error)
+            return found, status, _failures.in_doubt(error)
         finally:
             self.transport.token = ""

@@ -19,6 +19,7 @@ from ephemeral_creds.providers._base import CredentialProvider
 from ephemeral_creds.providers._location import Location, url_from_env
 from ephemeral_creds.providers.vault._from_url import settings_from
 from ephemeral_creds.providers.vault._inputs import checked_path, checked_role
+from ephemeral_creds.providers.vault._inspect import Inspector
 from ephemeral_creds.providers.vault._replies import FieldNames
 from ephemeral_creds.providers.vault._tokens import Tokens
 from ephemeral_creds.providers.vault.client import VaultClient
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import ClassVar, Self
 
     from ephemeral_creds._clock import Clock
+    from ephemeral_creds.events import Event
     from ephemeral_creds.providers.vault._replies import CredsReply, StaticReply
     from ephemeral_creds.providers.vault._tokens import TokenSession
     from ephemeral_creds.providers.vault.auth import AuthMethod
@@ -75,6 +77,7 @@ class VaultProvider(CredentialProvider):
         self._clock: Clock = SystemClock() if clock is None else clock
         self._tokens = self._make_tokens()
         self._inherited: Tokens | None = None
+        self._report: Callable[[Event], None] | None = None
 
     @classmethod
     def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
@@ -106,6 +109,20 @@ class VaultProvider(CredentialProvider):
         """How many requests this process has sent to Vault."""
         return self._own_tokens().client.sent
 
+    def inspector(self) -> Inspector:
+        """Return what looks at Vault as this provider sees it, for diagnosis."""
+        return Inspector(
+            self._config,
+            self._mount,
+            self._role,
+            static=not self.mints,
+            exclusive=self._exclusive,
+        )
+
+    def observe(self, report: Callable[[Event], None]) -> None:
+        """Call `report` with a `ProviderRequest` for each request to Vault."""
+        self._report = report
+
     def close(self) -> None:
         """Revoke the tokens that we logged in for, and close the sockets.
 
@@ -124,12 +141,14 @@ class VaultProvider(CredentialProvider):
                 tokens.client.close()
             finally:
                 tokens.lock.release()
+            self._tell(tokens)
             return
         logger.warning("%s: closed while a request hangs", self.description)
         # The client is in use by what hangs, so the tokens are given back over another one.
-        tokens.client = VaultClient(self._config)
+        tokens.client = VaultClient(self._config, self._clock)
         tokens.close()
         tokens.client.close()
+        self._tell(tokens)
 
     def __repr__(self) -> str:
         # What reports an error of the constructor may look at what it left behind.
@@ -144,14 +163,23 @@ class VaultProvider(CredentialProvider):
             ConfigurationError: the provider is closed.
         """
         tokens = self._own_tokens()
-        with tokens.lock:
-            if tokens.closed:
-                raise self._closed_error()
-            try:
-                yield tokens
-            finally:
+        try:
+            with tokens.lock:
                 if tokens.closed:
-                    tokens.client.close()
+                    raise self._closed_error()
+                try:
+                    yield tokens
+                finally:
+                    if tokens.closed:
+                        tokens.client.close()
+        finally:
+            self._tell(tokens)
+
+    def _tell(self, tokens: Tokens) -> None:
+        """Report what has been asked, now that no lock is held."""
+        for event in tokens.client.journal.take():
+            if self._report is not None:
+                self._report(event)
 
     def _ask(
         self,
@@ -228,7 +256,7 @@ class VaultProvider(CredentialProvider):
         return self._tokens
 
     def _make_tokens(self) -> Tokens:
-        return Tokens(VaultClient(self._config), self._auth, self._clock)
+        return Tokens(VaultClient(self._config, self._clock), self._auth, self._clock)
 
 
 def _checked_fields(fields: Mapping[str, str] | None) -> FieldNames:

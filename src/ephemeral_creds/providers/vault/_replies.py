@@ -46,6 +46,7 @@ class TokenReply:
         uses: how many requests it is good for; 0 means any number.
         period: seconds that each renewal gives it, for ever; 0 if it is not periodic. A login
             does not say.
+        accessor: what names the token without giving it away; empty for a batch token.
     """
 
     value: Secret
@@ -54,6 +55,7 @@ class TokenReply:
     service: bool
     uses: int
     period: float = 0.0
+    accessor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def parse_login(body: Mapping[str, object]) -> TokenReply:
         # Vault before 1.0 had no token_type, and no batch tokens.
         service=auth.get("token_type", "service") == "service",
         uses=int(_seconds(auth, "num_uses", 0.0)),
+        accessor=_text(auth, "accessor") or "",
     )
 
 
@@ -144,6 +147,7 @@ def parse_lookup(body: Mapping[str, object]) -> TokenReply:
         service=data.get("type", "service") == "service",
         uses=int(_seconds(data, "num_uses", 0.0)),
         period=_seconds(data, "period", 0.0),
+        accessor=_text(data, "accessor") or "",
     )
 
 

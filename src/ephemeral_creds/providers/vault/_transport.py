@@ -7,6 +7,7 @@ exchange always ends in an `Answer`, or in an exception of requests.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -22,13 +23,18 @@ from ephemeral_creds.providers.vault._connections import (
     SocketAdapter,
     never_arrived,
 )
+from ephemeral_creds.providers.vault._deadline import DeadlineAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ephemeral_creds.providers.vault.config import VaultConfig
 
-__all__ = ["Answer", "Transport"]
+__all__ = ["Answer", "AnswerTooLarge", "Transport"]
+
+# Bytes of a body: Vault's own answers have some hundreds, a warning or a certificate some thousand.
+_MAX_BODY = 1024 * 1024
+_PIECE = 16 * 1024
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # 307 and 308 keep method and body; the others turn a login into a GET without one.
@@ -59,6 +65,14 @@ class Answer:
     redirect: str = ""
 
 
+class AnswerTooLarge(Exception):
+    """The body is longer than any of Vault's; it was not read to its end."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"more than {_MAX_BODY} bytes")
+        self.status = status
+
+
 class _Origin(NamedTuple):
     scheme: str
     host: str
@@ -76,10 +90,15 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
     Attributes:
         timeout: (connect, read) seconds of the requests to come.
         sent: how many requests have gone out.
+        mount: the mount that the last login went to, ``auth/approle`` for example.
     """
 
     def __init__(self, config: VaultConfig) -> None:
         session = _Session()
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, DeadlineAdapter())
+        # What is compressed may unfold to any size within one piece.
+        session.headers["Accept-Encoding"] = "identity"
         # An auth of its own keeps requests from looking into ~/.netrc, whose Authorization header
         # Vault would take for a token. Proxies from the environment stay, hence not trust_env.
         session.auth = _unchanged
@@ -107,6 +126,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         )
         self.timeout = (config.connect_timeout, config.read_timeout)
         self.sent = 0
+        self.mount = ""
 
     def request(  # type: ignore[no-untyped-def]  # as untyped as what it overrides
         self, method, url, headers=None, raise_exception=True, **kwargs
@@ -115,9 +135,13 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
 
         Raises:
             requests.RequestException: there was no answer.
+            AnswerTooLarge: it is not one of Vault's.
         """
         del raise_exception
+        self.mount = url.removeprefix("/v1/").rpartition("/login")[0]
         kwargs["timeout"] = self.timeout
+        # The body is read below, as far as it makes sense.
+        kwargs["stream"] = True
         for base in list(self._bases):
             last = base == self._bases[-1]
             self.base_uri = base
@@ -149,12 +173,14 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
             # common with the active node, or to another node that we know. Followed once: a
             # second one is an answer like another.
             self.sent += 1
+            response.close()
             response = self.session.request(
                 method,
                 urljoin(response.url, response.headers["Location"]),
                 headers=dict(response.request.headers),
                 data=response.request.body,
                 allow_redirects=False,
+                stream=True,
                 timeout=self.timeout,
                 **self._tls,
             )
@@ -203,17 +229,29 @@ def _target(response: requests.Response) -> _Origin | None:
         return None
 
 
+def _content(response: requests.Response) -> bytes:
+    """Read the body, as far as it may be one of Vault's."""
+    content = bytearray()
+    for piece in response.iter_content(_PIECE):
+        content += piece
+        if len(content) > _MAX_BODY:
+            response.close()
+            raise AnswerTooLarge(response.status_code)
+    return bytes(content)
+
+
 def _answer(response: requests.Response) -> Answer:
+    content = _content(response)
     status = response.status_code
     redirect = ""
     if status in _REDIRECTS:
         redirect = str(_target(response) or "an address that it does not name")
     try:
         # Not guarded by Content-Type: proxies add a charset to it, and some drop it.
-        body = response.json()
-    except ValueError:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
         body = None
-    if status in _BODILESS and not response.content:
+    if status in _BODILESS and not content:
         body = {}
     elif not isinstance(body, dict):
         body = None
@@ -221,15 +259,19 @@ def _answer(response: requests.Response) -> Answer:
     return Answer(
         status=status,
         body=body,
-        kind=f"a body of type {kind or 'unknown'}" if response.content else "an empty body",
-        text=response.text.strip() if kind == "text/plain" else "",
+        kind=f"a body of type {kind or 'unknown'}" if content else "an empty body",
+        text=content.decode(errors="replace").strip() if kind == "text/plain" else "",
         retry_after=_retry_after(response.headers),
         redirect=redirect,
     )
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After header (RFC 9110 §10.2.3), if it makes sense."""
+    """Return the seconds of a Retry-After header (RFC 9110 §10.2.3), if it makes sense.
+
+    Vault sends it with a 429 where an operator has switched on its rate limit headers
+    (https://developer.hashicorp.com/vault/api-docs/system/quotas-config).
+    """
     value = headers.get("Retry-After", "").strip()
     try:
         seconds = float(value)

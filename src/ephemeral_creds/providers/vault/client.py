@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from ephemeral_creds._clock import SystemClock
+from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import LeaseLost
 from ephemeral_creds.providers.vault import _replies
 from ephemeral_creds.providers.vault._errors import Kind, Operation
 from ephemeral_creds.providers.vault._exchange import Exchange
+from ephemeral_creds.providers.vault._journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import hvac
 
-    from ephemeral_creds._values import Secret
+    from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault._replies import (
         CredsReply,
         Extension,
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VaultClient"]
 
+_T = TypeVar("_T")
+_NO_TOKEN = Secret("")
 _DEAD_TOKEN = "the token is expired or revoked, or its policies lack the path"  # noqa: S105
 
 
@@ -42,11 +47,12 @@ class VaultClient:
 
     Args:
         config: where Vault is and how to reach it.
+        clock: where the durations in its journal are read from; ``None`` means the system's.
     """
 
-    def __init__(self, config: VaultConfig) -> None:
+    def __init__(self, config: VaultConfig, clock: Clock | None = None) -> None:
         self._config = config
-        self._exchange = Exchange(config)
+        self._exchange = Exchange(config, Journal(clock or SystemClock()))
 
     @property
     def address(self) -> str:
@@ -62,6 +68,11 @@ class VaultClient:
     def sent(self) -> int:
         """How many requests have gone out."""
         return self._exchange.transport.sent
+
+    @property
+    def journal(self) -> Journal:
+        """What it has asked for."""
+        return self._exchange.journal
 
     def close(self) -> None:
         """Close the sockets. A later request opens new ones."""
@@ -128,7 +139,7 @@ class VaultClient:
             AccessDenied: the token is dead, or its policies lack even this.
         """
         return self._exchange.run(
-            self._operation(Kind.TOKEN, "a look at the token", _DEAD_TOKEN, secrets=(token,)),
+            self._token_operation("lookup-token", "a look at the token", token),
             self._exchange.hvac.auth.token.lookup_self,
             _replies.parse_lookup,
             self._config.login_namespace,
@@ -144,7 +155,7 @@ class VaultClient:
             AccessDenied: the token is dead, cannot be renewed (400), or its policies lack this.
         """
         return self._exchange.run(
-            self._operation(Kind.TOKEN, "more time for the token", _DEAD_TOKEN, secrets=(token,)),
+            self._token_operation("renew-token", "more time for the token", token),
             lambda: self._exchange.hvac.auth.token.renew_self(increment=_whole(increment)),
             _replies.parse_token_renewal,
             self._config.login_namespace,
@@ -157,7 +168,7 @@ class VaultClient:
         See https://developer.hashicorp.com/vault/api-docs/auth/token#revoke-a-token-self.
         """
         self._exchange.run(
-            self._operation(Kind.TOKEN, "the end of the token", _DEAD_TOKEN, secrets=(token,)),
+            self._token_operation("revoke-token", "the end of the token", token),
             self._exchange.hvac.auth.token.revoke_self,
             _replies.parse_nothing,
             self._config.login_namespace,
@@ -181,6 +192,8 @@ class VaultClient:
             _policy(path, "read"),
             missing=f"check that there is a database engine at {mount!r} with a role {role!r}",
             secrets=(token,),
+            mount=mount,
+            role=role,
         )
         return self._exchange.run(
             operation,
@@ -211,6 +224,8 @@ class VaultClient:
             missing=f"check that there is a database engine at {mount!r} with a static role "
             f"{role!r}",
             secrets=(token,),
+            mount=mount,
+            role=role,
         )
         return self._exchange.run(
             operation,
@@ -236,6 +251,7 @@ class VaultClient:
             f"more time for lease {lease_id}",
             _policy("sys/leases/renew", "update"),
             secrets=(token,),
+            lease_id=lease_id,
         )
         return self._exchange.run(
             operation,
@@ -260,6 +276,7 @@ class VaultClient:
             f"the end of lease {lease_id}",
             "Vault's default policy does not allow it; " + _policy("sys/leases/revoke", "update"),
             secrets=(token,),
+            lease_id=lease_id,
         )
         try:
             self._exchange.run(
@@ -273,6 +290,36 @@ class VaultClient:
         except LeaseLost:
             return
 
+    def ask(
+        self,
+        call: Callable[[hvac.Client], object],
+        what: str,
+        parse: Callable[[Mapping[str, object]], _T],
+        *,
+        token: Secret = _NO_TOKEN,
+        namespace: str | None = None,
+        denied: str = "the token's policies do not allow it",
+        missing: str = "check the address and the namespace",
+    ) -> _T:
+        """Ask for anything else that changes nothing.
+
+        Args:
+            call: makes the request with one of hvac's methods.
+            what: what is asked for, for messages.
+            parse: makes a value of the answer's body, or raises `Malformed`.
+            token: what it goes under; none for what needs none.
+            namespace: where it goes.
+            denied: what to do about a 403.
+            missing: what to do where there is no such path.
+        """
+        return self._exchange.run(
+            self._operation(Kind.READ, what, denied, missing=missing, secrets=(token,)),
+            lambda: call(self._exchange.hvac),
+            parse,
+            namespace,
+            token,
+        )
+
     def _operation(
         self,
         kind: Kind,
@@ -281,8 +328,26 @@ class VaultClient:
         *,
         missing: str = "check the address and the namespace",
         secrets: tuple[Secret, ...],
+        name: str = "",
+        mount: str = "",
+        role: str = "",
+        lease_id: str = "",
     ) -> Operation:
-        return Operation(kind, what, self._config.address, denied, missing, secrets)
+        return Operation(
+            kind,
+            what,
+            self._config.address,
+            denied,
+            missing,
+            secrets,
+            name=name,
+            mount=mount,
+            role=role,
+            lease_id=lease_id,
+        )
+
+    def _token_operation(self, name: str, what: str, token: Secret) -> Operation:
+        return self._operation(Kind.TOKEN, what, _DEAD_TOKEN, secrets=(token,), name=name)
 
 
 def _whole(seconds: float) -> int:

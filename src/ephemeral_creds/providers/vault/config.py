@@ -46,7 +46,7 @@ class VaultConfig:
             address's.
         client_cert: the paths of a client certificate and of its key.
         connect_timeout: how long a connection may take to come about.
-        read_timeout: how long Vault may stay silent.
+        read_timeout: how long an answer may take, to its last byte.
         revoke_timeout: the same for giving back leases and tokens, and for the whole wait that
             closing a provider spends on a request in flight.
         proxies: proxy by scheme, as requests takes them; ``None`` leaves it to the environment.

@@ -21,6 +21,7 @@ _DEFAULT_RULES = {
     "sys/leases/renew": {"update"},
     "sys/renew": {"update"},
     "sys/leases/lookup": {"update"},
+    "sys/capabilities-self": {"update"},
 }
 
 _NEEDS_SUDO = re.compile(
@@ -59,19 +60,24 @@ class Policies:
 
     def allow(self, names: Iterable[str], path: str, operation: str) -> bool:
         """Say whether a token with the policies `names` may do `operation` on `path`."""
-        if "root" in names:
+        granted = self.capabilities(names, path)
+        if "root" in granted:
             return True
+        if _NEEDS_SUDO.fullmatch(path) and "sudo" not in granted:
+            return False
+        return operation in granted
+
+    def capabilities(self, names: Iterable[str], path: str) -> set[str]:
+        """Return what a token with the policies `names` may do on `path`."""
+        if "root" in names:
+            return {"root"}
         found: dict[str, set[str]] = {}
         for name in names:
             for pattern, capabilities in self._rules.get(name, {}).items():
                 if _matches(pattern, path):
                     found.setdefault(pattern, set()).update(capabilities)
-        if not found:
-            return False
-        granted = found[max(found, key=_priority)]
-        if "deny" in granted or (_NEEDS_SUDO.fullmatch(path) and "sudo" not in granted):
-            return False
-        return operation in granted
+        granted = found[max(found, key=_priority)] if found else {"deny"}
+        return {"deny"} if "deny" in granted else granted
 
 
 def _matches(pattern: str, path: str) -> bool:

@@ -59,6 +59,7 @@ class _Connection:
     username: str
     password: str = field(repr=False)
     allowed_roles: list[str] = field(default_factory=list)
+    verify: bool = True
     # Vault's plugin serves one statement at a time for each connection configured.
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -97,15 +98,17 @@ class DatabaseMount:
         self.roles: dict[str, Role] = {}
 
     def configure(self, name: str, body: dict[str, Any]) -> None:
-        """Remember a connection, once it has been tried."""
-        allowed = body.get("allowed_roles") or []
+        """Remember a connection, once it has been tried; what is not said stays as it was."""
+        known = self._connections.get(name, _Connection("", "", ""))
+        allowed = body.get("allowed_roles", known.allowed_roles)
         connection = _Connection(
-            url=str(body.get("connection_url", "")),
-            username=str(body.get("username", "")),
-            password=str(body.get("password", "")),
+            url=str(body.get("connection_url", known.url)),
+            username=str(body.get("username", known.username)),
+            password=str(body.get("password", known.password)),
             allowed_roles=allowed.split(",") if isinstance(allowed, str) else list(allowed),
+            verify=bool(body.get("verify_connection", known.verify)),
         )
-        if body.get("verify_connection", True):
+        if connection.verify:
             try:
                 with connection.open():
                     pass
@@ -113,6 +116,29 @@ class DatabaseMount:
                 text = f"error creating database object: error verifying connection: {error}"
                 raise Refusal(400, text) from None
         self._connections[name] = connection
+
+    def configuration(self, name: str) -> dict[str, Any]:
+        """Return a connection as Vault shows it: without its password."""
+        connection = self._connections.get(name)
+        if connection is None:
+            raise Refusal(404)
+        return {
+            "allowed_roles": connection.allowed_roles,
+            "connection_details": {
+                "connection_url": connection.url,
+                "username": connection.username,
+            },
+            "disable_automated_rotation": False,
+            "password_policy": "",
+            "plugin_name": "postgresql-database-plugin",
+            "plugin_version": "",
+            "root_credentials_rotate_statements": [],
+            "rotation_period": 0,
+            "rotation_schedule": "",
+            "rotation_window": 0,
+            "skip_static_role_import_rotation": False,
+            "verify_connection": connection.verify,
+        }
 
     def write_role(self, name: str, body: dict[str, Any]) -> None:
         """Create or replace a role."""

@@ -162,6 +162,8 @@ def serve_database(
         case ["config", name], "update":
             mount.configure(name, request.body)
             return Answer(204)
+        case ["config", name], "read":
+            return envelope(mount.configuration(name), mount_type=mount.mount_type)
         case ["roles", name], "update":
             mount.write_role(name, request.body)
             return Answer(204)

@@ -65,7 +65,9 @@ def _health(call: _Call) -> Answer:
     }
     if not call.core.sealed:
         body |= {"cluster_name": "vault-cluster-emulator", "cluster_id": "emulator"}
-    return Answer(503 if call.core.sealed else 200, body)
+    chosen = call.request.query
+    status = chosen.get("sealedcode", 503) if call.core.sealed else chosen.get("activecode", 200)
+    return Answer(int(status), body)
 
 
 def _seal_status(call: _Call) -> Answer:
@@ -209,6 +211,20 @@ def _list_leases(call: _Call) -> Answer:
     return _reply({"keys": names})
 
 
+def _capabilities(call: _Call) -> Answer:
+    token = call.core.tokens.find(call.request.token)
+    names = token.policies if token is not None else []
+    paths = call.request.body.get("paths")
+    if not paths:
+        raise Refusal(400, "paths must be supplied")
+    data = {path: sorted(call.core.policies.capabilities(names, path)) for path in paths}
+    if len(paths) == 1:
+        data["capabilities"] = data[paths[0]]
+    answer = _reply(data)
+    # As Vault did before it had frames, and still does.
+    return Answer(answer.status, {**data, **(answer.body or {})})
+
+
 _ROUTES: dict[str, dict[str, Handler]] = {
     "sys/health": {"read": _health},
     "sys/seal-status": {"read": _seal_status},
@@ -223,6 +239,7 @@ _ROUTES: dict[str, dict[str, Handler]] = {
         "read": _read_policy, "update": _write_policy, "delete": _delete_policy,
     },
     "sys/policy/": {"read": _read_policy, "update": _write_policy, "delete": _delete_policy},
+    "sys/capabilities-self": {"update": _capabilities},
     "sys/leases/renew": {"update": _renew_lease},
     "sys/leases/renew/": {"update": _renew_lease},
     "sys/renew": {"update": _renew_lease},

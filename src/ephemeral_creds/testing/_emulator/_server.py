@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.testing._emulator._core import Core
@@ -262,7 +262,13 @@ class _Handler(BaseHTTPRequestHandler):
         listing = self.command == "LIST" or parse_qs(where.query).get("list") == ["true"]
         verbs = {"GET": "read", "PUT": "update", "POST": "update", "DELETE": "delete"}
         operation = "list" if listing else verbs.get(self.command, self.command.lower())
-        request = Request(operation, path, _parse(raw), self.headers.get("X-Vault-Token") or "")
+        request = Request(
+            operation,
+            path,
+            _parse(raw),
+            self.headers.get("X-Vault-Token") or "",
+            dict(parse_qsl(where.query)),
+        )
         emulator = cast("_Server", self.server).emulator
         place = emulator.note(RequestRecord(self.command, path, 0))
         answer, fault = emulator.serve(self.command, request)

@@ -9,7 +9,10 @@ import string
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "Answer",
@@ -42,12 +45,14 @@ class Request:
         path: what follows ``/v1/``.
         body: the JSON object sent, empty where there was none.
         token: the value of ``X-Vault-Token``, empty where there was none.
+        query: the parameters after the path's ``?``.
     """
 
     operation: str
     path: str
     body: dict[str, Any] = field(repr=False)
     token: str = field(repr=False)
+    query: Mapping[str, str] = field(default_factory=dict)
 
     def text(self, name: str) -> str:
         """Return a member of the body as text; empty where it is missing."""

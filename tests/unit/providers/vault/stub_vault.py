@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # Put together at run time, so that no line of source in a traceback holds them.
 TOKEN = "-".join(["hvs", "canaryToken", "1"])
@@ -76,6 +76,7 @@ class StubVault:
         renewable: whether tokens are.
         token_type: ``service`` or ``batch``.
         arrived: set when a request begins to hang.
+        before: called with each request before it is answered.
     """
 
     def __init__(self) -> None:
@@ -88,6 +89,7 @@ class StubVault:
         self.token_type = "service"
         self.arrived = threading.Event()
         self.released = threading.Event()
+        self.before: Callable[[Request], object] = lambda _: None
         self._logins = 0
         self._mints = 0
         self._scripts: dict[str, deque[Reply | Fault]] = defaultdict(deque)
@@ -124,6 +126,7 @@ class StubVault:
 
     def answer(self, request: Request) -> Reply | Fault:
         self.requests.append(request)
+        self.before(request)
         script = self._scripts[request.what]
         return script.popleft() if script else self.default(request)
 
@@ -155,6 +158,7 @@ class StubVault:
     def auth(self, token: str, ttl: float | None = None) -> dict[str, object]:
         return {
             "client_token": token,
+            "accessor": f"accessor-{self._logins}",
             "lease_duration": self.token_ttl if ttl is None else ttl,
             "renewable": self.renewable,
             "token_type": self.token_type,

@@ -30,7 +30,8 @@ from ephemeral_creds.exceptions import (
     ProviderUnavailable,
 )
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
-from ephemeral_creds.providers.vault._errors import Kind, Operation, from_exception
+from ephemeral_creds.providers.vault._errors import Kind, Operation
+from ephemeral_creds.providers.vault._failures import from_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable

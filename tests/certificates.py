@@ -42,15 +42,20 @@ class Authority:
         self.path = folder / f"{name.replace(' ', '-')}.pem"
         self.path.write_text(self.pem)
 
-    def issue(self, name: str, *, server: bool = False, ip: str | None = None) -> Issued:
-        """Issue a certificate for a client, or for a server and perhaps its address."""
+    def issue(
+        self, name: str, *, server: bool = False, ip: str | None = None, from_now: int = 0
+    ) -> Issued:
+        """Issue a certificate for a client, or for a server and perhaps its address.
+
+        It is valid from yesterday to tomorrow, or so many days later or earlier.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         alternatives: list[x509.GeneralName] = [x509.DNSName(name)]
         if ip is not None:
             alternatives.append(x509.IPAddress(ipaddress.ip_address(ip)))
         certificate = (
-            self._builder(_name(name), key)
+            self._builder(_name(name), key, from_now)
             .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -68,9 +73,9 @@ class Authority:
         return made
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, from_now: int = 0
     ) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+        now = datetime.datetime.now(datetime.UTC) + from_now * _DAY
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -1,0 +1,1 @@
+"""The command ``ephemeral-creds check``: one provider, tried step by step."""

@@ -1,0 +1,93 @@
+"""What may be said to ``ephemeral-creds check``; imports nothing that may be missing."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["CheckOptions", "add_check_parser"]
+
+_DESCRIPTION = """\
+Tries a provider of credentials step by step, and says of each what it found and what to do.
+
+For Vault: address, TLS, seal, clock, login, policies, the role, a mint, a login to PostgreSQL,
+what the role may do, whether VALID UNTIL moves with a renewal, and whether a revocation removes
+the role. For a file: whether it can be read and by whom, the login, and VALID UNTIL.
+"""
+
+_EPILOG = """\
+examples:
+  ephemeral-creds check "vault://my-app-role?auth=kubernetes&auth_role=my-app" \\
+      --conninfo "host=db dbname=mydb"
+  ephemeral-creds check file:///vault/secrets/db-creds.txt --conninfo "host=db dbname=mydb"
+  ephemeral-creds check --dry-run --json
+
+One role is minted and given back again; with --dry-run none is.
+
+exit status: 0 where all is well; 1 where there are warnings only (0 with --allow-warnings); 2
+where something fails, or the command cannot be understood.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """What the user wants.
+
+    Attributes:
+        url: the provider's URL; ``None`` takes it from ``EPHEMERAL_CREDS_URL``.
+        conninfo: where PostgreSQL is; ``None`` takes it from libpq's own variables.
+        dry_run: mint nothing.
+        json: print one JSON object instead of text.
+        allow_warnings: exit with 0 where there are warnings only.
+    """
+
+    url: str | None = None
+    conninfo: str | None = None
+    dry_run: bool = False
+    json: bool = False
+    allow_warnings: bool = False
+
+    @classmethod
+    def of(cls, parsed: argparse.Namespace) -> Self:
+        """Return the options that the parser understood."""
+        return cls(
+            url=parsed.url,
+            conninfo=parsed.conninfo,
+            dry_run=parsed.dry_run,
+            json=parsed.json,
+            allow_warnings=parsed.allow_warnings,
+        )
+
+
+def add_check_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command to those of the whole parser."""
+    check = add_parser(
+        "check",
+        help="try a provider step by step, for operators and init containers",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument(
+        "url",
+        nargs="?",
+        metavar="URL",
+        help="what provider_from_url takes (default: the variable EPHEMERAL_CREDS_URL)",
+    )
+    check.add_argument(
+        "--conninfo",
+        metavar="CONNINFO",
+        help="where PostgreSQL is, without user and password (default: libpq's own variables, "
+        "such as PGHOST)",
+    )
+    check.add_argument(
+        "--dry-run", action="store_true", help="mint nothing: end before credentials are read"
+    )
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    check.add_argument(
+        "--allow-warnings", action="store_true", help="exit with 0 where there are only warnings"
+    )

@@ -1,0 +1,66 @@
+"""One check from the URL to the verdict."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from ephemeral_creds import ConfigurationError, FileProvider, provider_from_url
+from ephemeral_creds.cli._check.credentials import CredentialSteps
+from ephemeral_creds.cli._check.findings import Findings
+from ephemeral_creds.cli._check.source import check_file, check_vault
+from ephemeral_creds.providers.vault import VaultProvider
+
+if TYPE_CHECKING:
+    from ephemeral_creds import CredentialProvider
+    from ephemeral_creds.cli._check.options import CheckOptions
+
+__all__ = ["check", "run_check"]
+
+# Any of these says that libpq knows where to connect to without being told.
+_LIBPQ = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGPORT")
+
+
+def run_check(options: CheckOptions) -> int:
+    """Check, print what was found, and return the exit status."""
+    findings = check(options)
+    print(findings.as_json() if options.json else findings.as_text(), flush=True)
+    severity = findings.severity
+    return 0 if severity == 1 and options.allow_warnings else severity
+
+
+def check(options: CheckOptions) -> Findings:
+    """Try a provider step by step; what one step needs and does not have ends it there."""
+    try:
+        provider = provider_from_url(options.url)
+    except ConfigurationError as error:
+        findings = Findings("the provider's URL")
+        findings.add("url", "fail", str(error), "see the reference of settings for what it may say")
+        return findings
+    findings = Findings(provider.description)
+    findings.add("url", "ok", f"means {provider.description}")
+    with ExitStack() as stack:
+        stack.callback(provider.close)
+        if _check_source(provider, findings):
+            steps = CredentialSteps(provider, findings, _conninfo(options))
+            if options.dry_run and provider.mints:
+                findings.add("mint", "skipped", "a dry run mints nothing, and ends here")
+            else:
+                steps.run(stack)
+    return findings
+
+
+def _check_source(provider: CredentialProvider, findings: Findings) -> bool:
+    """Look at where credentials come from; say whether it makes sense to ask for some."""
+    if isinstance(provider, FileProvider):
+        return check_file(provider, findings)
+    if isinstance(provider, VaultProvider):
+        return check_vault(provider, findings)
+    return True
+
+
+def _conninfo(options: CheckOptions) -> str | None:
+    if options.conninfo is None and any(name in os.environ for name in _LIBPQ):
+        return ""
+    return options.conninfo

@@ -1,0 +1,100 @@
+"""A time limit for a whole answer, where sockets only have one for each piece of it.
+
+A socket's timeout starts anew with each byte, so that a server, or what is in between, that sends
+one a second is waited for as long as it likes. Here the timeout with which the wait for an answer
+begins is the limit for all of it: status line, headers and body.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import time
+from typing import TYPE_CHECKING
+
+import requests.adapters
+import urllib3.connection
+import urllib3.connectionpool
+
+if TYPE_CHECKING:
+    import socket
+
+    from typing_extensions import Buffer
+
+__all__ = ["DeadlineAdapter", "DeadlineResponse"]
+
+
+class _Reader(io.RawIOBase):
+    """Reads from a socket until an instant."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, seconds: float | None) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._ends_at = None if seconds is None else time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int | None:
+        if self._ends_at is not None:
+            remaining = self._ends_at - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError("timed out")
+            self._sock.settimeout(remaining)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class DeadlineResponse(http.client.HTTPResponse):
+    """An answer that has to be complete within its socket's timeout at its beginning."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
+        self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock, sock.gettimeout()))
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = DeadlineResponse
+
+
+class _TLSConnection(urllib3.connection.HTTPSConnection):
+    response_class = DeadlineResponse
+
+
+# Pyright's idea of http.client has attributes that urllib3's own classes do not fit either.
+class _Pool(urllib3.connectionpool.HTTPConnectionPool):
+    ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType]
+
+
+class _TLSPool(urllib3.connectionpool.HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection  # pyright: ignore[reportAssignmentType]
+
+
+_POOLS = {"http": _Pool, "https": _TLSPool}
+
+
+class DeadlineAdapter(requests.adapters.HTTPAdapter):
+    """Makes connections whose answers have a time limit; never sends anything twice."""
+
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: object
+    ) -> None:
+        """Have the pools of direct connections made of our classes."""
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: object) -> urllib3.PoolManager:
+        """Have the pools of connections through a proxy made of them, too."""
+        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager

@@ -1,0 +1,258 @@
+"""A pool under load while its Vault goes through what a Vault goes through: no failed query.
+
+On a real server of the test's own, which keeps its storage. At the end of each story the pool is
+closed, and no role is left in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from minting import Events
+
+from ephemeral_creds import (
+    AppRoleAuth,
+    CredentialKeeper,
+    ProviderUnavailable,
+    RefreshPolicy,
+    RotatingConnectionPool,
+    TokenAuth,
+    VaultConfig,
+    VaultDynamicProvider,
+    retry_on_rotation,
+)
+from ephemeral_creds.events import (
+    CredentialsIssued,
+    CredentialsPublished,
+    Event,
+    LeaseRenewed,
+    LeaseRevoked,
+    RenewalFailed,
+)
+from ephemeral_creds.testing import (
+    DatabaseEngine,
+    PersistentVaultServer,
+    PostgresServer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import psycopg
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 30.0
+# For leases of seconds; the defaults are for a minute and more.
+QUICK = RefreshPolicy(
+    renew_at=0.5,
+    margin=0.5,
+    retry_initial=0.1,
+    retry_max=0.5,
+    config_retry=0.5,
+    mint_interval=0.2,
+    proof_timeout=2.0,
+    grace=0.2,
+)
+
+
+class Load:
+    """Threads that query all the time; what fails is kept."""
+
+    def __init__(self, pool: RotatingConnectionPool[Any], workers: int = 3) -> None:
+        self.failed: list[Exception] = []
+        self.done = 0
+        self._stopping = threading.Event()
+        self._once = retry_on_rotation(pool)(lambda: self._query(pool))
+        self._threads = [threading.Thread(target=self._run) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def _query(self, pool: RotatingConnectionPool[Any]) -> None:
+        with pool.connection() as connection:
+            connection.execute("SELECT current_user")
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.005):
+            try:
+                self._once()
+                self.done += 1
+            except Exception as error:
+                self.failed.append(error)
+
+
+class Story:
+    """A pool under load.
+
+    Attributes:
+        seen: what its keeper told.
+    """
+
+    def __init__(self, engine: DatabaseEngine, role: str, **login: Any) -> None:
+        self.engine = engine
+        self.role = role
+        self.seen = Events()
+        how = engine.admin.create_approle(role, [engine.policy(role)], **login)
+        provider = VaultDynamicProvider(
+            role,
+            auth=AppRoleAuth(how.role_id, how.secret_id),
+            config=VaultConfig(engine.vault.address, read_timeout=5, revoke_timeout=5),
+        )
+        self.keeper = CredentialKeeper(provider, policy=QUICK, observers=[self.seen])
+        self.pool: RotatingConnectionPool[psycopg.Connection[Any]] = RotatingConnectionPool(
+            self.keeper, engine.postgres.conninfo(), min_size=2, max_size=4, timeout=10
+        )
+        self.keeper.start()
+        self.pool.open(wait=True)
+        self.load = Load(self.pool)
+
+    def more(self, kind: type[Event], count: int = 1) -> None:
+        """Wait for more events of a kind than there have been."""
+        self.seen.wait_for(kind, len(self.seen.of(kind)) + count)
+
+    def end(self) -> None:
+        self.load.stop()
+        self.pool.close()
+        self.keeper.close()
+        assert self.load.failed == []
+        assert self.load.done > 50
+        give_up_at = time.monotonic() + 5.0
+        while (left := roles_of(self.engine, self.role)) and time.monotonic() < give_up_at:
+            time.sleep(0.05)
+        assert left == []
+
+
+def roles_of(engine: DatabaseEngine, role: str) -> list[str]:
+    return [name for name in engine.postgres.roles() if f"-{role[:8]}-" in name]
+
+
+@pytest.fixture(scope="module")
+def durable_engine(durable: PersistentVaultServer, postgres: PostgresServer) -> DatabaseEngine:
+    return DatabaseEngine(durable, postgres)
+
+
+@pytest.fixture
+def tell(
+    durable_engine: DatabaseEngine, unique: Callable[[str], str]
+) -> Iterator[Callable[..., Story]]:
+    """Begin stories; at the end of the test each has gone well."""
+    with ExitStack() as stack:
+
+        def begin(ttl: str = "3s", max_ttl: str = "1h", **login: Any) -> Story:
+            role = unique("out")
+            durable_engine.create_role(role, default_ttl=ttl, max_ttl=max_ttl)
+            story = Story(durable_engine, role, **login)
+            stack.callback(story.end)
+            return story
+
+        yield begin
+
+
+def test_vault_is_restarted_with_its_storage(
+    durable: PersistentVaultServer, tell: Callable[..., Story]
+) -> None:
+    story = tell("6s")
+    mints = story.keeper.status().grants
+    durable.stop()
+    story.more(RenewalFailed)
+    durable.start()
+    story.more(LeaseRenewed, 2)
+    assert story.keeper.status().grants == mints
+
+
+def test_vault_crashes_for_longer_than_the_lease_lives(
+    durable: PersistentVaultServer, tell: Callable[..., Story]
+) -> None:
+    story = tell("2s")
+    durable.kill()
+    time.sleep(3.0)
+    durable.start()
+    # Open connections went on working; what Vault has ended meanwhile is replaced.
+    story.more(CredentialsPublished)
+    story.more(LeaseRenewed)
+
+
+def test_vault_is_sealed_and_unsealed(
+    durable: PersistentVaultServer, tell: Callable[..., Story]
+) -> None:
+    story = tell("4s")
+    durable.seal()
+    story.more(RenewalFailed, 2)
+    durable.unseal()
+    story.more(LeaseRenewed, 2)
+
+
+def test_leases_are_revoked_by_prefix(tell: Callable[..., Story]) -> None:
+    story = tell()
+    story.more(LeaseRenewed)
+    for _ in range(2):
+        story.engine.admin.revoke_prefix(f"database/creds/{story.role}")
+        story.more(CredentialsPublished)
+    assert story.keeper.status().rotations >= 2
+
+
+def test_vaults_connection_to_the_database_breaks(tell: Callable[..., Story]) -> None:
+    story = tell("4s")
+    admin, path = story.engine.admin, f"database/config/{story.engine.connection}"
+    good = admin.call("GET", path).data["connection_details"]["connection_url"]
+    port = f":{story.engine.postgres.port}/"
+    broken = {"connection_url": good.replace(port, ":1/"), "verify_connection": False}
+    admin.call("POST", path, broken)
+    try:
+        story.more(RenewalFailed)
+    finally:
+        password = story.engine.postgres.password.reveal()
+        admin.call("POST", path, {"connection_url": good, "password": password})
+    story.more(LeaseRenewed, 2)
+
+
+def test_tokens_end_before_leases(tell: Callable[..., Story]) -> None:
+    story = tell("1h", token_ttl="3s", token_max_ttl="6s")
+    story.more(CredentialsPublished, 2)
+    story.more(LeaseRevoked)
+
+
+def test_fifty_rotations(tell: Callable[..., Story]) -> None:
+    stories = [tell("2s", "2s") for _ in range(5)]
+    for story in stories:
+        # The first is not a rotation.
+        story.seen.wait_for(CredentialsPublished, 11)
+    assert sum(story.keeper.status().rotations for story in stories) >= 50
+    for story in stories:
+        issued = len(story.seen.of(CredentialsIssued))
+        assert issued == story.engine.mints(story.role)
+
+
+def test_a_rate_limit_says_when_to_come_again(
+    durable_engine: DatabaseEngine, unique: Callable[[str], str]
+) -> None:
+    role, admin = unique("quota"), durable_engine.admin
+    durable_engine.create_role(role)
+    quota = {"path": f"database/creds/{role}", "rate": 1, "interval": "10s"}
+    admin.call("POST", "sys/quotas/config", {"enable_rate_limit_response_headers": True})
+    admin.call("POST", f"sys/quotas/rate-limit/{role}", quota)
+    try:
+        provider = VaultDynamicProvider(
+            role,
+            auth=TokenAuth(durable_engine.vault.root_token),
+            config=VaultConfig(durable_engine.vault.address),
+        )
+        grant = provider.fetch()
+        with pytest.raises(ProviderUnavailable, match="rate limit quota exceeded") as caught:
+            provider.fetch()
+        assert caught.value.status == 429
+        assert caught.value.retry_after is not None
+        assert 0 <= caught.value.retry_after <= 10
+        provider.revoke(grant)
+        provider.close()
+    finally:
+        admin.call("DELETE", f"sys/quotas/rate-limit/{role}")
