@@ -9,6 +9,10 @@ from dataclasses import asdict, dataclass, field
 __all__ = ["Report", "rotations_due", "verdict"]
 
 _SECONDS_PER_ROTATION = 12  # the role's max_ttl: nothing lives longer
+_UNREVOKED = (
+    "the others left to end by themselves: a revocation failed, or the machine was too busy to be "
+    "in time"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +107,7 @@ def verdict(report: Report) -> list[str]:
         (
             # With a sidecar, leases are its business: what we see of them is the roles.
             report.source == "file" or report.revocations == report.mints,
-            f"{report.revocations} of {report.mints} leases were given back",
+            f"{report.revocations} of {report.mints} leases were given back, {_UNREVOKED}",
         ),
         (report.roles_left == 0, f"{report.roles_left} roles were left in PostgreSQL"),
     ]

@@ -80,7 +80,7 @@ def check_reachable(folder: Path, run_as: RunAs) -> None:
     Raises:
         ConfigurationError: it runs as another user, who cannot enter a folder above.
     """
-    if not run_as:
+    if "user" not in run_as:
         return
     # Tried rather than read off the modes, which are not all that decides.
     tried = subprocess.run(
