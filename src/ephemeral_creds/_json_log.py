@@ -22,8 +22,8 @@ __all__ = ["FIELDS", "JSONLogObserver"]
 
 FIELDS = frozenset(
     {
-        "accessor", "address", "age", "cancelled", "connections", "current", "duration", "ends_in", "error",
-        "failures", "final", "generation", "keeper", "lease", "mount", "operation", "outcome",
+        "accessor", "address", "age", "cancelled", "connections", "current", "duration",
+        "ends_in", "error", "failures", "final", "generation", "keeper", "lease", "mount", "operation", "outcome",
         "pool", "previous", "proven", "reason", "retry_in", "role", "shortened", "status",
         "username", "where",
     }
