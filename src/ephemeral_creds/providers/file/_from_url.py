@@ -55,11 +55,12 @@ def settings_from(location: Location) -> FileSettings:
 
 
 def _policy(location: Location) -> FilePolicy:
+    def verdict(name: str) -> Verdict:
+        return cast("Verdict", location.one_of(name, get_args(Verdict), getattr(default, name)))
+
     default = FilePolicy()
-    world_readable, foreign_owner, outside_link = (
-        cast("Verdict", location.one_of(name, get_args(Verdict), getattr(default, name)))
-        for name in ("world_readable", "foreign_owner", "outside_link")
-    )
     return FilePolicy(
-        world_readable=world_readable, foreign_owner=foreign_owner, outside_link=outside_link
+        world_readable=verdict("world_readable"),
+        foreign_owner=verdict("foreign_owner"),
+        outside_link=verdict("outside_link"),
     )
