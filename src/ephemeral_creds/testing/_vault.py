@@ -185,9 +185,12 @@ class VaultServer:
         self._keep_a_request_log()
 
     def _unseal_key(self) -> Secret:
-        match = re.search(r"Unseal Key: (\S+)", self._output())
-        if match is None:
-            raise VaultCallFailed("the server did not say its unseal key")
+        # It answers requests before it has printed what it has to say.
+        give_up_at = time.monotonic() + _START_TIMEOUT
+        while (match := re.search(r"Unseal Key: (\S+)", self._output())) is None:
+            if not self.running or time.monotonic() > give_up_at:
+                raise VaultCallFailed("the server did not say its unseal key")
+            time.sleep(_POLL)
         return Secret(match[1])
 
     def _spawn(self, *options: str, config: str = "", **variables: str) -> None:
