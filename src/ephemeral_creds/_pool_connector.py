@@ -80,14 +80,17 @@ class Connector(Generic[CT]):
         rotation = self._rotation
         if (ready := rotation.take_ready()) is not None:
             return ready
-        try:
-            check_parameters(conninfo, kwargs)
-            grant = self._grant()
-        except EphemeralCredsError as error:
-            rotation.note_failure(clean_failure(error), monotonic())
-            raise
-        if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
-            raise StillFailing(str(barred))
+        while True:
+            try:
+                check_parameters(conninfo, kwargs)
+                grant = self._grant()
+            except EphemeralCredsError as error:
+                rotation.note_failure(clean_failure(error), monotonic())
+                raise
+            if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
+                raise StillFailing(str(barred))
+            if rotation.begin_login(grant.generation):
+                break
         outcome = self._log_in(grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             rotation.note_failure(outcome, monotonic(), grant.generation)
@@ -99,7 +102,10 @@ class Connector(Generic[CT]):
     def ahead(
         self, grant: Grant, conninfo: ConninfoParam, kwargs: KwargsParam | None
     ) -> CT | ConnectFailure:
-        """Open a connection that is ready for use, from a thread of our own."""
+        """Open a connection that is ready for use, from a thread of our own.
+
+        Its login has been begun; see `Rotation.begin_login`.
+        """
         try:
             text = conninfo() if callable(conninfo) else conninfo
             options = dict((kwargs() if callable(kwargs) else kwargs) or {})
@@ -107,6 +113,7 @@ class Connector(Generic[CT]):
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
         except Exception as error:  # noqa: BLE001 - a callable of the user's
+            self._rotation.ledger.failed(grant.generation)
             return clean_failure(error)
         outcome = self._log_in(grant, text, options)
         if isinstance(outcome, ConnectFailure) or self._user_configure is None:
@@ -143,16 +150,15 @@ class Connector(Generic[CT]):
 
     def _log_in(self, grant: Grant, conninfo: str, kwargs: dict[str, Any]) -> CT | ConnectFailure:
         ledger = self._rotation.ledger
-        if self._session_role is not None:
-            kwargs = acting_as(self._session_role, conninfo, kwargs)
-        ledger.opening(grant.generation)
         try:
+            if self._session_role is not None:
+                kwargs = acting_as(self._session_role, conninfo, kwargs)
             outcome = login(self._connect, conninfo, kwargs, grant.credentials)
+            if self._session_role is not None:
+                outcome = self._checked_role(outcome, self._session_role)
         except BaseException:
             ledger.failed(grant.generation)
             raise
-        if self._session_role is not None:
-            outcome = self._checked_role(outcome, self._session_role)
         if isinstance(outcome, ConnectFailure):
             ledger.failed(grant.generation)
         else:

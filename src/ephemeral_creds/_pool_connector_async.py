@@ -101,14 +101,17 @@ class AsyncConnector(Generic[ACT]):
         rotation = self._rotation
         if (ready := rotation.take_ready()) is not None:
             return ready
-        try:
-            check_parameters(conninfo, kwargs)
-            grant = await self._grant()
-        except EphemeralCredsError as error:
-            rotation.note_failure(clean_failure(error), monotonic())
-            raise
-        if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
-            raise StillFailing(str(barred))
+        while True:
+            try:
+                check_parameters(conninfo, kwargs)
+                grant = await self._grant()
+            except EphemeralCredsError as error:
+                rotation.note_failure(clean_failure(error), monotonic())
+                raise
+            if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
+                raise StillFailing(str(barred))
+            if rotation.begin_login(grant.generation):
+                break
         outcome = await self._log_in(grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             rotation.note_failure(outcome, monotonic(), grant.generation)
@@ -120,7 +123,10 @@ class AsyncConnector(Generic[ACT]):
     async def ahead(
         self, grant: Grant, conninfo: AsyncConninfoParam, kwargs: AsyncKwargsParam | None
     ) -> ACT | ConnectFailure:
-        """Open a connection that is ready for use, from a task of our own."""
+        """Open a connection that is ready for use, from a task of our own.
+
+        Its login has been begun; see `Rotation.begin_login`.
+        """
         try:
             text: str = await _resolved(conninfo)
             given_kwargs: dict[str, Any] | None = await _resolved(kwargs)
@@ -128,8 +134,11 @@ class AsyncConnector(Generic[ACT]):
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
-        except Exception as error:  # noqa: BLE001 - a callable of the user's
-            return clean_failure(error)
+        except BaseException as error:  # a callable of the user's; or it was cancelled
+            self._rotation.ledger.failed(grant.generation)
+            if isinstance(error, Exception):
+                return clean_failure(error)
+            raise
         outcome = await self._log_in(grant, text, options)
         if isinstance(outcome, ConnectFailure) or self._user_configure is None:
             return outcome
@@ -169,10 +178,9 @@ class AsyncConnector(Generic[ACT]):
         self, grant: Grant, conninfo: str, kwargs: dict[str, Any]
     ) -> ACT | ConnectFailure:
         ledger = self._rotation.ledger
-        if self._session_role is not None:
-            kwargs = acting_as(self._session_role, conninfo, kwargs)
-        ledger.opening(grant.generation)
         try:
+            if self._session_role is not None:
+                kwargs = acting_as(self._session_role, conninfo, kwargs)
             outcome = await login_async(self._connect, conninfo, kwargs, grant.credentials)
             if self._session_role is not None:
                 outcome = await self._checked_role(outcome, self._session_role)

@@ -305,7 +305,7 @@ class RotatingConnectionPool(ConnectionPool[CT]):
         # It waits that long for each of its threads.
         super().close(timeout / (self.num_workers + 1))
         self._mover.join(max(deadline - monotonic(), 0.0))
-        for connection in self._rotation.take_unwanted():
+        for connection in self._rotation.take_unwanted(monotonic()):
             connection.close()
         # Giving the lease back drops the role, and what it runs fails then.
         self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))

@@ -307,7 +307,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         try:
             await super().close(timeout)
             await self._mover.join(max(deadline - monotonic(), 0.0))
-            for connection in self._rotation.take_unwanted():
+            for connection in self._rotation.take_unwanted(monotonic()):
                 await connection.close()
             # Giving the lease back drops the role, and what it runs fails then.
             await self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
