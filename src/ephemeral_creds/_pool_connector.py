@@ -187,8 +187,9 @@ class Connector(Generic[CT]):
         try:
             self._configure_once(connection)
         except Exception as error:
-            # psycopg_pool counts this as a failed connect, but leaves the connection open.
-            connection.close()
+            # psycopg_pool counts this as a failed connect, but leaves the connection open. Not
+            # close(): with close_returns=True that would return it to the pool.
+            connection.pgconn.finish()
             self._rotation.note_failure(clean_failure(error), monotonic())
             raise
         self._rotation.note_success(generation_of(connection))

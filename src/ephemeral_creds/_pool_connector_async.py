@@ -219,8 +219,9 @@ class AsyncConnector(Generic[ACT]):
         try:
             await self._configure_once(connection)
         except BaseException as error:
-            # psycopg_pool counts this as a failed connect, but leaves the connection open.
-            await connection.close()
+            # psycopg_pool counts this as a failed connect, but leaves the connection open. Not
+            # close(): with close_returns=True that would return it to the pool.
+            connection.pgconn.finish()
             if isinstance(error, Exception):
                 self._rotation.note_failure(clean_failure(error), monotonic())
             raise
