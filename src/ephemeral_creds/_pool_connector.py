@@ -179,7 +179,7 @@ class Connector(Generic[CT]):
                 "between here and PostgreSQL seems to drop the startup parameter 'options'; "
                 "have it pass that on, or set the role in configure="
             )
-        except (psycopg.Error, ConfigurationError) as error:
+        except Exception as error:  # noqa: BLE001 - a class of the user's
             outcome.close()
             return clean_failure(error)
 
@@ -238,9 +238,10 @@ def _current_user(connection: CT) -> str:
         connection.autocommit = True
     with connection.cursor(row_factory=scalar_row) as cursor:
         cursor.execute("SELECT current_user::text")
-        role = str(cursor.fetchone())
+        role: Any = cursor.fetchone()
     # Not in a finally clause: after a failure the connection is discarded, and an error from
     # here would take the place of that failure, be it a cancellation.
     if not autocommit:
         connection.autocommit = False
-    return role
+    # Where the database is SQL_ASCII, psycopg does not decode text.
+    return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)

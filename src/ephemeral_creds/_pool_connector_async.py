@@ -211,7 +211,7 @@ class AsyncConnector(Generic[ACT]):
             )
         except BaseException as error:
             await outcome.close()
-            if isinstance(error, psycopg.Error | ConfigurationError):
+            if isinstance(error, Exception):
                 return clean_failure(error)
             raise
 
@@ -271,9 +271,10 @@ async def _current_user(connection: ACT) -> str:
         await connection.set_autocommit(True)
     async with connection.cursor(row_factory=scalar_row) as cursor:
         await cursor.execute("SELECT current_user::text")
-        role = str(await cursor.fetchone())
+        role: Any = await cursor.fetchone()
     # Not in a finally clause: after a failure the connection is discarded, and an error from
     # here would take the place of that failure, be it a cancellation.
     if not autocommit:
         await connection.set_autocommit(False)
-    return role
+    # Where the database is SQL_ASCII, psycopg does not decode text.
+    return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)
