@@ -9,9 +9,9 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-import psycopg
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import InsufficientPrivilege, UndefinedObject
 from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
@@ -158,10 +158,13 @@ class AsyncConnector(Generic[ACT]):
 
         An empty query, which psycopg_pool's own check sends, would not: a session outlives its
         role, and only what looks the role up fails.
+
+        Raises:
+            psycopg.Error: the answer says nothing about the role.
         """
         try:
             await _current_user(connection)
-        except psycopg.Error:
+        except (UndefinedObject, InsufficientPrivilege):
             return False
         return True
 

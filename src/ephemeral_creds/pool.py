@@ -8,6 +8,7 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from psycopg_pool.abc import CT
@@ -355,15 +356,16 @@ class RotatingConnectionPool(ConnectionPool[CT]):
         """Test a suspect connection; one that fails is replaced."""
         try:
             alive = self._connector.is_alive(conn)
+        except psycopg.Error:
+            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
+            self._rotation.note_own_checkout()
+            conn.pgconn.finish()
+            super().putconn(conn)
+            return False
         except BaseException:
             # Interrupted: it may be in the middle of the query.
             self._discard(conn)
             raise
-        if conn.closed:
-            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
-            self._rotation.note_own_checkout()
-            super().putconn(conn)
-            return False
         self._rotation.note_test(generation, alive=alive)
         if not alive:
             self._discard(conn)

@@ -10,6 +10,7 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from psycopg_pool.abc import ACT
@@ -355,15 +356,16 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         """Test a suspect connection; one that fails is replaced."""
         try:
             alive = await self._connector.is_alive(conn)
+        except psycopg.Error:
+            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
+            self._rotation.note_own_checkout()
+            conn.pgconn.finish()
+            await super().putconn(conn)
+            return False
         except BaseException:
             # Interrupted: it may be in the middle of the query.
             await self._discard(conn)
             raise
-        if conn.closed:
-            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
-            self._rotation.note_own_checkout()
-            await super().putconn(conn)
-            return False
         self._rotation.note_test(generation, alive=alive)
         if not alive:
             await self._discard(conn)
