@@ -182,7 +182,9 @@ class RotatingConnectionPool(ConnectionPool[CT]):
                 self._rotation.join()
                 self._begun = True
                 self._mover.start()
-        super().open(wait=wait, timeout=timeout)
+            super().open(wait=False)
+        if wait:
+            self.wait(timeout)
 
     def wait(self, timeout: float = 30.0) -> None:
         """Wait until ``min_size`` connections are open; close the pool where they are not in time.
@@ -303,15 +305,18 @@ class RotatingConnectionPool(ConnectionPool[CT]):
         self._diagnosis = self._diagnose()
         deadline = monotonic() + timeout
         self._rotation.stop()
-        # It waits that long for each of its threads.
-        super().close(timeout / (self.num_workers + 1))
-        self._mover.join(max(deadline - monotonic(), 0.0))
-        for connection in self._rotation.take_unwanted(monotonic()):
-            connection.close()
-        # Giving the lease back drops the role, and what it runs fails then.
-        self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
-        if self._begun:
-            self._rotation.leave()
+        try:
+            # It waits that long for each of its threads.
+            super().close(timeout / (self.num_workers + 1))
+            self._mover.join(max(deadline - monotonic(), 0.0))
+            for connection in self._rotation.take_unwanted(monotonic()):
+                connection.close()
+            # Giving the lease back drops the role, and what it runs fails then.
+            self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
+        finally:
+            # Also where Ctrl-C came in between: the lease is given back in the background then.
+            if self._begun:
+                self._rotation.leave(close_keeper=self._own_keeper is not None)
         if self._own_keeper is not None:
             self._own_keeper.close(timeout)
 
@@ -418,6 +423,8 @@ class RotatingConnectionPool(ConnectionPool[CT]):
 
     def _abandon(self) -> None:
         """Refuse to work in the child of a fork: sockets and lease are the parent's."""
+        # Another thread of the parent's may have held it.
+        self._beginning = threading.Lock()
         if self._begun:
             self._ended = self._abandoned = True
             self._rotation.abandon()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import threading
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -125,7 +124,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             policy.connect_timeout,
             session_role,
         )
-        self._beginning = threading.Lock()
+        self._beginning = asyncio.Lock()
         self._begun = self._ended = self._abandoned = False
         self._diagnosis: tuple[KeeperStatus, NoCredentials | None] | None = None
         self._give_up_after = reconnect_timeout
@@ -169,7 +168,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         """
         if self._abandoned:
             raise _after_fork()
-        with self._beginning:
+        async with self._beginning:
             if self._ended and not self._begun:
                 raise PoolClosed(f"the pool {self.name!r} was closed and cannot be opened any more")
             if not self._begun:
@@ -178,7 +177,9 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
                 self._rotation.join()
                 self._begun = True
                 self._mover.start()
-        await super().open(wait=wait, timeout=timeout)
+            await super().open(wait=False)
+        if wait:
+            await self.wait(timeout)
 
     async def wait(self, timeout: float = 30.0) -> None:
         """Wait until ``min_size`` connections are open; close the pool where they are not in time.
@@ -297,7 +298,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         Args:
             timeout: how long to wait for the pool, and then for the keeper, in seconds.
         """
-        with self._beginning:
+        async with self._beginning:
             if self._ended:
                 return
             self._ended = True
