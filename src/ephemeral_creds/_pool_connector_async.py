@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 import weakref
@@ -27,34 +26,28 @@ from ephemeral_creds._pool_connect import (
     member_of,
 )
 from ephemeral_creds._pool_errors import StillFailing
-from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
+from ephemeral_creds.exceptions import (
+    ConfigurationError,
+    CredentialsExpired,
+    EphemeralCredsError,
+    NotReady,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from psycopg_pool.abc import AsyncConnectionCB, AsyncConninfoParam, AsyncKwargsParam
 
+    from ephemeral_creds._pool_mover_async import AsyncBell
     from ephemeral_creds._pool_rotation import Rotation
     from ephemeral_creds._protocols import Keeper
     from ephemeral_creds._values import Grant
 
-__all__ = ["AsyncConnector", "wait_for_credentials"]
+__all__ = ["AsyncConnector"]
 
-# How long a worker waits for the first credentials before it looks whether the pool is closed.
-_SLICE = 0.5
-
-
-async def wait_for_credentials(keeper: Keeper, timeout: float) -> Grant:
-    """Wait up to `timeout` seconds, as `Keeper.wait` does, without blocking the event loop.
-
-    In slices, because a thread cannot be cancelled, and the loop waits for it when it ends.
-    """
-    while timeout > _SLICE:
-        try:
-            return await asyncio.to_thread(keeper.wait, _SLICE)
-        except NotReady:
-            timeout -= _SLICE
-    return await asyncio.to_thread(keeper.wait, timeout)
+# A keeper tells its pools of new credentials, and nothing of its failures. Those that only a
+# person can mend are looked for this often.
+_LOOK_AT_KEEPER = 0.2
 
 
 async def _resolved(value: Any) -> Any:
@@ -73,6 +66,7 @@ class AsyncConnector(Generic[ACT]):
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
         session_role: the role that every session acts as, if not the one it logs in as.
+        bell: rung when there are new credentials, and when the pool is closed.
     """
 
     def __init__(
@@ -83,18 +77,36 @@ class AsyncConnector(Generic[ACT]):
         rotation: Rotation[ACT],
         timeout: float,
         session_role: str | None,
+        bell: AsyncBell,
     ) -> None:
         self._keeper = keeper
         self._rotation = rotation
         self._timeout = timeout
         self._session_role = session_role
         self._user_configure = configure
+        self._bell = bell
         self._connect, self.connection_class = _derive(base, weakref.ref(self), rotation)
 
     @property
     def configure(self) -> Callable[[ACT], Awaitable[None]] | None:
         """What psycopg_pool is to call for a new connection: nothing twice."""
         return self._configure_for_pool if self._user_configure is not None else None
+
+    async def credentials(self, timeout: float) -> Grant:
+        """Do what `Keeper.wait` does, in the event loop: without a thread, which ends late.
+
+        Raises what that does; at once where the pool is closed meanwhile.
+        """
+        deadline = monotonic() + timeout
+        while True:
+            heard = self._bell.rung
+            remaining = deadline - monotonic()
+            try:
+                return self._keeper.wait(0.0)
+            except (NotReady, CredentialsExpired):
+                if remaining <= 0 or self._rotation.stopped:
+                    raise
+            await self._bell.wait(heard, min(remaining, _LOOK_AT_KEEPER))
 
     async def for_pool(self, conninfo: str, kwargs: dict[str, Any]) -> ACT:
         """Return a connection to psycopg_pool: one that is ready, or else a new one."""
@@ -169,12 +181,9 @@ class AsyncConnector(Generic[ACT]):
         return True
 
     async def _grant(self) -> Grant:
-        while not self._rotation.serving and not self._rotation.stopped:
+        if not self._rotation.serving and not self._rotation.stopped:
             # Nothing has been lent out yet, so that nothing waits behind this worker.
-            try:
-                return await wait_for_credentials(self._keeper, _SLICE)
-            except NotReady:
-                continue
+            return await self.credentials(math.inf)
         return self._keeper.current()
 
     async def _log_in(

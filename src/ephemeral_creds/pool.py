@@ -347,7 +347,8 @@ class RotatingConnectionPool(ConnectionPool[CT]):
             try:
                 self._keeper.wait(timeout)
             except EphemeralCredsError as error:
-                raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+                if not rotation.stopped:
+                    raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
         while True:
             conn = super().getconn(max(deadline - monotonic(), _AT_ONCE))
             generation = generation_of(conn)

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,7 @@ from psycopg_pool.abc import ACT
 
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
 from ephemeral_creds._pool_connect import Borrowed, check_parameters, generation_of
-from ephemeral_creds._pool_connector_async import AsyncConnector, wait_for_credentials
+from ephemeral_creds._pool_connector_async import AsyncConnector
 from ephemeral_creds._pool_errors import (
     AtOnce,
     CheckoutTimeout,
@@ -123,6 +124,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             self._rotation,
             policy.connect_timeout,
             session_role,
+            bell,
         )
         self._beginning = asyncio.Lock()
         self._begun = self._ended = self._abandoned = False
@@ -198,7 +200,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         deadline = monotonic() + timeout
         if not self.closed and not self._rotation.serving:
             try:
-                await wait_for_credentials(self._keeper, timeout)
+                await self._connector.credentials(timeout)
             except EphemeralCredsError as error:
                 status = self._keeper.status()
                 await self.close()
@@ -318,7 +320,11 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             if self._begun:
                 self._rotation.leave(close_keeper=self._own_keeper is not None)
         if self._own_keeper is not None:
-            await asyncio.to_thread(self._own_keeper.close, timeout)
+            # Not the loop's own executor: what else waits in there may take its time.
+            thread = ThreadPoolExecutor(1, thread_name_prefix=self.name)
+            closed = thread.submit(self._own_keeper.close, timeout)
+            thread.shutdown(wait=False)
+            await asyncio.wrap_future(closed)
 
     async def __aexit__(
         self,
@@ -341,9 +347,10 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         deadline = monotonic() + timeout
         if not rotation.serving and not self.closed:
             try:
-                await wait_for_credentials(self._keeper, timeout)
+                await self._connector.credentials(timeout)
             except EphemeralCredsError as error:
-                raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+                if not rotation.stopped:
+                    raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
         while True:
             conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
             generation = generation_of(conn)
