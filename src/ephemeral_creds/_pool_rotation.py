@@ -287,10 +287,10 @@ class Rotation(Generic[T]):
     def reserve(self, generation: int) -> bool:
         """Ask for the right to open a replacement ahead, and begin its login.
 
-        While old connections are borrowed, replacements may wait for them at any time: a
-        candidate has to be proven first.
+        Where a candidate waits to be proven, one of ``overshoot`` is kept free for it.
         """
-        if self._candidates or not self.replacements.reserve(self.stale):
+        room = self.policy.overshoot - bool(self._candidates)
+        if not self.replacements.reserve(min(self.stale, room)):
             return False
         if begun := self.begin_login(generation):
             return begun

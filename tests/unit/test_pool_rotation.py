@@ -93,6 +93,18 @@ def test_a_new_candidate_goes_before_replacements(rotation: Rotation[Any]) -> No
     assert rotation.next_candidate() == grant(3)
 
 
+def test_one_that_waits_leaves_room_for_replacements(keeper: Keeper) -> None:
+    rotation: Rotation[Any] = Rotation(keeper, RotationPolicy(overshoot=2), wake=lambda: None)
+    rotation.publish(grant(1))
+    for _ in range(3):
+        opened(rotation, 1)
+    rotation.publish(grant(2))
+    rotation.prove(grant(3))
+    assert rotation.reserve(2)
+    assert not rotation.reserve(2)
+    assert rotation.next_candidate() == grant(3)
+
+
 def test_a_generation_is_not_released_while_a_login_with_it_is_about_to_start(
     rotation: Rotation[Any], keeper: Keeper
 ) -> None:
