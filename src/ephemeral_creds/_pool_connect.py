@@ -66,7 +66,9 @@ def clean_failure(error: Exception) -> ConnectFailure:
         return ConnectFailure(psycopg.OperationalError(text), refused=False)
     pgconn = error.pgconn
     refused = bool(pgconn is not None and pgconn.used_password)
-    return ConnectFailure(type(error)(str(error)), refused)
+    # A subclass of the user's may take other arguments, or more than a text.
+    kind = next(k for k in type(error).__mro__ if k.__module__.startswith("psycopg"))
+    return ConnectFailure(kind(str(error)), refused)
 
 
 def check_parameters(conninfo: str, kwargs: Mapping[str, object]) -> None:

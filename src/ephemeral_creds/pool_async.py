@@ -271,9 +271,9 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
 
         A connection whose role is gone still answers ``SELECT 1``, but not
         ``SELECT current_user`` (PostgreSQL keeps the session: see DROP ROLE). One that answers
-        clears the suspicion; one that does not is replaced, and new credentials are asked for.
-        Suspicion costs a round trip per checkout while it lasts, and nothing otherwise. The pool
-        itself calls this when a login is refused or a lease is lost.
+        clears the suspicion; one that does not is replaced and, where its role is gone, new
+        credentials are asked for. Suspicion costs a round trip per checkout while it lasts, and
+        nothing otherwise. The pool itself calls this when a login is refused or a lease is lost.
         """
         self._rotation.suspect_generation(self._rotation.serving)
 

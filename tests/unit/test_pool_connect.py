@@ -77,6 +77,17 @@ def test_r27_nor_is_what_a_class_of_the_users_puts_into_its_errors(canary: Canar
     assert not canary.seen_in(everything_of(outcome.error))
 
 
+def test_of_psycopgs_errors_kind_and_text_are_kept() -> None:
+    class Own(psycopg.errors.TooManyConnections):
+        def __init__(self, code: int, text: str) -> None:
+            super().__init__(text)
+            self.code = code
+
+    cleaned = clean_failure(Own(1, "slots are reserved")).error
+    assert type(cleaned) is psycopg.errors.TooManyConnections
+    assert str(cleaned) == "slots are reserved"
+
+
 def test_what_we_say_ourselves_is_kept() -> None:
     error = ConfigurationError("remove it")
     assert clean_failure(error).error is error
