@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -63,14 +63,23 @@ def clean_failure(error: Exception) -> ConnectFailure:
     """Copy what is safe of a failed connect's exception.
 
     psycopg keeps the connection in ``pgconn``, whose repr has the password in clear, and the
-    frames of the traceback have it in their variables: neither is taken along.
+    frames of the traceback have it in their variables: neither is taken along. An error of
+    anybody else's may hold anything, as a `UnicodeEncodeError` does what could not be encoded:
+    only what it is, and where it was raised, is kept of it.
     """
-    if not isinstance(error, psycopg.Error):
+    if isinstance(error, EphemeralCredsError):
         error.__cause__ = error.__context__ = None
         return ConnectFailure(error.with_traceback(None), refused=False)
+    if not isinstance(error, psycopg.Error):
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        text = f"{type(error).__name__}{where}"
+        return ConnectFailure(psycopg.OperationalError(text), refused=False)
     pgconn = error.pgconn
     refused = bool(pgconn is not None and pgconn.used_password)
-    return ConnectFailure(type(error)(str(error)), refused)
+    # A subclass of the user's may take other arguments, or more than a text.
+    kind = next(k for k in type(error).__mro__ if k.__module__.startswith("psycopg"))
+    return ConnectFailure(kind(str(error)), refused)
 
 
 def check_parameters(conninfo: str, kwargs: Mapping[str, object]) -> None:

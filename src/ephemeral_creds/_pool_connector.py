@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
 import psycopg
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import InsufficientPrivilege, UndefinedObject
 from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
@@ -82,14 +83,17 @@ class Connector(Generic[CT]):
         rotation = self._rotation
         if (ready := rotation.take_ready()) is not None:
             return ready
-        try:
-            check_parameters(conninfo, kwargs)
-            grant = self._grant()
-        except EphemeralCredsError as error:
-            rotation.note_failure(clean_failure(error), monotonic())
-            raise
-        if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
-            raise StillFailing(str(barred))
+        while True:
+            try:
+                check_parameters(conninfo, kwargs)
+                grant = self._grant()
+            except EphemeralCredsError as error:
+                rotation.note_failure(clean_failure(error), monotonic())
+                raise
+            if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
+                raise StillFailing(str(barred))
+            if rotation.begin_login(grant.generation):
+                break
         outcome = self._log_in(grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             rotation.note_failure(outcome, monotonic(), grant.generation)
@@ -101,7 +105,10 @@ class Connector(Generic[CT]):
     def ahead(
         self, grant: Grant, conninfo: ConninfoParam, kwargs: KwargsParam | None
     ) -> CT | ConnectFailure:
-        """Open a connection that is ready for use, from a thread of our own."""
+        """Open a connection that is ready for use, from a thread of our own.
+
+        Its login has been begun; see `Rotation.begin_login`.
+        """
         try:
             text = conninfo() if callable(conninfo) else conninfo
             options = dict((kwargs() if callable(kwargs) else kwargs) or {})
@@ -109,6 +116,7 @@ class Connector(Generic[CT]):
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
         except Exception as error:  # noqa: BLE001 - a callable of the user's
+            self._rotation.ledger.failed(grant.generation)
             return clean_failure(error)
         outcome = self._log_in(grant, text, options)
         if isinstance(outcome, ConnectFailure) or self._user_configure is None:
@@ -127,10 +135,13 @@ class Connector(Generic[CT]):
 
         An empty query, which psycopg_pool's own check sends, would not: a session outlives its
         role, and only what looks the role up fails.
+
+        Raises:
+            psycopg.Error: the answer says nothing about the role.
         """
         try:
             _current_user(connection)
-        except psycopg.Error:
+        except (UndefinedObject, InsufficientPrivilege):
             return False
         return True
 
@@ -145,18 +156,17 @@ class Connector(Generic[CT]):
 
     def _log_in(self, grant: Grant, conninfo: str, kwargs: dict[str, Any]) -> CT | ConnectFailure:
         ledger = self._rotation.ledger
-        if self._session_role is not None:
-            kwargs = acting_as(self._session_role, conninfo, kwargs)
-        ledger.opening(grant.generation)
         try:
+            if self._session_role is not None:
+                kwargs = acting_as(self._session_role, conninfo, kwargs)
             outcome = login(self._connect, conninfo, kwargs, grant.credentials)
+            if self._session_role is not None:
+                outcome = self._checked_role(outcome, self._session_role)
+            if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
+                outcome = self._asked_end(outcome, grant)
         except BaseException:
             ledger.failed(grant.generation)
             raise
-        if self._session_role is not None:
-            outcome = self._checked_role(outcome, self._session_role)
-        if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
-            outcome = self._asked_end(outcome, grant)
         if isinstance(outcome, ConnectFailure):
             ledger.failed(grant.generation)
         else:
@@ -177,7 +187,7 @@ class Connector(Generic[CT]):
                 "between here and PostgreSQL seems to drop the startup parameter 'options'; "
                 "have it pass that on, or set the role in configure="
             )
-        except (psycopg.Error, ConfigurationError) as error:
+        except Exception as error:  # noqa: BLE001 - a class of the user's
             outcome.close()
             return clean_failure(error)
 
@@ -200,8 +210,9 @@ class Connector(Generic[CT]):
         try:
             self._configure_once(connection)
         except Exception as error:
-            # psycopg_pool counts this as a failed connect, but leaves the connection open.
-            connection.close()
+            # psycopg_pool counts this as a failed connect, but leaves the connection open. Not
+            # close(): with close_returns=True that would return it to the pool.
+            connection.pgconn.finish()
             self._rotation.note_failure(clean_failure(error), monotonic())
             raise
         self._rotation.note_success(generation_of(connection))
@@ -245,7 +256,9 @@ def _derive(
 
 def _current_user(connection: CT) -> str:
     """Ask who we are, without leaving a transaction open."""
-    return str(_ask(connection, CURRENT_USER))
+    role = _ask(connection, CURRENT_USER)
+    # Where the database is SQL_ASCII, psycopg does not decode text.
+    return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)
 
 
 def _ask(connection: CT, query: LiteralString) -> object:

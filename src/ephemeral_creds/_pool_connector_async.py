@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 import weakref
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
 import psycopg
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import InsufficientPrivilege, UndefinedObject
 from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
@@ -29,34 +29,28 @@ from ephemeral_creds._pool_connect import (
     member_of,
 )
 from ephemeral_creds._pool_errors import StillFailing
-from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
+from ephemeral_creds.exceptions import (
+    ConfigurationError,
+    CredentialsExpired,
+    EphemeralCredsError,
+    NotReady,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from psycopg_pool.abc import AsyncConnectionCB, AsyncConninfoParam, AsyncKwargsParam
 
+    from ephemeral_creds._pool_mover_async import AsyncBell
     from ephemeral_creds._pool_rotation import Rotation
     from ephemeral_creds._protocols import Keeper
     from ephemeral_creds._values import Grant
 
-__all__ = ["AsyncConnector", "wait_for_credentials"]
+__all__ = ["AsyncConnector"]
 
-# How long a worker waits for the first credentials before it looks whether the pool is closed.
-_SLICE = 0.5
-
-
-async def wait_for_credentials(keeper: Keeper, timeout: float) -> Grant:
-    """Wait up to `timeout` seconds, as `Keeper.wait` does, without blocking the event loop.
-
-    In slices, because a thread cannot be cancelled, and the loop waits for it when it ends.
-    """
-    while timeout > _SLICE:
-        try:
-            return await asyncio.to_thread(keeper.wait, _SLICE)
-        except NotReady:
-            timeout -= _SLICE
-    return await asyncio.to_thread(keeper.wait, timeout)
+# A keeper tells its pools of new credentials, and nothing of its failures. Those that only a
+# person can mend are looked for this often.
+_LOOK_AT_KEEPER = 0.2
 
 
 async def _resolved(value: Any) -> Any:
@@ -75,6 +69,7 @@ class AsyncConnector(Generic[ACT]):
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
         session_role: the role that every session acts as, if not the one it logs in as.
+        bell: rung when there are new credentials, and when the pool is closed.
     """
 
     def __init__(
@@ -85,12 +80,14 @@ class AsyncConnector(Generic[ACT]):
         rotation: Rotation[ACT],
         timeout: float,
         session_role: str | None,
+        bell: AsyncBell,
     ) -> None:
         self._keeper = keeper
         self._rotation = rotation
         self._timeout = timeout
         self._session_role = session_role
         self._user_configure = configure
+        self._bell = bell
         self._connect, self.connection_class = _derive(base, weakref.ref(self), rotation)
 
     @property
@@ -98,19 +95,38 @@ class AsyncConnector(Generic[ACT]):
         """What psycopg_pool is to call for a new connection: nothing twice."""
         return self._configure_for_pool if self._user_configure is not None else None
 
+    async def credentials(self, timeout: float) -> Grant:
+        """Do what `Keeper.wait` does, in the event loop: without a thread, which ends late.
+
+        Raises what that does; at once where the pool is closed meanwhile.
+        """
+        deadline = monotonic() + timeout
+        while True:
+            heard = self._bell.rung
+            remaining = deadline - monotonic()
+            try:
+                return self._keeper.wait(0.0)
+            except (NotReady, CredentialsExpired):
+                if remaining <= 0 or self._rotation.stopped:
+                    raise
+            await self._bell.wait(heard, min(remaining, _LOOK_AT_KEEPER))
+
     async def for_pool(self, conninfo: str, kwargs: dict[str, Any]) -> ACT:
         """Return a connection to psycopg_pool: one that is ready, or else a new one."""
         rotation = self._rotation
         if (ready := rotation.take_ready()) is not None:
             return ready
-        try:
-            check_parameters(conninfo, kwargs)
-            grant = await self._grant()
-        except EphemeralCredsError as error:
-            rotation.note_failure(clean_failure(error), monotonic())
-            raise
-        if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
-            raise StillFailing(str(barred))
+        while True:
+            try:
+                check_parameters(conninfo, kwargs)
+                grant = await self._grant()
+            except EphemeralCredsError as error:
+                rotation.note_failure(clean_failure(error), monotonic())
+                raise
+            if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
+                raise StillFailing(str(barred))
+            if rotation.begin_login(grant.generation):
+                break
         outcome = await self._log_in(grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             rotation.note_failure(outcome, monotonic(), grant.generation)
@@ -122,7 +138,10 @@ class AsyncConnector(Generic[ACT]):
     async def ahead(
         self, grant: Grant, conninfo: AsyncConninfoParam, kwargs: AsyncKwargsParam | None
     ) -> ACT | ConnectFailure:
-        """Open a connection that is ready for use, from a task of our own."""
+        """Open a connection that is ready for use, from a task of our own.
+
+        Its login has been begun; see `Rotation.begin_login`.
+        """
         try:
             text: str = await _resolved(conninfo)
             given_kwargs: dict[str, Any] | None = await _resolved(kwargs)
@@ -130,8 +149,11 @@ class AsyncConnector(Generic[ACT]):
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
-        except Exception as error:  # noqa: BLE001 - a callable of the user's
-            return clean_failure(error)
+        except BaseException as error:  # a callable of the user's; or it was cancelled
+            self._rotation.ledger.failed(grant.generation)
+            if isinstance(error, Exception):
+                return clean_failure(error)
+            raise
         outcome = await self._log_in(grant, text, options)
         if isinstance(outcome, ConnectFailure) or self._user_configure is None:
             return outcome
@@ -151,30 +173,29 @@ class AsyncConnector(Generic[ACT]):
 
         An empty query, which psycopg_pool's own check sends, would not: a session outlives its
         role, and only what looks the role up fails.
+
+        Raises:
+            psycopg.Error: the answer says nothing about the role.
         """
         try:
             await _current_user(connection)
-        except psycopg.Error:
+        except (UndefinedObject, InsufficientPrivilege):
             return False
         return True
 
     async def _grant(self) -> Grant:
-        while not self._rotation.serving and not self._rotation.stopped:
+        if not self._rotation.serving and not self._rotation.stopped:
             # Nothing has been lent out yet, so that nothing waits behind this worker.
-            try:
-                return await wait_for_credentials(self._keeper, _SLICE)
-            except NotReady:
-                continue
+            return await self.credentials(math.inf)
         return self._keeper.current()
 
     async def _log_in(
         self, grant: Grant, conninfo: str, kwargs: dict[str, Any]
     ) -> ACT | ConnectFailure:
         ledger = self._rotation.ledger
-        if self._session_role is not None:
-            kwargs = acting_as(self._session_role, conninfo, kwargs)
-        ledger.opening(grant.generation)
         try:
+            if self._session_role is not None:
+                kwargs = acting_as(self._session_role, conninfo, kwargs)
             outcome = await login_async(self._connect, conninfo, kwargs, grant.credentials)
             if self._session_role is not None:
                 outcome = await self._checked_role(outcome, self._session_role)
@@ -207,7 +228,7 @@ class AsyncConnector(Generic[ACT]):
             )
         except BaseException as error:
             await outcome.close()
-            if isinstance(error, psycopg.Error | ConfigurationError):
+            if isinstance(error, Exception):
                 return clean_failure(error)
             raise
 
@@ -233,8 +254,9 @@ class AsyncConnector(Generic[ACT]):
         try:
             await self._configure_once(connection)
         except BaseException as error:
-            # psycopg_pool counts this as a failed connect, but leaves the connection open.
-            await connection.close()
+            # psycopg_pool counts this as a failed connect, but leaves the connection open. Not
+            # close(): with close_returns=True that would return it to the pool.
+            connection.pgconn.finish()
             if isinstance(error, Exception):
                 self._rotation.note_failure(clean_failure(error), monotonic())
             raise
@@ -279,7 +301,9 @@ def _derive(
 
 async def _current_user(connection: ACT) -> str:
     """Ask who we are, without leaving a transaction open."""
-    return str(await _ask(connection, CURRENT_USER))
+    role = await _ask(connection, CURRENT_USER)
+    # Where the database is SQL_ASCII, psycopg does not decode text.
+    return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)
 
 
 async def _ask(connection: ACT, query: LiteralString) -> object:

@@ -158,16 +158,18 @@ class AsyncMover(Generic[ACT]):
 
     async def _do_what_is_due(self, pool: AsyncConnectionPool[Any]) -> None:
         rotation = self._rotation
+        for connection in rotation.take_unwanted(monotonic()):
+            await connection.close()
         while (grant := rotation.next_candidate()) is not None:
-            outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
-            rotation.note_proof(grant.generation, outcome)
+            with rotation.replacements.reserved():
+                outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+            rotation.note_proof(grant.generation, outcome, monotonic())
         while (grant := rotation.next_question()) is not None:
-            outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+            with rotation.replacements.reserved():
+                outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
             rotation.note_answer(grant.generation, outcome)
             if not isinstance(outcome, ConnectFailure):
                 await outcome.close()
-        for connection in rotation.take_unwanted():
-            await connection.close()
         if rotation.reconnects.take_due(monotonic()):
             await self._restore_slots(pool)
         if stale := rotation.stale:
@@ -222,7 +224,12 @@ class AsyncMover(Generic[ACT]):
         while not self._rotation.stopped and self._rotation.has_stale:
             if (pool := self._pool()) is None:
                 return
-            await self._replace_one(pool)
+            try:
+                await self._replace_one(pool)
+            except Exception as error:  # noqa: BLE001 - old connections need their mover
+                logger.error("%s: replacing failed: %s", self._name, type(error).__name__)
+                # Whatever rings meanwhile: the defect is still there.
+                await asyncio.sleep(_SOON)
             del pool
 
     async def _replace_one(self, pool: AsyncConnectionPool[Any]) -> None:
@@ -231,47 +238,59 @@ class AsyncMover(Generic[ACT]):
         heard = self._bell.rung
         # A proof may have left one; then the first old connection need not wait for a connect.
         await self._look_at_idle(pool)
-        if not rotation.replacements.reserve(rotation.stale):
-            await self._bell.wait(heard, _SOON)
-            return
         try:
             grant = self._keeper.current()
         except NoCredentials:
-            rotation.replacements.cancel()
             await self._bell.wait(heard, _SOON)
             return
-        outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+        if pause := rotation.reconnects.barred_for(grant.generation, monotonic()):
+            await self._bell.wait(heard, pause)
+            return
+        if not rotation.reserve(grant.generation):
+            await self._bell.wait(heard, _SOON)
+            return
+        with rotation.replacements.reserved():
+            outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
         if isinstance(outcome, ConnectFailure):
             rotation.replacements.cancel()
             rotation.note_failure(outcome, monotonic(), grant.generation)
-            await self._bell.wait(self._bell.rung, self._policy.retry_after(1))
             return
         rotation.note_success(grant.generation)
         rotation.replacements.add(outcome)
+        try:
+            await self._park(outcome, pool)
+        finally:
+            unused = rotation.replacements.withdraw(outcome)
+            if unused:
+                await outcome.close()
+        if unused:
+            await self._wait_for_idle()
+
+    async def _park(self, replacement: ACT, pool: AsyncConnectionPool[Any]) -> None:
+        """Wait until an old connection has been replaced, or it takes too long."""
+        rotation = self._rotation
         deadline = monotonic() + self._policy.park
-        while rotation.replacements.has(outcome) and rotation.has_stale and not rotation.stopped:
+        while True:
             heard = self._bell.rung
             await self._look_at_idle(pool)
             remaining = deadline - monotonic()
-            if remaining <= 0:
-                break
-            if rotation.replacements.has(outcome):
-                await self._bell.wait(heard, remaining)
-        if rotation.replacements.withdraw(outcome):
-            await outcome.close()
-            await self._wait_for_idle()
+            waiting = rotation.replacements.has(replacement) and rotation.has_stale
+            if not waiting or rotation.stopped or remaining <= 0:
+                return
+            await self._bell.wait(heard, remaining)
 
     async def _wait_for_idle(self) -> None:
         """All that is old is borrowed: wait until something comes back."""
         rotation = self._rotation
         hint = rotation.idle_hint
         deadline = monotonic() + _LOOK_AT_IDLE
+        heard = self._bell.rung
         while rotation.idle_hint == hint and rotation.has_stale and not rotation.stopped:
             remaining = deadline - monotonic()
             if remaining <= 0:
                 self._looked_at = -1
                 return
-            await self._bell.wait(self._bell.rung, remaining)
+            heard = await self._bell.wait(heard, remaining)
 
     async def _look_at_idle(self, pool: AsyncConnectionPool[Any]) -> None:
         """Take each idle connection out and put it back: an old one is replaced on the way."""

@@ -32,24 +32,30 @@ class Reconnects:
         self._lock = threading.Lock()
         self._failures = 0
         self._failed_generation = 0
-        self._retry_at = -math.inf
+        self._retry_at = self._restore_at = -math.inf
         self._failing_since: float | None = None
         self._outage_told = False
         self._lost = False
 
     def failed(self, failure: ConnectFailure, generation: int, now: float) -> None:
-        """A connect with `generation` failed; until it is time, further ones fail at once."""
+        """A connect with `generation` failed; until it is time, further ones fail at once.
+
+        Connects that were under way when the first of them failed count as one failure.
+        """
         with self._lock:
-            self._failures += 1
+            if now >= self._retry_at:
+                self._failures += 1
+                self._retry_at = now + self._policy.retry_after(self._failures)
+                self._restore_at = self._retry_at
             self._failing_since = now if self._failing_since is None else self._failing_since
-            self._retry_at = now + self._policy.retry_after(self._failures)
-            self._failed_generation = generation
+            self._failed_generation = max(self._failed_generation, generation)
             self.last_failure = failure
 
     def succeeded(self) -> bool:
         """A connect succeeded; returns whether there is something to open again."""
         with self._lock:
-            self._failures, self._retry_at, self.last_failure = 0, -math.inf, None
+            self._start_afresh()
+            self.last_failure = None
             self._failing_since, self._outage_told = None, False
         return self._lost
 
@@ -57,14 +63,19 @@ class Reconnects:
         """There are new credentials: what failed with older ones says nothing of them."""
         with self._lock:
             if self._failed_generation <= generation:
-                self._failures, self._retry_at = 0, -math.inf
+                self._start_afresh()
+
+    def barred_for(self, generation: int, now: float) -> float:
+        """Return in how many seconds there may be another connect with `generation`."""
+        with self._lock:
+            same = generation <= self._failed_generation
+            return max(self._retry_at - now, 0.0) if same else 0.0
 
     def barred(self, generation: int, now: float) -> Exception | None:
         """Return what the last connect failed with, if it is too early for another."""
-        with self._lock:
-            same = generation <= self._failed_generation
-            if self.last_failure is not None and same and now < self._retry_at:
-                return self.last_failure.error
+        failure = self.last_failure
+        if failure is not None and self.barred_for(generation, now):
+            return failure.error
         return None
 
     def lost(self, now: float, patience: float) -> bool:
@@ -83,14 +94,18 @@ class Reconnects:
 
     def due_in(self, now: float) -> float | None:
         """Return in how many seconds to open again what was lost; ``None`` where nothing was."""
-        return max(self._retry_at - now, 0.0) if self._lost else None
+        return max(self._restore_at - now, 0.0) if self._lost else None
 
     def take_due(self, now: float) -> bool:
         """Tell whether to open again what was lost; asking takes it."""
-        if self.due_in(now) != 0.0:
-            return False
-        self._lost = False
-        return True
+        with self._lock:
+            if self.due_in(now) != 0.0:
+                return False
+            self._lost = False
+            if self._failures:
+                # Until the one that is tried has an answer, or takes too long to get one.
+                self._restore_at = now + self._policy.retry_after(self._failures)
+            return True
 
     def missing(self, stats: Mapping[str, int], min_size: int, max_size: int) -> int:
         """Return how many connections psycopg_pool should have opened, and has given up.
@@ -107,3 +122,6 @@ class Reconnects:
             self._lost = True
             return 1
         return missing
+
+    def _start_afresh(self) -> None:
+        self._failures, self._retry_at, self._restore_at = 0, -math.inf, -math.inf

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ephemeral_creds._pool_connect import generation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Replacements"]
 
@@ -30,7 +31,8 @@ class Replacements(Generic[T]):
     def __init__(self, overshoot: int) -> None:
         self._overshoot = overshoot
         self._lock = threading.Lock()
-        self._ready: list[T] = []
+        # Until when each may wait.
+        self._ready: dict[T, float] = {}
         self._reserved = 0
         self._claims = 0
 
@@ -51,11 +53,25 @@ class Replacements(Generic[T]):
         with self._lock:
             self._reserved -= 1
 
-    def add(self, connection: T) -> None:
-        """The connect succeeded."""
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Cancel where an error prevents that the block tells how its connect went."""
+        try:
+            yield
+        except BaseException:
+            self.cancel()
+            raise
+
+    def add(self, connection: T, until: float = math.inf) -> None:
+        """The connect succeeded.
+
+        Args:
+            connection: it is withdrawn by who opened it, or else at the instant `until`.
+            until: on the clock of `withdraw_all`.
+        """
         with self._lock:
             self._reserved -= 1
-            self._ready.append(connection)
+            self._ready[connection] = until
 
     def take(self, generation: int) -> T | None:
         """Take one of `generation`, if there is any."""
@@ -75,11 +91,28 @@ class Replacements(Generic[T]):
         with self._lock:
             return connection in self._ready and self._remove(connection) is not None
 
-    def withdraw_all(self, unwanted: Callable[[int], bool]) -> list[T]:
-        """Take all whose generation is `unwanted`."""
+    def withdraw_all(self, unwanted: Callable[[int], bool], now: float) -> list[T]:
+        """Take all whose generation is `unwanted`, or whose time is over."""
         with self._lock:
-            found = [c for c in self._ready if unwanted(generation_of(c))]
+            found = [
+                connection
+                for connection, until in self._ready.items()
+                if until <= now or unwanted(generation_of(connection))
+            ]
             return [self._remove(connection) for connection in found]
+
+    def make_room(self) -> T | None:
+        """Take one where so many are waiting that no other may be opened."""
+        with self._lock:
+            if self._ready and self._reserved + len(self._ready) >= self._overshoot:
+                return self._remove(next(iter(self._ready)))
+        return None
+
+    def due_in(self, now: float) -> float | None:
+        """Return in how many seconds the time of one is over; ``None`` where that of none is."""
+        with self._lock:
+            first = min(self._ready.values(), default=math.inf)
+        return max(first - now, 0.0) if first < math.inf else None
 
     def claimable(self, generation: int) -> bool:
         """Tell whether one of `generation` is ready that nothing has made room for yet."""
@@ -95,6 +128,6 @@ class Replacements(Generic[T]):
             return True
 
     def _remove(self, connection: T) -> T:
-        self._ready.remove(connection)
+        del self._ready[connection]
         self._claims = max(self._claims - 1, 0)
         return connection

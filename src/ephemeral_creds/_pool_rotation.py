@@ -110,7 +110,10 @@ class Rotation(Generic[T]):
 
     def prove(self, grant: Grant) -> None:
         """Have the pool log in once with `grant`."""
-        self._candidates.append(grant)
+        with self._lock:
+            # It is asked for again where the answer takes long.
+            if all(queued.generation != grant.generation for queued in self._candidates):
+                self._candidates.append(grant)
         self.wake()
 
     def publish(self, grant: Grant) -> None:
@@ -130,6 +133,8 @@ class Rotation(Generic[T]):
         """Have the pool replace its connections of `grant`."""
         with self._lock:
             self._retiring.add(grant.generation)
+            queued = [c for c in self._candidates if c.generation != grant.generation]
+            self._candidates = deque(queued)
         self.wake()
 
     def expire(self, grant: Grant) -> None:
@@ -173,15 +178,31 @@ class Rotation(Generic[T]):
         self._keeper.signal(EndLearned(generation, math.inf if remaining is None else remaining))
 
     def next_question(self) -> Grant | None:
-        """Take a grant to log in with for the sake of the question; a slot has been reserved."""
+        """Take a grant to log in with for the sake of the question.
+
+        As with a candidate, a connection has been reserved, and its login begun.
+        """
         while self._questions:
             if self._questions[0].generation <= max(self.serving - 1, self._end_asked):
                 self._questions.popleft()  # overtaken, or asked by another login meanwhile
             elif self.replacements.reserve():
-                return self._questions.popleft()
+                grant = self._questions.popleft()
+                self.ledger.opening(grant.generation)
+                return grant
             else:
                 break
         return None
+
+    def begin_login(self, generation: int) -> bool:
+        """Write down that a login with `generation` is about to start, unless it was overtaken.
+
+        Looking comes after writing down: a generation that is overtaken later is not released
+        before the login has ended.
+        """
+        self.ledger.opening(generation)
+        if overtaken := generation < self.serving:
+            self.ledger.failed(generation)
+        return not overtaken
 
     def note_success(self, generation: int) -> None:
         """A login succeeded."""
@@ -210,25 +231,28 @@ class Rotation(Generic[T]):
                 self.suspect_generation(generation)
             self._keeper.signal(Rejected(self._number, generation, failure.refused))
 
-    def note_proof(self, generation: int, outcome: T | ConnectFailure) -> None:
+    def note_proof(self, generation: int, outcome: T | ConnectFailure, now: float) -> None:
         """A candidate was tried out. It failing bars nothing: nothing else uses it."""
         if isinstance(outcome, ConnectFailure):
             self.replacements.cancel()
             self._keeper.signal(Rejected(self._number, generation, outcome.refused))
         else:
-            self.replacements.add(outcome)
+            self.replacements.add(outcome, now + self.policy.park)
             self._keeper.signal(Accepted(self._number, generation))
 
     def next_candidate(self) -> Grant | None:
         """Take a grant to prove; those that were overtaken are skipped.
 
-        The connection to try it with is one opened ahead, and has been reserved.
+        The connection to try it with is one opened ahead. It has been reserved, and its login
+        begun.
         """
         while self._candidates:
             if not self.replacements.reserve():
                 return None
-            grant = self._candidates.popleft()
-            if grant.generation > self.serving and grant.generation not in self._retiring:
+            with self._lock:
+                grant = self._candidates.popleft() if self._candidates else None
+            if grant is not None and grant.generation > self.serving:
+                self.ledger.opening(grant.generation)
                 return grant
             self.replacements.cancel()
         return None
@@ -305,17 +329,34 @@ class Rotation(Generic[T]):
             self.wake()
         return ready
 
-    def take_unwanted(self) -> list[T]:
+    def reserve(self, generation: int) -> bool:
+        """Ask for the right to open a replacement ahead, and begin its login.
+
+        Where a candidate waits to be proven, one of ``overshoot`` is kept free for it.
+        """
+        room = self.policy.overshoot - bool(self._candidates)
+        if not self.replacements.reserve(min(self.stale, room)):
+            return False
+        if begun := self.begin_login(generation):
+            return begun
+        self.replacements.cancel()
+        return False
+
+    def take_unwanted(self, now: float) -> list[T]:
         """Take the replacements that are of no use any more; all of them once stopped."""
         nothing_to_replace = not self.has_stale
-        return self.replacements.withdraw_all(
+        unwanted = self.replacements.withdraw_all(
             lambda generation: (
                 self.stopped
                 or generation < self.serving
                 or generation in self._retiring
                 or (generation == self.serving and nothing_to_replace)
-            )
+            ),
+            now,
         )
+        if self._candidates and (in_the_way := self.replacements.make_room()) is not None:
+            unwanted.append(in_the_way)
+        return unwanted
 
     def claim(self) -> bool:
         """Ask for the right to close an old connection: there is one to take its place."""
@@ -334,10 +375,11 @@ class Rotation(Generic[T]):
 
     def next_look(self, now: float) -> float | None:
         """Return in how many seconds to look again without being woken; ``None`` for never."""
-        if self._candidates or self._questions or self._retiring:
-            # A server that died closes connections without telling anybody.
-            return _LOOK_AGAIN
-        return self.reconnects.due_in(now)
+        # A server that died closes connections without telling anybody.
+        waiting = self._candidates or self._questions or self._retiring
+        again = _LOOK_AGAIN if waiting else None
+        looks = (again, self.reconnects.due_in(now), self.replacements.due_in(now))
+        return min((look for look in looks if look is not None), default=None)
 
     def begin_move(self, now: float) -> None:
         """Note when the pool began to move, unless it is moving already."""

@@ -8,6 +8,7 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from psycopg_pool.abc import CT
@@ -181,7 +182,9 @@ class RotatingConnectionPool(ConnectionPool[CT]):
                 self._rotation.join()
                 self._begun = True
                 self._mover.start()
-        super().open(wait=wait, timeout=timeout)
+            super().open(wait=False)
+        if wait:
+            self.wait(timeout)
 
     def wait(self, timeout: float = 30.0) -> None:
         """Wait until ``min_size`` connections are open; close the pool where they are not in time.
@@ -265,9 +268,9 @@ class RotatingConnectionPool(ConnectionPool[CT]):
 
         A connection whose role is gone still answers ``SELECT 1``, but not
         ``SELECT current_user`` (PostgreSQL keeps the session: see DROP ROLE). One that answers
-        clears the suspicion; one that does not is replaced, and new credentials are asked for.
-        Suspicion costs a round trip per checkout while it lasts, and nothing otherwise. The pool
-        itself calls this when a login is refused or a lease is lost.
+        clears the suspicion; one that does not is replaced and, where its role is gone, new
+        credentials are asked for. Suspicion costs a round trip per checkout while it lasts, and
+        nothing otherwise. The pool itself calls this when a login is refused or a lease is lost.
         """
         self._rotation.suspect_generation(self._rotation.serving)
 
@@ -302,15 +305,18 @@ class RotatingConnectionPool(ConnectionPool[CT]):
         self._diagnosis = self._diagnose()
         deadline = monotonic() + timeout
         self._rotation.stop()
-        # It waits that long for each of its threads.
-        super().close(timeout / (self.num_workers + 1))
-        self._mover.join(max(deadline - monotonic(), 0.0))
-        for connection in self._rotation.take_unwanted():
-            connection.close()
-        # Giving the lease back drops the role, and what it runs fails then.
-        self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
-        if self._begun:
-            self._rotation.leave()
+        try:
+            # It waits that long for each of its threads.
+            super().close(timeout / (self.num_workers + 1))
+            self._mover.join(max(deadline - monotonic(), 0.0))
+            for connection in self._rotation.take_unwanted(monotonic()):
+                connection.close()
+            # Giving the lease back drops the role, and what it runs fails then.
+            self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
+        finally:
+            # Also where Ctrl-C came in between: the lease is given back in the background then.
+            if self._begun:
+                self._rotation.leave(close_keeper=self._own_keeper is not None)
         if self._own_keeper is not None:
             self._own_keeper.close(timeout)
 
@@ -341,7 +347,8 @@ class RotatingConnectionPool(ConnectionPool[CT]):
             try:
                 self._keeper.wait(timeout)
             except EphemeralCredsError as error:
-                raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+                if not rotation.stopped:
+                    raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
         while True:
             conn = super().getconn(max(deadline - monotonic(), _AT_ONCE))
             generation = generation_of(conn)
@@ -355,15 +362,16 @@ class RotatingConnectionPool(ConnectionPool[CT]):
         """Test a suspect connection; one that fails is replaced."""
         try:
             alive = self._connector.is_alive(conn)
+        except psycopg.Error:
+            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
+            self._rotation.note_own_checkout()
+            conn.pgconn.finish()
+            super().putconn(conn)
+            return False
         except BaseException:
             # Interrupted: it may be in the middle of the query.
             self._discard(conn)
             raise
-        if conn.closed:
-            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
-            self._rotation.note_own_checkout()
-            super().putconn(conn)
-            return False
         self._rotation.note_test(generation, alive=alive)
         if not alive:
             self._discard(conn)
@@ -416,6 +424,8 @@ class RotatingConnectionPool(ConnectionPool[CT]):
 
     def _abandon(self) -> None:
         """Refuse to work in the child of a fork: sockets and lease are the parent's."""
+        # Another thread of the parent's may have held it.
+        self._beginning = threading.Lock()
         if self._begun:
             self._ended = self._abandoned = True
             self._rotation.abandon()

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from psycopg_pool.abc import ACT
 
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
 from ephemeral_creds._pool_connect import Borrowed, check_parameters, generation_of
-from ephemeral_creds._pool_connector_async import AsyncConnector, wait_for_credentials
+from ephemeral_creds._pool_connector_async import AsyncConnector
 from ephemeral_creds._pool_errors import (
     AtOnce,
     CheckoutTimeout,
@@ -123,8 +124,9 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             self._rotation,
             policy.connect_timeout,
             session_role,
+            bell,
         )
-        self._beginning = threading.Lock()
+        self._beginning = asyncio.Lock()
         self._begun = self._ended = self._abandoned = False
         self._diagnosis: tuple[KeeperStatus, NoCredentials | None] | None = None
         self._give_up_after = reconnect_timeout
@@ -168,7 +170,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         """
         if self._abandoned:
             raise _after_fork()
-        with self._beginning:
+        async with self._beginning:
             if self._ended and not self._begun:
                 raise PoolClosed(f"the pool {self.name!r} was closed and cannot be opened any more")
             if not self._begun:
@@ -177,7 +179,9 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
                 self._rotation.join()
                 self._begun = True
                 self._mover.start()
-        await super().open(wait=wait, timeout=timeout)
+            await super().open(wait=False)
+        if wait:
+            await self.wait(timeout)
 
     async def wait(self, timeout: float = 30.0) -> None:
         """Wait until ``min_size`` connections are open; close the pool where they are not in time.
@@ -196,7 +200,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         deadline = monotonic() + timeout
         if not self.closed and not self._rotation.serving:
             try:
-                await wait_for_credentials(self._keeper, timeout)
+                await self._connector.credentials(timeout)
             except EphemeralCredsError as error:
                 status = self._keeper.status()
                 await self.close()
@@ -267,9 +271,9 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
 
         A connection whose role is gone still answers ``SELECT 1``, but not
         ``SELECT current_user`` (PostgreSQL keeps the session: see DROP ROLE). One that answers
-        clears the suspicion; one that does not is replaced, and new credentials are asked for.
-        Suspicion costs a round trip per checkout while it lasts, and nothing otherwise. The pool
-        itself calls this when a login is refused or a lease is lost.
+        clears the suspicion; one that does not is replaced and, where its role is gone, new
+        credentials are asked for. Suspicion costs a round trip per checkout while it lasts, and
+        nothing otherwise. The pool itself calls this when a login is refused or a lease is lost.
         """
         self._rotation.suspect_generation(self._rotation.serving)
 
@@ -296,7 +300,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         Args:
             timeout: how long to wait for the pool, and then for the keeper, in seconds.
         """
-        with self._beginning:
+        async with self._beginning:
             if self._ended:
                 return
             self._ended = True
@@ -307,7 +311,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         try:
             await super().close(timeout)
             await self._mover.join(max(deadline - monotonic(), 0.0))
-            for connection in self._rotation.take_unwanted():
+            for connection in self._rotation.take_unwanted(monotonic()):
                 await connection.close()
             # Giving the lease back drops the role, and what it runs fails then.
             await self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
@@ -316,7 +320,11 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             if self._begun:
                 self._rotation.leave(close_keeper=self._own_keeper is not None)
         if self._own_keeper is not None:
-            await asyncio.to_thread(self._own_keeper.close, timeout)
+            # Not the loop's own executor: what else waits in there may take its time.
+            thread = ThreadPoolExecutor(1, thread_name_prefix=self.name)
+            closed = thread.submit(self._own_keeper.close, timeout)
+            thread.shutdown(wait=False)
+            await asyncio.wrap_future(closed)
 
     async def __aexit__(
         self,
@@ -339,9 +347,10 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         deadline = monotonic() + timeout
         if not rotation.serving and not self.closed:
             try:
-                await wait_for_credentials(self._keeper, timeout)
+                await self._connector.credentials(timeout)
             except EphemeralCredsError as error:
-                raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+                if not rotation.stopped:
+                    raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
         while True:
             conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
             generation = generation_of(conn)
@@ -355,15 +364,16 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         """Test a suspect connection; one that fails is replaced."""
         try:
             alive = await self._connector.is_alive(conn)
+        except psycopg.Error:
+            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
+            self._rotation.note_own_checkout()
+            conn.pgconn.finish()
+            await super().putconn(conn)
+            return False
         except BaseException:
             # Interrupted: it may be in the middle of the query.
             await self._discard(conn)
             raise
-        if conn.closed:
-            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
-            self._rotation.note_own_checkout()
-            await super().putconn(conn)
-            return False
         self._rotation.note_test(generation, alive=alive)
         if not alive:
             await self._discard(conn)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +14,7 @@ import pytest
 from minting import PATIENCE, Events, RoleProvider
 from twins import EAGER, wait_until
 
-from ephemeral_creds import AsyncRotatingConnectionPool, CredentialKeeper
+from ephemeral_creds import AsyncRotatingConnectionPool, CredentialKeeper, NotReady
 from ephemeral_creds.events import CredentialsPublished, LeaseRenewed, LeaseRevoked
 from ephemeral_creds.testing import FakeClock
 
@@ -434,6 +436,30 @@ class TestLoops:
         assert keeper.status().state == "closed"
         assert world.provider.roles() == []
         world.provider.wait_for_sessions({})
+
+    def test_nothing_waits_for_the_threads_of_the_loop(self, world: World) -> None:
+        """Neither a checkout before the first credentials nor the end: others may fill them."""
+
+        async def main() -> None:
+            loop, held = asyncio.get_running_loop(), threading.Event()
+            loop.set_default_executor(ThreadPoolExecutor(1))
+            occupied = loop.run_in_executor(None, held.wait, 3 * PATIENCE)
+            world.provider.gate.clear()
+            pool = world.make()
+            await pool.open()
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(NotReady):
+                    await pool.getconn(timeout=0.05)
+                checkout = asyncio.create_task(pool.getconn(timeout=PATIENCE))
+                await asyncio.sleep(0)
+                world.provider.gate.set()
+                await pool.putconn(await checkout)
+                await pool.close()
+            held.set()
+            await occupied
+            assert world.provider.roles() == []
+
+        asyncio.run(main())
 
     def test_a_credential_source_that_hangs_does_not_block_the_loop(self, world: World) -> None:
         world.provider.gate.clear()

@@ -63,6 +63,44 @@ class TestFailures:
         assert setup.events.of(LoginRejected)
         pool.resize(min_size, 3)
 
+    def test_moving_connects_no_more_often_than_the_plan_says(self, setup: Setup) -> None:
+        """Each return is a reason to look, and none to connect: not before an hour is over."""
+        pool = setup.pool(rotation=NEVER_AGAIN)
+        borrowed = [pool.getconn() for _ in range(4)]
+        setup.rotate(2)
+        setup.provider.failures["fetch"] = [ProviderUnavailable("away")] * 1000
+        setup.provider.alter(2, "NOLOGIN")
+        pool.putconn(borrowed.pop())
+        # The first takes the connection that has proven the new credentials.
+        setup.provider.wait_for_sessions({1: 3, 2: 1})
+        for connection in borrowed:
+            pool.putconn(connection)
+        setup.events.wait_for(LoginRejected)
+        for _ in range(50):
+            with pool.connection() as connection:
+                user_of(connection)
+        # As many as may be under way at a time.
+        assert len(setup.events.of(LoginRejected)) <= NEVER_AGAIN.overshoot
+        setup.provider.failures["fetch"].clear()
+        setup.published(3)
+        setup.provider.wait_for_sessions({3: 4})
+
+    @pytest.mark.slow
+    def test_a_defect_does_not_end_the_moving(
+        self, setup: Setup, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool = setup.pool(min_size=2)
+        reserve = pool._rotation.reserve
+
+        def defective(_: int) -> bool:
+            monkeypatch.setattr(pool._rotation, "reserve", reserve)
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(pool._rotation, "reserve", defective)
+        setup.rotate(2)
+        setup.revoked(1)
+        assert "replacing failed: RuntimeError" in caplog.text
+
     def test_d6_a_pool_that_lost_everything_comes_back_by_itself(
         self, setup: Setup, own_postgres: PostgresServer
     ) -> None:

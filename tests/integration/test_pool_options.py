@@ -15,10 +15,12 @@ from ephemeral_creds import (
     AsyncRotatingConnectionPool,
     ConfigurationError,
     CredentialKeeper,
+    DatabaseUnreachable,
     FixedProvider,
     LoginRefused,
     RefreshPolicy,
     RotatingConnectionPool,
+    RotationPolicy,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +74,28 @@ class TestUsersOptions:
         broken.clear()
         setup.published(2)
         setup.revoked(1)
+
+    @pytest.mark.parametrize("close_returns", [False, True])
+    def test_a_configure_that_fails_is_told_and_not_repeated_at_once(
+        self, setup: Setup, close_returns: bool
+    ) -> None:
+        calls: list[object] = []
+
+        def configure(connection: object) -> None:
+            calls.append(connection)
+            raise RuntimeError("no such extension")
+
+        pool = setup.pool(
+            wait=False,
+            min_size=1,
+            close_returns=close_returns,
+            configure=configure,
+            rotation=RotationPolicy(retry_initial=3600.0, retry_max=3600.0),
+        )
+        with pytest.raises(DatabaseUnreachable, match="RuntimeError at "):
+            pool.getconn(timeout=0.2)
+        assert len(calls) == 1
+        setup.provider.wait_for_sessions({})
 
     def test_close_returns_survives_a_rotation(self, setup: Setup) -> None:
         pool = setup.pool(min_size=2, close_returns=True)

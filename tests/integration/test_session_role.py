@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,9 @@ import psycopg
 import pytest
 from minting import PATIENCE
 from psycopg import sql
-from twins import user_of
+from twins import AsyncTwin, user_of
 
-from ephemeral_creds import ConfigurationError, LoginRefused
+from ephemeral_creds import ConfigurationError, LoginRefused, RotationPolicy
 from ephemeral_creds.events import CandidateDiscarded
 
 if TYPE_CHECKING:
@@ -153,6 +154,22 @@ class TestActsAs:
                 row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
                 assert row == (value,)
 
+    def test_in_a_database_without_an_encoding(self, setup: Setup, owner: str) -> None:
+        name = sql.Identifier(owner)
+        with closing(setup.server.admin()) as admin:
+            admin.execute(
+                sql.SQL(
+                    "CREATE DATABASE {} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+                ).format(name)
+            )
+            pool = setup.pool(min_size=1, session_role=owner, kwargs={"dbname": owner})
+            pool.suspect()
+            with pool.connection() as connection:
+                row = connection.execute("SELECT current_user").fetchone()
+            pool.close()
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+        assert row == (owner.encode(),)
+
 
 class TestUsersFunctions:
     def test_configure_check_and_reset_run_as_it(self, setup: Setup, owner: str) -> None:
@@ -214,6 +231,29 @@ class TestFailures:
         with pool.connection() as connection:
             assert user_of(connection) == owner
             assert connection.execute("SELECT session_user").fetchone() == (setup.role(1),)
+
+    def test_a_class_of_the_users_that_fails_loses_nothing(self, setup: Setup, owner: str) -> None:
+        base: Any = (
+            psycopg.AsyncConnection if isinstance(setup.twin, AsyncTwin) else psycopg.Connection
+        )
+        failed = threading.Event()
+
+        class Awkward(base):  # type: ignore[misc]
+            def cursor(self, *args: Any, **kwargs: Any) -> Any:
+                if not failed.is_set():
+                    failed.set()
+                    raise RuntimeError("not yet")
+                return super().cursor(*args, **kwargs)
+
+        pool = setup.pool(
+            min_size=1,
+            session_role=owner,
+            connection_class=Awkward,
+            rotation=RotationPolicy(retry_initial=0.01),
+        )
+        assert failed.is_set()
+        assert pool.status().connections == {1: 1}
+        setup.provider.wait_for_sessions({1: 1})
 
     def test_an_option_that_a_proxy_drops_is_noticed(self, setup: Setup, owner: str) -> None:
         """Some poolers do: better no connection than one that acts as somebody else."""

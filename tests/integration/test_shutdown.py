@@ -190,6 +190,47 @@ class TestClose:
         assert pool.closed
         assert setup.provider.calls.count("revoke 1") == 1
 
+    def test_interrupted_it_gives_the_lease_back_in_the_background(
+        self, setup: Setup, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Interrupted(BaseException):
+            pass
+
+        def interrupt(_: float) -> None:
+            raise Interrupted
+
+        pool = setup.pool()
+        monkeypatch.setattr(pool._mover, "join", interrupt)
+        with pytest.raises(Interrupted):
+            pool.close()
+        setup.revoked(1)
+
+    def test_while_it_is_being_opened(
+        self,
+        postgres: PostgresServer,
+        unique: Callable[[str], str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        provider = RoleProvider(postgres, unique("pool"))
+        pool = RotatingConnectionPool(
+            provider, postgres.conninfo(), min_size=1, refresh=EAGER, observers=[]
+        )
+        closing: list[Worker] = []
+        open_for_real = psycopg_pool.ConnectionPool.open
+
+        def open_late(*args: Any, **kwargs: Any) -> None:
+            closing.append(Worker(pool.close))
+            if not pool._beginning.locked():
+                closing[0].join()
+            open_for_real(*args, **kwargs)
+
+        monkeypatch.setattr(psycopg_pool.ConnectionPool, "open", open_late)
+        pool.open()
+        closing[0].join()
+        assert pool.closed
+        assert provider.closed
+        provider.disconnect()
+
     def test_before_it_was_opened(self, setup: Setup) -> None:
         pool = setup.make()
         pool.close()

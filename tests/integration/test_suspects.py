@@ -205,6 +205,33 @@ class TestZombies:
         assert setup.events.of(LoginRejected) == []
 
 
+def impatient(setup: Setup) -> dict[str, Any]:
+    """Return the options of a pool whose first test is cancelled by the server."""
+    base: Any = psycopg.AsyncCursor if isinstance(setup.twin, AsyncTwin) else psycopg.Cursor
+    asked: list[str] = []
+
+    class Impatient(base):  # type: ignore[misc]
+        def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            if query == "SELECT current_user::text" and not asked:
+                asked.append(query)
+                raise psycopg.errors.QueryCanceled("canceling statement due to statement timeout")
+            return super().execute(query, *args, **kwargs)
+
+    return {"kwargs": {"cursor_factory": Impatient}}
+
+
+def test_a_test_without_an_answer_says_nothing_of_the_role(setup: Setup) -> None:
+    pool = setup.pool(min_size=1, max_size=1, **impatient(setup))
+    with pool.connection() as connection:
+        first = connection.info.backend_pid
+    pool.suspect()
+    with pool.connection(timeout=PATIENCE) as connection:
+        assert connection.info.backend_pid != first
+    assert not pool.status().suspect
+    assert setup.events.of(LoginRejected) == []
+    assert setup.provider.calls.count("fetch") == 1
+
+
 class _Hanging(psycopg.AsyncCursor[Any]):
     reached: ClassVar[asyncio.Event]
 

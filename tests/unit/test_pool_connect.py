@@ -1,8 +1,16 @@
-"""The count of open connections by generation; the rest is tested with a server."""
+"""What is kept of a failed connect, and the count of open ones; the rest needs a server."""
 
 from __future__ import annotations
 
-from ephemeral_creds._pool_connect import Ledger
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from ephemeral_creds import ConfigurationError, Credentials, Secret
+from ephemeral_creds._pool_connect import ConnectFailure, Ledger, clean_failure, login
+
+if TYPE_CHECKING:
+    from canary import Canary
 
 
 class Session:
@@ -39,3 +47,47 @@ def test_nothing_is_kept_of_generations_that_are_gone() -> None:
     assert ledger.by_generation() == {}
     assert not ledger.has_before(200)
     assert ledger._opening == {}
+
+
+PASSWORD = "cannot-be-\ud800-encoded"
+
+
+def everything_of(error: BaseException) -> str:
+    return repr((error, error.args, vars(error), error.__cause__, error.__context__))
+
+
+def test_r27_a_password_that_cannot_be_encoded_is_not_quoted(canary: Canary) -> None:
+    canary.register_secret(PASSWORD)
+    credentials = Credentials("someone", Secret(PASSWORD))
+    outcome = login(psycopg.Connection.connect, "host=127.0.0.1 port=1", {}, credentials)
+    assert isinstance(outcome, ConnectFailure)
+    assert "UnicodeEncodeError" in str(outcome.error)
+    assert not canary.seen_in(everything_of(outcome.error))
+
+
+def test_r27_nor_is_what_a_class_of_the_users_puts_into_its_errors(canary: Canary) -> None:
+    def connect(_: str, **kwargs: object) -> None:
+        raise TypeError(f"unexpected {kwargs}") from ValueError(kwargs)
+
+    credentials = Credentials("someone", Secret("password-of-someone"))
+    canary.register_secret("password-of-someone")
+    outcome = login(connect, "", {}, credentials)
+    assert isinstance(outcome, ConnectFailure)
+    assert f"TypeError at {__file__}:" in str(outcome.error)
+    assert not canary.seen_in(everything_of(outcome.error))
+
+
+def test_of_psycopgs_errors_kind_and_text_are_kept() -> None:
+    class Own(psycopg.errors.TooManyConnections):
+        def __init__(self, code: int, text: str) -> None:
+            super().__init__(text)
+            self.code = code
+
+    cleaned = clean_failure(Own(1, "slots are reserved")).error
+    assert type(cleaned) is psycopg.errors.TooManyConnections
+    assert str(cleaned) == "slots are reserved"
+
+
+def test_what_we_say_ourselves_is_kept() -> None:
+    error = ConfigurationError("remove it")
+    assert clean_failure(error).error is error

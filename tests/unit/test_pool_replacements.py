@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from ephemeral_creds._pool_replacements import Replacements
 
 
@@ -48,3 +50,36 @@ def test_no_more_claims_than_replacements_that_are_ready() -> None:
     assert not replacements.claim(2)
     assert replacements.take(2) is session
     assert replacements.take(2) is None
+
+
+def test_an_error_gives_back_what_was_reserved() -> None:
+    replacements: Replacements[Session] = Replacements(1)
+    assert replacements.reserve()
+    with pytest.raises(RuntimeError), replacements.reserved():
+        raise RuntimeError("a defect")
+    assert replacements.reserve()
+    with replacements.reserved():
+        replacements.add(Session(1))
+    assert not replacements.reserve()
+
+
+def test_a_replacement_waits_for_so_long() -> None:
+    replacements: Replacements[Session] = Replacements(2)
+    ready(replacements, 2)
+    assert replacements.due_in(0.0) is None
+    assert replacements.reserve()
+    parked = Session(2)
+    replacements.add(parked, until=2.0)
+    assert replacements.due_in(0.5) == 1.5
+    assert replacements.withdraw_all(lambda _: False, now=1.9) == []
+    assert replacements.withdraw_all(lambda _: False, now=2.0) == [parked]
+    assert replacements.due_in(2.0) is None
+
+
+def test_room_is_made_only_where_there_is_none() -> None:
+    replacements: Replacements[Session] = Replacements(2)
+    first = ready(replacements, 2)
+    assert replacements.make_room() is None
+    assert replacements.reserve()
+    assert replacements.make_room() is first
+    assert replacements.make_room() is None
