@@ -234,7 +234,7 @@ class Mover(Generic[CT]):
             rotation.note_failure(outcome, monotonic(), grant.generation)
             return
         rotation.note_success(grant.generation)
-        rotation.replacements.add(outcome)
+        rotation.replacements.add(outcome, monotonic() + self._policy.park)
         try:
             self._park(outcome, pool)
         finally:

@@ -256,7 +256,7 @@ class AsyncMover(Generic[ACT]):
             rotation.note_failure(outcome, monotonic(), grant.generation)
             return
         rotation.note_success(grant.generation)
-        rotation.replacements.add(outcome)
+        rotation.replacements.add(outcome, monotonic() + self._policy.park)
         try:
             await self._park(outcome, pool)
         finally:

@@ -87,9 +87,21 @@ class Replacements(Generic[T]):
             return connection in self._ready
 
     def withdraw(self, connection: T) -> bool:
-        """Take this very one; false where somebody else has."""
+        """Take this very one; false where somebody has, or is about to: room was made for it."""
         with self._lock:
-            return connection in self._ready and self._remove(connection) is not None
+            generation = generation_of(connection)
+            if connection not in self._ready or not self.claimable(generation):
+                return False
+            del self._ready[connection]
+            return True
+
+    def withdraw_unclaimed(self, generation: int) -> list[T]:
+        """Take those of `generation` that nothing has made room for."""
+        with self._lock:
+            found = [c for c in self._ready if generation_of(c) == generation][self._claims :]
+            for connection in found:
+                del self._ready[connection]
+            return found
 
     def withdraw_all(self, unwanted: Callable[[int], bool], now: float) -> list[T]:
         """Take all whose generation is `unwanted`, or whose time is over."""

@@ -344,16 +344,14 @@ class Rotation(Generic[T]):
 
     def take_unwanted(self, now: float) -> list[T]:
         """Take the replacements that are of no use any more; all of them once stopped."""
-        nothing_to_replace = not self.has_stale
         unwanted = self.replacements.withdraw_all(
             lambda generation: (
-                self.stopped
-                or generation < self.serving
-                or generation in self._retiring
-                or (generation == self.serving and nothing_to_replace)
+                self.stopped or generation < self.serving or generation in self._retiring
             ),
             now,
         )
+        if not self.has_stale:
+            unwanted += self.replacements.withdraw_unclaimed(self.serving)
         if self._candidates and (in_the_way := self.replacements.make_room()) is not None:
             unwanted.append(in_the_way)
         return unwanted

@@ -52,6 +52,19 @@ def test_no_more_claims_than_replacements_that_are_ready() -> None:
     assert replacements.take(2) is None
 
 
+def test_what_room_was_made_for_is_left_to_the_pool() -> None:
+    """The old connection is closed: without its replacement the pool would open another one."""
+    replacements: Replacements[Session] = Replacements(2)
+    first, second = ready(replacements, 2), ready(replacements, 2)
+    assert replacements.claim(2)
+    assert replacements.withdraw_unclaimed(2) == [second]
+    assert not replacements.withdraw(first)
+    assert replacements.take(2) is first
+    third = ready(replacements, 2)
+    assert replacements.withdraw(third)
+    assert not replacements.withdraw(third)
+
+
 def test_an_error_gives_back_what_was_reserved() -> None:
     replacements: Replacements[Session] = Replacements(1)
     assert replacements.reserve()
