@@ -37,22 +37,34 @@ if TYPE_CHECKING:
     from ephemeral_creds.pool import RotatingConnectionPool
     from ephemeral_creds.pool_async import AsyncRotatingConnectionPool
     from ephemeral_creds.providers._base import CredentialProvider
+    from ephemeral_creds.providers._url import provider_from_url
     from ephemeral_creds.providers.file import FileProvider
     from ephemeral_creds.providers.fixed import FixedProvider
     from ephemeral_creds.providers.vault import (
         AppRoleAuth,
         AuthMethod,
+        AWSAuth,
+        AzureAuth,
+        CertAuth,
+        GCPAuth,
+        JWTAuth,
         KubernetesAuth,
+        LDAPAuth,
         TokenAuth,
+        UserpassAuth,
         VaultConfig,
         VaultDynamicProvider,
+        VaultStaticProvider,
     )
 
 __all__ = [
+    "AWSAuth",
     "AccessDenied",
     "AppRoleAuth",
     "AsyncRotatingConnectionPool",
     "AuthMethod",
+    "AzureAuth",
+    "CertAuth",
     "CheckoutFailed",
     "Clock",
     "ConfigurationError",
@@ -65,10 +77,13 @@ __all__ = [
     "Event",
     "FileProvider",
     "FixedProvider",
+    "GCPAuth",
     "Grant",
+    "JWTAuth",
     "KeeperClosed",
     "KeeperStatus",
     "KubernetesAuth",
+    "LDAPAuth",
     "Lease",
     "LeaseLost",
     "LoginRefused",
@@ -86,9 +101,12 @@ __all__ = [
     "Secret",
     "SystemClock",
     "TokenAuth",
+    "UserpassAuth",
     "VaultConfig",
     "VaultDynamicProvider",
+    "VaultStaticProvider",
     "log_event",
+    "provider_from_url",
     "retry_on_rotation",
 ]
 
@@ -121,15 +139,24 @@ _HOMES = {
     "pool": ("RotatingConnectionPool",),
     "pool_async": ("AsyncRotatingConnectionPool",),
     "providers._base": ("CredentialProvider",),
+    "providers._url": ("provider_from_url",),
     "providers.file": ("FileProvider",),
     "providers.fixed": ("FixedProvider",),
     "providers.vault": (
+        "AWSAuth",
         "AppRoleAuth",
         "AuthMethod",
+        "AzureAuth",
+        "CertAuth",
+        "GCPAuth",
+        "JWTAuth",
         "KubernetesAuth",
+        "LDAPAuth",
         "TokenAuth",
+        "UserpassAuth",
         "VaultConfig",
         "VaultDynamicProvider",
+        "VaultStaticProvider",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

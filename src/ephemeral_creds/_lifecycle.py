@@ -134,6 +134,10 @@ class _Generation:
     refusals: int = 0
     prove_at: float = math.inf
     publish_at: float = math.inf
+    read_at: float = math.inf
+    """When to read its password again, where the server changes that."""
+    unchanged: int = 0
+    """So many times in a row it was the same although it should have changed."""
 
     @property
     def number(self) -> int:
@@ -208,6 +212,7 @@ class Lifecycle:
         if self._in_flight is None:
             instants += [g.due_at for g in self._generations.values()]
             instants.append(self._fetch_allowed_at())
+            instants.append(self._current.read_at if self._current is not None else math.inf)
         return min(instants, default=math.inf)
 
     def usable(self, now: float) -> Grant | None:
@@ -495,6 +500,9 @@ class Lifecycle:
             self._actions += [Prove(candidate.grant, m) for m in sorted(candidate.unproven)]
 
     def _settle_operations(self) -> None:
+        if self._current is not None and self._current.read_at <= self._now:
+            self._current.read_at = math.inf
+            self._plan_fetch("rotation due", self._now)
         due = [g for g in self._generations.values() if g.due_at <= self._now]
         renewals = [g for g in due if g.stage is not _Stage.RETURNING]
         returns = [g for g in due if g.stage is _Stage.RETURNING]
@@ -538,9 +546,13 @@ class Lifecycle:
         for known in (self._candidate, self._current):
             if known is not None and known.grant.credentials == grant.credentials:
                 known.asked = grant.lease.duration
+                self._count_unchanged(known)
                 self._extend(known, grant.lease)
                 self._schedule(known)
                 return None
+        if self._current is not None and self._is_other_password(self._current.grant, grant):
+            self._change_password(self._current, grant)
+            return None
         generation = self._number(grant)
         self._report(
             events.CredentialsIssued(
@@ -551,6 +563,38 @@ class Lifecycle:
             )
         )
         return generation
+
+    def _change_password(self, generation: _Generation, grant: Grant) -> None:
+        """Log in with the new password from now on; there is nothing to move or to return."""
+        generation.grant = replace(grant, generation=generation.number)
+        generation.unchanged = generation.refusals = self._refused_in_row = 0
+        self._fetch_at = math.inf
+        self._schedule(generation)
+        self._actions.append(Publish(generation.grant))
+        self._report(
+            events.PasswordChanged(
+                generation=generation.number, username=grant.credentials.username
+            )
+        )
+
+    def _count_unchanged(self, generation: _Generation) -> None:
+        """Count how often a password is still the same although it should have changed.
+
+        The server changes it late, or in the database before it lets us know. Whether it counts is
+        decided by what was announced before: the new announcement may be ahead of the password.
+        """
+        lease = generation.grant.lease
+        due = lease.rotates_in is not None and (
+            self._now >= lease.requested_at + lease.rotates_in
+            or self._fetch_reason == "login refused"
+        )
+        watching = 0 < generation.unchanged < self._policy.proof_attempts
+        generation.unchanged = generation.unchanged + 1 if due or watching else 0
+
+    @staticmethod
+    def _is_other_password(current: Grant, grant: Grant) -> bool:
+        same_user = grant.credentials.username == current.credentials.username
+        return same_user and None not in (grant.lease.rotates_in, current.lease.rotates_in)
 
     def _number(self, grant: Grant) -> _Generation:
         self.counts.grants += 1
@@ -709,6 +753,20 @@ class Lifecycle:
         generation.due_at = at if lease.renewable else math.inf
         if not lease.renewable:
             self._replace_if_newest(generation, "not renewable", at)
+        generation.read_at = self._read_at(generation)
+
+    def _read_at(self, generation: _Generation) -> float:
+        """When to read a password again that the server changes."""
+        lease = generation.grant.lease
+        if lease.rotates_in is None:
+            return math.inf
+        after = self._policy.read_again_after(lease.rotates_in, self._draw())
+        at = lease.requested_at + min(after, lease.ask_again_in)
+        if not generation.unchanged:
+            return at
+        soon = self._now + self._policy.retry_after(generation.unchanged, self._draw())
+        # For some seconds the password may lag behind what the server says about it.
+        return soon if generation.unchanged < self._policy.proof_attempts else max(at, soon)
 
     def _is_known(self, grant: Grant) -> bool:
         return any(g.grant.credentials == grant.credentials for g in self._generations.values())

@@ -78,6 +78,11 @@ class RefreshPolicy:
     proof_attempts: int = 4
     """So many refused logins condemn a new generation."""
 
+    # Vault counts in whole seconds, so that at zero up to one is left; looking later than needed
+    # costs nothing but the refused logins of that time, each of which makes us look at once.
+    rotation_lag: float = 1.0
+    """How long after the announced change of a password it is read, and up to twice that."""
+
     # Enough for a cancelled query to roll back; a tenth of a short lease, or it would be all of it.
     grace: float = 5.0
     """How long before its deadline a replaced generation's borrowed connections are seen to."""
@@ -101,6 +106,7 @@ class RefreshPolicy:
             ("proof_attempts", 1, math.inf),
             ("revoke_attempts", 1, math.inf),
             ("grace", 0.0, math.inf),
+            ("rotation_lag", 0.001, math.inf),
         ):
             _check(self, name, low, high)
 
@@ -124,6 +130,16 @@ class RefreshPolicy:
         """Return the delay after the `failures`-th failure in a row: doubling, capped, jittered."""
         delay = self.retry_initial * 2.0 ** min(failures - 1, 60)
         return min(delay, self.retry_max) * (1 - self.jitter * draw)
+
+    def read_again_after(self, rotates_in: float, draw: float) -> float:
+        """Return how long after it was read a password is read again.
+
+        Args:
+            rotates_in: how long after it was read the server is going to change it.
+            draw: a random number from 0 to 1; a higher one reads later, so that a fleet does not
+                ask at the same instant.
+        """
+        return rotates_in + self.rotation_lag * (1 + draw)
 
     def grace_of(self, duration: float) -> float:
         """Return `grace` for a lease of `duration` seconds: a tenth of it at most."""

@@ -56,7 +56,7 @@ class Reconnects:
     def renewed(self, generation: int) -> None:
         """There are new credentials: what failed with older ones says nothing of them."""
         with self._lock:
-            if self._failed_generation < generation:
+            if self._failed_generation <= generation:
                 self._failures, self._retry_at = 0, -math.inf
 
     def barred(self, generation: int, now: float) -> Exception | None:

@@ -87,12 +87,19 @@ class Lease:
             nobody knows, as with a file.
         renewable: whether asking for more makes sense.
         lease_id: the server's name for the lease; empty where there is none.
+        rotates_in: for a role that stays and whose password the server changes from time to time:
+            seconds from ``requested_at`` until it does so, ``inf`` where it does not say. Sessions
+            outlive that. ``None`` where each grant is a role of its own, or nobody knows.
+        ask_again_in: seconds from ``requested_at`` after which to ask again in any case; ``inf``
+            for never.
     """
 
     requested_at: float
     duration: float = math.inf
     renewable: bool = False
     lease_id: str = ""
+    rotates_in: float | None = None
+    ask_again_in: float = math.inf
 
     @property
     def expires_at(self) -> float:

@@ -22,6 +22,7 @@ __all__ = [
     "LeaseRevoked",
     "LoginRejected",
     "Observer",
+    "PasswordChanged",
     "PoolRotated",
     "Problem",
     "RenewalFailed",
@@ -63,6 +64,14 @@ class CredentialsPublished(Event):
     username: str
     previous: int | None
     proven: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordChanged(Event):
+    """The role in use has another password; new connections log in with it, open ones stay."""
+
+    generation: int
+    username: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,3 +161,31 @@ def test_kubernetes_refusals(any_engine: DatabaseEngine, reviewer: TokenReviewSe
         reviewer.refuse = False
     answer = admin.request("GET", "auth/kubernetes/login", token=NO_TOKEN)
     assert refusal(answer) == (405, ["unsupported operation"])
+
+
+def test_userpass(any_engine: DatabaseEngine, unique: Unique) -> None:
+    admin = any_engine.admin
+    any_engine.create_role(database_role := unique("up"))
+    policy = any_engine.policy(database_role)
+    admin.enable_auth("userpass")
+    name, password = unique("user"), "contract-userpass-password"
+    body: dict[str, object] = {"password": password, "token_policies": [policy], "token_ttl": 30}
+    admin.call("POST", f"auth/userpass/users/{name}", body)
+
+    def login(user: str, **sent: object) -> VaultResponse:
+        return admin.request("POST", f"auth/userpass/login/{user}", sent, token=NO_TOKEN)
+
+    answer = login(name, password=password)
+    assert answer.status == 200
+    assert shape(answer.body) == envelope(auth=AUTH | {"metadata": {"username": "str"}})
+    auth = answer.body["auth"]
+    assert (auth["metadata"], auth["lease_duration"]) == ({"username": name}, 30)
+    assert auth["policies"] == sorted(["default", policy])
+    minted = any_engine.read(database_role, token=Secret(auth["client_token"]))
+    assert minted.data["username"].startswith("v-userpass-")
+    wrong = (400, ["invalid username or password"])
+    assert [
+        refusal(login(name, password="wrong")),
+        refusal(login("nobody", password=password)),
+        refusal(login(name)),
+    ] == [wrong, wrong, (400, ["invalid credentials"])]

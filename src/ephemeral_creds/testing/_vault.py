@@ -88,9 +88,10 @@ class VaultServer:
 
     Args:
         binary: the program; ``None`` takes what `find_vault` finds.
+        config: further settings in Vault's own language (HCL), such as another listener.
     """
 
-    def __init__(self, binary: Path | None = None) -> None:
+    def __init__(self, binary: Path | None = None, *, config: str = "") -> None:
         found = binary or find_vault()
         if found is None:
             raise ConfigurationError(
@@ -98,6 +99,7 @@ class VaultServer:
                 "EPHEMERAL_CREDS_VAULT_BINARY, or use VaultEmulator"
             )
         self.binary = found
+        self._config = config
         self._root_token = Secret(secrets.token_urlsafe(24))
         self._port = 0
         self._version = ""
@@ -214,11 +216,14 @@ class VaultServer:
     def _spawn(self) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="ephemeral-creds-vault-"))
         token = self._root_token.reveal()
+        config = self._file("config.hcl")
+        config.write_text(self._config)
         with self._file("output").open("wb") as output:
             self._process = subprocess.Popen(
                 [
                     self.binary, "server", "-dev", "-dev-no-store-token",
                     f"-dev-listen-address=127.0.0.1:{self._port}",
+                    *([f"-config={config}"] if self._config else []),
                 ],
                 cwd=self._home,
                 # The token travels in the environment: arguments can be read by every user.

@@ -17,13 +17,15 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
 )
 from ephemeral_creds.providers._base import CredentialProvider
+from ephemeral_creds.providers._location import Location, url_from_env
+from ephemeral_creds.providers.file._from_url import settings_from
 from ephemeral_creds.providers.file.parse import parse_env
 from ephemeral_creds.providers.file.read import read_text
 from ephemeral_creds.providers.file.watch import FileWatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import ClassVar
+    from collections.abc import Callable, Mapping
+    from typing import ClassVar, Self
 
 __all__ = ["FileProvider"]
 
@@ -61,6 +63,7 @@ class FileProvider(CredentialProvider):
     """
 
     mints: ClassVar[bool] = False
+    URL_SCHEME: ClassVar[str] = "file"
 
     def __init__(
         self,
@@ -82,6 +85,33 @@ class FileProvider(CredentialProvider):
         self._watcher: FileWatcher | None = None
         self._last = _LastRead()
         self._pid = os.getpid()
+
+    @classmethod
+    def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
+        """Make a provider of a URL: ``file:///vault/secrets/db-creds.txt``.
+
+        Its keys: ``format`` (``env``, the only one), ``username_key`` and ``password_key`` where
+        they are not called as `parse_env` expects, ``poll_interval`` and ``notify``.
+
+        Args:
+            url: the URL.
+            environ: not used; providers are made alike.
+
+        Raises:
+            ConfigurationError: the URL cannot be right; the message points at the wrong part.
+        """
+        settings = settings_from(Location(url, environ, scheme=cls.URL_SCHEME))
+        return cls(
+            settings.path,
+            parse=settings.parse,
+            poll_interval=settings.poll_interval,
+            notify=settings.notify,
+        )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Make a provider of the URL in ``EPHEMERAL_CREDS_URL``; see `from_url`."""
+        return cls.from_url(url_from_env(environ), environ=environ)
 
     @property
     def description(self) -> str:

@@ -1,19 +1,28 @@
 """Credentials from HashiCorp Vault or OpenBao; the only importer of hvac and requests."""
 
-from ephemeral_creds.providers.vault.auth import (
-    AppRoleAuth,
-    AuthMethod,
-    KubernetesAuth,
-    TokenAuth,
-)
+from ephemeral_creds.providers.vault.auth import AuthMethod, KubernetesAuth, TokenAuth
+from ephemeral_creds.providers.vault.auth_approle import AppRoleAuth
+from ephemeral_creds.providers.vault.auth_cert import CertAuth
+from ephemeral_creds.providers.vault.auth_cloud import AWSAuth, AzureAuth, GCPAuth
+from ephemeral_creds.providers.vault.auth_jwt import JWTAuth
+from ephemeral_creds.providers.vault.auth_password import LDAPAuth, UserpassAuth
 from ephemeral_creds.providers.vault.config import VaultConfig
 from ephemeral_creds.providers.vault.dynamic import VaultDynamicProvider
+from ephemeral_creds.providers.vault.static import VaultStaticProvider
 
 __all__ = [
+    "AWSAuth",
     "AppRoleAuth",
     "AuthMethod",
+    "AzureAuth",
+    "CertAuth",
+    "GCPAuth",
+    "JWTAuth",
     "KubernetesAuth",
+    "LDAPAuth",
     "TokenAuth",
+    "UserpassAuth",
     "VaultConfig",
     "VaultDynamicProvider",
+    "VaultStaticProvider",
 ]

@@ -59,6 +59,7 @@ class Kind(enum.Enum):
     LOGIN = enum.auto()
     TOKEN = enum.auto()
     MINT = enum.auto()
+    READ = enum.auto()
     RENEW = enum.auto()
     REVOKE = enum.auto()
 
@@ -137,7 +138,7 @@ def _advice(operation: Operation, status: int) -> str:
 
 def _bad_request(operation: Operation, message: str, said: str) -> EphemeralCredsError:
     match operation.kind:
-        case Kind.MINT:
+        case Kind.MINT | Kind.READ:
             return ConfigurationError(f"{message}; {operation.missing}")
         case Kind.LOGIN if any(text in said for text in _BAD_LOGIN_SETUP):
             return ConfigurationError(f"{message}; {operation.missing}")

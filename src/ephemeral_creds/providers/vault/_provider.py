@@ -5,43 +5,101 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ephemeral_creds._clock import SystemClock
-from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds._values import Credentials
+from ephemeral_creds.exceptions import (
+    AccessDenied,
+    ConfigurationError,
+    EphemeralCredsError,
+    MalformedResponse,
+)
 from ephemeral_creds.providers._base import CredentialProvider
+from ephemeral_creds.providers._location import Location, url_from_env
+from ephemeral_creds.providers.vault._from_url import settings_from
+from ephemeral_creds.providers.vault._inputs import checked_path, checked_role
+from ephemeral_creds.providers.vault._replies import FieldNames
 from ephemeral_creds.providers.vault._tokens import Tokens
 from ephemeral_creds.providers.vault.client import VaultClient
 from ephemeral_creds.providers.vault.config import VaultConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import ClassVar, Self
 
     from ephemeral_creds._clock import Clock
+    from ephemeral_creds.providers.vault._replies import CredsReply, StaticReply
+    from ephemeral_creds.providers.vault._tokens import TokenSession
     from ephemeral_creds.providers.vault.auth import AuthMethod
 
 __all__ = ["VaultProvider"]
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger("ephemeral_creds")
 
 
 class VaultProvider(CredentialProvider):
-    """A provider that asks Vault under tokens of its own.
+    """A provider that asks Vault for a role's credentials, under tokens of its own.
 
     Args:
+        role: the name of the role.
+        mount: where the secrets engine is mounted.
+        fields: what the engine calls ``username`` and ``password``, where not so.
         auth: how to log in.
         config: how to reach Vault; ``None`` means `VaultConfig.from_env`.
         clock: where to read time from; ``None`` means the system's.
     """
 
+    URL_SCHEME: ClassVar[str]
+    """What begins the URL of such a provider."""
+
     def __init__(
-        self, *, auth: AuthMethod, config: VaultConfig | None, clock: Clock | None
+        self,
+        role: str,
+        *,
+        auth: AuthMethod,
+        mount: str = "database",
+        fields: Mapping[str, str] | None = None,
+        config: VaultConfig | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._role = checked_role(role)
+        self._mount = checked_path(mount, "mount of a secrets engine")
+        self._names = _checked_fields(fields)
         self._auth = auth
         self._config = VaultConfig.from_env() if config is None else config
+        for weakness in self._config.weaknesses:
+            logger.warning("%s", weakness)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._tokens = self._make_tokens()
         self._inherited: Tokens | None = None
+
+    @classmethod
+    def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
+        """Make a provider of a URL: ``vault://ROLE?auth=METHOD&…``.
+
+        Args:
+            url: the URL; its keys are in the documentation of `provider_from_url`.
+            environ: where ``VAULT_ADDR`` and the like are read from, unless the URL says it.
+
+        Raises:
+            ConfigurationError: the URL cannot be right; the message points at the wrong part.
+        """
+        settings = settings_from(Location(url, environ, scheme=cls.URL_SCHEME), environ)
+        return cls(
+            settings.role,
+            auth=settings.auth,
+            mount=settings.mount,
+            fields=settings.fields,
+            config=settings.config,
+        )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Make a provider of the URL in ``EPHEMERAL_CREDS_URL``; see `from_url`."""
+        return cls.from_url(url_from_env(environ), environ=environ)
 
     @property
     def requests_sent(self) -> int:
@@ -74,7 +132,9 @@ class VaultProvider(CredentialProvider):
         tokens.client.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.description}>"
+        # What reports an error of the constructor may look at what it left behind.
+        made = hasattr(self, "_tokens")
+        return f"<{type(self).__name__} {self.description if made else 'not made'}>"
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[Tokens]:
@@ -93,6 +153,68 @@ class VaultProvider(CredentialProvider):
                 if tokens.closed:
                     tokens.client.close()
 
+    def _ask(
+        self,
+        tokens: Tokens,
+        need: float | None,
+        read: Callable[[Tokens, TokenSession], _T],
+    ) -> tuple[TokenSession, float, _T]:
+        """Read something under a token, after one fresh login where the first is refused.
+
+        Args:
+            tokens: the tokens, held.
+            need: seconds that the token has to live on; ``None`` where nobody knows.
+            read: makes the request.
+
+        Returns:
+            The token that it was read under, the instant of the request, and what came.
+        """
+        session, fresh = tokens.obtain(need)
+        requested_at = self._clock.now()
+        try:
+            return session, requested_at, read(tokens, session)
+        except AccessDenied as denied:
+            if fresh:
+                raise
+            refusal = denied
+        session = self._login_after(tokens, session, refusal)
+        requested_at = self._clock.now()
+        return session, requested_at, read(tokens, session)
+
+    def _login_after(
+        self, tokens: Tokens, session: TokenSession, refusal: AccessDenied
+    ) -> TokenSession:
+        """Log in because a token was refused: it is dead, or its policies are of yesterday."""
+        alive = tokens.is_alive(session)
+        try:
+            return tokens.login()
+        except (AccessDenied, ConfigurationError):
+            if not alive:
+                raise
+        # The token lives, so what it lacks is a policy; that the login failed too is second.
+        raise refusal from None
+
+    def _usable(
+        self, tokens: Tokens, reply: CredsReply | StaticReply
+    ) -> Credentials | EphemeralCredsError:
+        """Return what to log in with, or why what came is of no use."""
+        if tokens.closed:
+            return self._closed_error()
+        if reply.username is not None and reply.password is not None:
+            return Credentials(reply.username, reply.password)
+        came = ", ".join(reply.fields) or "nothing"
+        if {"rsa_private_key", "client_certificate"} & set(reply.fields):
+            return ConfigurationError(
+                f"{self.description} gave {came}, not a password: set the role's credential_type "
+                "to 'password'"
+            )
+        names = self._names
+        return MalformedResponse(
+            f"{self.description} gave {came} where a {names.username} and a {names.password} "
+            "should be: check that the mount is a database engine's; another engine's names are "
+            "set with fields"
+        )
+
     def _closed_error(self) -> ConfigurationError:
         return ConfigurationError(f"{self.description}: the provider is closed; make a new one")
 
@@ -107,3 +229,16 @@ class VaultProvider(CredentialProvider):
 
     def _make_tokens(self) -> Tokens:
         return Tokens(VaultClient(self._config), self._auth, self._clock)
+
+
+def _checked_fields(fields: Mapping[str, str] | None) -> FieldNames:
+    names = dict(fields or {})
+    unknown = sorted(names.keys() - {"username", "password"})
+    if unknown:
+        raise ConfigurationError(
+            f"fields={{{unknown[0]!r}: …}}: its keys are 'username' and 'password', its values "
+            "what the engine calls them"
+        )
+    if not all(names.values()):
+        raise ConfigurationError("fields: the name of a field cannot be empty")
+    return FieldNames(**names)

@@ -15,13 +15,17 @@ from ephemeral_creds._values import Secret
 __all__ = [
     "CredsReply",
     "Extension",
+    "FieldNames",
     "Malformed",
+    "StaticReply",
     "TokenReply",
     "parse_creds",
     "parse_lease_renewal",
     "parse_login",
     "parse_lookup",
     "parse_nothing",
+    "parse_secret_id",
+    "parse_static_creds",
     "parse_token_renewal",
 ]
 
@@ -61,6 +65,14 @@ class Extension:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldNames:
+    """What an engine calls the user name and the password."""
+
+    username: str = "username"
+    password: str = "password"  # noqa: S105 - a name
+
+
+@dataclass(frozen=True, slots=True)
 class CredsReply:
     """Freshly minted credentials.
 
@@ -79,6 +91,24 @@ class CredsReply:
     username: str | None
     password: Secret | None
     fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticReply:
+    """The password of a role that stays.
+
+    Attributes:
+        username: as in `CredsReply`.
+        password: as in `CredsReply`.
+        fields: as in `CredsReply`.
+        ttl: seconds until Vault is going to change the password; 0 where that is overdue, ``None``
+            where Vault does not say.
+    """
+
+    username: str | None
+    password: Secret | None
+    fields: tuple[str, ...]
+    ttl: float | None
 
 
 def parse_login(body: Mapping[str, object]) -> TokenReply:
@@ -127,21 +157,39 @@ def parse_lease_renewal(body: Mapping[str, object]) -> Extension:
     return _extension(body)
 
 
-def parse_creds(body: Mapping[str, object]) -> CredsReply:
+def parse_creds(body: Mapping[str, object], names: FieldNames) -> CredsReply:
     """Parse freshly minted credentials."""
     data = _mapping(body, "data")
     lease_id = body.get("lease_id")
     if not isinstance(lease_id, str) or not lease_id:
         raise Malformed("no 'lease_id'")
-    username, password = data.get("username"), data.get("password")
     return CredsReply(
         lease_id,
         duration=_seconds(body, "lease_duration"),
         renewable=body.get("renewable") is True,
-        username=username if isinstance(username, str) and username else None,
-        password=Secret(password) if isinstance(password, str) and password else None,
+        username=_text(data, names.username),
+        password=_secret(data, names.password),
         fields=tuple(sorted(data)),
     )
+
+
+def parse_static_creds(body: Mapping[str, object], names: FieldNames) -> StaticReply:
+    """Parse the password of a role that stays."""
+    data = _mapping(body, "data")
+    return StaticReply(
+        username=_text(data, names.username),
+        password=_secret(data, names.password),
+        fields=tuple(sorted(data)),
+        ttl=_seconds(data, "ttl") if data.get("ttl") is not None else None,
+    )
+
+
+def parse_secret_id(body: Mapping[str, object]) -> Secret:
+    """Parse what was in a wrapping token."""
+    secret_id = _secret(_mapping(body, "data"), "secret_id")
+    if secret_id is None:
+        raise Malformed("no 'data.secret_id': something else was wrapped")
+    return secret_id
 
 
 def parse_nothing(_body: Mapping[str, object]) -> None:
@@ -150,6 +198,16 @@ def parse_nothing(_body: Mapping[str, object]) -> None:
 
 def _extension(source: Mapping[str, object]) -> Extension:
     return Extension(_seconds(source, "lease_duration"), source.get("renewable") is True)
+
+
+def _text(source: Mapping[str, object], key: str) -> str | None:
+    value = source.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _secret(source: Mapping[str, object], key: str) -> Secret | None:
+    value = source.get(key)
+    return Secret(value) if isinstance(value, str) and value else None
 
 
 def _mapping(source: Mapping[str, object], key: str) -> Mapping[str, object]:
@@ -163,6 +221,9 @@ def _seconds(source: Mapping[str, object], key: str, default: float | None = Non
     value = source.get(key)
     if value is None and default is not None:
         return default
+    if isinstance(value, str) and value.isdecimal():
+        # Some plugins send their numbers as text.
+        value = int(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
         if math.isfinite(seconds) and seconds >= 0:

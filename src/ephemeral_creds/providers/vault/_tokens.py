@@ -8,6 +8,7 @@ its own is in use, and new credentials are made under a token that outlives them
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from dataclasses import replace
@@ -74,6 +75,16 @@ class TokenSession:
         No plain comparison: Vault cuts a batch token's leases to its end, in whole seconds.
         """
         return self.at_its_end and (self.token.expires_at - now) * _ENOUGH <= seconds
+
+    def needs_care_in(self, now: float) -> float:
+        """Return in how many seconds it has to be extended, if nothing else does it; or ``inf``.
+
+        That is when it is low, and only where it can be extended: a login needs no hurry.
+        """
+        if self.at_its_end or self.dead or self.token.ttl == math.inf:
+            return math.inf
+        low_at = self.token.expires_at - self.token.ttl * _LOW
+        return max(low_at - now, 0.0) + 1.0
 
     def is_like_a_login(self, seconds: float) -> bool:
         """Whether so many seconds are what a login gives."""

@@ -16,6 +16,12 @@ from urllib.parse import urljoin, urlsplit
 import hvac.adapters
 import requests
 
+from ephemeral_creds.providers.vault._connections import (
+    NamedServerAdapter,
+    SocketAdapter,
+    never_arrived,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -81,8 +87,17 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         session.cert = config.client_cert
         session.proxies = dict(config.proxies or {})
         self._tls = {"cert": config.client_cert, "verify": config.verify}
+        for address in config.addresses:
+            if address.startswith("unix://"):
+                # No proxy reaches it, whatever the environment says.
+                session.trust_env = False
+                session.mount(_base(address), SocketAdapter(address.removeprefix("unix://")))
+        if config.tls_server_name is not None:
+            session.mount("https://", NamedServerAdapter(config.tls_server_name))
+        self._bases = [_base(address) for address in config.addresses]
+        self._origins = {_origin(base) for base in self._bases}
         super().__init__(
-            base_uri=config.address,
+            base_uri=self._bases[0],
             token="",  # None would make hvac look for a token in the environment
             **self._tls,
             proxies=session.proxies or None,
@@ -101,14 +116,33 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
             requests.RequestException: there was no answer.
         """
         del raise_exception
-        self.sent += 1
         kwargs["timeout"] = self.timeout
+        for base in list(self._bases):
+            last = base == self._bases[-1]
+            self.base_uri = base
+            try:
+                answer = self._exchange(method, url, headers, kwargs)
+            except requests.RequestException as error:
+                if last or not never_arrived(error):
+                    raise
+            else:
+                if last or not _is_sealed(answer):
+                    # The one that serves is asked first from now on.
+                    self._bases = [base, *(other for other in self._bases if other != base)]
+                    return answer
+        raise AssertionError("the last address ends the loop")
+
+    def _exchange(  # type: ignore[no-untyped-def]
+        self, method, url, headers, kwargs
+    ) -> Answer:
+        self.sent += 1
         response = super().request(method, url, headers, raise_exception=False, **kwargs)
         if response.status_code in _FAITHFUL_REDIRECTS and (
-            _origin(response.url) == _target(response)
+            _target(response) in {_origin(response.url), *self._origins}
         ):
-            # A load balancer's path rewriting, or a standby that redirects to the name it has in
-            # common with the active node. Followed once: a second one is an answer like another.
+            # A load balancer's path rewriting, a standby that redirects to the name it has in
+            # common with the active node, or to another node that we know. Followed once: a
+            # second one is an answer like another.
             self.sent += 1
             response = self.session.request(
                 method,
@@ -132,6 +166,19 @@ class _Session(requests.Session):
 
 def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
+
+
+def _base(address: str) -> str:
+    """Return what requests takes for an address; a socket gets a host of its own."""
+    if not address.startswith("unix://"):
+        return address
+    return f"http://{address.removeprefix('unix://').encode().hex()[-60:]}.localhost"
+
+
+def _is_sealed(answer: Answer) -> bool:
+    """Whether a node did nothing but say that it is sealed, so that another may be asked."""
+    errors = None if answer.body is None else answer.body.get("errors")
+    return answer.status == 503 and "sealed" in str(errors)
 
 
 def _origin(url: str) -> _Origin | None:

@@ -18,11 +18,13 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.providers.vault._inputs import as_secret, checked_path, read_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault._replies import TokenReply
     from ephemeral_creds.providers.vault.client import VaultClient
 
-__all__ = ["AppRoleAuth", "AuthMethod", "KubernetesAuth", "Token", "TokenAuth"]
+__all__ = ["AuthMethod", "KubernetesAuth", "Token", "TokenAuth", "shown"]
 
 # Where the vault command keeps the token of `vault login`.
 _TOKEN_FILE = "~/.vault-token"  # noqa: S105 - a path
@@ -102,19 +104,25 @@ class TokenAuth(AuthMethod):
         token: the token. ``None`` means to look, at each login, at `path` if that is given, else
             at ``VAULT_TOKEN``, ``BAO_TOKEN`` and ``~/.vault-token``, in this order.
         path: a file to read the token from.
+        environ: the environment to look at.
 
     Raises:
         ConfigurationError: both are given.
     """
 
     def __init__(
-        self, token: str | Secret | None = None, *, path: str | os.PathLike[str] | None = None
+        self,
+        token: str | Secret | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         token = as_secret(token)
         if token is not None and path is not None:
             raise ConfigurationError("TokenAuth takes a token or a path to one, not both")
         self._token = token
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else Path(path).expanduser()
+        self._environ = environ
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Find the token and ask Vault how long it lives; costs one use of a limited token."""
@@ -136,8 +144,8 @@ class TokenAuth(AuthMethod):
         if self._path is not None:
             return read_secret(self._path, "a Vault token")
         for name in ("VAULT_TOKEN", "BAO_TOKEN"):
-            if os.environ.get(name):
-                return Secret(os.environ[name].strip())
+            if self._environ.get(name):
+                return Secret(self._environ[name].strip())
         path = Path(_TOKEN_FILE).expanduser()
         if not path.exists():
             raise ConfigurationError(
@@ -147,65 +155,7 @@ class TokenAuth(AuthMethod):
         return read_secret(path, "a Vault token")
 
     def __repr__(self) -> str:
-        return f"TokenAuth(token={self._token!r}, path={_shown(self._path)})"
-
-
-class AppRoleAuth(AuthMethod):
-    """An AppRole: a role id with, as a rule, a secret id.
-
-    See https://developer.hashicorp.com/vault/docs/auth/approle. A secret id that may be used only
-    once is spent by the first login: it cannot replace a token at its end.
-
-    Args:
-        role_id: the role's id; not a secret by itself, yet masked in `repr`.
-        secret_id: the secret id; ``None`` for a role that asks for none (``bind_secret_id``).
-        secret_id_file: a file to read it from, anew at each login.
-        mount: where the auth method is mounted.
-
-    Raises:
-        ConfigurationError: both a secret id and a file are given.
-    """
-
-    def __init__(
-        self,
-        role_id: str,
-        secret_id: str | Secret | None = None,
-        *,
-        secret_id_file: str | os.PathLike[str] | None = None,
-        mount: str = "approle",
-    ) -> None:
-        secret_id = as_secret(secret_id)
-        if secret_id is not None and secret_id_file is not None:
-            raise ConfigurationError("AppRoleAuth takes a secret_id or a file with it, not both")
-        self._role_id = role_id
-        self._secret_id = secret_id
-        self._secret_id_file = None if secret_id_file is None else Path(secret_id_file)
-        self._mount = checked_path(mount, "mount of an auth method")
-
-    def login(self, client: VaultClient, clock: Clock) -> Token:
-        """Log in with the role id and the secret id."""
-        secret_id = self._secret_id
-        if self._secret_id_file is not None:
-            secret_id = read_secret(self._secret_id_file, "an AppRole secret id")
-        requested_at = clock.now()
-        reply = client.login(
-            lambda vault: vault.auth.approle.login(
-                self._role_id,
-                None if secret_id is None else secret_id.reveal(),
-                use_token=False,
-                mount_point=self._mount,
-            ),
-            f"an AppRole login at auth/{self._mount}",
-            hint="check the mount, the role id and whether the secret id is expired or used up",
-            secrets=() if secret_id is None else (secret_id,),
-        )
-        return Token.from_login(reply, requested_at)
-
-    def __repr__(self) -> str:
-        return (
-            f"AppRoleAuth(role_id='**********', secret_id={self._secret_id!r}, "
-            f"secret_id_file={_shown(self._secret_id_file)}, mount={self._mount!r})"
-        )
+        return f"TokenAuth(token={self._token!r}, path={shown(self._path)})"
 
 
 class KubernetesAuth(AuthMethod):
@@ -253,10 +203,11 @@ class KubernetesAuth(AuthMethod):
 
     def __repr__(self) -> str:
         return (
-            f"KubernetesAuth({self._role!r}, jwt_path={_shown(self._jwt_path)}, "
+            f"KubernetesAuth({self._role!r}, jwt_path={shown(self._jwt_path)}, "
             f"mount={self._mount!r})"
         )
 
 
-def _shown(path: Path | None) -> str | None:
+def shown(path: Path | None) -> str | None:
+    """Return a path for a `repr`."""
     return None if path is None else repr(str(path))

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     import hvac
 
     from ephemeral_creds._values import Secret
-    from ephemeral_creds.providers.vault._replies import CredsReply, Extension, TokenReply
+    from ephemeral_creds.providers.vault._replies import (
+        CredsReply,
+        Extension,
+        FieldNames,
+        StaticReply,
+        TokenReply,
+    )
     from ephemeral_creds.providers.vault.config import VaultConfig
 
 __all__ = ["VaultClient"]
@@ -46,6 +52,11 @@ class VaultClient:
     def address(self) -> str:
         """Vault's address, for messages."""
         return self._config.address
+
+    @property
+    def shows_certificate(self) -> bool:
+        """Whether connections show a client certificate."""
+        return self._config.shows_certificate
 
     @property
     def sent(self) -> int:
@@ -83,6 +94,29 @@ class VaultClient:
             lambda: call(self._exchange.hvac),
             _replies.parse_login,
             self._config.login_namespace,
+        )
+
+    def unwrap_secret_id(self, wrapping_token: Secret) -> Secret:
+        """Open a wrapped AppRole secret id; this works once (``sys/wrapping/unwrap``).
+
+        See https://developer.hashicorp.com/vault/docs/concepts/response-wrapping.
+
+        Raises:
+            AccessDenied: the wrapping token was opened before, or has expired.
+        """
+        operation = self._operation(
+            Kind.TOKEN,
+            "the secret id in a wrapping token",
+            "the wrapping token has expired, or has been opened already: if not by this process, "
+            "then find out by whom, and have the secret id revoked; a new one is needed",
+            secrets=(wrapping_token,),
+        )
+        return self._exchange.run(
+            operation,
+            self._exchange.hvac.sys.unwrap,
+            _replies.parse_secret_id,
+            self._config.login_namespace,
+            wrapping_token,
         )
 
     def lookup_self(self, token: Secret) -> TokenReply:
@@ -131,7 +165,7 @@ class VaultClient:
             read_timeout=self._config.revoke_timeout,
         )
 
-    def read_creds(self, token: Secret, mount: str, role: str) -> CredsReply:
+    def read_creds(self, token: Secret, mount: str, role: str, names: FieldNames) -> CredsReply:
         """Mint credentials: each call makes Vault create a role in the database.
 
         See https://developer.hashicorp.com/vault/api-docs/secret/databases#generate-credentials.
@@ -153,7 +187,37 @@ class VaultClient:
             lambda: self._exchange.hvac.secrets.database.generate_credentials(
                 role, mount_point=mount
             ),
-            _replies.parse_creds,
+            lambda body: _replies.parse_creds(body, names),
+            self._config.namespace,
+            token,
+        )
+
+    def read_static_creds(
+        self, token: Secret, mount: str, role: str, names: FieldNames
+    ) -> StaticReply:
+        """Read the password of a role that stays; this changes nothing.
+
+        See https://developer.hashicorp.com/vault/api-docs/secret/databases#get-static-credentials.
+
+        Raises:
+            ConfigurationError: no such mount or role.
+            AccessDenied: the token is dead or its policies lack the path.
+        """
+        path = f"{mount}/static-creds/{role}"
+        operation = self._operation(
+            Kind.READ,
+            f"the password at {path}",
+            _policy(path, "read"),
+            missing=f"check that there is a database engine at {mount!r} with a static role "
+            f"{role!r}",
+            secrets=(token,),
+        )
+        return self._exchange.run(
+            operation,
+            lambda: self._exchange.hvac.secrets.database.get_static_credentials(
+                role, mount_point=mount
+            ),
+            lambda body: _replies.parse_static_creds(body, names),
             self._config.namespace,
             token,
         )

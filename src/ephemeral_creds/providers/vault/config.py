@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -34,11 +35,15 @@ class VaultConfig:
     All times are in seconds.
 
     Attributes:
-        address: scheme, host and port, for example ``https://vault:8200``.
+        address: scheme, host and port, for example ``https://vault:8200``; or the socket of a
+            local agent, ``unix:///run/vault.sock``. Several, with commas in between, are nodes of
+            one cluster: where one cannot be connected to, or is sealed, the next is asked.
         namespace: the namespace of the secrets engine, and of leases (Enterprise, OpenBao).
         auth_namespace: the namespace of the auth method; ``None`` means the same.
         verify: whether to check the server's certificate, or the path of a CA bundle or of a
             directory of hashed CA certificates.
+        tls_server_name: the name to expect in the server's certificate, where that is not the
+            address's.
         client_cert: the paths of a client certificate and of its key.
         connect_timeout: how long a connection may take to come about.
         read_timeout: how long Vault may stay silent.
@@ -55,6 +60,7 @@ class VaultConfig:
     namespace: str | None = None
     auth_namespace: str | None = None
     verify: bool | str = True
+    tls_server_name: str | None = None
     client_cert: tuple[str, str] | None = None
     # A host that is up accepts in milliseconds; two lost SYNs (1 s + 2 s) still fit in.
     connect_timeout: float = 5.0
@@ -64,7 +70,8 @@ class VaultConfig:
     proxies: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "address", _checked_address(self.address))
+        addresses = [_checked_address(part.strip()) for part in self.address.split(",")]
+        object.__setattr__(self, "address", ",".join(addresses))
         for name in ("namespace", "auth_namespace"):
             value = getattr(self, name)
             # "" and "root" name the root namespace, as they do for the vault command.
@@ -83,10 +90,11 @@ class VaultConfig:
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> VaultConfig:
         """Read the variables that the ``vault`` and ``bao`` commands read.
 
-        ``VAULT_ADDR``, ``VAULT_NAMESPACE``, ``VAULT_CACERT``, ``VAULT_CAPATH``,
-        ``VAULT_CLIENT_CERT``, ``VAULT_CLIENT_KEY``, ``VAULT_SKIP_VERIFY``,
-        ``VAULT_CLIENT_TIMEOUT`` and ``VAULT_PROXY_ADDR``; where one is not set, its twin with
-        ``BAO_`` for ``VAULT_`` counts. See https://developer.hashicorp.com/vault/docs/commands.
+        ``VAULT_ADDR`` (``VAULT_AGENT_ADDR`` goes before it), ``VAULT_NAMESPACE``,
+        ``VAULT_CACERT``, ``VAULT_CAPATH``, ``VAULT_CLIENT_CERT``, ``VAULT_CLIENT_KEY``,
+        ``VAULT_TLS_SERVER_NAME``, ``VAULT_SKIP_VERIFY``, ``VAULT_CLIENT_TIMEOUT`` and
+        ``VAULT_PROXY_ADDR``; where one is not set, its twin with ``BAO_`` for ``VAULT_`` counts.
+        See https://developer.hashicorp.com/vault/docs/commands.
 
         Raises:
             ConfigurationError: the address is missing, or a variable cannot be understood.
@@ -95,7 +103,7 @@ class VaultConfig:
         def read(name: str) -> str | None:
             return environ.get(f"VAULT_{name}") or environ.get(f"BAO_{name}") or None
 
-        address = read("ADDR")
+        address = read("AGENT_ADDR") or read("ADDR")
         if address is None:
             raise ConfigurationError(
                 "the address of Vault is not known: set VAULT_ADDR (or BAO_ADDR), or pass "
@@ -113,10 +121,37 @@ class VaultConfig:
             address,
             namespace=read("NAMESPACE"),
             verify=verify,
+            tls_server_name=read("TLS_SERVER_NAME"),
             client_cert=(cert, key) if cert and key else None,
             read_timeout=_READ_TIMEOUT if timeout is None else _duration(timeout),
             proxies={"http": proxy, "https": proxy} if proxy else None,
         )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses one by one, in the order in which they are asked."""
+        return tuple(self.address.split(","))
+
+    @property
+    def weaknesses(self) -> tuple[str, ...]:
+        """What makes it easy to listen in on, or to pose as Vault; to be warned about."""
+        found = [
+            f"Vault at {address} is spoken to in plain HTTP: everybody in between can read tokens "
+            "and passwords; use https"
+            for address in self.addresses
+            if address.startswith("http:") and not _is_local(urlsplit(address).hostname or "")
+        ]
+        if self.verify is False and any(map(_is_https, self.addresses)):
+            found.append(
+                f"the certificate of Vault at {self.address} is not checked (VAULT_SKIP_VERIFY): "
+                "everybody in between can pose as Vault; set VAULT_CACERT instead"
+            )
+        return tuple(found)
+
+    @property
+    def shows_certificate(self) -> bool:
+        """Whether connections show a client certificate."""
+        return self.client_cert is not None and all(map(_is_https, self.addresses))
 
     @property
     def login_namespace(self) -> str | None:
@@ -124,7 +159,26 @@ class VaultConfig:
         return self.namespace if self.auth_namespace is None else self.auth_namespace
 
 
+def _is_https(address: str) -> bool:
+    return address.startswith("https:")
+
+
+def _is_local(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _checked_address(address: str) -> str:
+    if address.startswith("unix://"):
+        if not address.startswith("unix:///") or len(address) == len("unix:///"):
+            raise ConfigurationError(
+                f"the address of a socket must look like unix:///run/vault.sock, not {address!r}"
+            )
+        return address
     try:
         parts = urlsplit(address)
         port_is_valid = parts.port is None or parts.port > 0

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 from ephemeral_creds._values import Credentials, Grant, Lease
 from ephemeral_creds.exceptions import (
     AccessDenied,
-    ConfigurationError,
     EphemeralCredsError,
     LeaseLost,
     MalformedResponse,
 )
-from ephemeral_creds.providers.vault._inputs import checked_path, checked_role
 from ephemeral_creds.providers.vault._provider import VaultProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import ClassVar
+
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault._replies import CredsReply
     from ephemeral_creds.providers.vault._tokens import Tokens, TokenSession
@@ -57,6 +58,8 @@ class VaultDynamicProvider(VaultProvider):
         role: the name of the role, without mount and ``creds``.
         auth: how to log in.
         mount: where the secrets engine is mounted.
+        fields: what the engine calls ``username`` and ``password``, where it is another one whose
+            answer at ``MOUNT/creds/ROLE`` has a lease: ``{"username": "user"}``.
         config: how to reach Vault; ``None`` means `VaultConfig.from_env`.
         clock: where to read time from; ``None`` means the system's.
 
@@ -64,19 +67,20 @@ class VaultDynamicProvider(VaultProvider):
         ConfigurationError: role, mount or configuration cannot be right.
     """
 
+    URL_SCHEME: ClassVar[str] = "vault"
+
     def __init__(
         self,
         role: str,
         *,
         auth: AuthMethod,
         mount: str = "database",
+        fields: Mapping[str, str] | None = None,
         config: VaultConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._role = checked_role(role)
-        self._mount = checked_path(mount, "mount of a secrets engine")
+        super().__init__(role, auth=auth, mount=mount, fields=fields, config=config, clock=clock)
         self._lease_duration: float | None = None
-        super().__init__(auth=auth, config=config, clock=clock)
 
     @property
     def description(self) -> str:
@@ -95,19 +99,8 @@ class VaultDynamicProvider(VaultProvider):
             MalformedResponse: something else than Vault's database engine answers.
         """
         with self._exclusive() as tokens:
-            session, fresh = tokens.obtain(self._lease_duration)
-            requested_at = self._clock.now()
-            try:
-                reply = self._read(tokens, session)
-            except AccessDenied as denied:
-                if fresh:
-                    raise
-                refusal = denied
-            else:
-                return self._grant(tokens, session, reply, requested_at)
-            session = self._login_after(tokens, session, refusal)
-            requested_at = self._clock.now()
-            return self._grant(tokens, session, self._read(tokens, session), requested_at)
+            session, requested_at, reply = self._ask(tokens, self._lease_duration, self._read)
+            return self._grant(tokens, session, reply, requested_at)
 
     def renew(self, grant: Grant) -> Lease:
         """Ask for as much time as the lease had at first, for the token as well if it needs it.
@@ -170,25 +163,14 @@ class VaultDynamicProvider(VaultProvider):
         raise refusal
 
     def _read(self, tokens: Tokens, session: TokenSession) -> CredsReply:
-        return tokens.client.read_creds(session.token.value, self._mount, self._role)
-
-    def _login_after(
-        self, tokens: Tokens, session: TokenSession, refusal: AccessDenied
-    ) -> TokenSession:
-        """Log in because a token was refused: it is dead, or its policies are of yesterday."""
-        alive = tokens.is_alive(session)
-        try:
-            return tokens.login()
-        except (AccessDenied, ConfigurationError):
-            if not alive:
-                raise
-        # The token lives, so what it lacks is a policy; that the login failed too is second.
-        raise refusal from None
+        return tokens.client.read_creds(session.token.value, self._mount, self._role, self._names)
 
     def _grant(
         self, tokens: Tokens, session: TokenSession, reply: CredsReply, requested_at: float
     ) -> Grant:
-        credentials = self._credentials(tokens, reply)
+        credentials = self._usable(tokens, reply)
+        if reply.duration <= 0 and isinstance(credentials, Credentials):
+            credentials = MalformedResponse(f"{self.description} gave a lease that is over at once")
         if isinstance(credentials, EphemeralCredsError):
             # The role exists by now, and nobody is going to use it.
             with contextlib.suppress(EphemeralCredsError):
@@ -199,25 +181,6 @@ class VaultDynamicProvider(VaultProvider):
         origin = _Origin(session, reply.lease_id, reply.duration, tokens.pid)
         lease = _lease(origin, reply.duration, reply.renewable, requested_at)
         return Grant(credentials, lease, origin=origin)
-
-    def _credentials(self, tokens: Tokens, reply: CredsReply) -> Credentials | EphemeralCredsError:
-        """Return what to log in with, or why what came is of no use."""
-        if tokens.closed:
-            return self._closed_error()
-        if reply.duration <= 0:
-            return MalformedResponse(f"{self.description} gave a lease that is over at once")
-        if reply.username is not None and reply.password is not None:
-            return Credentials(reply.username, reply.password)
-        came = ", ".join(reply.fields) or "nothing"
-        if {"rsa_private_key", "client_certificate"} & set(reply.fields):
-            return ConfigurationError(
-                f"{self.description} gave {came}, not a password: set the role's credential_type "
-                "to 'password'"
-            )
-        return MalformedResponse(
-            f"{self.description} gave {came} where a username and a password should be: check "
-            "that the mount is a database engine's"
-        )
 
     def _give_back(self, tokens: Tokens, origin: _Origin) -> AccessDenied | None:
         """Revoke a lease, under its own token or, if that is dead, under the current one."""

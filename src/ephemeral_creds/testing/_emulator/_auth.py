@@ -13,6 +13,7 @@ from ephemeral_creds.testing._emulator._wire import (
     SYSTEM_MAX_TTL,
     Refusal,
     envelope,
+    one_error,
     seconds,
 )
 from ephemeral_creds.testing._kubernetes import decode_claims
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.testing._emulator._tokens import TokenStore
     from ephemeral_creds.testing._emulator._wire import Answer, Request
 
-__all__ = ["AppRoleMount", "AuthMount", "KubernetesMount"]
+__all__ = ["AppRoleMount", "AuthMount", "KubernetesMount", "UserpassMount"]
 
 _CLOCK_SKEW = 60.0  # seconds that a service account's token may be off
 _REVIEW_TIMEOUT = 10.0
@@ -155,6 +156,24 @@ class AppRoleMount(AuthMount):
             del role.secret_ids[secret_id]
         elif uses:
             role.secret_ids[secret_id] = uses - 1
+
+
+class UserpassMount(AuthMount):
+    """Logins by user name and password; a user is a role with a password."""
+
+    mount_type = "userpass"
+
+    def login(self, request: Request) -> Answer:
+        """Answer a login."""
+        if request.operation != "update":
+            raise Refusal(405, one_error("unsupported operation"))
+        if not request.text("password"):
+            raise Refusal(400, "invalid credentials")
+        name = request.path.rpartition("/")[2].lower()
+        user = self._roles.get(name)
+        if user is None or user.body.get("password") != request.text("password"):
+            raise Refusal(400, "invalid username or password")
+        return self._grant(user, name, {"username": name})
 
 
 class KubernetesMount(AuthMount):

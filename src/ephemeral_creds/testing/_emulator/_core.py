@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds.testing._emulator import _routes_data, _routes_sys
 from ephemeral_creds.testing._emulator._acl import Policies
+from ephemeral_creds.testing._emulator._auth import UserpassMount
 from ephemeral_creds.testing._emulator._leases import LeaseStore
+from ephemeral_creds.testing._emulator._static import StaticRoles
 from ephemeral_creds.testing._emulator._tokens import TokenStore
 from ephemeral_creds.testing._emulator._wire import Refusal, denied
 
@@ -50,6 +52,7 @@ class Core:
         self.tokens = TokenStore(clock, self.leases.end_of_token)
         self.tokens.add_root(root_token)
         self.databases: dict[str, DatabaseMount] = {}
+        self._static_roles: dict[DatabaseMount, StaticRoles] = {}
         self.auths: dict[str, AuthMount] = {}
         self.minted: list[str] = []
         self._expiring = threading.Lock()
@@ -70,6 +73,13 @@ class Core:
             with self.lock:
                 self.tokens.expire()
             self.leases.expire()
+            for static_roles in list(self._static_roles.values()):
+                static_roles.rotate_due()
+
+    def static_roles(self, mount: DatabaseMount) -> StaticRoles:
+        """Return the static roles of a database engine."""
+        with self.lock:
+            return self._static_roles.setdefault(mount, StaticRoles(mount, self.now))
 
     def _handle(self, request: Request) -> Answer:
         if request.path in _OPEN_PATHS:
@@ -91,10 +101,12 @@ class Core:
         raise Refusal(404, f'no handler for route "{request.path}". route entry not found.')
 
     def _login_mount(self, request: Request) -> AuthMount | None:
-        if not request.path.endswith("/login"):
-            return None
-        mount = request.path.removeprefix("auth/").removesuffix("/login")
-        return self.auths.get(mount)
+        path = request.path.removeprefix("auth/")
+        if path.endswith("/login"):
+            return self.auths.get(path.removesuffix("/login"))
+        mount, found, _ = path.partition("/login/")
+        by_user = self.auths.get(mount) if found else None
+        return by_user if isinstance(by_user, UserpassMount) else None
 
     def _admit(self, request: Request) -> Token:
         """Return the token of a request that may go on, counting its use."""

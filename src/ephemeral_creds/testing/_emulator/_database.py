@@ -175,6 +175,22 @@ class DatabaseMount:
             else:
                 _drop_as_vault_does(conn, username)
 
+    def change_password(self, connection_name: str, username: str) -> str:
+        """Give a role that stays another password, and return it.
+
+        Raises:
+            DatabaseTrouble: it could not be done; nothing has changed.
+        """
+        connection = self._connections.get(connection_name)
+        if connection is None:
+            raise DatabaseTrouble(
+                f'failed to find entry for connection with name: "{connection_name}"'
+            )
+        values = {"name": username, "password": random_text(20, _LETTERS)}
+        with connection.open() as conn:
+            _run(conn, ["ALTER ROLE \"{{name}}\" WITH PASSWORD '{{password}}'"], values)
+        return values["password"]
+
     def role_of(self, name: str) -> Role | None:
         """Return a role as it is defined now."""
         return self.roles.get(name)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.testing._emulator._auth import AppRoleMount, KubernetesMount
+from ephemeral_creds.testing._emulator._auth import (
+    AppRoleMount,
+    KubernetesMount,
+    UserpassMount,
+)
 from ephemeral_creds.testing._emulator._wire import (
     SYSTEM_MAX_TTL,
     Answer,
@@ -115,6 +119,9 @@ def _serve_method(mount: AuthMount, request: Request, rest: str) -> Answer:
         case ["config"], "update" if isinstance(mount, KubernetesMount):
             mount.config = dict(request.body)
             return Answer(204)
+        case ["users", name], "update" if isinstance(mount, UserpassMount):
+            mount.write_role(name.lower(), request.body)
+            return Answer(204)
         case ["role", name], "update":
             mount.write_role(name, request.body)
             return Answer(204)
@@ -139,6 +146,17 @@ def serve_database(
 ) -> Answer:
     """Answer a request to a database engine."""
     match rest.split("/"), request.operation:
+        case ["static-creds", name], "read":
+            return envelope(core.static_roles(mount).read(name), mount_type=mount.mount_type)
+        case ["static-roles", name], "update":
+            core.static_roles(mount).write(name, request.body)
+            return Answer(204)
+        case ["static-roles", name], "delete":
+            core.static_roles(mount).delete(name)
+            return Answer(204)
+        case ["rotate-role", name], "update":
+            core.static_roles(mount).rotate(name)
+            return Answer(204)
         case ["creds", name], "read":
             return _read_credentials(core, mount, request, mount.role_of(name), name, token)
         case ["config", name], "update":
@@ -157,7 +175,7 @@ def serve_database(
             return Answer(204)
         case ["roles"], "list":
             return envelope({"keys": sorted(mount.roles)}, mount_type=mount.mount_type)
-        case ["creds" | "config" | "roles", _], _:
+        case ["creds" | "config" | "roles" | "static-creds" | "static-roles" | "rotate-role", _], _:
             raise Refusal(405, one_error("unsupported operation"))
     raise Refusal(404, one_error("unsupported path"))
 

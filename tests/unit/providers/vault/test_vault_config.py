@@ -109,3 +109,39 @@ def test_a_provider_without_a_config_reads_the_environment(
         "Vault role 'my-app' (database/creds/my-app at https://vault:8200)"
     )
     provider.close()
+
+
+def test_several_addresses_are_checked_one_by_one() -> None:
+    config = VaultConfig("https://a:8200/, https://b:8200")
+    assert config.addresses == ("https://a:8200", "https://b:8200")
+    with pytest.raises(ConfigurationError, match="not 'b:8200'"):
+        VaultConfig("https://a:8200,b:8200")
+
+
+def test_an_agents_address_goes_first() -> None:
+    environ = {"VAULT_ADDR": "https://v", "VAULT_AGENT_ADDR": "unix:///run/vault.sock"}
+    assert VaultConfig.from_env(environ).address == "unix:///run/vault.sock"
+    with pytest.raises(ConfigurationError, match="must look like unix:///run/vault"):
+        VaultConfig("unix://vault.sock")
+
+
+@pytest.mark.parametrize(
+    ("address", "settings", "text"),
+    [
+        ("http://vault:8200", {}, "plain HTTP"),
+        ("https://a,http://10.0.0.1:8200", {}, "Vault at http://10.0.0.1:8200 is spoken to"),
+        ("https://vault:8200", {"verify": False}, "VAULT_SKIP_VERIFY"),
+        ("http://localhost:8200", {"verify": False}, ""),
+        ("http://127.0.0.2:8200", {}, ""),
+        ("http://[::1]:8200", {}, ""),
+        ("unix:///run/vault.sock", {}, ""),
+        ("https://vault:8200", {}, ""),
+    ],
+)
+def test_what_is_weak_is_warned_about(
+    address: str, settings: dict[str, bool], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = VaultConfig(address, **settings)  # type: ignore[arg-type]
+    VaultDynamicProvider("app", auth=TokenAuth("t"), config=config).close()
+    assert [r.levelname for r in caplog.records] == (["WARNING"] if text else [])
+    assert text in caplog.text

@@ -1,0 +1,98 @@
+"""Static roles of the database engine: roles that stay, and whose password changes."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ephemeral_creds.testing._emulator._database import DatabaseTrouble
+from ephemeral_creds.testing._emulator._wire import Refusal, iso_time, one_error, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ephemeral_creds.testing._emulator._database import DatabaseMount
+
+__all__ = ["StaticRoles"]
+
+_SHORTEST_PERIOD = 5.0
+
+
+@dataclass(slots=True)
+class _StaticRole:
+    connection: str
+    username: str
+    period: float
+    rotated_at: float
+    password: str = field(default="", repr=False)
+
+
+class StaticRoles:
+    """The static roles of one mounted database engine.
+
+    Args:
+        mount: the engine.
+        now: Unix time in seconds.
+    """
+
+    def __init__(self, mount: DatabaseMount, now: Callable[[], float]) -> None:
+        self._mount = mount
+        self._now = now
+        self._roles: dict[str, _StaticRole] = {}
+        # Held while PostgreSQL works: a password and what is remembered of it belong together.
+        self._lock = threading.Lock()
+
+    def write(self, name: str, body: dict[str, Any]) -> None:
+        """Create or replace a static role, and change its password at once."""
+        period = seconds(body.get("rotation_period"))
+        if period < _SHORTEST_PERIOD:
+            raise Refusal(400, "rotation_period must be 5 seconds or more")
+        role = _StaticRole(str(body.get("db_name")), str(body.get("username")), period, 0.0)
+        with self._lock:
+            self._rotate(role)
+            self._roles[name] = role
+
+    def delete(self, name: str) -> None:
+        """Forget a static role; PostgreSQL keeps it."""
+        self._roles.pop(name, None)
+
+    def rotate(self, name: str) -> None:
+        """Change a password now."""
+        with self._lock:
+            self._rotate(self._of(name, "no static role found for role name"))
+
+    def read(self, name: str) -> dict[str, object]:
+        """Return a password and what is known about its next change."""
+        with self._lock:
+            role = self._of(name, "unknown role: " + name)
+            return {
+                "last_vault_rotation": iso_time(role.rotated_at),
+                "password": role.password,
+                "rotation_period": round(role.period),
+                "ttl": max(0, int(role.rotated_at + role.period - self._now())),
+                "username": role.username,
+            }
+
+    def rotate_due(self) -> None:
+        """Change the passwords whose time has come; what fails is tried again."""
+        with self._lock:
+            for role in list(self._roles.values()):
+                if self._now() >= role.rotated_at + role.period:
+                    try:
+                        self._rotate(role)
+                    except Refusal:
+                        continue
+
+    def _of(self, name: str, missing: str) -> _StaticRole:
+        role = self._roles.get(name)
+        if role is None:
+            raise Refusal(400, missing)
+        return role
+
+    def _rotate(self, role: _StaticRole) -> None:
+        try:
+            role.password = self._mount.change_password(role.connection, role.username)
+        except DatabaseTrouble as error:
+            raise Refusal(500, one_error(f"failed to update user: {error}")) from None
+        role.rotated_at = self._now()

@@ -1,0 +1,182 @@
+"""How Vault is reached: TLS with CAs of ours, a socket, several addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING, Self
+
+import pytest
+from certificates import Authority
+
+from ephemeral_creds import (
+    ConfigurationError,
+    ProviderUnavailable,
+    TokenAuth,
+    VaultConfig,
+    VaultDynamicProvider,
+    provider_from_url,
+)
+from ephemeral_creds.testing import DatabaseEngine, VaultEmulator, VaultServer, find_vault
+from ephemeral_creds.testing._process import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ephemeral_creds.testing import PostgresServer
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def sockets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sockets")
+
+
+@pytest.fixture(scope="module")
+def tls_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def engine(
+    authority: Authority, sockets: Path, tls_port: int, postgres: PostgresServer
+) -> Iterator[DatabaseEngine]:
+    """A real Vault that listens on a socket and, with a certificate for another name, by TLS."""
+    if (binary := find_vault()) is None:
+        pytest.skip("no vault, bao or go here: the emulator speaks neither TLS nor over sockets")
+    certificate = authority.issue("vault.internal", server=True)
+    config = f"""
+    listener "tcp" {{
+      address       = "127.0.0.1:{tls_port}"
+      tls_cert_file = "{certificate.cert}"
+      tls_key_file  = "{certificate.key}"
+    }}
+    listener "unix" {{
+      address     = "{sockets}/vault.sock"
+      tls_disable = true
+    }}
+    """
+    with VaultServer(binary, config=config) as server:
+        made = DatabaseEngine(server, postgres)
+        made.create_role("app")
+        yield made
+
+
+def mint(engine: DatabaseEngine, config: VaultConfig) -> None:
+    provider = VaultDynamicProvider("app", auth=TokenAuth(engine.vault.root_token), config=config)
+    with contextlib.closing(provider):
+        grant = provider.fetch()
+        provider.renew(grant)
+        provider.revoke(grant)
+
+
+def test_a_socket(engine: DatabaseEngine, sockets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    mint(engine, VaultConfig(f"unix://{sockets}/vault.sock"))
+
+
+def test_a_socket_that_is_not_there(engine: DatabaseEngine, sockets: Path) -> None:
+    with pytest.raises(ProviderUnavailable, match=r"unix://.*nothing.sock.* cannot be reached"):
+        mint(engine, VaultConfig(f"unix://{sockets}/nothing.sock"))
+
+
+def test_a_certificate_for_another_name(
+    engine: DatabaseEngine, authority: Authority, tls_port: int
+) -> None:
+    config = VaultConfig(
+        f"https://127.0.0.1:{tls_port}",
+        verify=str(authority.path),
+        tls_server_name="vault.internal",
+    )
+    mint(engine, config)
+
+
+@pytest.mark.parametrize("name", [None, "other.internal"])
+def test_the_wrong_name(
+    engine: DatabaseEngine, authority: Authority, tls_port: int, name: str | None
+) -> None:
+    config = VaultConfig(
+        f"https://127.0.0.1:{tls_port}", verify=str(authority.path), tls_server_name=name
+    )
+    with pytest.raises(ConfigurationError, match=r"cannot be trusted: .*mismatch"):
+        mint(engine, config)
+
+
+def test_an_unknown_ca(engine: DatabaseEngine, tls_port: int, tmp_path: Path) -> None:
+    config = VaultConfig(
+        f"https://127.0.0.1:{tls_port}",
+        verify=str(Authority(tmp_path, "other").path),
+        tls_server_name="vault.internal",
+    )
+    with pytest.raises(ConfigurationError, match=r"cannot be trusted.*set VAULT_CACERT"):
+        mint(engine, config)
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_verification_can_be_skipped_by_url(engine: DatabaseEngine, tls_port: int) -> None:
+    environ = {"VAULT_TOKEN": engine.vault.root_token.reveal()}
+    url = f"vault://app?auth=token&skip_verify=true&address=https://127.0.0.1:{tls_port}"
+    with contextlib.closing(provider_from_url(url, environ=environ)) as provider:
+        provider.revoke(provider.fetch())
+
+
+def test_the_next_address_is_asked_where_one_cannot_be_reached(engine: DatabaseEngine) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    config = VaultConfig(f"{nobody},{engine.vault.address}")
+    provider = VaultDynamicProvider("app", auth=TokenAuth(engine.vault.root_token), config=config)
+    with contextlib.closing(provider):
+        grant = provider.fetch()
+        sent = provider.requests_sent
+        provider.revoke(grant)
+        # The address that answered is asked first from then on.
+        assert provider.requests_sent == sent + 1
+
+
+def test_a_sealed_node_is_passed_over(engine: DatabaseEngine) -> None:
+    with VaultEmulator() as sealed:
+        sealed.seal()
+        mint(engine, VaultConfig(f"{sealed.address},{engine.vault.address}"))
+        both = VaultConfig(f"{sealed.address},http://127.0.0.1:{free_port()}")
+        with pytest.raises(ProviderUnavailable, match="cannot be reached"):
+            mint(engine, both)
+
+
+def test_no_mint_is_repeated_at_another_address(engine: DatabaseEngine) -> None:
+    """What was sent may have been done, whatever became of the connection."""
+    before = engine.mints("app")
+    with Dropping() as dropping:
+        config = VaultConfig(f"{dropping.address},{engine.vault.address}")
+        with pytest.raises(ProviderUnavailable):
+            mint(engine, config)
+    assert engine.mints("app") == before
+
+
+class Dropping:
+    """Accepts connections, reads, and closes them without a word."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                connection.recv(65536)
+                connection.close()
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(5)

@@ -1,0 +1,151 @@
+"""R26: when the password of a role that stays is read again, and what a new one changes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from lifecycle_driver import Driver
+
+from ephemeral_creds import events
+from ephemeral_creds._policy import RefreshPolicy
+from ephemeral_creds._signals import (
+    Close,
+    Fetch,
+    Granted,
+    Prove,
+    Publish,
+    RefreshRequested,
+    Rejected,
+    Start,
+    Stop,
+)
+from ephemeral_creds._values import Credentials, Grant, Lease, Secret
+from ephemeral_creds.exceptions import ProviderUnavailable
+
+
+def static(
+    driver: Driver, password: int, rotates_in: float, *, user: str = "app", again: float = math.inf
+) -> Grant:
+    credentials = Credentials(user, Secret(f"static-password-{password}"))
+    return Grant(credentials, Lease(driver.now, rotates_in=rotates_in, ask_again_in=again))
+
+
+@pytest.fixture
+def driver() -> Driver:
+    made = Driver(RefreshPolicy(jitter=0.0), mints=False)
+    assert made.send(Start()) == [Fetch()]
+    (published,) = made.send(Granted(static(made, 1, 60)))
+    assert isinstance(published, Publish)
+    return made
+
+
+def answers(driver: Driver, password: int, *lefts: float) -> list[float]:
+    """Answer each read, and return how long after it the next one came."""
+    delays = []
+    for left in lefts:
+        assert driver.send(Granted(static(driver, password, left))) == []
+        delays.append(driver.machine.deadline - driver.now)
+        assert driver.at(driver.machine.deadline) == [Fetch()]
+    return delays
+
+
+def test_r26_it_is_read_right_after_it_was_due(driver: Driver) -> None:
+    assert driver.machine.settled
+    assert driver.machine.deadline - driver.now == 61.0
+    assert driver.after(60.9) == []
+    assert driver.after(0.1) == [Fetch()]
+    assert driver.machine.usable(driver.now) is not None
+
+
+def test_r26_another_password_is_used_at_once_and_moves_nothing(driver: Driver) -> None:
+    driver.after(61)
+    (published,) = driver.send(Granted(static(driver, 2, 60)))
+    assert isinstance(published, Publish)
+    assert published.grant.generation == 1
+    assert published.grant.credentials.password == Secret("static-password-2")
+    assert driver.machine.retired == ()
+    assert driver.events_of(events.PasswordChanged) == [
+        events.PasswordChanged(generation=1, username="app")
+    ]
+    assert driver.machine.counts.rotations == 0
+    assert driver.machine.deadline - driver.now == 61.0
+
+
+def test_r26_a_late_change_is_looked_for_with_growing_delays(driver: Driver) -> None:
+    driver.after(61)
+    # The server says that it is overdue; and goes on saying so while it cannot change it.
+    assert answers(driver, 1, 0, 0, 0, 0, 0, 0, 0, 0) == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_r26_an_announcement_ahead_of_the_password_is_not_believed(driver: Driver) -> None:
+    driver.after(61)
+    assert answers(driver, 1, 60, 59, 57) == [1, 2, 4]
+    # Long enough: it was somebody who wrote the same password, or changed the period.
+    assert answers(driver, 1, 53) == [54]
+
+
+def test_r26_a_refused_login_reads_at_once_and_goes_on_for_some_seconds(driver: Driver) -> None:
+    driver.after(10)
+    assert driver.send(Rejected(1, 1, refused=True)) == [Fetch()]
+    assert answers(driver, 1, 50, 49) == [1, 2]
+    (published,) = driver.send(Granted(static(driver, 2, 60)))
+    assert isinstance(published, Publish)
+    # The next change finds it as eager as the first one did.
+    driver.after(10)
+    assert driver.send(Rejected(1, 1, refused=True)) == [Fetch()]
+
+
+def test_logins_that_stay_refused_do_not_hammer(driver: Driver) -> None:
+    driver.send(Rejected(1, 1, refused=True))
+    reads = 1
+    assert driver.send(Granted(static(driver, 1, 86400.0))) == []
+    for _ in range(600):
+        if Fetch() in driver.after(1, Rejected(1, 1, refused=True)):
+            reads += 1
+            driver.send(Granted(static(driver, 1, 86400.0)))
+    assert reads < 25
+    # And yet it never gives up.
+    assert driver.machine.deadline - driver.now <= 120
+
+
+def test_an_outage_of_the_server_ends_nothing(driver: Driver) -> None:
+    driver.after(61)
+    for _ in range(20):
+        driver.failed(ProviderUnavailable("away"))
+        assert driver.machine.usable(driver.now) is not None
+        assert driver.at(driver.machine.deadline) == [Fetch()]
+    assert driver.events_of(events.CredentialsLapsed) == []
+
+
+def test_another_user_is_another_generation(driver: Driver) -> None:
+    driver.after(61)
+    (proof,) = driver.send(Granted(static(driver, 1, 60, user="other")))
+    assert isinstance(proof, Prove)
+    assert proof.grant.generation == 2
+
+
+def test_it_is_asked_again_when_the_provider_wants_it(driver: Driver) -> None:
+    driver.after(61)
+    assert driver.send(Granted(static(driver, 2, 3600, again=100))) == [Publish(current(driver))]
+    assert driver.machine.deadline - driver.now == 100
+    driver.after(100)
+    # Nothing was due, so that the same password surprises nobody.
+    assert driver.send(Granted(static(driver, 2, 3500, again=100))) == []
+    assert driver.machine.deadline - driver.now == 100
+
+
+def test_a_refresh_that_brings_the_same_is_over(driver: Driver) -> None:
+    assert driver.after(5, RefreshRequested()) == [Fetch()]
+    assert not driver.machine.settled
+    driver.send(Granted(static(driver, 1, 55)))
+    assert driver.machine.settled
+
+
+def test_there_is_nothing_to_give_back(driver: Driver) -> None:
+    assert driver.send(Close())[-1] == Stop()
+
+
+def current(driver: Driver) -> Grant:
+    assert driver.machine.current is not None
+    return driver.machine.current
