@@ -27,7 +27,6 @@ from ephemeral_creds._signals import (
     Failed,
     Fetch,
     Granted,
-    Joined,
     Left,
     Operation,
     Prove,
@@ -293,8 +292,7 @@ class CredentialKeeper:
                 raise self._unusable()
             number = next(self._member_numbers)
             self._members[number] = member
-            self._post(Joined(number))
-            return number, self._machine.current
+            return number, self._machine.join(number)
 
     def leave(self, number: int) -> None:
         """Remove a pool that has closed its connections."""

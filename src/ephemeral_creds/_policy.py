@@ -76,7 +76,7 @@ class RefreshPolicy:
     proof_timeout: float = 30.0
     """How long a new generation may stay untested because PostgreSQL does not answer."""
     proof_attempts: int = 4
-    """So many refused logins condemn a new generation."""
+    """So many refused logins of one pool condemn a new generation."""
 
     # Vault counts in whole seconds, so that at zero up to one is left; looking later than needed
     # costs nothing but the refused logins of that time, each of which makes us look at once.

@@ -24,7 +24,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("_values",)],
     [("_policy",), ("events",), ("providers.__init__",), ("providers._base",)],
     [("providers._location",)],
-    [("_signals",), ("_logging",)],
+    [("_signals",), ("_logging",), ("_generation",)],
     [("_protocols",)],
     [("_lifecycle",), ("providers.vault",), ("providers.file",), ("providers.fixed",)],
     [("_keeper",), ("providers._url",)],
@@ -57,8 +57,8 @@ HOMES: dict[str, tuple[str, ...]] = {
 
 # These decide; others look at clocks, wait, log, draw lots and talk to the world.
 PURE = {
-    "exceptions", "_values", "_policy", "events", "_signals", "_protocols", "_lifecycle",
-    "providers.file.parse",
+    "exceptions", "_values", "_policy", "events", "_signals", "_protocols", "_generation",
+    "_lifecycle", "providers.file.parse",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "datetime", "http", "io", "logging", "multiprocessing", "os",

@@ -29,7 +29,6 @@ from ephemeral_creds._signals import (
     Failed,
     Fetch,
     Granted,
-    Joined,
     Left,
     Operation,
     Prove,
@@ -243,7 +242,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule()
     def pool_joins(self) -> None:
         self.pools.add(self.next_pool)
-        self.send(Joined(self.next_pool))
+        self.machine.join(self.next_pool)
         self.next_pool += 1
 
     @precondition(lambda self: self.pools)
