@@ -3,12 +3,12 @@
 Theory of operation
 -------------------
 Every rule about *when* is in this file: when to renew, replace, retry, back off, mint, retire,
-revoke and give up waiting. An ``if`` about a lease's age or a count of failures anywhere else is
-a defect. The machine reads no clock, never sleeps, logs nothing and draws no random number: the
-driver passes the time in, gets actions out, performs them in order, feeds each outcome back, and
-comes again at `Lifecycle.deadline` at the latest. What a pool joins is the one thing that is not
-told by a signal: a signal waits for its turn, and what the pool was handed could be given back
-before that.
+revoke and give up waiting; what follows from one grant alone is in `_generation`. An ``if`` about
+a lease's age or a count of failures anywhere else is a defect. The machine reads no clock, never
+sleeps, logs nothing and draws no random number: the driver passes the time in, gets actions out,
+performs them in order, feeds each outcome back, and comes again at `Lifecycle.deadline` at the
+latest. That a pool joins is the one thing that no signal tells: a signal waits for its turn, and
+what the pool was handed could be given back before that.
 
 The machine as a whole is in one of five states; `_TABLE` at the end says what each signal does in
 each, and a signal that is not in the table does nothing there:
