@@ -30,7 +30,6 @@ WORDS = {
     "_failed": "plan the next attempt, if there is to be one",
     "_source_changed": "ask the provider again",
     "_refresh_requested": "ask the provider, unless that is under way",
-    "_joined": "count the pool in",
     "_left": "count the pool out",
     "_accepted": "note the proof",
     "_rejected": "discard a candidate, or ask the provider",

@@ -28,7 +28,6 @@ from ephemeral_creds._signals import (
     Failed,
     Fetch,
     Granted,
-    Joined,
     Left,
     Operation,
     Prove,
@@ -129,7 +128,10 @@ class CredentialKeeper:
         self._member_numbers = itertools.count(1)
         self._thread: threading.Thread | None = None
         self._asked_at: float | None = None
-        self._forked = self._gave_up = False
+        # Flags of their own: whoever asks for them does not hold the lock.
+        self._closing = self._forked = self._gave_up = False
+        # What ended the thread although it should have gone on.
+        self._ended = ""
         _alive.add(self)
 
     def __repr__(self) -> str:
@@ -162,6 +164,8 @@ class CredentialKeeper:
             NotReady: nothing has arrived yet.
             CredentialsExpired: the last credentials passed their deadline.
             KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
+
+        The first two say so where the keeper's thread has ended by a defect.
         """
         if not self._forked:
             grant = self._machine.usable(self._clock.now())
@@ -189,7 +193,7 @@ class CredentialKeeper:
                 hopeless = isinstance(error, ConfigurationError | AccessDenied)
                 if error is not None and hopeless and self._machine.current is None:
                     raise error.with_traceback(None) from None
-                if self._closing or self._forked or now >= deadline:
+                if self._closing or self._forked or self._ended or now >= deadline:
                     raise self._unusable() from _fresh(error)
                 self._clock.wait(self._changed, deadline)
 
@@ -206,13 +210,14 @@ class CredentialKeeper:
             ProviderError, ConfigurationError: the provider failed. What was in use stays.
             NotReady: it took longer than `timeout`. What was in use stays, and so does the
                 request.
+            KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
         """
         deadline = self._clock.now() + timeout
         with self._changed:
             failures = self._machine.counts.failed_fetches
             ticket = self._post(RefreshRequested())
             while self._handled < ticket or not self._machine.settled:
-                if self._forked or self._closing:
+                if self._forked or self._closing or self._ended:
                     raise self._unusable()
                 error = self._machine.last_error
                 if self._machine.counts.failed_fetches > failures and error is not None:
@@ -236,7 +241,7 @@ class CredentialKeeper:
             return KeeperStatus(
                 name=self._name,
                 provider=self._provider.description,
-                state=machine.state.value,
+                state="failed" if self._ended else machine.state.value,
                 ready=machine.usable(now) is not None and not self._forked,
                 generation=grant.generation if grant is not None else 0,
                 username=grant.credentials.username if grant is not None else None,
@@ -258,12 +263,13 @@ class CredentialKeeper:
             return
         with self._changed:
             if self._machine.state is State.NEW and self._thread is None:
+                self._closing = True
                 self._machine.handle(Close(), self._clock.now())
                 self._changed.notify_all()
             else:
                 self._post(Close())
         thread = self._thread
-        if thread is None:
+        if thread is None or self._ended:
             self._provider.close()
         elif thread is not threading.current_thread():
             thread.join(timeout)
@@ -296,8 +302,7 @@ class CredentialKeeper:
                 raise self._unusable()
             number = next(self._member_numbers)
             self._members[number] = member
-            self._post(Joined(number))
-            return number, self._machine.current
+            return number, self._machine.join(number)
 
     def leave(self, number: int) -> None:
         """Remove a pool that has closed its connections."""
@@ -316,22 +321,43 @@ class CredentialKeeper:
         for observer in self._observers:
             try:
                 observer(event)
-            except Exception as error:  # noqa: BLE001 - an observer must not stop a renewal
+            except BaseException as error:  # an observer must not stop a renewal
+                on_main = threading.current_thread() is threading.main_thread()
+                if on_main and not isinstance(error, Exception):
+                    # Ctrl-C arrives wherever the main thread is: it is not the observer's.
+                    raise
                 logger.error("%s: observer %r failed: %s", self._name, observer, _place(error))
 
     # -- the thread ------------------------------------------------------------------------
 
     def _post(self, signal: Signal) -> int:
         self._posted += 1
+        self._closing = self._closing or isinstance(signal, Close)
         self._inbox.append((self._posted, signal))
         self._changed.notify_all()
         return self._posted
 
     def _run(self) -> None:
         try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - nobody else would ever hear of it
+            place = _place(error)
+            with self._changed:
+                self._ended = place
+                self._changed.notify_all()
+            logger.critical(
+                "%s: the thread that renews credentials has ended: %s; those in use work until "
+                "their deadline",
+                self._name,
+                place,
+            )
+            self.report(events.KeeperFailed(error=f"the thread has ended: {place}"))
+
+    def _work(self) -> None:
+        try:
             self._provider.observe(self.report)
             self._provider.watch(lambda: self.signal(SourceChanged()))
-        except Exception as error:  # noqa: BLE001 - without a watch there is still a first fetch
+        except BaseException as error:  # noqa: BLE001 - without a watch there is still a fetch
             self.report(events.KeeperFailed(error=f"watching failed: {_place(error)}"))
         pending: deque[tuple[int, Signal]] = deque([(0, Start())])
         while not self._step(pending):
@@ -342,7 +368,7 @@ class CredentialKeeper:
                     pending.append(self._inbox.popleft() if self._inbox else (0, Tick()))
         try:
             self._provider.close()
-        except Exception as error:  # noqa: BLE001 - the thread is about to end in any case
+        except BaseException as error:  # noqa: BLE001 - the thread is about to end in any case
             self.report(events.KeeperFailed(error=f"closing failed: {_place(error)}"))
 
     def _step(self, pending: deque[tuple[int, Signal]]) -> bool:
@@ -355,7 +381,7 @@ class CredentialKeeper:
         for action in actions:
             try:
                 outcome = self._perform(action)
-            except Exception as error:  # noqa: BLE001 - a defect of ours must not stop it
+            except BaseException as error:  # noqa: BLE001 - a defect of ours must not stop it
                 self.report(events.KeeperFailed(error=_place(error)))
                 continue
             if outcome is not None:
@@ -419,7 +445,7 @@ class CredentialKeeper:
                     assert_never(operation)
         except EphemeralCredsError as error:
             failure: Exception = error
-        except Exception as error:  # noqa: BLE001 - a provider's defect is a failed attempt
+        except BaseException as error:  # noqa: BLE001 - a provider's defect is a failed attempt
             # Its text may hold anything; where it happened is enough to find it.
             failure = ProviderError(f"{self._provider.description}: defect: {_place(error)}")
         # Frames hold local variables, and this one is kept.
@@ -428,12 +454,6 @@ class CredentialKeeper:
     def _all_members(self) -> list[Member]:
         with self._changed:
             return list(self._members.values())
-
-    @property
-    def _closing(self) -> bool:
-        """Whether it is closed, or about to be as soon as the provider answers."""
-        asked = any(isinstance(signal, Close) for _, signal in self._inbox)
-        return asked or self._machine.state in (State.CLOSING, State.CLOSED)
 
     def _unusable(self) -> NoCredentials:
         where = self._provider.description
@@ -450,11 +470,19 @@ class CredentialKeeper:
         if (asked_at := self._asked_at) is not None:
             waited = self._clock.now() - asked_at
             because += f"; a request of {waited:.0f} s ago is not answered yet"
-        if self._machine.current is not None:
+        if self._ended:
+            because += (
+                f"; the thread of the keeper {self._name!r} has ended by a defect "
+                f"({self._ended}): restart the process or make another keeper, and report it"
+            )
+        grant = self._machine.current
+        if grant is not None and self._clock.now() >= grant.lease.expires_at:
             return CredentialsExpired(
-                f"{where}: the credentials of generation {self._machine.current.generation} "
+                f"{where}: the credentials of generation {grant.generation} "
                 f"have expired and could not be replaced{because}"
             )
+        if grant is not None:
+            return NotReady(f"{where}: no other credentials can be had{because}")
         if self._thread is None:
             return NotReady(
                 f"{where}: the keeper {self._name!r} has not been started: call its start(), or "
@@ -474,7 +502,7 @@ def _fresh(error: Exception | None) -> Exception | None:
     return error.with_traceback(None) if error is not None else None
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """Say what kind of error was raised where, without its text: that may hold a secret."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -3,10 +3,12 @@
 Theory of operation
 -------------------
 Every rule about *when* is in this file: when to renew, replace, retry, back off, mint, retire,
-revoke and give up waiting. An ``if`` about a lease's age or a count of failures anywhere else is
-a defect. The machine reads no clock, never sleeps, logs nothing and draws no random number: the
-driver passes the time in, gets actions out, performs them in order, feeds each outcome back, and
-comes again at `Lifecycle.deadline` at the latest.
+revoke and give up waiting; what follows from one grant alone is in `_generation`. An ``if`` about
+a lease's age or a count of failures anywhere else is a defect. The machine reads no clock, never
+sleeps, logs nothing and draws no random number: the driver passes the time in, gets actions out,
+performs them in order, feeds each outcome back, and comes again at `Lifecycle.deadline` at the
+latest. That a pool joins is the one thing that no signal tells: a signal waits for its turn, and
+what the pool was handed could be given back before that.
 
 The machine as a whole is in one of five states; `_TABLE` at the end says what each signal does in
 each, and a signal that is not in the table does nothing there:
@@ -14,15 +16,17 @@ each, and a signal that is not in the table does nothing there:
     NEW ── Start ──▶ ACQUIRING ── Granted ──▶ SERVING        ── Close ──▶ CLOSING ──▶ CLOSED
                          ◀── the current grant's deadline ──
 
-Each grant it has been given is a `_Generation` in one of four stages:
+Each grant it has been given is a `Generation` in one of four stages:
 
     CANDIDATE ── every pool logged in ──▶ CURRENT ── a newer one is ──▶ RETIRED ── no pool
         └────────── refused, superseded ───────────────────────────────▶   │  has connections
                                                        RETURNING ◀─────────┘
-    and leaves the machine when it has been revoked, when it has expired, or when revoking it has
-    failed for good.
+    and leaves the machine when it has been revoked, when it has expired and no renewal of it is
+    on its way, or when revoking it has failed for good.
 
-With nothing to fall back on, a grant is published without proof: there is nothing to lose.
+With nothing to fall back on, a grant is published without proof: there is nothing to lose. A pool
+whose server does not answer holds a candidate up for a while only; a pool that was refused holds
+it up until it is let in, or has been refused so often that the candidate is condemned.
 
 At most one provider operation is in flight. A generation that pools still hold connections of is
 renewed for as long as the server allows. A failed renewal never mints at once: half of what is
@@ -30,18 +34,23 @@ left is for renewing. Every mint passes one limiter, whatever asked for it.
 
 A role that stays, and whose password the server changes, is one generation for ever: its sessions
 outlive each change, so that a new password is published in its place, and nothing is retired.
+
+A fetch is either asked for, and then due or being retried (`_fetch_at`), or foreseen for the end
+of a lease or a password: that is the generation's own (`replace_at`, `read_at`), and counts for
+nothing until it comes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, assert_never
 
 from ephemeral_creds import events
 from ephemeral_creds._expected_end import ExpectedEnd
+from ephemeral_creds._generation import Generation, Stage
 from ephemeral_creds._policy import Limiter, RefreshPolicy
 from ephemeral_creds._signals import (
     Accepted,
@@ -53,7 +62,6 @@ from ephemeral_creds._signals import (
     Failed,
     Fetch,
     Granted,
-    Joined,
     Left,
     Operation,
     Prove,
@@ -87,6 +95,8 @@ __all__ = ["Counts", "Lifecycle", "State"]
 
 
 _CHANGED = "source changed"
+_LOGIN_REFUSED = "login refused"
+_RENEWALS_FAIL = "renewals fail"
 
 _Handlers = dict[type[Any], Callable[["Lifecycle", Any], None]]
 
@@ -99,13 +109,6 @@ class State(Enum):
     SERVING = "serving"
     CLOSING = "closing"
     CLOSED = "closed"
-
-
-class _Stage(Enum):
-    CANDIDATE = "candidate"
-    CURRENT = "current"
-    RETIRED = "retired"
-    RETURNING = "returning"
 
 
 @dataclass(slots=True)
@@ -121,40 +124,6 @@ class Counts:
     failed_fetches: int = 0
     failed_renewals: int = 0
     failed_revocations: int = 0
-
-
-@dataclass(slots=True)
-class _Generation:
-    grant: Grant
-    stage: _Stage
-    asked: float
-    """What the server gave at first: a renewal that brings less announces the end."""
-    holders: set[int]
-    """The pools that may have connections of it."""
-    end: ExpectedEnd
-    shared: bool
-    """Whether pools ever held it. Without them nobody says when it is no longer in use."""
-    due_at: float = math.inf
-    """When to renew it or, in RETURNING, to revoke it."""
-    failures: int = 0
-    lapsed: bool = False
-    announced: bool = False
-    unproven: set[int] = field(default_factory=set)
-    refusals: int = 0
-    prove_at: float = math.inf
-    publish_at: float = math.inf
-    read_at: float = math.inf
-    """When to read its password again, where the server changes that."""
-    unchanged: int = 0
-    """So many times in a row it was the same although it should have changed."""
-
-    @property
-    def number(self) -> int:
-        return self.grant.generation
-
-    @property
-    def expires_at(self) -> float:
-        return self.grant.lease.expires_at
 
 
 class Lifecycle:
@@ -182,9 +151,9 @@ class Lifecycle:
         self._changes = Limiter(policy.change_interval, policy.change_burst)
         self._now = -math.inf
         self._members: set[int] = set()
-        self._generations: dict[int, _Generation] = {}
-        self._current: _Generation | None = None
-        self._candidate: _Generation | None = None
+        self._generations: dict[int, Generation] = {}
+        self._current: Generation | None = None
+        self._candidate: Generation | None = None
         self._in_flight: Operation | None = None
         self._fetch_at = math.inf
         self._fetch_reason = "start"
@@ -216,16 +185,29 @@ class Lifecycle:
         if self.state in (State.NEW, State.CLOSED):
             return math.inf
         instants = [g.expires_at for g in self._generations.values() if not g.lapsed]
-        instants += [self._announced_at(g) for g in self._generations.values()]
+        instants += [g.announced_at(self._policy) for g in self._generations.values()]
         if self._current is not None:
             instants.append(self._current.end.look_at)
         if self._candidate is not None:
-            instants += [self._candidate.prove_at, self._candidate.publish_at]
+            instants.append(self._candidate.next_look())
         if self._in_flight is None:
             instants += [g.due_at for g in self._generations.values()]
-            instants.append(self._fetch_allowed_at())
+            instants += [self._fetch_allowed_at(), self._replacement_at()]
             instants.append(self._current.read_at if self._current is not None else math.inf)
         return min(instants, default=math.inf)
+
+    def join(self, member: int) -> Grant | None:
+        """Count a pool in, and return the grant that it starts with, if there is one.
+
+        At once, unlike a signal: from this instant on the pool may have connections of it.
+        """
+        if self.state is State.CLOSED:
+            return None
+        self._members.add(member)
+        if self._current is not None:
+            self._current.holders.add(member)
+            self._current.shared = True
+        return self.current
 
     def usable(self, now: float) -> Grant | None:
         """Return the grant that a login may use at `now`, or ``None``."""
@@ -235,7 +217,8 @@ class Lifecycle:
     @property
     def current(self) -> Grant | None:
         """The grant published last, be it expired or not."""
-        return self._current.grant if self._current is not None else None
+        current = self._current
+        return current.grant if current is not None else None
 
     @property
     def ends_at(self) -> float:
@@ -248,12 +231,12 @@ class Lifecycle:
         return tuple(
             g.number
             for g in self._generations.values()
-            if g.stage in (_Stage.RETIRED, _Stage.RETURNING)
+            if g.stage in (Stage.RETIRED, Stage.RETURNING)
         )
 
     @property
     def settled(self) -> bool:
-        """Whether no refresh is asked for, in flight or waiting for its proof."""
+        """Whether no fetch is asked for, in flight or being retried, and none waits for proof."""
         fetching = isinstance(self._in_flight, Fetch)
         return not fetching and self._candidate is None and self._fetch_at == math.inf
 
@@ -276,9 +259,8 @@ class Lifecycle:
             self._publish(generation)
             return
         self._schedule(generation)
-        generation.unproven = set(self._members)
-        generation.prove_at = self._now
-        generation.publish_at = self._now + self._policy.proof_timeout
+        latest = self._now + self._policy.proof_timeout
+        generation.demand_proofs(self._members, self._now, latest)
         self._candidate = generation
 
     def _granted_too_late(self, signal: Granted) -> None:
@@ -299,14 +281,16 @@ class Lifecycle:
         generation.failures = 0
         self._extend(generation, signal.lease)
         shortened = self._policy.is_shorter(signal.lease.duration, generation.asked)
-        if generation.stage is not _Stage.RETURNING:
-            if shortened:
-                self._replace_if_newest(generation, "maximum lifetime", self._now)
+        if generation.stage is not Stage.RETURNING:
+            self._schedule(generation)
+            if shortened or generation.lapsed:
                 generation.due_at = math.inf
-            else:
-                self._schedule(generation)
-                if generation is self._current and self._fetch_reason == "renewals fail":
-                    self._fetch_at = math.inf
+            if shortened:
+                self._replace_if_newest(generation, "maximum lifetime")
+            if generation.lapsed:
+                self._lapse(generation)
+            elif generation is self._current and self._fetch_reason == _RENEWALS_FAIL:
+                self._fetch_at = math.inf
         self._report(
             events.LeaseRenewed(
                 generation=generation.number,
@@ -352,31 +336,40 @@ class Lifecycle:
             events.FetchFailed(error=_text(error), failures=self._fetch_failures, retry_in=delay)
         )
 
-    def _renewal_failed(self, generation: _Generation, error: Exception) -> None:
+    def _renewal_failed(self, generation: Generation, error: Exception) -> None:
         self.last_error = error
         self.counts.failed_renewals += 1
-        generation.failures += 1
-        delay = self._delay(error, generation.failures)
-        if isinstance(error, LeaseLost):
-            delay = math.inf
-            self._replace_if_newest(generation, "lease lost", self._now)
-            self._actions.append(Suspect(generation.grant))
-        elif generation.failures == 1:
-            remaining = generation.expires_at - self._now
-            latest = self._now + remaining * self._policy.escalate_at
-            self._replace_if_newest(generation, "renewals fail", latest)
-        generation.due_at = self._now + delay
+        lost = isinstance(error, LeaseLost)
+        # What is being given back, or has ended meanwhile, is not renewed once more.
+        over = lost or generation.lapsed or generation.stage is Stage.RETURNING
+        delay = math.inf
+        if not over:
+            generation.failures += 1
+            delay = self._delay(error, generation.failures)
+            generation.due_at = self._now + delay
+            if generation.failures == 1:
+                remaining = generation.expires_at - self._now
+                generation.replace_at = self._now + remaining * self._policy.escalate_at
+                generation.replace_reason = _RENEWALS_FAIL
         self._report(
             events.RenewalFailed(generation=generation.number, error=_text(error), retry_in=delay)
         )
-        if not isinstance(error, LeaseLost):
-            return
+        if lost:
+            self._lease_lost(generation)
+        elif generation.lapsed:
+            self._lapse(generation)
+
+    def _lease_lost(self, generation: Generation) -> None:
+        generation.due_at = math.inf
+        if generation.stage is not Stage.RETURNING:
+            self._replace_if_newest(generation, "lease lost")
+            self._actions.append(Suspect(generation.grant))
         if generation is self._candidate:
             self._drop_candidate("lease lost", self._now)
         if generation is not self._current:
             self._forget(generation)
 
-    def _revocation_failed(self, generation: _Generation, error: Exception) -> None:
+    def _revocation_failed(self, generation: Generation, error: Exception) -> None:
         self.last_error = error
         self.counts.failed_revocations += 1
         generation.failures += 1
@@ -403,27 +396,21 @@ class Lifecycle:
         if self._candidate is None and not isinstance(self._in_flight, Fetch):
             self._plan_fetch("asked for", self._now)
 
-    def _joined(self, signal: Joined) -> None:
-        self._members.add(signal.member)
-        if self._current is not None:
-            self._current.holders.add(signal.member)
-            self._current.shared = True
-
     def _left(self, signal: Left) -> None:
         self._members.discard(signal.member)
         for generation in list(self._generations.values()):
-            generation.unproven.discard(signal.member)
+            generation.proofs.pop(signal.member, None)
             self._release(generation, signal.member)
 
     def _released(self, signal: Released) -> None:
         generation = self._generations.get(signal.generation)
         # A pool cannot let go of what new connections still log in with.
-        if generation is not None and generation.stage is _Stage.RETIRED:
+        if generation is not None and generation.stage is Stage.RETIRED:
             self._release(generation, signal.member)
 
     def _accepted(self, signal: Accepted) -> None:
         if self._candidate is not None and signal.generation == self._candidate.number:
-            self._candidate.unproven.discard(signal.member)
+            self._candidate.proofs.pop(signal.member, None)
         elif self._now - self._refused_at >= self._policy.retry_max:
             # Not at once: a role at its connection limit is accepted and refused by turns, and
             # each first refusal would mint.
@@ -436,14 +423,17 @@ class Lifecycle:
         elif current is not None and signal.generation == current.number and signal.refused:
             self._login_refused(current)
 
-    def _login_refused(self, current: _Generation) -> None:
+    def _login_refused(self, current: Generation) -> None:
         self._count_refusal(current, current=True)
-        fetching = isinstance(self._in_flight, Fetch)
+        answered = self._fetch_at < math.inf and self._fetch_reason == _LOGIN_REFUSED
         if self._candidate is not None:
             # The fallback is no better than what is to be proven.
             self._publish(self._candidate)
-        elif not fetching and (current.refusals == 1 or self._fetch_at == math.inf):
-            self._plan_fetch("login refused", self._now + self._refusal_delay())
+        elif not answered and not isinstance(self._in_flight, Fetch):
+            at = self._now + self._refusal_delay()
+            if at < self._fetch_at:
+                self._refused_in_row += 1
+                self._plan_fetch(_LOGIN_REFUSED, at)
 
     def _end_learned(self, signal: EndLearned) -> None:
         generation = self._generations.get(signal.generation)
@@ -481,29 +471,33 @@ class Lifecycle:
             generation.lapsed = True
             generation.due_at = math.inf
             match generation.stage:
-                case _Stage.CURRENT:
+                case Stage.CURRENT:
                     self.state = State.ACQUIRING
+                    generation.announced = True
                     self._actions.append(Expire(generation.grant))
                     self._report(events.CredentialsLapsed(generation=generation.number))
                     backing_off = self._fetch_failures and self._fetch_at < math.inf
                     if not backing_off:
-                        self._replace_if_newest(generation, "expired", self._now)
-                case _Stage.CANDIDATE:
+                        self._replace_if_newest(generation, "expired")
+                case Stage.CANDIDATE:
                     self._drop_candidate("expired", self._now)
-                case _Stage.RETIRED | _Stage.RETURNING:
-                    self._forget(generation)
+                case Stage.RETIRED | Stage.RETURNING:
+                    self._lapse(generation)
+
+    def _lapse(self, generation: Generation) -> None:
+        """Forget what has ended, unless the answer to a renewal may still show it to be alive."""
+        waiting = self._in_flight
+        renewing = isinstance(waiting, Renew) and waiting.grant.generation == generation.number
+        if generation.stage is Stage.RETURNING or (
+            generation.stage is Stage.RETIRED and not renewing
+        ):
+            self._forget(generation)
 
     def _settle_announcements(self) -> None:
         for generation in self._generations.values():
-            if self._now >= self._announced_at(generation):
+            if self._now >= generation.announced_at(self._policy):
                 generation.announced = True
                 self._actions.append(Expire(generation.grant))
-
-    def _announced_at(self, generation: _Generation) -> float:
-        """When pools are told that a replaced generation is about to end."""
-        if generation.stage is not _Stage.RETIRED or generation.announced:
-            return math.inf
-        return generation.expires_at - self._policy.grace_of(generation.asked)
 
     def _settle_end(self) -> None:
         """Whatever is known of the current grant's end, it stays in use."""
@@ -521,26 +515,22 @@ class Lifecycle:
         candidate = self._candidate
         if candidate is None:
             return
-        if (
-            not candidate.unproven
-            or self.state is State.ACQUIRING
-            or (self._now >= candidate.publish_at and candidate.refusals == 0)
-        ):
+        if self.state is State.ACQUIRING or candidate.is_publishable(self._now):
             self._publish(candidate)
             return
-        if self._now >= candidate.publish_at:
-            candidate.publish_at = math.inf
-        if self._now >= candidate.prove_at:
-            candidate.prove_at = math.inf
-            self._actions += [Prove(candidate.grant, m) for m in sorted(candidate.unproven)]
+        due = candidate.proofs_due(self._now)
+        self._actions += [Prove(candidate.grant, member) for member in due]
 
     def _settle_operations(self) -> None:
         if self._current is not None and self._current.read_at <= self._now:
             self._current.read_at = math.inf
             self._plan_fetch("rotation due", self._now)
+        if self._current is not None and self._replacement_at() <= self._now:
+            self._current.replace_at = math.inf
+            self._plan_fetch(self._current.replace_reason, self._now)
         due = [g for g in self._generations.values() if g.due_at <= self._now]
-        renewals = [g for g in due if g.stage is not _Stage.RETURNING]
-        returns = [g for g in due if g.stage is _Stage.RETURNING]
+        renewals = [g for g in due if g.stage is not Stage.RETURNING]
+        returns = [g for g in due if g.stage is Stage.RETURNING]
         if renewals:
             self._request(Renew(renewals[0].grant))
         elif self._fetch_allowed_at() <= self._now:
@@ -562,9 +552,15 @@ class Lifecycle:
             return self._fetch_at
         return self._limiter.available_at(self._fetch_at)
 
+    def _replacement_at(self) -> float:
+        """When the one in use is to be replaced, where nothing is on its way to do so."""
+        if self._current is None or self._candidate is not None:
+            return math.inf
+        return self._current.replace_at
+
     # -- the moves that a generation can make ----------------------------------------------
 
-    def _admit(self, grant: Grant) -> _Generation | None:
+    def _admit(self, grant: Grant) -> Generation | None:
         """Take in what a fetch brought; ``None`` where there is nothing new in it."""
         if not self._landed(Fetch):
             # Nobody asked for it: a late or doubled answer. What is new in it is given back.
@@ -580,17 +576,21 @@ class Lifecycle:
             self._fetch_failed(ProviderUnavailable("the credentials had expired when they arrived"))
             return None
         self._fetch_failures = 0
-        for known in (self._candidate, self._current):
-            if known is not None and known.grant.credentials == grant.credentials:
-                known.asked = grant.lease.duration
-                self._count_unchanged(known)
-                self._extend(known, grant.lease)
-                self._expect_end(known)
-                self._schedule(known)
-                return None
-        if self._current is not None and self._is_other_password(self._current.grant, grant):
-            self._change_password(self._current, grant)
+        if self._candidate is not None and self._candidate.grant.credentials == grant.credentials:
+            self._confirm(self._candidate, grant)
             return None
+        current = self._current
+        if current is not None:
+            same = current.grant.credentials == grant.credentials
+            if same or current.is_other_password(grant):
+                if self._candidate is not None:
+                    # The source has gone back to what is in use.
+                    self._discard(self._candidate, "superseded")
+                if same:
+                    self._confirm(current, grant)
+                else:
+                    self._change_password(current, grant)
+                return None
         generation = self._number(grant)
         self._report(
             events.CredentialsIssued(
@@ -602,11 +602,19 @@ class Lifecycle:
         )
         return generation
 
-    def _change_password(self, generation: _Generation, grant: Grant) -> None:
+    def _confirm(self, generation: Generation, grant: Grant) -> None:
+        """Take note that a fetch brought what there was, maybe for longer."""
+        generation.asked = grant.lease.duration
+        refused = self._fetch_reason == _LOGIN_REFUSED
+        generation.count_unchanged(self._policy, self._now, refused=refused)
+        self._extend(generation, grant.lease)
+        self._expect_end(generation)
+        self._schedule(generation)
+
+    def _change_password(self, generation: Generation, grant: Grant) -> None:
         """Log in with the new password from now on; there is nothing to move or to return."""
         generation.grant = replace(grant, generation=generation.number)
-        generation.unchanged = generation.refusals = self._refused_in_row = 0
-        self._fetch_at = math.inf
+        generation.unchanged = self._refused_in_row = 0
         self._schedule(generation)
         self._actions.append(Publish(generation.grant))
         self._report(
@@ -615,33 +623,13 @@ class Lifecycle:
             )
         )
 
-    def _count_unchanged(self, generation: _Generation) -> None:
-        """Count how often a password is still the same although it should have changed.
-
-        The server changes it late, or in the database before it lets us know. Whether it counts is
-        decided by what was announced before: the new announcement may be ahead of the password.
-        """
-        lease = generation.grant.lease
-        due = lease.rotates_in is not None and (
-            self._now >= lease.requested_at + lease.rotates_in
-            or self._fetch_reason == "login refused"
-        )
-        watching = 0 < generation.unchanged < self._policy.rotation_attempts
-        generation.unchanged = generation.unchanged + 1 if due or watching else 0
-
-    @staticmethod
-    def _is_other_password(current: Grant, grant: Grant) -> bool:
-        same_user = grant.credentials.username == current.credentials.username
-        return same_user and None not in (grant.lease.rotates_in, current.lease.rotates_in)
-
-    def _number(self, grant: Grant) -> _Generation:
+    def _number(self, grant: Grant) -> Generation:
         self.counts.grants += 1
         return self._enter(replace(grant, generation=self.counts.grants))
 
-    def _enter(self, grant: Grant) -> _Generation:
-        generation = _Generation(
+    def _enter(self, grant: Grant) -> Generation:
+        generation = Generation(
             grant=grant,
-            stage=_Stage.CANDIDATE,
             asked=grant.lease.duration,
             holders=set(self._members),
             end=ExpectedEnd(
@@ -653,14 +641,14 @@ class Lifecycle:
         self._generations[generation.number] = generation
         return generation
 
-    def _publish(self, generation: _Generation) -> None:
+    def _publish(self, generation: Generation) -> None:
         previous = self._current
+        proven = generation is self._candidate and not generation.proofs
         self._candidate = None
         self._current = generation
-        proven = not generation.unproven and generation.shared and generation.number > 1
-        generation.unproven.clear()
-        generation.prove_at = generation.publish_at = math.inf
-        generation.stage = _Stage.CURRENT
+        generation.settle_proofs()
+        generation.stage = Stage.CURRENT
+        generation.failures = 0
         generation.holders = set(self._members)
         generation.shared = bool(self._members)
         self.state = State.SERVING
@@ -678,42 +666,45 @@ class Lifecycle:
         if previous is not None:
             self._retire(previous)
 
-    def _discard(self, generation: _Generation, reason: str) -> None:
+    def _discard(self, generation: Generation, reason: str) -> None:
         self._candidate = None
-        generation.unproven.clear()
-        generation.prove_at = generation.publish_at = math.inf
+        generation.settle_proofs()
         self._report(events.CandidateDiscarded(generation=generation.number, reason=reason))
         self._retire(generation)
 
     def _drop_candidate(self, reason: str, refetch_at: float) -> None:
         if self._candidate is not None:
             self._discard(self._candidate, reason)
-            self._plan_fetch(reason, refetch_at)
+            # What is being fetched takes its place.
+            if not isinstance(self._in_flight, Fetch):
+                self._plan_fetch(reason, refetch_at)
 
-    def _retire(self, generation: _Generation) -> None:
-        generation.stage = _Stage.RETIRED
+    def _retire(self, generation: Generation) -> None:
+        generation.stage = Stage.RETIRED
         self._actions.append(Retire(generation.grant))
-        if generation.lapsed:
-            self._forget(generation)
+        if generation.shared and not generation.holders:
+            self._return(generation)
+        elif generation.lapsed:
+            self._lapse(generation)
         elif not generation.shared:
             # Its users do not tell when they are done; it works until its lease ends.
             generation.due_at = math.inf
-        elif not generation.holders:
-            self._return(generation)
+            if not generation.grant.lease.lease_id:
+                self._forget(generation)
 
-    def _release(self, generation: _Generation, member: int) -> None:
+    def _release(self, generation: Generation, member: int) -> None:
         generation.holders.discard(member)
-        if generation.stage is _Stage.RETIRED and generation.shared and not generation.holders:
+        if generation.stage is Stage.RETIRED and generation.shared and not generation.holders:
             self._return(generation)
 
-    def _return(self, generation: _Generation) -> None:
-        generation.stage = _Stage.RETURNING
+    def _return(self, generation: Generation) -> None:
+        generation.stage = Stage.RETURNING
         generation.failures = 0
         generation.due_at = self._now
         if generation.lapsed or not generation.grant.lease.lease_id:
             self._forget(generation)
 
-    def _forget(self, generation: _Generation) -> None:
+    def _forget(self, generation: Generation) -> None:
         self._generations.pop(generation.number, None)
 
     # -- small helpers ---------------------------------------------------------------------
@@ -733,49 +724,53 @@ class Lifecycle:
         return waiting
 
     def _plan_fetch(self, reason: str, at: float) -> None:
-        if at < self._fetch_at:
-            self._fetch_at = at
+        # What failing renewals ask for is called off when one succeeds; nobody else's wish is.
+        if at < self._fetch_at or self._fetch_reason == _RENEWALS_FAIL:
             self._fetch_reason = reason
+        self._fetch_at = min(at, self._fetch_at)
 
     def _follow_source(self) -> None:
         self._plan_fetch(_CHANGED, self._changes.available_at(self._now))
 
-    def _expect_end(self, generation: _Generation) -> None:
+    def _expect_end(self, generation: Generation) -> None:
         lease = generation.grant.lease
         if lease.duration < math.inf:
             generation.end.forget()
         else:
             generation.end.announce(lease.announced_end)
 
-    def _replace_if_newest(self, generation: _Generation, reason: str, at: float) -> None:
+    def _replace_if_newest(self, generation: Generation, reason: str) -> None:
         fetching = isinstance(self._in_flight, Fetch)
         if generation is self._current and self._candidate is None and not fetching:
-            self._plan_fetch(reason, at)
+            self._plan_fetch(reason, self._now)
 
-    def _proof_failed(self, candidate: _Generation, signal: Rejected) -> None:
-        delay = self._policy.retry_after(1, self._draw())
+    def _proof_failed(self, candidate: Generation, signal: Rejected) -> None:
+        proof = candidate.proofs.get(signal.member)
+        if proof is None or proof.ask_at < math.inf:
+            # It was not asked, or has answered: an attempt counts once.
+            return
         if signal.refused:
+            proof.refusals += 1
             self._count_refusal(candidate, current=False)
-            delay = self._policy.proof_retry_after(candidate.refusals, self._draw())
-        if candidate.refusals >= self._policy.proof_attempts:
+        if proof.refusals >= self._policy.proof_attempts:
             self._drop_candidate("logins refused", self._now + self._refusal_delay())
+            self._refused_in_row += 1
+        elif signal.refused:
+            proof.ask_at = self._now + self._policy.proof_retry_after(proof.refusals, self._draw())
         else:
-            candidate.prove_at = self._now + delay
+            proof.ask_at = self._now + self._policy.retry_after(1, self._draw())
 
-    def _count_refusal(self, generation: _Generation, *, current: bool) -> None:
+    def _count_refusal(self, generation: Generation, *, current: bool) -> None:
         self.counts.rejected_logins += 1
-        generation.refusals += 1
         self._refused_at = self._now
         self._report(events.LoginRejected(generation=generation.number, current=current))
 
     def _refusal_delay(self) -> float:
         """The first refusal is answered at once; a server that refuses them all is not hammered."""
-        delay = 0.0
-        if self._refused_in_row:
-            backoff = self._policy.retry_after(self._refused_in_row, self._draw())
-            delay = max(self._policy.config_retry, backoff)
-        self._refused_in_row += 1
-        return delay
+        if not self._refused_in_row:
+            return 0.0
+        backoff = self._policy.retry_after(self._refused_in_row, self._draw())
+        return max(self._policy.config_retry, backoff)
 
     def _delay(self, error: Exception, failures: int) -> float:
         delay = self._policy.retry_after(failures, self._draw())
@@ -785,7 +780,7 @@ class Lifecycle:
             delay = max(delay, error.retry_after)
         return delay
 
-    def _extend(self, generation: _Generation, lease: Lease) -> None:
+    def _extend(self, generation: Generation, lease: Lease) -> None:
         if lease.requested_at < generation.grant.lease.requested_at:
             return
         generation.grant = replace(generation.grant, lease=lease)
@@ -799,29 +794,16 @@ class Lifecycle:
                 self.state = State.SERVING
                 self._actions.append(Publish(generation.grant))
 
-    def _schedule(self, generation: _Generation) -> None:
+    def _schedule(self, generation: Generation) -> None:
         """Plan the renewal or, where there is none, the replacement."""
         lease = generation.grant.lease
         at = lease.requested_at + self._policy.renew_after(lease.duration, self._draw())
-        generation.due_at = at if lease.renewable else math.inf
-        if not lease.renewable:
-            self._replace_if_newest(generation, "not renewable", at)
-        generation.read_at = self._read_at(generation)
-
-    def _read_at(self, generation: _Generation) -> float:
-        """When to read a password again that the server changes."""
-        lease = generation.grant.lease
-        if lease.rotates_in is None:
-            return math.inf
-        after = self._policy.read_again_after(lease.rotates_in, self._draw())
-        at = lease.requested_at + min(after, lease.ask_again_in)
-        # A slow answer may arrive when the next one is due: not in a loop.
-        at = max(at, self._now + self._policy.retry_initial)
-        if not generation.unchanged:
-            return at
-        soon = self._now + self._policy.retry_after(generation.unchanged, self._draw())
-        # For some seconds the password may lag behind what the server says about it.
-        return soon if generation.unchanged < self._policy.rotation_attempts else max(at, soon)
+        # Without pools, nobody says when a retired one is free: it is left to end.
+        wanted = generation.shared or generation.stage is not Stage.RETIRED
+        generation.due_at = at if lease.renewable and wanted else math.inf
+        generation.replace_at = math.inf if lease.renewable else at
+        generation.replace_reason = "not renewable"
+        generation.read_at = generation.next_read(self._policy, self._now, self._draw())
 
     def _is_known(self, grant: Grant) -> bool:
         return any(g.grant.credentials == grant.credentials for g in self._generations.values())
@@ -835,7 +817,6 @@ class Lifecycle:
         Renewed: _renewed,
         Revoked: _revoked,
         Failed: _failed,
-        Joined: _joined,
         Left: _left,
         Released: _released,
     }
@@ -851,7 +832,6 @@ class Lifecycle:
     _TABLE: ClassVar[Mapping[State, _Handlers]] = {
         State.NEW: {
             Start: _start,
-            Joined: _joined,
             Left: _left,
             Close: _close,
         },

@@ -93,7 +93,7 @@ class RefreshPolicy:
     """The first delay after a refused login with a new generation; it doubles with each further."""
     # Six seconds, all in all.
     proof_attempts: int = 7
-    """So many refused logins condemn a new generation."""
+    """So many refused logins of one pool condemn a new generation."""
 
     # Vault counts in whole seconds, so that at zero up to one is left; looking later than needed
     # costs nothing but the refused logins of that time, each of which makes us look at once.

@@ -20,8 +20,9 @@ class KeeperStatus:
     Attributes:
         name: the keeper's name.
         provider: where the credentials come from.
-        state: ``new``, ``acquiring`` (nothing to log in with), ``serving``, ``closing`` or
-            ``closed``.
+        state: ``new``, ``acquiring`` (nothing to log in with), ``serving``, ``closing``,
+            ``closed``, or ``failed`` where a defect has ended the keeper's thread: what is in use
+            works until its deadline, and nothing replaces it.
         ready: whether a login is possible right now.
         generation: the generation in use; 0 before the first.
         username: its user name.

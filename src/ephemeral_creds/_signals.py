@@ -19,7 +19,6 @@ __all__ = [
     "Failed",
     "Fetch",
     "Granted",
-    "Joined",
     "Left",
     "Operation",
     "Prove",
@@ -166,13 +165,6 @@ class RefreshRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
-    """A pool began to use the keeper."""
-
-    member: int
-
-
-@dataclass(frozen=True, slots=True)
 class Left:
     """A pool closed all its connections and stopped using the keeper."""
 
@@ -230,7 +222,6 @@ Signal = (
     | Failed
     | SourceChanged
     | RefreshRequested
-    | Joined
     | Left
     | Accepted
     | Rejected

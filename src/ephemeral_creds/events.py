@@ -161,7 +161,10 @@ class RevocationFailed(Problem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperFailed(Problem):
-    """The keeper's thread met a defect and started again; the last credentials keep working."""
+    """The keeper's thread met a defect; the last credentials keep working.
+
+    It goes on, unless the text says that it has ended.
+    """
 
     error: str
 

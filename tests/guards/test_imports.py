@@ -25,7 +25,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("_policy",), ("_expected_end",), ("events",), ("providers.__init__",)],
     [("providers._base",)],
     [("providers._location",)],
-    [("_signals",), ("_logging",), ("_json_log",)],
+    [("_signals",), ("_logging",), ("_json_log",), ("_generation",)],
     [("_protocols",)],
     [("_lifecycle",), ("providers.vault",), ("providers.file",), ("providers.fixed",)],
     [("_keeper",), ("providers._url",)],
@@ -54,9 +54,9 @@ HOMES: dict[str, tuple[str, ...]] = {
 # These decide; others look at clocks, wait, log, draw lots and talk to the world.
 PURE = {
     "exceptions", "_values", "_policy", "_expected_end", "events", "_signals", "_protocols",
-    "_lifecycle", "providers.file.parse", "providers.file.fields", "providers.file.ends",
-    "providers.file.lines", "providers.file.document", "providers.file.conninfo",
-    "providers.file.properties",
+    "_generation", "_lifecycle", "providers.file.parse", "providers.file.fields",
+    "providers.file.ends", "providers.file.lines", "providers.file.document",
+    "providers.file.conninfo", "providers.file.properties",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "datetime", "http", "io", "logging", "multiprocessing", "os",

@@ -13,7 +13,6 @@ from ephemeral_creds._signals import (
     Failed,
     Fetch,
     Granted,
-    Joined,
     Prove,
     Publish,
     Renew,
@@ -53,7 +52,7 @@ class Driver:
         self.actions: list[Action] = []
         self.events: list[Event] = []
         for number in range(1, pools + 1):
-            self.send(Joined(number))
+            self.machine.join(number)
 
     def send(self, signal: Signal) -> list[Action]:
         """Send a signal; return what came out, reports aside."""

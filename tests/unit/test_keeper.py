@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,13 @@ from ephemeral_creds import (
     ProviderUnavailable,
     RefreshPolicy,
 )
-from ephemeral_creds._signals import EndLearned
+from ephemeral_creds._signals import (
+    Accepted,
+    EndLearned,
+    RefreshRequested,
+    Released,
+    SourceChanged,
+)
 from ephemeral_creds.events import (
     CredentialsEnding,
     CredentialsPublished,
@@ -28,6 +35,7 @@ from ephemeral_creds.events import (
     FetchFailed,
     KeeperFailed,
     LeaseRenewed,
+    LeaseRevoked,
 )
 from ephemeral_creds.testing import FakeClock, ScriptedProvider
 
@@ -284,7 +292,99 @@ class TestClosing:
         assert keeper.current().generation == 1
 
 
+class BrokenClock(FakeClock):
+    """Breaks down when it is told to, in the thread of a keeper that waits."""
+
+    broken = False
+
+    def wait(self, condition: threading.Condition, until: float) -> None:
+        super().wait(condition, until)
+        if self.broken:
+            raise SystemExit("clock-secret-text")
+
+
+class TestAThreadThatEnded:
+    @pytest.fixture
+    def ended(self, world: World) -> CredentialKeeper:
+        world.clock = clock = BrokenClock()
+        world.provider = ScriptedProvider(clock)
+        keeper = world.started()
+        clock.broken = True
+        clock.advance(1.0)
+        world.recorder.wait_for(KeeperFailed)
+        return keeper
+
+    def test_is_reported_without_what_may_be_a_secret(
+        self, world: World, ended: CredentialKeeper, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert "has ended: SystemExit at test_keeper.py" in str(world.recorder.events[-1])
+        (logged,) = caplog.get_records("setup")
+        assert "the thread that renews credentials has ended" in logged.getMessage()
+        assert "clock-secret-text" not in logged.getMessage()
+        assert ended.status().state == "failed"
+
+    def test_leaves_what_is_in_use_to_its_deadline(
+        self, world: World, ended: CredentialKeeper
+    ) -> None:
+        assert ended.current().generation == 1
+        assert ended.status().ready
+        world.clock.advance(3600.0)
+        assert not ended.status().ready
+        for ask in (ended.current, lambda: ended.wait(math.inf)):
+            with pytest.raises(CredentialsExpired, match=r"thread of the keeper .* has ended"):
+                ask()
+
+    def test_cannot_refresh(self, ended: CredentialKeeper) -> None:
+        with pytest.raises(NotReady, match=r"SystemExit at test_keeper\.py"):
+            ended.refresh(math.inf)
+
+    def test_can_be_closed(self, world: World, ended: CredentialKeeper) -> None:
+        ended.close()
+        assert world.provider.closed
+        with pytest.raises(KeeperClosed):
+            ended.refresh()
+
+
 class TestDefects:
+    @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
+    def test_an_observer_cannot_end_the_thread(
+        self, world: World, error: BaseException, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def broken(event: Event) -> None:
+            raise error
+
+        keeper = world.started(observers=[broken, world.recorder])
+        world.clock.advance(2400.0)
+        world.recorder.wait_for(LeaseRenewed)
+        assert keeper.status().state == "serving"
+        assert f"{type(error).__name__} at test_keeper.py" in caplog.text
+
+    def test_an_interrupt_of_the_main_thread_is_not_an_observers(self, world: World) -> None:
+        def interrupted(event: Event) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            world.keeper(observers=[interrupted]).report(KeeperFailed(error="a test"))
+
+    def test_a_provider_that_wants_to_exit_is_tried_again(self, world: World) -> None:
+        world.provider.failures["fetch"] = [SystemExit(1)]  # type: ignore[list-item]
+        keeper = world.keeper()
+        keeper.start()
+        world.recorder.wait_for(FetchFailed)
+        world.clock.advance(60.0)
+        world.recorder.wait_for(CredentialsPublished)
+
+    def test_asking_while_others_signal_walks_no_inbox(self, world: World) -> None:
+        class Changing(deque[Any]):
+            def __iter__(self) -> Iterator[Any]:
+                raise RuntimeError("deque mutated during iteration")
+
+        keeper = world.keeper()
+        keeper._inbox = Changing()
+        keeper.signal(SourceChanged())
+        with pytest.raises(NotReady):
+            keeper.current()
+
     def test_an_observer_that_raises_stops_nothing(
         self, world: World, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -356,11 +456,9 @@ class Member:
     def __init__(self, keeper: CredentialKeeper) -> None:
         self.seen: list[str] = []
         self.keeper = keeper
-        self.number, _ = keeper.join(self)
+        self.number, self.given = keeper.join(self)
 
     def prove(self, grant: Grant) -> None:
-        from ephemeral_creds._signals import Accepted
-
         self.seen.append(f"prove {grant.generation}")
         self.keeper.signal(Accepted(self.number, grant.generation))
 
@@ -401,6 +499,44 @@ def test_pools_are_asked_about_an_end_that_nobody_promised(world: World) -> None
     assert member.seen == ["ask 1"]
     assert keeper.status().ends_in == 0.0
     assert keeper.current().generation == 1
+
+
+class HeldMember(Member):
+    """A pool that keeps the keeper's thread busy, as a slow server does, when it has proven."""
+
+    def __init__(self, keeper: CredentialKeeper) -> None:
+        self.held, self.go = threading.Event(), threading.Event()
+        super().__init__(keeper)
+
+    def prove(self, grant: Grant) -> None:
+        super().prove(grant)
+        self.held.set()
+        self.go.wait(PATIENCE)
+
+
+def test_what_a_pool_is_handed_is_not_revoked_under_it(world: World) -> None:
+    keeper = world.started(policy=RefreshPolicy(mint_interval=0.0))
+    first = HeldMember(keeper)
+    keeper.signal(RefreshRequested())
+    assert first.held.wait(PATIENCE)
+    second = Member(keeper)
+    assert second.given is not None
+    assert second.given.generation == 1
+    first.go.set()
+    world.recorder.wait_for(CredentialsPublished, 2)
+    keeper.signal(Released(first.number, 1))
+    keeper.refresh(math.inf)
+    assert "revoke 1" not in world.provider.calls
+    assert second.seen[:2] == ["publish 2", "retire 1"]
+    keeper.signal(Released(second.number, 1))
+    world.recorder.wait_for(LeaseRevoked)
+    assert "revoke 1" in world.provider.calls
+
+
+def test_a_refresh_of_what_cannot_be_renewed_comes_to_an_end(world: World) -> None:
+    world.provider.renewable = False
+    keeper = world.started()
+    assert keeper.refresh(math.inf).generation == 2
 
 
 def test_a_lease_without_an_end_expires_never(world: World) -> None:

@@ -17,7 +17,6 @@ from ephemeral_creds._signals import (
     Failed,
     Fetch,
     Granted,
-    Joined,
     Left,
     Prove,
     Publish,
@@ -246,7 +245,7 @@ class TestMinting:
                     driver.renewed(given.generation, 3600.0)
                 case None:
                     candidate = driver.machine._candidate
-                    if candidate is not None and candidate.prove_at == math.inf:
+                    if candidate is not None and candidate.proofs[1].ask_at == math.inf:
                         driver.send(Rejected(1, candidate.number, refused=True))
                         driver.send(Released(1, candidate.number))
                     else:
@@ -417,7 +416,7 @@ class TestRetirement:
 
     def test_a_pool_that_joins_later_holds_the_one_in_use(self) -> None:
         driver = Driver(pools=0).serving()
-        driver.send(Joined(7))
+        driver.machine.join(7)
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
         driver.send(Accepted(7, 2))

@@ -18,7 +18,6 @@ from ephemeral_creds._signals import (
     EndLearned,
     Fetch,
     Granted,
-    Joined,
     Prove,
     SourceChanged,
     Start,
@@ -158,7 +157,7 @@ class TestEnd:
 
     def test_a_pool_that_joins_late_is_asked_too(self) -> None:
         driver = serving(100.0, pools=0)
-        driver.send(Joined(1))
+        driver.machine.join(1)
         assert asked([*driver.at(START + 105)]) == [1]
 
 

@@ -21,6 +21,8 @@ from hypothesis.stateful import (
 )
 from lifecycle_driver import grant
 
+from ephemeral_creds import events
+from ephemeral_creds._generation import Stage
 from ephemeral_creds._lifecycle import Lifecycle, State
 from ephemeral_creds._policy import RefreshPolicy
 from ephemeral_creds._signals import (
@@ -32,7 +34,6 @@ from ephemeral_creds._signals import (
     Failed,
     Fetch,
     Granted,
-    Joined,
     Left,
     Operation,
     Prove,
@@ -88,9 +89,12 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.pools: set[int] = set()
         self.next_pool = 1
         self.next_user = 1
-        self.passwords = 0
         self.proofs: list[Prove] = []
+        self.asked: set[tuple[int, int]] = set()
+        self.refusals: Counter[tuple[int, int]] = Counter()
+        self.held: set[tuple[int, int]] = set()
         self.retired: list[tuple[int, int]] = []
+        self.passwords: Counter[str] = Counter()
         self.fetched_at: list[float] = []
         self.answers: list[Signal] = []
         self.ends: dict[str, float] = {}
@@ -98,6 +102,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.given_back: set[str] = set()
         self.failed_revocations: Counter[str] = Counter()
         self.published: str | None = None
+        self.to_log_in_with: Credentials | None = None
         self.closing = self.stopped = False
 
     @initialize(
@@ -105,13 +110,36 @@ class LifecycleMachine(RuleBasedStateMachine):
         draw=st.floats(0, 1),
         burst=st.integers(1, 3),
         interval=st.sampled_from([0.0, 1.0, 10.0]),
+        attempts=st.integers(1, 5),
+        pools=st.integers(0, 5),
+        serving=st.booleans(),
     )
-    def build(self, mints: bool, draw: float, burst: int, interval: float) -> None:
-        self.policy = RefreshPolicy(mint_burst=burst, mint_interval=interval)
+    def build(
+        self,
+        mints: bool,
+        draw: float,
+        burst: int,
+        interval: float,
+        attempts: int,
+        pools: int,
+        serving: bool,
+    ) -> None:
+        self.policy = RefreshPolicy(
+            mint_burst=burst,
+            mint_interval=interval,
+            proof_attempts=attempts,
+            revoke_attempts=attempts,
+        )
         self.mints = mints
         self.machine = Lifecycle(self.policy, mints=mints, draw=lambda: draw)
+        for _ in range(pools):
+            self.pool_joins()
+        if serving:
+            self.send(Start())
+            self.answer(self.new_grant(60.0, renewable=True, sent_before=0.0))
 
     def send(self, signal: Signal) -> None:
+        self.note(signal)
         for action in self.machine.handle(signal, self.now):
             match action:
                 case Fetch() | Renew() | Revoke():
@@ -119,12 +147,22 @@ class LifecycleMachine(RuleBasedStateMachine):
                     self.in_flight = action
                     if isinstance(action, Fetch):
                         self.fetched_at.append(self.now)
-                case Prove():
+                    if isinstance(action, Revoke):
+                        number = action.grant.generation
+                        borrowed = any(held == number for _, held in self.held)
+                        assert self.closing or not borrowed, "revoked while it is borrowed"
+                case Prove(proven, pool):
                     self.proofs.append(action)
+                    demand = (pool, proven.generation)
+                    assert demand not in self.asked, "asked again before it has answered"
+                    self.asked.add(demand)
+                    self.held.add(demand)
                 case Publish(published):
                     assert not self.closing, "published while closing"
                     self.published = published.credentials.username
+                    self.to_log_in_with = published.credentials
                     assert self.ends[self.published] > self.now, "published a dead one"
+                    self.held |= {(pool, published.generation) for pool in self.pools}
                 case Retire(old):
                     current = self.machine.current
                     assert current is None or current.generation != old.generation
@@ -137,11 +175,31 @@ class LifecycleMachine(RuleBasedStateMachine):
                 case AskEnd(asked):
                     assert asked.lease.duration == math.inf, "asked about what has a deadline"
                     assert self.pools, "asked nobody"
+                case Report(events.CandidateDiscarded(generation=number, reason="logins refused")):
+                    worst = max(n for (_, g), n in self.refusals.items() if g == number)
+                    assert worst == self.policy.proof_attempts, "condemned too soon"
                 case Report():
                     pass
                 case Stop():
                     assert not self.stopped, "stopped twice"
                     self.stopped = True
+
+    def note(self, signal: Signal) -> None:
+        """Take note of what a pool says, as far as it has been asked."""
+        match signal:
+            case Accepted(pool, number):
+                self.asked.discard((pool, number))
+            case Rejected(pool, number, refused) if (pool, number) in self.asked:
+                self.asked.discard((pool, number))
+                self.refusals[pool, number] += refused
+            case Released(pool, number) if (pool, number) in self.retired:
+                self.retired = [held for held in self.retired if held != (pool, number)]
+                self.held.discard((pool, number))
+            case Left(pool):
+                self.pools.discard(pool)
+                self.retired = [held for held in self.retired if held[0] != pool]
+                self.held = {held for held in self.held if held[0] != pool}
+                self.asked = {asked for asked in self.asked if asked[0] != pool}
 
     def answer(self, signal: Signal) -> None:
         self.in_flight = None
@@ -183,26 +241,38 @@ class LifecycleMachine(RuleBasedStateMachine):
         current = self.machine.current
         assert current is not None
         lease = Lease(self.now, duration, True, current.lease.lease_id)
-        if duration:
+        if current.lease.rotates_in is not None:
+            lease = replace(current.lease, requested_at=self.now)
+        elif duration:
             self.ends[current.credentials.username] = lease.expires_at
         self.answer(Granted(Grant(current.credentials, lease)))
 
     @precondition(lambda self: isinstance(self.in_flight, Fetch))
     @rule(
-        rotates_in=durations | st.just(math.inf),
-        ask_again_in=durations | st.just(math.inf),
+        user=st.sampled_from(["static-a", "static-b"]),
         changed=st.booleans(),
-        slow=pauses,
+        rotates_in=st.sampled_from([0.0, 1.0, 60.0, 86400.0, math.inf]),
+        ask_again_in=st.sampled_from([10.0, math.inf]),
     )
-    def fetch_brings_a_static_password(
-        self, rotates_in: float, ask_again_in: float, changed: bool, slow: float
+    def fetch_brings_a_role_that_stays(
+        self, user: str, changed: bool, rotates_in: float, ask_again_in: float
     ) -> None:
-        self.passwords += changed
-        credentials = Credentials("static", Secret(f"machine-static-{self.passwords}"))
-        sent_at = self.now - min(slow, 90.0)
-        lease = Lease(sent_at, rotates_in=rotates_in, ask_again_in=ask_again_in)
-        self.ends[credentials.username] = lease.expires_at
-        self.answer(Granted(Grant(credentials, lease)))
+        self.passwords[user] += changed
+        password = Secret(f"static-password-{self.passwords[user]}")
+        lease = Lease(self.now, rotates_in=rotates_in, ask_again_in=ask_again_in)
+        brought = Grant(Credentials(user, password), lease)
+        self.ends[user] = math.inf
+        before, retired = self.machine.current, self.machine.retired
+        self.answer(Granted(brought))
+        after = self.machine.current
+        if before is None or after is None or before.lease.rotates_in is None:
+            return
+        if before.credentials.username == user:
+            assert after.generation == before.generation
+            assert after.credentials == brought.credentials
+            assert self.machine._candidate is None, "the source has gone back to this one"
+            assert before.generation not in self.machine.retired
+            assert len(self.machine.retired) <= len(retired) + 1
 
     @precondition(lambda self: isinstance(self.in_flight, Renew))
     @rule(duration=durations, renewable=st.booleans())
@@ -212,6 +282,23 @@ class LifecycleMachine(RuleBasedStateMachine):
         lease = Lease(self.now, duration, renewable, renewed.lease.lease_id)
         self.ends[renewed.credentials.username] = lease.expires_at
         self.answer(Renewed(renewed.generation, lease))
+
+    @precondition(lambda self: isinstance(self.in_flight, Renew))
+    @rule()
+    def renewal_succeeds_after_the_deadline(self) -> None:
+        assert isinstance(self.in_flight, Renew)
+        self.now = max(self.now, self.in_flight.grant.lease.expires_at + 0.5)
+        self.send(Tick())
+        self.renewal_succeeds(60.0, renewable=True)
+
+    @precondition(lambda self: self.machine.state is State.SERVING and self.in_flight is None)
+    @rule()
+    def rotation_goes_well(self) -> None:
+        self.send(RefreshRequested())
+        if isinstance(self.in_flight, Fetch):
+            self.answer(self.new_grant(60.0, renewable=True, sent_before=0.0))
+        while self.proofs:
+            self.proof_ends(accepted=True, refused=False)
 
     @precondition(lambda self: isinstance(self.in_flight, Revoke))
     @rule()
@@ -270,15 +357,15 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule()
     def pool_joins(self) -> None:
         self.pools.add(self.next_pool)
-        self.send(Joined(self.next_pool))
+        given = self.machine.join(self.next_pool)
+        if given is not None:
+            self.held.add((self.next_pool, given.generation))
         self.next_pool += 1
 
     @precondition(lambda self: self.pools)
     @rule(data=st.data())
     def pool_leaves(self, data: st.DataObject) -> None:
-        pool = data.draw(st.sampled_from(sorted(self.pools)))
-        self.pools.discard(pool)
-        self.send(Left(pool))
+        self.send(Left(data.draw(st.sampled_from(sorted(self.pools)))))
 
     @precondition(lambda self: self.proofs)
     @rule(accepted=st.booleans(), refused=st.booleans())
@@ -289,12 +376,17 @@ class LifecycleMachine(RuleBasedStateMachine):
         else:
             self.send(Rejected(proof.member, proof.grant.generation, refused))
 
+    @precondition(lambda self: self.proofs)
+    @rule(accepted=st.booleans())
+    def all_proofs_end_alike(self, accepted: bool) -> None:
+        """As with a replica that lags behind, or does not any more."""
+        for _ in range(len(self.proofs)):
+            self.proof_ends(accepted, refused=True)
+
     @precondition(lambda self: self.retired)
     @rule(data=st.data())
     def pool_lets_go(self, data: st.DataObject) -> None:
-        held = data.draw(st.sampled_from(self.retired))
-        self.retired.remove(held)
-        self.send(Released(*held))
+        self.send(Released(*data.draw(st.sampled_from(self.retired))))
 
     @rule(
         signal=st.sampled_from([SourceChanged(), RefreshRequested(), Tick()])
@@ -311,7 +403,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         if self.machine.current is not None:
             self.send(Rejected(1, self.machine.current.generation, True))
 
-    @precondition(lambda self: len(self.fetched_at) > 2)
+    @precondition(lambda self: len(self.fetched_at) > 1 or isinstance(self.in_flight, Renew))
     @rule()
     def close(self) -> None:
         self.closing = True
@@ -329,6 +421,12 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.send(Tick())
         self.now = until
         if self.machine.deadline <= self.now:
+            self.send(Tick())
+
+    @rule()
+    def time_passes_until_something_is_due(self) -> None:
+        if self.machine.deadline < math.inf:
+            self.now = max(self.now, self.machine.deadline)
             self.send(Tick())
 
     @rule(seconds=pauses)
@@ -352,7 +450,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         alive = not self.closing and self.published and self.ends[self.published] > self.now
         if usable is not None:
             assert alive
-            assert usable.credentials.username == self.published
+            assert usable.credentials == self.to_log_in_with
         else:
             assert not alive, "a live one is not handed out"
         if usable is None and self.machine.state is State.ACQUIRING:
@@ -386,6 +484,24 @@ class LifecycleMachine(RuleBasedStateMachine):
             if self.ends[name] > self.now:
                 assert name in known or name in self.given_back, f"{name} is forgotten"
 
+    @invariant()
+    def closing_never_waits(self) -> None:
+        if self.closing and not self.stopped:
+            assert self.in_flight is not None, "a revocation is put off"
+
+    @invariant()
+    def nothing_is_kept_that_has_no_use(self) -> None:
+        waiting = {number for _, number in self.retired}
+        for generation in self.machine._generations.values():
+            if generation.stage is not Stage.RETIRED:
+                continue
+            lease = generation.grant.lease
+            assert lease.lease_id or generation.number in waiting, "nobody says when it is free"
+            renewing = isinstance(self.in_flight, Renew) and (
+                self.in_flight.grant.generation == generation.number
+            )
+            assert not generation.lapsed or renewing, "it has ended"
+
     def teardown(self) -> None:
         """In the end, whatever has happened, closing gives everything back and stops."""
         if not hasattr(self, "machine"):
@@ -414,7 +530,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 TestLifecycleMachine = LifecycleMachine.TestCase
 TestLifecycleMachine.settings = settings(
     max_examples=EXAMPLES,
-    stateful_step_count=40,
+    stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

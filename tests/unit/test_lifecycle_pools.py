@@ -1,0 +1,322 @@
+"""What several pools on one keeper mean for a generation: joining, proof, and what is borrowed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+from lifecycle_driver import Driver, grant
+
+from ephemeral_creds import events
+from ephemeral_creds._lifecycle import State
+from ephemeral_creds._policy import RefreshPolicy
+from ephemeral_creds._signals import (
+    Accepted,
+    Close,
+    Expire,
+    Granted,
+    Left,
+    Prove,
+    Publish,
+    RefreshRequested,
+    Rejected,
+    Released,
+    Renew,
+    Renewed,
+    Retire,
+    Revoke,
+    SourceChanged,
+    Start,
+    Stop,
+)
+from ephemeral_creds._values import Credentials, Grant, Lease, Secret
+from ephemeral_creds.exceptions import AccessDenied, LeaseLost, ProviderUnavailable
+
+if TYPE_CHECKING:
+    from ephemeral_creds._signals import Action
+
+AWAY = ProviderUnavailable("vault is away")
+
+
+def candidate(pools: int, **policy: float) -> Driver:
+    """A machine whose second generation is being proven by `pools` pools."""
+    driver = Driver(RefreshPolicy(jitter=0.0, **policy), pools=pools).serving()  # type: ignore[arg-type]
+    driver.send(RefreshRequested())
+    proofs = driver.send(Granted(grant(2, driver.now)))
+    assert asked(proofs) == list(range(1, pools + 1))
+    return driver
+
+
+def asked(wanted: list[Action]) -> list[int]:
+    return [action.member for action in wanted if isinstance(action, Prove)]
+
+
+def kinds(wanted: list[Action]) -> list[type[Action]]:
+    return [type(action) for action in wanted]
+
+
+def in_use(driver: Driver) -> int:
+    assert driver.machine.current is not None
+    return driver.machine.current.generation
+
+
+class TestJoining:
+    def test_what_a_pool_is_handed_is_held_for_it_from_that_instant(self) -> None:
+        driver = candidate(pools=1)
+        given = driver.machine.join(2)
+        assert given is not None
+        assert given.generation == 1
+        assert kinds(driver.send(Accepted(1, 2))) == [Publish, Retire]
+        assert driver.send(Released(1, 1)) == []
+        assert kinds(driver.send(Released(2, 1))) == [Revoke]
+
+    def test_one_that_joins_while_the_last_other_leaves_holds_it_alone(self) -> None:
+        driver = candidate(pools=1)
+        driver.machine.join(2)
+        driver.send(Accepted(1, 2))
+        assert driver.send(Left(1)) == []
+        assert kinds(driver.send(Released(2, 1))) == [Revoke]
+
+    def test_before_the_first_grant_there_is_nothing_to_hand_out(self) -> None:
+        assert Driver(pools=0).machine.join(1) is None
+
+    def test_once_closed_there_is_nothing_to_hand_out(self) -> None:
+        driver = Driver()
+        assert driver.send(Close()) == [Stop()]
+        assert driver.machine.join(2) is None
+
+
+class TestProofs:
+    def test_each_pool_has_its_own_attempts(self) -> None:
+        """A replica that lags refuses the first login of every pool, however many there are."""
+        driver = candidate(pools=8)
+        for pool in range(1, 9):
+            assert driver.send(Rejected(pool, 2, refused=True)) == []
+        assert asked(driver.after(1.0)) == list(range(1, 9))
+        for pool in range(1, 8):
+            assert driver.send(Accepted(pool, 2)) == []
+        assert kinds(driver.send(Accepted(8, 2))) == [Publish, Retire]
+        assert driver.machine.counts.fetches == 2
+
+    def test_one_pool_that_is_always_refused_condemns_it(self) -> None:
+        driver = candidate(pools=2)
+        driver.send(Accepted(2, 2))
+        for _ in range(RefreshPolicy().proof_attempts - 1):
+            driver.send(Rejected(1, 2, refused=True))
+            assert asked(driver.at(driver.machine.deadline)) == [1]
+        assert kinds(driver.send(Rejected(1, 2, refused=True)))[0] is Retire
+        assert in_use(driver) == 1
+
+    def test_an_attempt_counts_once(self) -> None:
+        driver = candidate(pools=1, proof_attempts=2)
+        for _ in range(10):
+            driver.send(Rejected(1, 2, refused=True))
+        assert driver.machine.counts.rejected_logins == 1
+        assert asked(driver.after(1.0)) == [1]
+
+    def test_a_pool_that_has_not_answered_is_not_asked_again(self) -> None:
+        """One server hangs, the other says no: what is asked of the first must not pile up."""
+        driver = candidate(pools=2, proof_attempts=1000, proof_timeout=100.0)
+        for _ in range(5):
+            driver.send(Rejected(2, 2, refused=False))
+            assert asked(driver.after(1.0)) == [2]
+
+    def test_a_pool_that_does_not_answer_does_not_hold_it_up(self) -> None:
+        driver = candidate(pools=2)
+        driver.send(Accepted(1, 2))
+        assert driver.after(29.9) == []
+        assert Publish in kinds(driver.after(0.1))
+        assert not driver.events_of(events.CredentialsPublished)[-1].proven
+
+    def test_a_pool_that_was_refused_does_until_it_is_let_in(self) -> None:
+        driver = candidate(pools=2)
+        driver.send(Rejected(1, 2, refused=True))
+        wanted = driver.after(40.0)
+        assert asked(wanted) == [1]
+        assert Publish not in kinds(wanted)
+        # What is left has had its time.
+        assert kinds(driver.send(Accepted(1, 2))) == [Publish, Retire]
+
+    def test_without_a_fallback_nothing_is_called_proven(self) -> None:
+        driver = Driver().serving(60.0)
+        driver.after(30.0)
+        driver.failed(LeaseLost("lease not found"))
+        driver.at(1060.0)
+        driver.send(Granted(grant(2, driver.now)))
+        assert not driver.events_of(events.CredentialsPublished)[-1].proven
+
+    def test_a_condemned_one_is_not_replaced_twice(self) -> None:
+        driver = candidate(pools=1, proof_attempts=1, mint_interval=0.0)
+        driver.send(SourceChanged())
+        driver.send(Rejected(1, 2, refused=True))
+        driver.send(Granted(grant(3, driver.now)))
+        driver.send(Accepted(1, 3))
+        assert driver.machine.settled
+        assert driver.machine.counts.fetches == 3
+
+    def test_a_source_that_goes_back_to_what_is_in_use_ends_the_proof(self) -> None:
+        driver = Driver(mints=False).serving(math.inf)
+        driver.send(SourceChanged())
+        driver.send(Granted(grant(2, driver.now, math.inf)))
+        driver.send(SourceChanged())
+        assert kinds(driver.send(Granted(grant(1, driver.now, math.inf)))) == [Retire]
+        assert driver.send(Accepted(1, 2)) == []
+        assert in_use(driver) == 1
+        assert driver.machine.settled
+
+
+class TestLateRenewals:
+    def renewing(self) -> Driver:
+        """The first generation is replaced, still borrowed, and its renewal is on its way."""
+        driver = Driver().serving(60.0)
+        driver.after(5.0, RefreshRequested())
+        driver.send(Granted(grant(2, driver.now)))
+        driver.send(Accepted(1, 2))
+        assert kinds(driver.at(1030.0)) == [Renew]
+        return driver
+
+    def test_what_is_borrowed_and_alive_after_all_is_not_revoked(self) -> None:
+        driver = self.renewing()
+        lease = Lease(1030.0, 60.0, renewable=True, lease_id="lease-1")
+        assert kinds(driver.at(1060.5)) == [Expire]
+        driver.send(Renewed(1, lease))
+        assert driver.machine.retired == (1,)
+        # Due again since 1060, and renewed for as long as it is borrowed.
+        assert isinstance(driver.in_flight, Renew)
+
+    def test_it_is_given_back_when_it_is_let_go_of(self) -> None:
+        driver = self.renewing()
+        driver.at(1060.5)
+        driver.send(Released(1, 1))
+        lease = Lease(1030.0, 60.0, renewable=True, lease_id="lease-1")
+        assert kinds(driver.send(Renewed(1, lease))) == [Revoke]
+
+    @pytest.mark.parametrize("error", [AWAY, LeaseLost("lease not found"), AccessDenied("403")])
+    def test_a_failure_means_that_it_has_ended(self, error: Exception) -> None:
+        driver = self.renewing()
+        driver.at(1060.5)
+        driver.failed(error)
+        assert driver.machine.retired == ()
+        assert driver.send(Released(1, 1)) == []
+
+    def test_an_answer_about_a_lease_that_has_ended_is_no_life(self) -> None:
+        driver = self.renewing()
+        driver.at(1060.5)
+        driver.send(Renewed(1, Lease(1030.0, 30.0, renewable=True, lease_id="lease-1")))
+        assert driver.machine.retired == ()
+
+    def test_the_one_in_use_that_lapsed_is_not_revoked_either(self) -> None:
+        driver = Driver(RefreshPolicy(proof_timeout=100.0)).serving(60.0)
+        driver.after(29.0, RefreshRequested())
+        driver.send(Granted(grant(2, driver.now)))
+        assert kinds(driver.at(1030.0)) == [Renew]
+        wanted = driver.at(1060.0)
+        assert kinds(wanted) == [Expire, Publish, Retire]
+        driver.send(Renewed(1, Lease(1030.0, 60.0, renewable=True, lease_id="lease-1")))
+        assert driver.machine.retired == (1,)
+        assert not isinstance(driver.in_flight, Revoke)
+
+    def test_without_pools_a_replaced_one_is_not_renewed_for_ever(self) -> None:
+        driver = Driver(pools=0).serving(60.0)
+        driver.after(29.0, RefreshRequested())
+        answer = Granted(grant(2, driver.now, 3600.0))
+        driver.after(1.0)
+        driver.send(answer)
+        assert driver.in_flight is None
+        driver.at(1060.0)
+        assert driver.machine.retired == ()
+
+
+class TestReturning:
+    @pytest.mark.parametrize("error", [AWAY, AccessDenied("403")])
+    def test_a_renewal_that_fails_does_not_put_the_revocation_off(self, error: Exception) -> None:
+        driver = Driver().serving()
+        driver.at(driver.machine.deadline)
+        assert isinstance(driver.in_flight, Renew)
+        assert driver.send(Close()) == []
+        assert kinds(driver.failed(error)) == [Revoke]
+
+    def test_nor_does_it_count_against_its_attempts(self) -> None:
+        driver = candidate(pools=1, revoke_attempts=2)
+        driver.send(Accepted(1, 2))
+        assert [a.grant.generation for a in driver.after(2400.0) if isinstance(a, Renew)] == [1]
+        driver.send(Released(1, 1))
+        driver.failed(AWAY)
+        assert isinstance(driver.in_flight, Revoke | Renew)
+        while not isinstance(driver.in_flight, Revoke):
+            driver.renewed(2, 3600.0)
+        driver.failed(AWAY)
+        assert not driver.events_of(events.RevocationFailed)[-1].final
+
+    def test_a_lease_that_is_gone_needs_no_revocation(self) -> None:
+        driver = Driver().serving()
+        driver.at(driver.machine.deadline)
+        driver.send(Close())
+        assert driver.failed(LeaseLost("lease not found")) == [Stop()]
+        assert driver.machine.state is State.CLOSED
+
+
+class TestNothingToGiveBack:
+    def test_without_pools_and_lease_a_replaced_grant_is_forgotten(self) -> None:
+        driver = Driver(mints=False, pools=0).serving(math.inf)
+        for number in range(2, 50):
+            driver.after(1.0, SourceChanged())
+            driver.send(Granted(grant(number, driver.now, math.inf)))
+        assert in_use(driver) == 49
+        assert driver.machine.retired == ()
+
+
+class TestSettled:
+    def test_a_replacement_that_is_only_foreseen_leaves_it_settled(self) -> None:
+        driver = Driver().serving(renewable=False)
+        assert driver.machine.settled
+        driver.send(RefreshRequested())
+        assert not driver.machine.settled
+        driver.send(Granted(grant(2, driver.now, renewable=False)))
+        driver.send(Accepted(1, 2))
+        assert in_use(driver) == 2
+        assert driver.machine.settled
+
+    def test_so_do_renewals_that_fail_until_they_ask_for_another(self) -> None:
+        driver = Driver().serving()
+        driver.after(2400.0)
+        driver.failed(AccessDenied("no sys/leases/renew"))
+        assert driver.machine.settled
+        driver.send(RefreshRequested())
+        driver.failed(AWAY)
+        assert not driver.machine.settled
+
+    def test_a_wish_outlives_the_renewals_that_failed(self) -> None:
+        driver = Driver(RefreshPolicy(jitter=0.0, mint_burst=1, mint_interval=9999.0)).serving()
+        driver.after(2400.0)
+        driver.failed(AccessDenied("no sys/leases/renew"))
+        while driver.now < 1000.0 + 3000.0:
+            if driver.at(driver.machine.deadline):
+                driver.failed(AWAY)
+        assert not driver.machine.settled
+        assert isinstance(driver.at(driver.machine.deadline)[0], Renew)
+        driver.send(RefreshRequested())
+        driver.renewed(1, 3600.0)
+        assert not driver.machine.settled
+
+
+class TestRefusals:
+    def same(self, driver: Driver) -> Grant:
+        credentials = Credentials("app", Secret("refused-password"))
+        return Grant(credentials, Lease(driver.now, 3600.0))
+
+    def test_a_refusal_is_answered_although_a_replacement_is_foreseen(self) -> None:
+        driver = Driver(RefreshPolicy(jitter=0.0), mints=False)
+        driver.send(Start())
+        driver.send(Granted(self.same(driver)))
+        driver.after(10.0, Rejected(1, 1, refused=True))
+        assert driver.in_flight is not None
+        driver.send(Granted(self.same(driver)))
+        assert driver.after(5.0, Rejected(1, 1, refused=True)) == []
+        # Not at once: a server that refuses them all is not hammered.
+        assert driver.machine.deadline - driver.now == 30.0
+        for _ in range(4):
+            driver.after(5.0, Rejected(1, 1, refused=True))
+        driver.after(10.0)
+        assert driver.in_flight is not None
