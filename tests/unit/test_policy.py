@@ -67,7 +67,7 @@ def test_rotation_values_out_of_range_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("wrong", [1.5, True, "2"])
 def test_connections_are_whole(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match="overshoot.*a whole number, at least 1"):
+    with pytest.raises(ConfigurationError, match=r"overshoot.*a whole number, at least 1"):
         RotationPolicy(overshoot=wrong)
 
 
