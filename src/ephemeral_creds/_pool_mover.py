@@ -234,7 +234,8 @@ class Mover(Generic[CT]):
             rotation.note_failure(outcome, monotonic(), grant.generation)
             return
         rotation.note_success(grant.generation)
-        rotation.replacements.add(outcome, monotonic() + self._policy.park)
+        # Longer than it is parked for: until the pool has taken it, where room was made.
+        rotation.replacements.add(outcome, monotonic() + 2 * self._policy.park)
         try:
             self._park(outcome, pool)
         finally:

@@ -325,6 +325,8 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             closed = thread.submit(self._own_keeper.close, timeout)
             thread.shutdown(wait=False)
             await asyncio.wrap_future(closed)
+            # All that it waits for is the end of the thread.
+            thread.shutdown()
 
     async def __aexit__(
         self,
@@ -428,6 +430,8 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
 
     def _abandon(self) -> None:
         """Refuse to work in the child of a fork: sockets and lease are the parent's."""
+        # A task of the parent's may have held it.
+        self._beginning = asyncio.Lock()
         if self._begun:
             self._ended = self._abandoned = True
             self._rotation.abandon()

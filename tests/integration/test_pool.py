@@ -114,6 +114,25 @@ class TestRotation:
         setup.revoked(2)
         setup.provider.wait_for_sessions({3: 3})
 
+    @pytest.mark.slow
+    def test_borrowed_ones_are_waited_for_without_connecting(self, setup: Setup) -> None:
+        """Nothing to replace comes back for many times as long as a replacement is parked."""
+        gate = setup.twin.gate()
+        pool = setup.pool(
+            min_size=2, connection_class=gate, rotation=RotationPolicy(overshoot=1, park=0.02)
+        )
+        borrowed = [pool.getconn() for _ in range(2)]
+        while gate.reached.acquire(blocking=False):
+            pass
+        setup.rotate(2)
+        # The proof, and one more, which was closed again.
+        for _ in range(2):
+            assert gate.reached.acquire(timeout=PATIENCE)
+        assert not gate.reached.acquire(timeout=0.5)
+        for connection in borrowed:
+            pool.putconn(connection)
+        setup.revoked(1)
+
     @pytest.mark.parametrize("overshoot", [1, 2, 5])
     def test_never_more_than_max_size_and_overshoot(self, setup: Setup, overshoot: int) -> None:
         pool = setup.pool(min_size=8, max_size=8, rotation=RotationPolicy(overshoot=overshoot))
