@@ -371,7 +371,7 @@ def test_a_role_with_too_much_power(checker: Checker, unique: Callable[[str], st
 def test_a_static_role(checker: Checker, unique: Callable[[str], str]) -> None:
     role, username = unique("static"), unique("static_user")
     with closing(checker.engine.postgres.admin()) as admin:
-        admin.execute(f"CREATE ROLE {username} LOGIN".encode())
+        admin.execute(f"CREATE ROLE {username} LOGIN IN ROLE pg_read_all_data".encode())
     checker.engine.create_static_role(role, username, rotation_period="1h")
     rules = {f"database/static-creds/{role}": ["read"]}
     url = checker.url(role, checker.login(role, rules)).replace("vault:", "vault-static:", 1)
