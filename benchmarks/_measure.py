@@ -55,7 +55,7 @@ class Effort:
 
 
 FULL = Effort(
-    turns=200, slice=0.1, bare_turns=100, rounds=8, segment=4.0, moves=3,
+    turns=200, slice=0.1, bare_turns=100, rounds=5, segment=4.0, moves=3,
     vault_rotations=10, changes=40, idle=30.0, imports=31, leak_rotations=10_000,
 )  # fmt: skip
 QUICK = Effort(
