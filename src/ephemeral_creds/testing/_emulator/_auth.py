@@ -58,6 +58,7 @@ class AuthMount:
     """
 
     mount_type = ""
+    config_path = ""  # below the mount; empty where there is nothing to configure
 
     def __init__(
         self, mount: str, tokens: TokenStore, now: Callable[[], float], lock: threading.RLock
@@ -68,6 +69,11 @@ class AuthMount:
         self._now = now
         self._roles: dict[str, _AuthRole] = {}
         self._entities: dict[str, str] = {}
+        self.config: dict[str, Any] = {}
+
+    def configure(self, body: dict[str, Any]) -> None:
+        """Take the settings of the method, instead of those before."""
+        self.config = dict(body)
 
     def write_role(self, name: str, body: dict[str, Any]) -> None:
         """Create or change a role."""
@@ -180,12 +186,7 @@ class KubernetesMount(AuthMount):
     """Logins by service account token."""
 
     mount_type = "kubernetes"
-
-    def __init__(
-        self, mount: str, tokens: TokenStore, now: Callable[[], float], lock: threading.RLock
-    ) -> None:
-        super().__init__(mount, tokens, now, lock)
-        self.config: dict[str, Any] = {}
+    config_path = "config"
 
     def login(self, request: Request) -> Answer:
         """Answer a login."""

@@ -1,0 +1,17 @@
+"""The auth methods that the emulator knows, by the type that ``sys/auth`` is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ephemeral_creds.testing._emulator._auth import AppRoleMount, KubernetesMount, UserpassMount
+from ephemeral_creds.testing._emulator._jwt import JWTMount
+
+if TYPE_CHECKING:
+    from ephemeral_creds.testing._emulator._auth import AuthMount
+
+__all__ = ["METHODS"]
+
+METHODS: dict[str, type[AuthMount]] = {
+    kind.mount_type: kind for kind in (AppRoleMount, JWTMount, KubernetesMount, UserpassMount)
+}
