@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.testing._emulator._auth import AppRoleMount, KubernetesMount, UserpassMount
+from ephemeral_creds.testing._emulator._aws import AWSMount
 from ephemeral_creds.testing._emulator._jwt import JWTMount
 
 if TYPE_CHECKING:
@@ -13,5 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["METHODS"]
 
 METHODS: dict[str, type[AuthMount]] = {
-    kind.mount_type: kind for kind in (AppRoleMount, JWTMount, KubernetesMount, UserpassMount)
+    kind.mount_type: kind
+    for kind in (AppRoleMount, AWSMount, JWTMount, KubernetesMount, UserpassMount)
 }
