@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 from contract_shapes import AUTH, envelope, refusal, shape
 
 from ephemeral_creds import Secret
+from ephemeral_creds.testing import VaultAdmin
 from issuers import issuer_key, jwt, public_pem
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-    from ephemeral_creds.testing import DatabaseEngine, VaultAdmin, VaultResponse
+    from ephemeral_creds.testing import DatabaseEngine, VaultEmulator, VaultResponse
 
     Unique = Callable[[str], str]
 
@@ -177,3 +179,17 @@ def test_refusals(
         (400, ["must have at least one bound constraint when creating/updating a role"]),
         (400, ["a user claim must be defined on the role"]),
     ]
+
+
+def test_the_emulator_without_cryptography(
+    shared_emulator: VaultEmulator,
+    unique: Unique,
+    key: RSAPrivateKey,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    admin, pem = VaultAdmin(shared_emulator), public_pem(key)
+    admin.enable_auth("jwt", mount := unique("issuer"))
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.rsa", None)
+    answer = admin.request("POST", f"auth/{mount}/config", {"jwt_validation_pubkeys": [pem]})
+    assert answer.status == 501
+    assert "pip install cryptography" in answer.errors[0]
