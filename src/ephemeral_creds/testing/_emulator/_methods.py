@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.testing._emulator._auth import AppRoleMount, KubernetesMount, UserpassMount
+from ephemeral_creds.testing._emulator._auth import AppRoleMount, UserpassMount
 from ephemeral_creds.testing._emulator._aws import AWSMount
 from ephemeral_creds.testing._emulator._jwt import JWTMount
+from ephemeral_creds.testing._emulator._kubernetes import KubernetesMount
 
 if TYPE_CHECKING:
     from ephemeral_creds.testing._emulator._auth import AuthMount
