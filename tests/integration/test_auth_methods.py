@@ -1,25 +1,17 @@
-"""Ways to log in, against a real Vault whose counterparts (STS, a CA, an issuer) are ours."""
+"""Ways to log in, where the counterparts (STS, a CA, an issuer) are ours."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from certificates import Authority
 from ephemeral_creds import (
     AccessDenied,
     AppRoleAuth,
     AWSAuth,
-    CertAuth,
     ConfigurationError,
     JWTAuth,
     MalformedResponse,
@@ -27,56 +19,29 @@ from ephemeral_creds import (
     UserpassAuth,
     VaultConfig,
     VaultDynamicProvider,
-    provider_from_url,
 )
-from ephemeral_creds.testing import DatabaseEngine, VaultServer, find_vault
-from ephemeral_creds.testing._process import free_port
+from issuers import StubSTS, issuer_key, jwt, public_pem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
     from canary import Canary
     from ephemeral_creds import AuthMethod
-    from ephemeral_creds.testing import PostgresServer, VaultAdmin
+    from ephemeral_creds.testing import DatabaseEngine, VaultAdmin
 
     Unique = Callable[[str], str]
     Fetch = Callable[[AuthMethod], str]
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def tls_port() -> int:
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def engine(
-    authority: Authority,
-    tls_port: int,
-    postgres: PostgresServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[DatabaseEngine]:
-    """A real Vault with a TLS listener, and one on a socket, besides the usual one."""
-    if (binary := find_vault()) is None:
-        pytest.skip("no vault, bao or go here: the emulator knows neither these methods nor TLS")
-    certificate = authority.issue("localhost", server=True, ip="127.0.0.1")
-    listeners = f"""
-    listener "tcp" {{
-      address       = "127.0.0.1:{tls_port}"
-      tls_cert_file = "{certificate.cert}"
-      tls_key_file  = "{certificate.key}"
-    }}
-    """
-    with VaultServer(binary, config=listeners) as server:
-        made = DatabaseEngine(server, postgres)
-        made.create_role("app")
-        made.policy("app")
-        yield made
+def engine(any_engine: DatabaseEngine) -> DatabaseEngine:
+    """A database engine with a role ``app`` and the policy to use it."""
+    any_engine.create_role("app")
+    any_engine.policy("app")
+    return any_engine
 
 
 @pytest.fixture
@@ -102,7 +67,7 @@ def fetch(engine: DatabaseEngine) -> Fetch:
 @pytest.fixture(scope="module")
 def key() -> rsa.RSAPrivateKey:
     """What the issuer of JSON Web Tokens signs with."""
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return issuer_key()
 
 
 POLICY = ["use-app"]
@@ -187,10 +152,7 @@ class TestJWT:
     @pytest.fixture(autouse=True)
     def issuer(self, admin: VaultAdmin, key: rsa.RSAPrivateKey) -> None:
         admin.enable_auth("jwt", "ci")
-        public = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        admin.call("POST", "auth/ci/config", {"jwt_validation_pubkeys": [public.decode()]})
+        admin.call("POST", "auth/ci/config", {"jwt_validation_pubkeys": [public_pem(key)]})
         role = {
             "role_type": "jwt",
             "bound_audiences": ["vault"],
@@ -231,65 +193,6 @@ class TestJWT:
     def test_an_unknown_role(self, fetch: Fetch, key: rsa.RSAPrivateKey) -> None:
         with pytest.raises((AccessDenied, ConfigurationError), match="role 'nobody' at auth/ci"):
             fetch(JWTAuth("nobody", jwt(key), mount="ci"))
-
-
-class TestCert:
-    @pytest.fixture(autouse=True)
-    def trusted(self, admin: VaultAdmin, authority: Authority) -> None:
-        admin.enable_auth("cert")
-        body = {"certificate": authority.pem, "token_policies": POLICY}
-        admin.call("POST", "auth/cert/certs/web", body)
-
-    def test_a_certificate_by_url(
-        self, authority: Authority, tls_port: int, canary: Canary
-    ) -> None:
-        client = authority.issue("client")
-        url = (
-            f"vault://app?auth=cert&auth_role=web&address=https://127.0.0.1:{tls_port}"
-            f"&cacert={authority.path}&client_cert={client.cert}&client_key={client.key}"
-        )
-        with contextlib.closing(provider_from_url(url, environ={})) as provider:
-            grant = provider.fetch()
-            provider.revoke(grant)
-        assert grant.credentials.username.startswith("v-cert-")
-
-    def test_a_certificate_of_another_ca(
-        self, authority: Authority, tls_port: int, tmp_path: Path
-    ) -> None:
-        stranger = Authority(tmp_path, "other CA").issue("stranger")
-        config = VaultConfig(
-            f"https://127.0.0.1:{tls_port}",
-            verify=str(authority.path),
-            client_cert=(str(stranger.cert), str(stranger.key)),
-        )
-        provider = VaultDynamicProvider("app", auth=CertAuth(), config=config)
-        with (
-            contextlib.closing(provider),
-            pytest.raises(AccessDenied, match="trusts the CA of this certificate"),
-        ):
-            provider.fetch()
-
-    def test_renewed_files_are_read_at_the_next_login(
-        self, authority: Authority, tls_port: int, tmp_path: Path
-    ) -> None:
-        good = authority.issue("renewed")
-        stranger = Authority(tmp_path, "other CA").issue("renewed")
-        config = VaultConfig(
-            f"https://127.0.0.1:{tls_port}",
-            verify=str(authority.path),
-            client_cert=(str(stranger.cert), str(stranger.key)),
-        )
-        provider = VaultDynamicProvider("app", auth=CertAuth("web"), config=config)
-        with contextlib.closing(provider):
-            with pytest.raises(AccessDenied):
-                provider.fetch()
-            stranger.cert.write_bytes(good.cert.read_bytes())
-            stranger.key.write_bytes(good.key.read_bytes())
-            provider.revoke(provider.fetch())
-
-    def test_without_a_certificate(self, fetch: Fetch) -> None:
-        with pytest.raises(ConfigurationError, match="VAULT_CLIENT_CERT"):
-            fetch(CertAuth())
 
 
 class TestAWS:
@@ -349,73 +252,9 @@ class TestAWS:
 
 def wrap(engine: DatabaseEngine, path: str, body: dict[str, object]) -> Secret:
     """Return a wrapping token for the answer to a request."""
-    import requests
-
-    answer = requests.post(
-        f"{engine.vault.address}/v1/{path}",
-        json=body,
-        headers={
-            "X-Vault-Token": engine.vault.root_token.reveal(),
-            "X-Vault-Wrap-TTL": "60",
-            "X-Vault-Request": "true",
-        },
-        timeout=20,
-    )
-    return Secret(answer.json()["wrap_info"]["token"])
+    answer = engine.admin.request("POST", path, body, wrap_ttl="60")
+    return Secret(answer.body["wrap_info"]["token"])
 
 
 def wrapped_secret_id(engine: DatabaseEngine, role: str) -> Secret:
     return wrap(engine, f"auth/approle/role/{role}/secret-id", {})
-
-
-def jwt(key: rsa.RSAPrivateKey, **claims: object) -> Secret:
-    """Return a token as a CI system would sign it."""
-    now = int(time.time())
-    body = {"aud": "vault", "sub": "job-1", "project": "app", "iat": now, "exp": now + 300}
-    parts = [encoded(json.dumps(part).encode()) for part in ({"alg": "RS256"}, body | claims)]
-    signature = key.sign(".".join(parts).encode(), padding.PKCS1v15(), hashes.SHA256())
-    return Secret(".".join([*parts, encoded(signature)]))
-
-
-def encoded(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-class StubSTS:
-    """Answers GetCallerIdentity the way AWS does, whoever asks."""
-
-    def __init__(self, arn: str) -> None:
-        self.asked: list[dict[str, str]] = []
-        stub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                stub.asked.append(dict(self.headers))
-                body = (
-                    "<GetCallerIdentityResponse "
-                    'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
-                    f"<Arn>{arn}</Arn><UserId>AIDAEXAMPLE</UserId><Account>123456789012</Account>"
-                    "</GetCallerIdentityResult></GetCallerIdentityResponse>"
-                ).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/xml")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -72,11 +72,7 @@ def test_a_read_says_when_to_read_again(
     any_engine.postgres.login(username, grant.credentials.password).close()
 
 
-def test_a_rotation_schedule(
-    any_engine: DatabaseEngine, provider: Callable[..., VaultStaticProvider]
-) -> None:
-    if "emulator" in any_engine.vault.version.lower():
-        pytest.skip("the emulator knows no rotation_schedule")
+def test_a_rotation_schedule(provider: Callable[..., VaultStaticProvider]) -> None:
     lease = provider(rotation_schedule="0 0 * * SAT").fetch().lease
     assert lease.rotates_in is not None
     assert 0 <= lease.rotates_in <= 7 * 86400

@@ -73,6 +73,7 @@ class ExternalVaultAdmin(VaultAdmin):
         *,
         token: Secret | None = None,
         timeout: float = 30.0,
+        wrap_ttl: str | None = None,
     ) -> VaultResponse:
         """Send a request as `token`, by default as the one in VAULT_TOKEN.
 
@@ -83,7 +84,13 @@ class ExternalVaultAdmin(VaultAdmin):
         if makes:
             # Before it is sent: without an answer it may be there nevertheless.
             self._made.append(path)
-        answer = self._send(method, path, body, token or self._external.root_token, timeout)
+        headers = {
+            "X-Vault-Request": "true",
+            "X-Vault-Token": (token or self._external.root_token).reveal(),
+        }
+        if wrap_ttl is not None:
+            headers["X-Vault-Wrap-TTL"] = wrap_ttl
+        answer = self._send(method, path, body, headers, timeout)
         if makes and answer.status in _REFUSED:
             self._made.remove(path)
         return answer
@@ -134,14 +141,10 @@ class ExternalVaultAdmin(VaultAdmin):
         method: str,
         path: str,
         body: Mapping[str, object] | None,
-        token: Secret,
+        headers: dict[str, str],
         timeout: float,
     ) -> VaultResponse:
         config = self._external.config
-        headers = {
-            "X-Vault-Request": "true",
-            "X-Vault-Token": token.reveal(),
-        }
         if config.namespace:
             headers["X-Vault-Namespace"] = config.namespace
         where = urlsplit(config.address)

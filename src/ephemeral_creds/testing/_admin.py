@@ -43,8 +43,12 @@ class VaultAdmin:
         *,
         token: Secret | None = None,
         timeout: float = 30.0,
+        wrap_ttl: str | None = None,
     ) -> VaultResponse:
-        """Send a request as `token`, by default as root, and return whatever comes back."""
+        """Send a request as `token`, by default as root, and return whatever comes back.
+
+        With `wrap_ttl`, such as ``"60s"``, that is a wrapping token for the answer.
+        """
         return vault_request(
             self.vault.address,
             method,
@@ -52,6 +56,7 @@ class VaultAdmin:
             body,
             token=token if token is not None else self.vault.root_token,
             timeout=timeout,
+            wrap_ttl=wrap_ttl,
         )
 
     def call(

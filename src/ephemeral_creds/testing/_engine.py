@@ -117,7 +117,7 @@ class DatabaseEngine:
             name: the static role.
             username: the PostgreSQL role.
             rotation_period: seconds, or text such as ``"24h"``; 5 s at least.
-            rotation_schedule: instead of it, in the manner of cron. The emulator knows none.
+            rotation_schedule: instead of it, in the manner of cron and in UTC.
         """
         body: dict[str, object] = {"db_name": self.connection, "username": username}
         if rotation_schedule is not None:

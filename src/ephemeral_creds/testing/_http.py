@@ -62,6 +62,7 @@ def vault_request(
     *,
     token: Secret | None = None,
     timeout: float = 30.0,
+    wrap_ttl: str | None = None,
 ) -> VaultResponse:
     """Send one request, without retries and without following redirects.
 
@@ -72,6 +73,7 @@ def vault_request(
         body: sent as JSON; ``None`` sends nothing.
         token: sent as ``X-Vault-Token``.
         timeout: seconds for each step on the network.
+        wrap_ttl: have the answer wrapped in a token that lives this long, as in ``"60s"``.
 
     Raises:
         OSError: no answer; `http.client.HTTPException` for a broken one.
@@ -80,6 +82,8 @@ def vault_request(
     headers = {"X-Vault-Request": "true"}
     if token is not None:
         headers["X-Vault-Token"] = token.reveal()
+    if wrap_ttl is not None:
+        headers["X-Vault-Wrap-TTL"] = wrap_ttl
     payload = None if body is None else json.dumps(body)
     connection = HTTPConnection(where.hostname or "", where.port, timeout=timeout)
     try:

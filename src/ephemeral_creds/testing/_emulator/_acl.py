@@ -11,7 +11,9 @@ from ephemeral_creds.testing._emulator._wire import Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Policies"]
+__all__ = ["WRAPPING_POLICY", "Policies"]
+
+WRAPPING_POLICY = "response-wrapping"
 
 # The part of Vault's built-in default policy that this emulator has endpoints for.
 _DEFAULT_RULES = {
@@ -22,7 +24,13 @@ _DEFAULT_RULES = {
     "sys/renew": {"update"},
     "sys/leases/lookup": {"update"},
     "sys/capabilities-self": {"update"},
+    "sys/wrapping/lookup": {"update"},
+    "sys/wrapping/unwrap": {"update"},
+    "sys/wrapping/wrap": {"update"},
 }
+
+# What a wrapping token is good for.
+_WRAPPING_RULES = {"sys/wrapping/unwrap": {"update"}}
 
 _NEEDS_SUDO = re.compile(
     r"sys/(seal|audit/.*|leases/(revoke-prefix|lookup)/.*)|auth/token/create-orphan"
@@ -35,7 +43,10 @@ class Policies:
     """The policies by name; ``root`` may do everything."""
 
     def __init__(self) -> None:
-        self._rules: dict[str, dict[str, set[str]]] = {"default": _DEFAULT_RULES}
+        self._rules: dict[str, dict[str, set[str]]] = {
+            "default": _DEFAULT_RULES,
+            WRAPPING_POLICY: _WRAPPING_RULES,
+        }
         self._texts: dict[str, str] = {"default": ""}
 
     def write(self, name: str, text: str) -> None:

@@ -1,13 +1,10 @@
-"""Auth methods: AppRole, and Kubernetes by way of a TokenReview server."""
+"""What auth methods share; and AppRole and userpass, which need nobody else."""
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ephemeral_creds.testing._emulator._wire import (
     SYSTEM_MAX_TTL,
@@ -16,7 +13,6 @@ from ephemeral_creds.testing._emulator._wire import (
     one_error,
     seconds,
 )
-from ephemeral_creds.testing._kubernetes import decode_claims
 
 if TYPE_CHECKING:
     import threading
@@ -25,14 +21,11 @@ if TYPE_CHECKING:
     from ephemeral_creds.testing._emulator._tokens import TokenStore
     from ephemeral_creds.testing._emulator._wire import Answer, Request
 
-__all__ = ["AppRoleMount", "AuthMount", "KubernetesMount", "UserpassMount"]
-
-_CLOCK_SKEW = 60.0  # seconds that a service account's token may be off
-_REVIEW_TIMEOUT = 10.0
+__all__ = ["AppRoleMount", "AuthMount", "AuthRole", "UserpassMount"]
 
 
 @dataclass(slots=True)
-class _AuthRole:
+class AuthRole:
     """What a login gives; for AppRole also who may log in."""
 
     name: str
@@ -58,6 +51,7 @@ class AuthMount:
     """
 
     mount_type = ""
+    config_path = ""  # below the mount; empty where there is nothing to configure
 
     def __init__(
         self, mount: str, tokens: TokenStore, now: Callable[[], float], lock: threading.RLock
@@ -66,12 +60,17 @@ class AuthMount:
         self._lock = lock
         self._tokens = tokens
         self._now = now
-        self._roles: dict[str, _AuthRole] = {}
+        self._roles: dict[str, AuthRole] = {}
         self._entities: dict[str, str] = {}
+        self.config: dict[str, Any] = {}
+
+    def configure(self, body: dict[str, Any]) -> None:
+        """Take the settings of the method, instead of those before."""
+        self.config = dict(body)
 
     def write_role(self, name: str, body: dict[str, Any]) -> None:
         """Create or change a role."""
-        role = self._roles.setdefault(name, _AuthRole(name))
+        role = self._roles.setdefault(name, AuthRole(name))
         role.policies = list(body.get("token_policies", role.policies))
         role.token_ttl = seconds(body.get("token_ttl", role.token_ttl))
         role.token_max_ttl = seconds(body.get("token_max_ttl", role.token_max_ttl))
@@ -84,7 +83,7 @@ class AuthMount:
         """Remove a role; nobody can log in by it any more."""
         self._roles.pop(name, None)
 
-    def role(self, name: str) -> _AuthRole:
+    def role(self, name: str) -> AuthRole:
         """Return a role.
 
         Raises:
@@ -99,7 +98,7 @@ class AuthMount:
         """Answer a login."""
         raise NotImplementedError
 
-    def _grant(self, role: _AuthRole, alias: str, metadata: dict[str, str]) -> Answer:
+    def _grant(self, role: AuthRole, alias: str, metadata: dict[str, str]) -> Answer:
         warnings: list[str] = []
         with self._lock:
             token = self._tokens.create(
@@ -150,7 +149,7 @@ class AppRoleMount(AuthMount):
         raise Refusal(400, "invalid role or secret ID")
 
     @staticmethod
-    def _use(role: _AuthRole, secret_id: str) -> None:
+    def _use(role: AuthRole, secret_id: str) -> None:
         uses = role.secret_ids[secret_id]
         if uses == 1:
             del role.secret_ids[secret_id]
@@ -174,78 +173,3 @@ class UserpassMount(AuthMount):
         if user is None or user.body.get("password") != request.text("password"):
             raise Refusal(400, "invalid username or password")
         return self._grant(user, name, {"username": name})
-
-
-class KubernetesMount(AuthMount):
-    """Logins by service account token."""
-
-    mount_type = "kubernetes"
-
-    def __init__(
-        self, mount: str, tokens: TokenStore, now: Callable[[], float], lock: threading.RLock
-    ) -> None:
-        super().__init__(mount, tokens, now, lock)
-        self.config: dict[str, Any] = {}
-
-    def login(self, request: Request) -> Answer:
-        """Answer a login."""
-        if request.operation != "update":
-            raise Refusal(405, "unsupported operation")
-        for name in ("role", "jwt"):
-            if not request.text(name):
-                raise Refusal(400, f"missing {name}")
-        jwt = request.text("jwt")
-        role = self._roles.get(request.text("role"))
-        if role is None:
-            raise Refusal(400, f'invalid role name "{request.text("role")}"')
-        account = self._check_claims(role, jwt)
-        if not self._review(jwt):
-            raise Refusal(403, "permission denied")
-        metadata = {
-            "role": role.name,
-            "service_account_name": account["name"],
-            "service_account_namespace": account["namespace"],
-            "service_account_secret_name": "",
-            "service_account_uid": account["uid"],
-        }
-        alias = f"{account['namespace']}-{account['name']}"
-        return self._grant(role, alias, metadata)
-
-    def _check_claims(self, role: _AuthRole, jwt: str) -> dict[str, str]:
-        try:
-            claims: dict[str, Any] = decode_claims(jwt)
-        except ValueError:
-            raise Refusal(403, "permission denied") from None
-        inner = claims.get("kubernetes.io", {})
-        account = inner.get("serviceaccount", {})
-        found = {
-            "name": account.get("name", ""),
-            "namespace": inner.get("namespace", ""),
-            "uid": account.get("uid", ""),
-        }
-        if not found["uid"]:
-            raise Refusal(500, "could not parse UID from claims")
-        if not {"*", found["name"]} & set(role.body["bound_service_account_names"]):
-            raise Refusal(403, "service account name not authorized")
-        if not {"*", found["namespace"]} & set(role.body["bound_service_account_namespaces"]):
-            raise Refusal(403, "namespace not authorized")
-        now = self._now()
-        if claims.get("exp", 0) + _CLOCK_SKEW < now:
-            raise Refusal(403, "invalid expiration time (exp) claim: token is expired")
-        if claims.get("nbf", 0) - _CLOCK_SKEW > now:
-            raise Refusal(403, "invalid not before (nbf) claim: token not yet valid")
-        return found
-
-    def _review(self, jwt: str) -> bool:
-        where = urlsplit(str(self.config["kubernetes_host"]))
-        asked = json.dumps({"kind": "TokenReview", "spec": {"token": jwt}})
-        connection = HTTPConnection(where.hostname or "", where.port, timeout=_REVIEW_TIMEOUT)
-        try:
-            path = "/apis/authentication.k8s.io/v1/tokenreviews"
-            connection.request("POST", path, body=asked)
-            said = json.loads(connection.getresponse().read())
-        except (OSError, HTTPException, ValueError):
-            raise Refusal(500, "lookup failed: the token reviewer did not answer") from None
-        finally:
-            connection.close()
-        return bool(said["status"].get("authenticated"))

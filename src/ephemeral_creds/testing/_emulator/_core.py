@@ -12,6 +12,7 @@ from ephemeral_creds.testing._emulator._leases import LeaseStore
 from ephemeral_creds.testing._emulator._static import StaticRoles
 from ephemeral_creds.testing._emulator._tokens import TokenStore
 from ephemeral_creds.testing._emulator._wire import Refusal, denied
+from ephemeral_creds.testing._emulator._wrapping import Wrappings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,7 @@ class Core:
         self.leases = LeaseStore(clock, self.lock)
         self.tokens = TokenStore(clock, self.leases.end_of_token)
         self.tokens.add_root(root_token)
+        self.wrappings = Wrappings(clock, self.lock, self.tokens)
         self.databases: dict[str, DatabaseMount] = {}
         self._static_roles: dict[DatabaseMount, StaticRoles] = {}
         self.auths: dict[str, AuthMount] = {}
@@ -86,9 +88,16 @@ class Core:
             return _routes_sys.serve(self, request)
         if self.sealed:
             raise Refusal(503, "Vault is sealed")
+        wrap_ttl = self.wrappings.ttl(request)
         if mount := self._login_mount(request):
-            return mount.login(request)
-        token = self._admit(request)
+            answer = mount.login(request)
+        elif self.wrappings.serves(request):
+            answer = self.wrappings.serve(request, self._admit)
+        else:
+            answer = self._route(request, self._admit(request))
+        return self.wrappings.wrap(answer, request.path, wrap_ttl) if wrap_ttl else answer
+
+    def _route(self, request: Request, token: Token) -> Answer:
         head, _, rest = request.path.partition("/")
         if head == "sys":
             return _routes_sys.serve(self, request)

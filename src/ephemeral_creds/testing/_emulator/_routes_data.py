@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds.testing._emulator._auth import (
     AppRoleMount,
-    KubernetesMount,
     UserpassMount,
 )
 from ephemeral_creds.testing._emulator._wire import (
@@ -116,8 +115,8 @@ def _create_token(core: Core, request: Request, parent: Token, *, orphan: bool) 
 def _serve_method(mount: AuthMount, request: Request, rest: str) -> Answer:
     kind = mount.mount_type
     match rest.split("/"), request.operation:
-        case ["config"], "update" if isinstance(mount, KubernetesMount):
-            mount.config = dict(request.body)
+        case _, "update" if rest == mount.config_path:
+            mount.configure(request.body)
             return Answer(204)
         case ["users", name], "update" if isinstance(mount, UserpassMount):
             mount.write_role(name.lower(), request.body)

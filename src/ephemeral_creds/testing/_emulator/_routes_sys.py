@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ephemeral_creds.testing._emulator._auth import (
-    AppRoleMount,
-    KubernetesMount,
-    UserpassMount,
-)
 from ephemeral_creds.testing._emulator._database import DatabaseMount
+from ephemeral_creds.testing._emulator._methods import METHODS
 from ephemeral_creds.testing._emulator._wire import Answer, Refusal, envelope, one_error, seconds
 
 if TYPE_CHECKING:
@@ -128,8 +124,7 @@ def _list_auths(call: _Call) -> Answer:
 
 
 def _enable_auth(call: _Call) -> Answer:
-    kinds = {kind.mount_type: kind for kind in (AppRoleMount, KubernetesMount, UserpassMount)}
-    kind = kinds.get(call.request.text("type"))
+    kind = METHODS.get(call.request.text("type"))
     if kind is None:
         raise Refusal(400, f"plugin not found in the catalog: {call.request.text('type')}")
     if call.rest in call.core.auths:

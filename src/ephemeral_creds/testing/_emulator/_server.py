@@ -268,6 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
             _parse(raw),
             self.headers.get("X-Vault-Token") or "",
             dict(parse_qsl(where.query)),
+            self.headers.get("X-Vault-Wrap-TTL") or "",
         )
         emulator = cast("_Server", self.server).emulator
         place = emulator.note(RequestRecord(self.command, path, 0))

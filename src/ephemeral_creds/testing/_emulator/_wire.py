@@ -46,6 +46,7 @@ class Request:
         body: the JSON object sent, empty where there was none.
         token: the value of ``X-Vault-Token``, empty where there was none.
         query: the parameters after the path's ``?``.
+        wrap_ttl: the value of ``X-Vault-Wrap-TTL``, empty where there was none.
     """
 
     operation: str
@@ -53,6 +54,7 @@ class Request:
     body: dict[str, Any] = field(repr=False)
     token: str = field(repr=False)
     query: Mapping[str, str] = field(default_factory=dict)
+    wrap_ttl: str = ""
 
     def text(self, name: str) -> str:
         """Return a member of the body as text; empty where it is missing."""
