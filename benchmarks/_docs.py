@@ -63,7 +63,7 @@ def _targets(figures: Mapping[str, Any]) -> str:
     rows = ["| figure | measured | target | | what it is |", "|---|---|---|---|---|"]
     for target in TARGETS:
         if (value := figures.get(target.key)) is not None:
-            shown = f"{value:.2f}" if isinstance(value, float) else str(value or 0)
+            shown = f"{value:.3f}" if isinstance(value, float) else str(value or 0)
             verdict = "" if target.met(value) else "**missed**"
             aim = f"{target.relation} {target.bound or 0}"
             rows.append(f"| `{target.key}` | {shown} | {aim} | {verdict} | {target.meaning} |")
