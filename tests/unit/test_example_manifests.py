@@ -148,6 +148,9 @@ def test_compose_file_is_consistent() -> None:
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
             assert source in volumes or (folder / source).exists(), mount
+    assert "-dev" in services["vault"]["command"]
+    data = "/var/lib/postgresql/data"
+    assert data in services["postgres"]["tmpfs"], "a Vault that forgot could not log in to it"
     build = services["app"]["build"]
     assert (folder / build["context"] / build["dockerfile"]).exists()
 
