@@ -177,6 +177,16 @@ def agent(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def containers(session: nox.Session) -> None:
+    """Run examples/docker-compose with a Docker engine that has its images already (a minute)."""
+    session.install("-e", ".[test]", *GROUPS["examples"])
+    session.run(
+        *("pytest", "tests/integration/test_example_containers.py", *session.posargs),
+        env={"EPHEMERAL_CREDS_CONTAINERS": "1"},
+    )
+
+
+@nox.session(default=False)
 def demo(session: nox.Session) -> None:
     """Watch a pool rotate."""
     session.install("-e", ".[demo]")

@@ -12,6 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from docker_compose import find_compose
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MANIFESTS = sorted((EXAMPLES / "kubernetes").glob("*.yaml"))
 KUBERNETES = "1.37"
@@ -148,25 +150,23 @@ def test_compose_file_is_consistent() -> None:
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
             assert source in volumes or (folder / source).exists(), mount
+    assert "-dev" in services["vault"]["command"]
+    data = "/var/lib/postgresql/data"
+    assert data in services["postgres"]["tmpfs"], "a Vault that forgot could not log in to it"
     build = services["app"]["build"]
     assert (folder / build["context"] / build["dockerfile"]).exists()
 
 
-def has_compose() -> bool:
-    docker = shutil.which("docker")
-    return (
-        docker is not None
-        and not subprocess.run(
-            [docker, "compose", "version"], capture_output=True, check=False
-        ).returncode
-    )
+COMPOSE = find_compose()
 
 
-@pytest.mark.skipif(not has_compose(), reason="no docker compose here")
+@pytest.mark.slow
+@pytest.mark.skipif(COMPOSE is None, reason="no Docker Compose here")
 def test_compose_accepts_its_file() -> None:
+    assert COMPOSE is not None
     file = EXAMPLES / "docker-compose/compose.yaml"
     done = subprocess.run(
-        ["docker", "compose", "-f", file, "config", "--quiet"],
+        [*COMPOSE, "-f", str(file), "config", "--quiet"],
         capture_output=True,
         text=True,
         check=False,
