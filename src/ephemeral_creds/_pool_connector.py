@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
 import psycopg
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import InsufficientPrivilege, UndefinedObject
 from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
@@ -27,7 +27,7 @@ from ephemeral_creds._pool_connect import (
     login,
     member_of,
 )
-from ephemeral_creds._pool_errors import StillFailing
+from ephemeral_creds._pool_errors import ROLE_MISSING, StillFailing, may_lack_its_role
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
 
 if TYPE_CHECKING:
@@ -141,8 +141,10 @@ class Connector(Generic[CT]):
         """
         try:
             _current_user(connection)
-        except (UndefinedObject, InsufficientPrivilege):
-            return False
+        except psycopg.Error as error:
+            if error.sqlstate in ROLE_MISSING:
+                return False
+            raise
         return True
 
     def _grant(self) -> Grant:
@@ -244,6 +246,13 @@ def _derive(
         @classmethod
         def connect_directly(cls, conninfo: str, **kwargs: Any) -> CT:
             return cast("CT", super().connect(conninfo, **kwargs))
+
+        def rollback(self) -> None:
+            # Called by psycopg, and by users, while the error that led to it is being handled:
+            # nothing has to be looked at where there was none.
+            if may_lack_its_role(sys.exception()):
+                rotation.suspect_generation(generation_of(self))
+            super().rollback()
 
         def close(self) -> None:
             super().close()

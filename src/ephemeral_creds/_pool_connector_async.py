@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
 import psycopg
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import InsufficientPrivilege, UndefinedObject
 from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
@@ -28,7 +28,7 @@ from ephemeral_creds._pool_connect import (
     login_async,
     member_of,
 )
-from ephemeral_creds._pool_errors import StillFailing
+from ephemeral_creds._pool_errors import ROLE_MISSING, StillFailing, may_lack_its_role
 from ephemeral_creds.exceptions import (
     ConfigurationError,
     CredentialsExpired,
@@ -179,8 +179,10 @@ class AsyncConnector(Generic[ACT]):
         """
         try:
             await _current_user(connection)
-        except (UndefinedObject, InsufficientPrivilege):
-            return False
+        except psycopg.Error as error:
+            if error.sqlstate in ROLE_MISSING:
+                return False
+            raise
         return True
 
     async def _grant(self) -> Grant:
@@ -289,6 +291,13 @@ def _derive(
         @classmethod
         async def connect_directly(cls, conninfo: str, **kwargs: Any) -> ACT:
             return cast("ACT", await super().connect(conninfo, **kwargs))
+
+        async def rollback(self) -> None:
+            # Called by psycopg, and by users, while the error that led to it is being handled:
+            # nothing has to be looked at where there was none.
+            if may_lack_its_role(sys.exception()):
+                rotation.suspect_generation(generation_of(self))
+            await super().rollback()
 
         async def close(self) -> None:
             await super().close()

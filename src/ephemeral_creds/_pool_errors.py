@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from psycopg import OperationalError
+from psycopg import Error, OperationalError
 from psycopg_pool import PoolTimeout
 
 from ephemeral_creds import exceptions
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEFT_BORROWED",
+    "ROLE_MISSING",
     "AtOnce",
     "CheckoutTimeout",
     "StillFailing",
     "explain",
+    "may_lack_its_role",
     "quieten",
     "with_pool_timeout",
 ]
@@ -28,6 +30,25 @@ LEFT_BORROWED = (
     "%s: connections still borrowed, or being opened, at its close: %d. Their lease is given back "
     "all the same: return them first, or give close() more time"
 )
+
+# insufficient_privilege and undefined_object, see
+# https://www.postgresql.org/docs/current/errcodes-appendix.html: what a session gets whose role
+# was dropped, and who lacks a GRANT.
+ROLE_MISSING = {"42501", "42704"}
+
+# How many errors deep to look for the one that began it.
+_DEPTH = 8
+
+
+def may_lack_its_role(error: BaseException | None) -> bool:
+    """Tell whether `error`, or one that it came from, is what a session without role gets."""
+    for _ in range(_DEPTH):
+        if error is None:
+            break
+        if isinstance(error, Error) and error.sqlstate in ROLE_MISSING:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class AtOnce(float):

@@ -270,7 +270,8 @@ class RotatingConnectionPool(ConnectionPool[CT]):
         ``SELECT current_user`` (PostgreSQL keeps the session: see DROP ROLE). One that answers
         clears the suspicion; one that does not is replaced and, where its role is gone, new
         credentials are asked for. Suspicion costs a round trip per checkout while it lasts, and
-        nothing otherwise. The pool itself calls this when a login is refused or a lease is lost.
+        nothing otherwise. The pool itself calls this when a login is refused, a lease is lost, or
+        a query fails as it does without a role (42501 or 42704, which a missing GRANT is, too).
         """
         self._rotation.suspect_generation(self._rotation.serving)
 

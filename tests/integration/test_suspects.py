@@ -18,7 +18,7 @@ from ephemeral_creds.events import CredentialsLapsed, LoginRejected, RenewalFail
 from ephemeral_creds.exceptions import CheckoutFailed, LeaseLost, ProviderUnavailable
 
 if TYPE_CHECKING:
-    from ephemeral_creds import Grant, Lease, RotatingConnectionPool
+    from ephemeral_creds import AsyncRotatingConnectionPool, Grant, Lease, RotatingConnectionPool
 
 
 def drop(setup: Setup, number: int) -> None:
@@ -35,6 +35,24 @@ def users(pool: RotatingConnectionPool[Any], count: int) -> list[str]:
         with pool.connection(timeout=PATIENCE) as connection:
             found.append(user_of(connection))
     return found
+
+
+def fail(connection: Any, wrapped: bool) -> None:
+    try:
+        user_of(connection)
+    except psycopg.Error as error:
+        if wrapped:
+            raise KeyError("as a service calls it") from error
+        raise
+
+
+async def roll_back_async(pool: AsyncRotatingConnectionPool[Any]) -> None:
+    connection = await pool.getconn()
+    try:
+        await connection.execute("SELECT current_user")
+    except psycopg.Error:
+        await connection.rollback()
+    await pool.putconn(connection)
 
 
 def queries_of(setup: Setup) -> tuple[list[str], dict[str, Any]]:
@@ -139,6 +157,43 @@ class TestZombies:
         stats = pool.get_stats()
         assert stats["requests_num"] == 20
         assert stats.get("returns_bad", 0) == 0
+
+    @pytest.mark.parametrize("wrapped", [False, True])
+    def test_a_query_that_failed(self, setup: Setup, wrapped: bool) -> None:
+        pool = setup.pool(min_size=4)
+        drop(setup, 1)
+        expected = KeyError if wrapped else psycopg.errors.UndefinedObject
+        with pytest.raises(expected), pool.connection() as connection:
+            fail(connection, wrapped)
+        assert users(pool, 20) == [setup.role(2)] * 20
+        assert setup.provider.calls.count("fetch") == 2
+
+    def test_a_query_that_failed_and_was_rolled_back(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=4)
+        drop(setup, 1)
+        if isinstance(setup.twin, AsyncTwin):
+            setup.twin.loop.run(roll_back_async(cast("PoolFace", pool).raw))
+        else:
+            connection = pool.getconn()
+            try:
+                user_of(connection)
+            except psycopg.Error:
+                connection.rollback()
+            pool.putconn(connection)
+        assert users(pool, 20) == [setup.role(2)] * 20
+
+    def test_a_query_that_lacks_a_grant(self, setup: Setup) -> None:
+        queries, options = queries_of(setup)
+        pool = setup.pool(min_size=4, **options)
+        secret = "SELECT rolpassword FROM pg_authid"
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), pool.connection() as connection:
+            connection.execute(secret)
+        for _ in range(20):
+            with pool.connection():
+                pass
+        assert [q for q in queries if q != secret] == ["SELECT current_user::text"]
+        assert setup.provider.calls.count("fetch") == 1
+        assert not pool.status().suspect
 
     def test_a_deadline_without_successor(self, setup: Setup) -> None:
         """Past it the server may drop the role at any time: an answer clears nothing."""
