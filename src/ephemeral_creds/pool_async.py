@@ -16,16 +16,15 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from psycopg_pool.abc import ACT
 
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
+from ephemeral_creds._pool_base import LeasedPool, after_fork
 from ephemeral_creds._pool_connect import Borrowed, check_parameters, generation_of
 from ephemeral_creds._pool_connector_async import AsyncConnector
 from ephemeral_creds._pool_errors import (
     AtOnce,
     CheckoutTimeout,
-    explain,
     quieten,
     with_pool_timeout,
 )
-from ephemeral_creds._pool_status import PoolStatus, lease_stats, pool_status
 from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     NoCredentials,
@@ -55,7 +54,7 @@ _AT_ONCE = 0.001
 quieten()
 
 
-class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
+class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
     """A `psycopg_pool.AsyncConnectionPool` whose credentials come from a provider, and change.
 
     What `RotatingConnectionPool` says holds here too, with ``await`` where psycopg's async pool
@@ -169,7 +168,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             PoolClosed: the pool was closed before.
         """
         if self._abandoned:
-            raise _after_fork()
+            raise after_fork()
         async with self._beginning:
             if self._ended and not self._begun:
                 raise PoolClosed(f"the pool {self.name!r} was closed and cannot be opened any more")
@@ -249,45 +248,6 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         # Before it is open there is nothing to drain, and psycopg_pool has no lock yet.
         if self._begun:
             await super().drain()
-
-    def get_stats(self) -> dict[str, int]:
-        """Return psycopg_pool's counters, and those of the credentials.
-
-        What rotations did themselves is left out. Added are ``lease_generation``,
-        ``lease_expires_in`` (whole seconds; absent where there is no end), ``lease_mints``,
-        ``lease_renewals``, ``lease_revocations``, ``lease_rejected_logins`` and, for connections
-        that wait to be replaced, ``connections_stale``.
-        """
-        stats = self._rotation.correct(super().get_stats())
-        return stats | lease_stats(self._rotation, self._keeper)
-
-    def pop_stats(self) -> dict[str, int]:
-        """Return the counters as `get_stats` does, and set psycopg_pool's own to zero."""
-        stats = self._rotation.correct(super().pop_stats(), reset=True)
-        return stats | lease_stats(self._rotation, self._keeper)
-
-    def suspect(self) -> None:
-        """Have each connection tested before it is lent: the role may have been dropped.
-
-        A connection whose role is gone still answers ``SELECT 1``, but not
-        ``SELECT current_user`` (PostgreSQL keeps the session: see DROP ROLE). One that answers
-        clears the suspicion; one that does not is replaced and, where its role is gone, new
-        credentials are asked for. Suspicion costs a round trip per checkout while it lasts, and
-        nothing otherwise. The pool itself calls this when a login is refused, a lease is lost, or
-        a query fails as it does without a role (42501 or 42704, which a missing GRANT is, too).
-        """
-        self._rotation.suspect_generation(self._rotation.serving)
-
-    def status(self) -> PoolStatus:
-        """Return a snapshot for a health endpoint or a person; see `PoolStatus.ready`."""
-        return pool_status(
-            self.name, self.closed, self._rotation, self._keeper, super().get_stats()
-        )
-
-    @property
-    def peak_connections(self) -> int:
-        """The most connections that were ever open, or being opened, at the same time."""
-        return self._rotation.ledger.peak
 
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool; where it has a keeper of its own, revoke its lease and close that.
@@ -382,25 +342,6 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             await self._discard(conn)
         return alive
 
-    @property
-    def _last_error(self) -> Exception | None:
-        failure = self._rotation.reconnects.last_failure
-        return failure.error if failure is not None else None
-
-    def _explained(self, timeout: PoolTimeout) -> PoolTimeout:
-        status, lacking = self._diagnosis or self._diagnose()
-        if lacking is not None:
-            return with_pool_timeout(lacking, status)
-        return explain(self.name, timeout, self._rotation.reconnects.last_failure, status)
-
-    def _diagnose(self) -> tuple[KeeperStatus, NoCredentials | None]:
-        status = self._keeper.status()
-        try:
-            self._keeper.current()
-        except NoCredentials as error:
-            return status, error
-        return status, None
-
     async def _putconn_stale(self, conn: ACT) -> None:
         rotation = self._rotation
         ours = rotation.ledger.owns(conn) and generation_of(conn) < rotation.serving
@@ -448,15 +389,8 @@ async def _slot_lost(pool: AsyncConnectionPool[Any]) -> None:
         await pool._lost_slot()  # noqa: SLF001 - the same module; a method would keep the pool alive
 
 
-def _after_fork() -> PoolClosed:
-    return PoolClosed(
-        "this pool was opened before the process was forked: its connections and its lease are "
-        "the parent's. Open pools after the fork, for example in gunicorn's post_fork hook"
-    )
-
-
 async def _refuse_after_fork(timeout: float | None = None) -> Any:  # noqa: ARG001 - as getconn()
-    raise _after_fork()
+    raise after_fork()
 
 
 async def _leave_to_parent(conn: Any) -> None:
