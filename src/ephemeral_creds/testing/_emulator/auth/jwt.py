@@ -6,8 +6,8 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-from ephemeral_creds.testing._emulator._auth import AuthMount
 from ephemeral_creds.testing._emulator._wire import Refusal
+from ephemeral_creds.testing._emulator.auth.base import AuthMount
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
