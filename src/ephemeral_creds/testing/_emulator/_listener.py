@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import struct
@@ -17,6 +18,7 @@ from ephemeral_creds.testing._emulator._wire import Request
 
 if TYPE_CHECKING:
     from ephemeral_creds.testing._emulator._faults import Fault
+    from ephemeral_creds.testing._emulator._tls import TLS, Channel
     from ephemeral_creds.testing._emulator._wire import Answer
 
 __all__ = ["Listener", "RequestRecord"]
@@ -45,14 +47,21 @@ class Served(Protocol):
 
 
 class Listener(ThreadingHTTPServer):
-    """Takes connections, each served by a thread of its own, and hands requests to `Served`."""
+    """Takes connections, each served by a thread of its own, and hands requests on.
+
+    Args:
+        where: address and port.
+        emulator: who answers.
+        tls: what to speak HTTP over, if not over the connection itself.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, where: tuple[str, int], emulator: Served) -> None:
+    def __init__(self, where: tuple[str, int], emulator: Served, tls: TLS | None = None) -> None:
         self.emulator = emulator
+        self.tls = tls
         self._gone = threading.Condition()
         self._open: set[socket.socket] = set()
         super().__init__(where, _Handler)
@@ -86,6 +95,26 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # head and body in one packet: two would wait for each other (Nagle)
     disable_nagle_algorithm = True
 
+    _channel: Channel | None = None
+
+    def setup(self) -> None:
+        """Shake hands first where it is TLS."""
+        super().setup()
+        tls = self._listener.tls
+        if tls is not None:
+            self._channel = tls.accept(self.connection)
+            # These keep the connection open.
+            self.rfile.close()
+            self.wfile.close()
+            self.rfile, self.wfile = (
+                io.BufferedReader(self._channel),
+                io.BufferedWriter(self._channel),
+            )
+
+    @property
+    def _listener(self) -> Listener:
+        return cast("Listener", self.server)
+
     def _serve(self) -> None:
         where = urlsplit(self.path)
         path = unquote(where.path).removeprefix("/v1/")
@@ -100,8 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.headers.get("X-Vault-Token") or "",
             dict(parse_qsl(where.query)),
             self.headers.get("X-Vault-Wrap-TTL") or "",
+            None if self._channel is None else self._channel.certificates,
         )
-        emulator = cast("Listener", self.server).emulator
+        emulator = self._listener.emulator
         place = emulator.note(RequestRecord(self.command, path, 0))
         answer, fault = emulator.serve(self.command, request)
         status = answer.status
@@ -136,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
         # No linger: the client sees a reset rather than an orderly end.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
+        if self._channel is not None:
+            self._channel.polite = False
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # inherited name
         """Say nothing."""

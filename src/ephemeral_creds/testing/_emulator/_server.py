@@ -11,17 +11,21 @@ from ephemeral_creds._values import Secret
 from ephemeral_creds.testing._emulator._core import Core
 from ephemeral_creds.testing._emulator._faults import KIND, Faults
 from ephemeral_creds.testing._emulator._listener import Listener, RequestRecord
+from ephemeral_creds.testing._emulator._tls import TLS
 from ephemeral_creds.testing._emulator._wire import Answer, Request
 from ephemeral_creds.testing._process import free_port
+from ephemeral_creds.testing._vault_like import no_tls_listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import TracebackType
 
     from ephemeral_creds.testing._emulator._faults import Fault
 
 __all__ = ["VaultEmulator"]
 
+_HOST = "127.0.0.1"
 _LOOK = 0.05  # seconds between two looks at the clock, which a test may move
 _LET_GO = 10.0  # seconds to wait for the threads that serve connections
 
@@ -36,6 +40,8 @@ class VaultEmulator:
     Args:
         clock: Vault's wall clock: Unix time in seconds. PostgreSQL compares ``VALID UNTIL`` with
             its own clock, so shift the time rather than invent one.
+        tls_certificate: paths of a certificate and its key, with which it also listens at
+            `tls_address`; needs pyOpenSSL. A client may show a certificate of its own.
 
     Attributes:
         faults: the script of what goes wrong.
@@ -44,16 +50,22 @@ class VaultEmulator:
 
     version = "emulator"
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        *,
+        tls_certificate: tuple[Path, Path] | None = None,
+    ) -> None:
         self.faults = Faults()
         self.requests: list[RequestRecord] = []
         self._noting = threading.Lock()
         self._clock = clock
-        self._port = 0
+        self._tls = None if tls_certificate is None else TLS(*tls_certificate)
+        self._port = self._tls_port = 0
         self._root_token = Secret(f"hvs.{secrets.token_urlsafe(24)}")
         self._unseal_key = secrets.token_hex(32)
         self._core: Core | None = None
-        self._server: Listener | None = None
+        self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
         self._stopped = threading.Event()
         self._running = threading.Event()  # cleared while paused
@@ -79,13 +91,24 @@ class VaultEmulator:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def tls_address(self) -> str:
+        """The base URL of its TLS listener, ``https://127.0.0.1:PORT``; stays the same too.
+
+        Raises:
+            ConfigurationError: it has none.
+        """
+        if self._tls is None:
+            raise no_tls_listener("VaultEmulator")
+        return f"https://127.0.0.1:{self._tls_port}"
+
+    @property
     def root_token(self) -> Secret:
         """A token that may do everything; random for each emulator."""
         return self._root_token
 
     def start(self) -> Self:
         """Start, empty, and return once it answers; nothing happens if it runs."""
-        if self._server is not None:
+        if self._listeners:
             return self
         self._port = self._port or free_port()
         self._core = core = Core(
@@ -93,18 +116,24 @@ class VaultEmulator:
         )
         self._stopped.clear()
         self.faults.open()
-        self._server = server = Listener(("127.0.0.1", self._port), self)
+        self._listeners = [Listener((_HOST, self._port), self)]
+        if self._tls is not None:
+            self._tls_port = self._tls_port or free_port()
+            self._listeners.append(Listener((_HOST, self._tls_port), self, self._tls))
         self._threads = [
             threading.Thread(
-                target=server.serve_forever,
+                target=listener.serve_forever,
                 kwargs={"poll_interval": _LOOK},
                 name="vault-emulator",
                 daemon=True,
-            ),
+            )
+            for listener in self._listeners
+        ]
+        self._threads.append(
             threading.Thread(
                 target=self._expire, args=(core,), name="vault-emulator-expiry", daemon=True
-            ),
-        ]
+            )
+        )
         for thread in self._threads:
             thread.start()
         return self
@@ -114,15 +143,16 @@ class VaultEmulator:
 
         As with a real server, roles in PostgreSQL stay behind.
         """
-        server, self._server = self._server, None
-        if server is None:
+        listeners, self._listeners = self._listeners, []
+        if not listeners:
             return
         self._stopped.set()
         self.resume()
         self.faults.shut()
-        server.shutdown()
-        server.server_close()
-        server.hang_up()
+        for listener in listeners:
+            listener.shutdown()
+            listener.server_close()
+            listener.hang_up()
         for thread in self._threads:
             thread.join(_LET_GO)
         self._threads.clear()

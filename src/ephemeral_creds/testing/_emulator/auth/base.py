@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from ephemeral_creds.testing._emulator._tokens import TokenStore
+    from ephemeral_creds.testing._emulator._tokens import Token, TokenStore
     from ephemeral_creds.testing._emulator._wire import Request
 
-__all__ = ["AuthMount", "AuthRole"]
+__all__ = ["AuthMount", "AuthRole", "no_cryptography"]
 
 
 @dataclass(slots=True)
@@ -126,7 +126,16 @@ class AuthMount:
         """Answer a login."""
         raise NotImplementedError
 
-    def _grant(self, role: AuthRole, alias: str, metadata: dict[str, str]) -> Answer:
+    def check_renewal(self, token: Token, request: Request) -> None:
+        """See that `token`, which came from a login here, may be renewed.
+
+        Raises:
+            Refusal: it may not.
+        """
+
+    def _grant(
+        self, role: AuthRole, alias: str, metadata: dict[str, str], *, display_name: str = ""
+    ) -> Answer:
         warnings: list[str] = []
         with self._lock:
             token = self._tokens.create(
@@ -134,7 +143,7 @@ class AuthMount:
                 limit_warnings=warnings,
                 policies=sorted({"default", *role.policies}),
                 path=f"auth/{self.mount}/login",
-                display_name=f"{self.mount}-{alias}" if self.mount != "approle" else self.mount,
+                display_name=self._display_name(display_name or alias),
                 max_ttl=role.token_max_ttl or SYSTEM_MAX_TTL,
                 period=role.token_period,
                 num_uses=role.token_num_uses,
@@ -143,3 +152,15 @@ class AuthMount:
                 entity_id=self._entities.setdefault(alias, str(uuid.uuid4())),
             )
         return envelope(mount_type="", auth=token.auth(self._now()), warnings=warnings or None)
+
+    def _display_name(self, who: str) -> str:
+        return f"{self.mount}-{who}" if self.mount != "approle" else self.mount
+
+
+def no_cryptography(what: str) -> Refusal:
+    """Return the answer where the package is missing with which the emulator does `what`."""
+    return Refusal(
+        501,
+        f"the emulator {what} with the package 'cryptography', which is not installed: "
+        "pip install cryptography",
+    )

@@ -27,6 +27,8 @@ def serve_token(core: Core, request: Request, action: str, token: Token) -> Answ
         case "lookup-self", "read" | "update":
             return _token_reply(data=token.lookup(core.now()))
         case "renew-self", "update":
+            if (mount := core.login_mount(token.path)) is not None:
+                mount.check_renewal(token, request)
             warnings = core.tokens.renew(token, seconds(request.body.get("increment")))
             return _token_reply(auth=token.auth(core.now()), warnings=warnings)
         case "revoke-self", "update":
