@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.testing._vault import VaultServer
+from ephemeral_creds.testing._vault_config import tls_listeners
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,12 +49,11 @@ class PersistentVaultServer(VaultServer):
             self.unseal()
 
     def _settings(self) -> dict[str, object]:
+        plain = {"address": f"127.0.0.1:{self._port}", "tls_disable": True}
+        by_tls = tls_listeners(self._tls_port, self._tls_certificate)
         return {
             "storage": {"file": {"path": "storage"}},
-            "listener": [
-                {"tcp": {"address": f"127.0.0.1:{self._port}", "tls_disable": True}},
-                *({"tcp": listener} for listener in self._tls_listeners()),
-            ],
+            "listener": [{"tcp": listener} for listener in (plain, *by_tls)],
             "api_addr": self.address,
             "disable_mlock": True,
         }
