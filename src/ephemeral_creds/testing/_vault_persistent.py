@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.testing._vault import VaultServer
+from ephemeral_creds.testing._vault_config import tls_listeners
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,10 +27,14 @@ class PersistentVaultServer(VaultServer):
 
     Args:
         binary: the program; ``None`` takes what `find_vault` finds.
+        tls_certificate: paths of a certificate and its key, with which it also listens at
+            `tls_address`. A client may show a certificate of its own.
     """
 
-    def __init__(self, binary: Path | None = None) -> None:
-        super().__init__(binary)
+    def __init__(
+        self, binary: Path | None = None, *, tls_certificate: tuple[Path, Path] | None = None
+    ) -> None:
+        super().__init__(binary, tls_certificate=tls_certificate)
         self._key: Secret | None = None
 
     def _bring_up(self) -> None:
@@ -44,9 +49,11 @@ class PersistentVaultServer(VaultServer):
             self.unseal()
 
     def _settings(self) -> dict[str, object]:
+        plain = {"address": f"127.0.0.1:{self._port}", "tls_disable": True}
+        by_tls = tls_listeners(self._tls_port, self._tls_certificate)
         return {
             "storage": {"file": {"path": "storage"}},
-            "listener": {"tcp": {"address": f"127.0.0.1:{self._port}", "tls_disable": True}},
+            "listener": [{"tcp": listener} for listener in (plain, *by_tls)],
             "api_addr": self.address,
             "disable_mlock": True,
         }
