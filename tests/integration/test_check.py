@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from ephemeral_creds.cli import main
-from ephemeral_creds.cli._check.credentials import CORRECTED
+from ephemeral_creds.cli._check.revocation import revocation_statements
 from ephemeral_creds.testing import CREATE_ROLE, AppRole, DatabaseEngine
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 SECRET_ID = "CHECK_SECRET_ID"
+CORRECTED = revocation_statements(owner=None)
 
 
 class Checker:
@@ -78,6 +79,10 @@ class Checker:
         policy = self.engine.admin.write_policy(f"check-{role}", rules)
         how: AppRole = self.engine.admin.create_approle(f"check-{role}", [policy], **settings)  # type: ignore[arg-type]
         return how
+
+    def texts(self, step: str) -> str:
+        """Return what a step said, in one line."""
+        return "; ".join(found["text"] for found in self.found if found["step"] == step)
 
     def levels(self) -> dict[str, str]:
         return {finding["step"]: finding["level"] for finding in self.found}
@@ -276,6 +281,53 @@ def test_creation_statements_without_an_end(checker: Checker, unique: Callable[[
     assert "no VALID UNTIL" in bad["expiry"][0]
 
 
+def test_a_lease_that_is_at_its_max_ttl_from_the_start(
+    checker: Checker, unique: Callable[[str], str]
+) -> None:
+    checker.engine.create_role(role := unique("check"), default_ttl="1h", max_ttl="1h")
+    assert checker.run(checker.url(role, checker.login(role))) == {}
+    assert "max_ttl" in checker.texts("renewal")
+
+
+def test_a_revocation_that_ends_sessions(checker: Checker, unique: Callable[[str], str]) -> None:
+    role = unique("check")
+    checker.engine.create_role(role, revocation_statements=CORRECTED)
+    assert checker.run(checker.url(role, checker.login(role))) == {}
+    assert "no sessions and no login any more" in checker.texts("revocation")
+    assert roles_of(checker.engine, role) == []
+
+
+END_SESSIONS = CORRECTED[2]
+
+
+@pytest.mark.parametrize(
+    ("statements", "left"),
+    [
+        ([END_SESSIONS], "with 1 grants and 0 objects"),
+        ([END_SESSIONS, 'DROP ROLE "{{name}}";'], "with 1 grants and 0 objects"),
+        (['ALTER ROLE "{{name}}" NOLOGIN;', END_SESSIONS], "without a login"),
+    ],
+    ids=["and no more", "and then fails", "and drops nothing"],
+)
+def test_a_revocation_that_ends_sessions_and_leaves_the_role_behind(
+    checker: Checker,
+    unique: Callable[[str], str],
+    app: str,
+    statements: list[str],
+    left: str,
+) -> None:
+    role = unique("check")
+    grant = f'GRANT SELECT ON t_{app} TO "{{{{name}}}}"'
+    checker.engine.create_role(role, grants=[grant], revocation_statements=statements)
+    bad = checker.run(checker.url(role, checker.login(role)))
+    assert list(bad) == ["revocation"]
+    assert f"is left behind, {left}" in bad["revocation"][0]
+    with closing(checker.engine.postgres.admin()) as admin:
+        for statement in CORRECTED:
+            (name,) = roles_of(checker.engine, role)
+            admin.execute(statement.replace("{{name}}", name).encode())
+
+
 LEFT_BEHIND = {
     "the grants stay": ['DROP ROLE "{{name}}";'],
     "some grants stay": [
@@ -303,6 +355,7 @@ def test_revocation_statements_that_leave_the_role_behind(
     assert f"the role '{left}' is left behind" in text
     for statement in CORRECTED:
         assert statement in text
+    assert "belong to a role that stays" in text
     assert checker.status == 2
 
     # What it says to write works: for the next ones, and by hand for the one that is left.

@@ -12,35 +12,25 @@ from ephemeral_creds import (
     AccessDenied,
     ConfigurationError,
     EphemeralCredsError,
-    ProviderUnavailable,
 )
 from ephemeral_creds.cli._check.database import LoginFailed, RoleSession
+from ephemeral_creds.cli._check.revocation import check_revocation
 from ephemeral_creds.providers.vault import VaultProvider
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from ephemeral_creds import CredentialProvider, Grant
-    from ephemeral_creds.cli._check.database import Remains, Rights
+    from ephemeral_creds import CredentialProvider, Grant, Lease
+    from ephemeral_creds.cli._check.database import Rights
     from ephemeral_creds.cli._check.findings import Findings
 
-__all__ = ["CORRECTED", "CredentialSteps"]
-
-CORRECTED = (
-    'GRANT "{{name}}" TO CURRENT_USER;',
-    'REASSIGN OWNED BY "{{name}}" TO CURRENT_USER;',
-    'DROP OWNED BY "{{name}}";',
-    'DROP ROLE IF EXISTS "{{name}}";',
-)
-"""Statements that remove a role that Vault has made, with all that Vault's user granted to it."""
+__all__ = ["CredentialSteps"]
 
 # VALID UNTIL has whole seconds: it moves only if one ends between the mint and the renewal.
 _SECOND = 1.1
 # Vault lets VALID UNTIL outlive the lease by so many seconds, against clocks that differ.
 _MARGIN = 5.0
 _ENOUGH = 0.95
-_GONE_WITHIN = 5.0
-_LOOK = 0.1
 
 
 class CredentialSteps:
@@ -56,10 +46,12 @@ class CredentialSteps:
         self, provider: CredentialProvider, findings: Findings, conninfo: str | None
     ) -> None:
         self._provider = provider
+        self._findings = findings
         self._add = findings.add
         self._conninfo = conninfo
         self._minted_at = 0.0
         self._given_back = False
+        self._owner: str | None = None
 
     def run(self, stack: ExitStack) -> None:
         """Take the steps; what `stack` gets gives everything back, whatever happens."""
@@ -115,6 +107,8 @@ class CredentialSteps:
     def _check_rights(self, rights: Rights) -> None:
         may = ", ".join(f"{what} {count}" for what, count in rights.may.items())
         text = f"of {rights.tables} tables and views it may {may}"
+        stable = [name for name in rights.member_of if not name.startswith("pg_")]
+        self._owner = stable[0] if len(stable) == 1 else None
         if rights.member_of:
             text += f"; member of {', '.join(rights.member_of)}"
         if rights.powers:
@@ -195,8 +189,13 @@ class CredentialSteps:
             self._add("renewal", "ok", text)
         elif session.valid_until() > before:
             self._add("renewal", "ok", f"{text}, and VALID UNTIL moved along")
-        elif lease.duration < asked * _ENOUGH:
-            self._add("renewal", "ok", f"the lease has {lease.duration:.0f} s: max_ttl is near")
+        elif not _moved(grant.lease, lease):
+            self._add(
+                "renewal",
+                "ok",
+                f"the lease ends when it would have ended anyway, in {lease.duration:.0f} s: that "
+                "is its max_ttl, or the end of its token",
+            )
         else:
             self._add(
                 "renewal",
@@ -224,56 +223,7 @@ class CredentialSteps:
 
     def _revoke(self, session: RoleSession | None, grant: Grant) -> None:
         self._given_back = True
-        name = grant.credentials.username
-        try:
-            self._provider.revoke(grant)
-        except AccessDenied as error:
-            self._end_with_token(session, name, str(error))
-            return
-        except ProviderUnavailable as error:
-            if error.status == 400:
-                self._left_behind(name, str(error), session.remains() if session else None)
-            else:
-                self._add("revocation", "fail", str(error))
-            return
-        except EphemeralCredsError as error:
-            self._add("revocation", "fail", str(error))
-            return
-        if session is None:
-            self._add("revocation", "ok", "Vault says that the role is gone; nobody looked")
-        elif (remains := session.remains()) is None:
-            self._add("revocation", "ok", f"the role {name!r} is gone")
-        else:
-            self._left_behind(name, "Vault says that the lease is given back", remains)
-
-    def _end_with_token(self, session: RoleSession | None, name: str, why: str) -> None:
-        """Without a policy for leases, the end of our token takes them along."""
-        self._provider.close()
-        give_up_at = time.monotonic() + _GONE_WITHIN
-        while session is not None and session.remains() is not None:
-            if time.monotonic() > give_up_at:
-                self._add(
-                    "revocation", "warn", f"{why}; the role {name!r} is left until its lease ends"
-                )
-                return
-            time.sleep(_LOOK)
-        self._add("revocation", "warn", f"{why}; the role went with the token")
-
-    def _left_behind(self, name: str, why: str, remains: Remains | None) -> None:
-        what = f"the role {name!r} is left behind"
-        if remains is not None:
-            what += f", with {remains.grants} grants and {remains.objects} objects of its own"
-            if remains.in_other_databases:
-                what += f", {remains.in_other_databases} of these in other databases"
-        statements = "\n".join(f"  {line}" for line in CORRECTED)
-        self._add(
-            "revocation",
-            "fail",
-            f"{what}: {why}",
-            "set the role's revocation_statements to\n"
-            f"{statements}\n"
-            f"and drop this one by hand, with its own name for {{{{name}}}}: {name}",
-        )
+        check_revocation(self._provider, self._findings, grant, session, self._owner)
 
     def _give_back(self, grant: Grant) -> None:
         if self._provider.mints and not self._given_back:
@@ -281,6 +231,12 @@ class CredentialSteps:
                 self._provider.revoke(grant)
             except EphemeralCredsError as error:
                 self._add("revocation", "warn", str(error))
+
+
+def _moved(before: Lease, after: Lease) -> bool:
+    """Whether a renewal has put the end of a lease off, given that durations are whole seconds."""
+    later = after.requested_at - before.requested_at
+    return later + after.duration - before.duration > later / 2
 
 
 def _login_remedy(said: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds import Credentials
 
-__all__ = ["LoginFailed", "Remains", "Rights", "RoleSession"]
+__all__ = ["LoginFailed", "Rights", "RoleSession"]
 
 _CONNECT_TIMEOUT = 10  # seconds; a person, or the start of a pod, is waiting
 
@@ -80,15 +80,6 @@ class Rights:
     creates_in: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """What is left of a role that was to be dropped: objects, grants, and how many elsewhere."""
-
-    objects: int
-    grants: int
-    in_other_databases: int
-
-
 class RoleSession:
     """A connection of the role that is checked.
 
@@ -103,7 +94,8 @@ class RoleSession:
 
     def __init__(self, conninfo: str, credentials: Credentials) -> None:
         self.username = credentials.username
-        problem, self._connection = _connected(conninfo, credentials)
+        self._log_in = lambda: _connected(conninfo, credentials)
+        problem, self._connection = self._log_in()
         if problem is not None:
             raise problem
 
@@ -153,13 +145,41 @@ class RoleSession:
             creates_in=self._column(_MAY_CREATE_IN),
         )
 
-    def remains(self) -> Remains | None:
-        """Return what is left of the role; ``None`` where it is gone.
+    @property
+    def ended(self) -> bool:
+        """Whether the server has ended the session."""
+        return self._use().closed
 
-        A session outlives its role, and may still read the catalogues.
+    def left_behind(self) -> str | None:
+        """Say what is left of the role after it was to be dropped; ``None`` where it is gone.
+
+        A session outlives its role, and may still read the catalogues. Where the session was
+        ended along with the role, another login tells.
+
+        Raises:
+            LoginFailed: it does not tell.
         """
+        if not self.ended:
+            with suppress(psycopg.OperationalError):
+                return self._what_is_left()
+        problem, connection = self._log_in()
+        if connection is not None:
+            self._connection = connection
+            return self._what_is_left()
+        refusal = str(problem)
+        if "not permitted to log in" in refusal:
+            return "without a login"
+        if "authentication failed" in refusal or "does not exist" in refusal:
+            return None
+        raise LoginFailed(refusal)
+
+    def _what_is_left(self) -> str | None:
         row = self._use().execute(_REMAINS, [self.username]).fetchone()
-        return None if row is None else Remains(*(int(str(value)) for value in row))
+        if row is None:
+            return None
+        objects, grants, elsewhere = (int(str(value)) for value in row)
+        text = f"with {grants} grants and {objects} objects of its own"
+        return f"{text}, {elsewhere} of these in other databases" if elsewhere else text
 
     def _use(self) -> psycopg.Connection[tuple[object, ...]]:
         if self._connection is None:
