@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
-__all__ = ["Interrupted", "Interruption"]
+__all__ = ["Interrupted", "Interruption", "PromptInterruption"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK = 0.05  # seconds; nobody notices so short a delay after Ctrl-C
@@ -100,3 +102,52 @@ class Interruption:
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         if self.signum is None:
             self.signum = signal.Signals(signum)
+
+
+class PromptInterruption(Interruption):
+    """Also breaks off what waits for an answer, except what must not be torn.
+
+    Outside of `breakable` a signal is noted, as ever.
+
+    Args:
+        say: as for `Interruption`.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(say)
+        self._came = 0
+        self._bears = math.inf
+        self._broken = False
+
+    @contextlib.contextmanager
+    def breakable(self) -> Iterator[None]:
+        """Let a signal raise `KeyboardInterrupt` at once, once; those after it are noted."""
+        with self._bearing(0):
+            yield
+
+    @contextlib.contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """Let a signal wait until the block has ended; a second one does not."""
+        with self._bearing(1):
+            yield
+
+    @contextlib.contextmanager
+    def _bearing(self, signals: float) -> Iterator[None]:
+        before, self._bears = self._bears, signals
+        try:
+            self._break_off()
+            yield
+        finally:
+            self._bears = before
+        self._break_off()
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        super()._note(signum, frame)
+        self._came += 1
+        self._break_off()
+
+    def _break_off(self) -> None:
+        # Once: what follows is the clean-up.
+        if self._came > self._bears and not self._broken:
+            self._broken = True
+            raise KeyboardInterrupt

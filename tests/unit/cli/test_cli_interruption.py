@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ephemeral_creds.cli._interruption import Interrupted, Interruption
+from ephemeral_creds.cli._interruption import Interrupted, Interruption, PromptInterruption
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,45 @@ def test_waiting_says_whether_it_came_true() -> None:
     with Interruption(print) as interruption:
         assert interruption.wait_for(lambda: True, 0.0)
         assert not interruption.wait_for(lambda: False, 0.0)
+
+
+def test_what_waits_is_broken_off_once() -> None:
+    with PromptInterruption(print) as interruption:
+        with pytest.raises(KeyboardInterrupt), interruption.breakable():
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        with interruption.breakable(), interruption.unbroken():
+            assert interruption.status == 143
+
+
+def mint(interruption: PromptInterruption, signals: int, steps: list[str]) -> None:
+    with interruption.unbroken():
+        for _ in range(signals):
+            signal.raise_signal(signal.SIGINT)
+        steps.append("minted")
+    steps.append("went on")
+
+
+@pytest.mark.parametrize(("signals", "done"), [(1, ["minted"]), (2, [])])
+def test_what_must_not_be_torn_bears_one_signal(signals: int, done: list[str]) -> None:
+    steps: list[str] = []
+    with PromptInterruption(print) as interruption:
+        with pytest.raises(KeyboardInterrupt), interruption.breakable():
+            mint(interruption, signals, steps)
+        assert interruption.signum is signal.SIGINT
+    assert steps == done
+
+
+def test_a_signal_before_what_it_would_break_off() -> None:
+    with PromptInterruption(print) as interruption:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt), interruption.breakable():
+            pytest.fail("this is begun")
+
+
+def test_what_ends_in_another_way_may_be_followed_by_a_block() -> None:
+    with PromptInterruption(print) as interruption, interruption.breakable():
+        with pytest.raises(ValueError, match="x"), interruption.unbroken():
+            raise ValueError("x")
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
