@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 from contextlib import closing
+from threading import Timer
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 import pytest
+from check_command import Checker, roles_of
 
 from ephemeral_creds.cli import main
 from ephemeral_creds.cli._check.revocation import revocation_statements
-from ephemeral_creds.testing import CREATE_ROLE, AppRole, DatabaseEngine
+from ephemeral_creds.testing import CREATE_ROLE, DatabaseEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from canary import Canary
@@ -22,78 +23,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-SECRET_ID = "CHECK_SECRET_ID"
 CORRECTED = revocation_statements(owner=None)
-
-
-class Checker:
-    """Runs the command against one engine and reads what it found."""
-
-    def __init__(
-        self,
-        engine: DatabaseEngine,
-        capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        self.engine = engine
-        self.status = -1
-        self.found: list[dict[str, str]] = []
-        self._capsys = capsys
-        self._monkeypatch = monkeypatch
-
-    def url(self, role: str, how: AppRole, **more: str) -> str:
-        self._monkeypatch.setenv(SECRET_ID, how.secret_id.reveal())
-        settings = {
-            "address": self.engine.vault.address,
-            "auth": "approle",
-            "role_id": how.role_id,
-            "secret_id_env": SECRET_ID,
-        }
-        return f"vault://{role}?{urlencode(settings | more)}"
-
-    def run(self, url: str, *options: str, dbname: str = "postgres") -> dict[str, list[str]]:
-        """Return the texts and remedies of each step that warns or fails, and keep the rest."""
-        conninfo = self.engine.postgres.conninfo(dbname)
-        self.status = main(["check", url, "--json", "--conninfo", conninfo, *options])
-        said = json.loads(self._capsys.readouterr().out)
-        self.found = said["findings"]
-        assert said["status"] == ("ok", "warn", "fail")[self.status]
-        bad: dict[str, list[str]] = {}
-        for finding in self.found:
-            if finding["level"] in ("warn", "fail"):
-                text = f"{finding['level']}: {finding['text']} -> {finding['remedy']}"
-                bad.setdefault(finding["step"], []).append(text)
-        return bad
-
-    def login(
-        self, role: str, rules: Mapping[str, Sequence[str]] | None = None, **settings: object
-    ) -> AppRole:
-        """Return a login that may do all that a check looks at, or what `rules` say."""
-        mount = self.engine.mount
-        rules = rules if rules is not None else {
-            f"{mount}/creds/{role}": ["read"],
-            f"{mount}/roles/{role}": ["read"],
-            f"{mount}/config/{self.engine.connection}": ["read"],
-            "sys/leases/revoke": ["update"],
-        }  # fmt: skip
-        policy = self.engine.admin.write_policy(f"check-{role}", rules)
-        how: AppRole = self.engine.admin.create_approle(f"check-{role}", [policy], **settings)  # type: ignore[arg-type]
-        return how
-
-    def texts(self, step: str) -> str:
-        """Return what a step said, in one line."""
-        return "; ".join(found["text"] for found in self.found if found["step"] == step)
-
-    def levels(self) -> dict[str, str]:
-        return {finding["step"]: finding["level"] for finding in self.found}
 
 
 @pytest.fixture
 def checker(
     engine: DatabaseEngine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Checker:
-    for name in ("VAULT_ADDR", "VAULT_NAMESPACE", "PGHOST", "PGDATABASE", "PGPORT"):
-        monkeypatch.delenv(name, raising=False)
     return Checker(engine, capsys, monkeypatch)
 
 
@@ -119,10 +55,6 @@ def good(checker: Checker, unique: Callable[[str], str], app: str) -> str:
     return role
 
 
-def roles_of(engine: DatabaseEngine, role: str) -> list[str]:
-    return [name for name in engine.postgres.roles() if f"-{role[:8]}-" in name]
-
-
 # --- nothing wrong -----------------------------------------------------------------------------
 
 
@@ -131,7 +63,7 @@ def test_a_good_set_up(checker: Checker, good: str) -> None:
     assert checker.status == 0
     assert set(checker.levels()) == {
         "url", "address", "tls", "seal", "clock", "login", "policy", "role", "mint", "connect",
-        "rights", "expiry", "renewal", "revocation",
+        "encryption", "rights", "expiry", "renewal", "revocation",
     }  # fmt: skip
     assert checker.engine.mints(good) == 1
     assert roles_of(checker.engine, good) == []
@@ -140,6 +72,7 @@ def test_a_good_set_up(checker: Checker, good: str) -> None:
 def test_a_dry_run_mints_nothing(checker: Checker, good: str) -> None:
     assert checker.run(checker.url(good, checker.login(good)), "--dry-run") == {}
     assert checker.levels()["mint"] == "skipped"
+    assert not checker.complete
     assert checker.engine.mints(good) == 0
 
 
@@ -421,6 +354,79 @@ def test_a_role_with_too_much_power(checker: Checker, unique: Callable[[str], st
     assert "superuser" in bad["rights"][0]
 
 
+def test_an_owner_that_sessions_act_as(
+    checker: Checker, unique: Callable[[str], str], app: str
+) -> None:
+    role = unique("check")
+    with closing(checker.engine.postgres.admin()) as admin:
+        admin.execute(f"CREATE SCHEMA s_{app} AUTHORIZATION {app}".encode())
+    checker.engine.create_role(
+        role,
+        grants=[f'GRANT {app} TO "{{{{name}}}}"'],
+        revocation_statements=revocation_statements(app),
+    )
+    url = checker.url(role, checker.login(role))
+    bad = checker.run(url)
+    assert list(bad) == ["rights"]
+    assert f"may create objects in s_{app}" in bad["rights"][0]
+    assert f"--session-role {app}" in bad["rights"][0]
+
+    assert checker.run(url, "--session-role", app) == {}
+    assert f"acting as {app}" in checker.texts("rights")
+    with closing(checker.engine.postgres.admin()) as admin:
+        admin.execute(f"DROP SCHEMA s_{app}".encode())
+
+
+def test_a_session_role_that_the_role_is_no_member_of(
+    checker: Checker, unique: Callable[[str], str], app: str
+) -> None:
+    checker.engine.create_role(role := unique("check"))
+    bad = checker.run(checker.url(role, checker.login(role)), "--session-role", app)
+    assert list(bad) == ["connect"]
+    assert f'GRANT {app} TO "{{{{name}}}}"' in bad["connect"][0]
+    assert roles_of(checker.engine, role) == []
+
+
+def test_rights_that_are_not_inherited(
+    checker: Checker, unique: Callable[[str], str], app: str
+) -> None:
+    role = unique("check")
+    creation = CREATE_ROLE.replace("WITH LOGIN", "WITH LOGIN NOINHERIT")
+    checker.engine.create_role(
+        role, creation_statements=[creation], grants=[f'GRANT {app} TO "{{{{name}}}}"']
+    )
+    url = checker.url(role, checker.login(role))
+    bad = checker.run(url)
+    assert f"does not inherit what {app} may" in bad["rights"][0]
+    assert f"--session-role {app}" in bad["rights"][0]
+    assert checker.run(url, "--session-role", app) == {}
+
+
+def test_a_right_on_one_column_is_a_right(
+    checker: Checker, unique: Callable[[str], str], app: str
+) -> None:
+    role = unique("check")
+    checker.engine.create_role(role, grants=[f'GRANT SELECT (x) ON t_{app} TO "{{{{name}}}}"'])
+    assert checker.run(checker.url(role, checker.login(role))) == {}
+    assert "SELECT 1" in checker.texts("rights")
+
+
+def test_a_sequence_that_an_insert_needs(
+    checker: Checker, unique: Callable[[str], str], app: str
+) -> None:
+    role = unique("check")
+    with closing(checker.engine.postgres.admin()) as admin:
+        admin.execute(f"ALTER TABLE t_{app} ADD id serial".encode())
+        admin.execute(f"ALTER TABLE t_{app} ADD n int GENERATED BY DEFAULT AS IDENTITY".encode())
+    checker.engine.create_role(role, grants=[f'GRANT {app} TO "{{{{name}}}}"'])
+    url = checker.url(role, checker.login(role))
+    (text,) = checker.run(url)["rights"]
+    assert f"may not use: t_{app}_id_seq ->" in text
+    with closing(checker.engine.postgres.admin()) as admin:
+        admin.execute(f"GRANT USAGE ON SEQUENCE t_{app}_id_seq TO {app}".encode())
+    assert checker.run(url) == {}
+
+
 def test_a_static_role(checker: Checker, unique: Callable[[str], str]) -> None:
     role, username = unique("static"), unique("static_user")
     with closing(checker.engine.postgres.admin()) as admin:
@@ -431,7 +437,8 @@ def test_a_static_role(checker: Checker, unique: Callable[[str], str]) -> None:
     assert checker.run(url, "--dry-run") == {}  # to read a password mints nothing
     assert checker.status == 0
     assert checker.levels()["credentials"] == "ok"
-    assert {"renewal", "revocation", "role"}.isdisjoint(checker.levels())
+    assert {"renewal", "revocation"}.isdisjoint(checker.levels())
+    assert checker.levels()["role"] == "skipped"
     bad = checker.run(url.replace(role, "nobody"))
     assert 'path "database/static-creds/nobody"' in bad["policy"][0]
 
@@ -446,19 +453,72 @@ def test_a_file(checker: Checker, good: str, tmp_path: Path, canary: Canary) -> 
     path.write_text(f"DB_USERNAME={data['username']}\nDB_PASSWORD={data['password']}")
     path.chmod(0o640)
     assert checker.run(f"file://{path}") == {}
-    assert set(checker.levels()) == {"url", "file", "credentials", "connect", "rights", "expiry"}
+    assert set(checker.levels()) == {
+        "url", "file", "credentials", "connect", "encryption", "rights", "expiry",
+    }  # fmt: skip
 
+    # Nobody gets through to it in a folder of ours.
     path.chmod(0o644)
+    assert checker.run(f"file://{path}") == {}
+    tmp_path.chmod(0o711)
     bad = checker.run(f"file://{path}")
     assert list(bad) == ["file"]
-    assert "0644 lets everybody read it" in bad["file"][0]
+    assert "readable by every user (mode 0644)" in bad["file"][0]
+    assert checker.run(f"file://{path}?world_readable=allow") == {}
+    bad = checker.run(f"file://{path}?world_readable=refuse")
+    assert bad["file"][0].startswith("fail: ")
+    assert bad["file"][0].endswith("refused by FilePolicy.world_readable -> ")
+    path.chmod(0o600)
 
     path.write_text(f"DB_USERNAME={data['username']}\nDB_PASSWORD=wrong")
     assert "password authentication failed" in checker.run(f"file://{path}")["connect"][0]
 
     path.write_text("DB_USERNAME=<no value>\nDB_PASSWORD=x")
-    assert "<no value>" in checker.run(f"file://{path}")["file"][0]
+    bad = checker.run(f"file://{path}")
+    assert "<no value>" in bad["file"][0]
+    assert bad["file"][0].endswith("-> correct the template that renders it")
+
+    path.unlink()
+    os.mkfifo(path)
+    bad = checker.run(f"file://{path}", "--wait", "60")  # which is not spent
+    assert "is not a regular file -> give the path of the file" in bad["file"][0]
 
     path.unlink()
     assert "not there (yet)" in checker.run(f"file://{path}")["file"][0]
+    checker.engine.admin.revoke_prefix(f"database/creds/{good}")
+
+
+def test_a_directory(checker: Checker, good: str, tmp_path: Path, canary: Canary) -> None:
+    canary.allow_secret_file(tmp_path)
+    data = checker.engine.read(good).data
+    tmp_path.chmod(0o755)
+    for key in ("username", "password"):
+        (tmp_path / key).write_text(data[key])
+        (tmp_path / key).chmod(0o400)
+    assert checker.run(f"file://{tmp_path}") == {}
+    assert checker.status == 0
+
+    (tmp_path / "password").chmod(0o444)
+    tmp_path.chmod(0o711)
+    bad = checker.run(f"file://{tmp_path}")
+    assert f"{tmp_path}/password is readable by every user" in bad["file"][0]
+    checker.engine.admin.revoke_prefix(f"database/creds/{good}")
+
+
+def test_a_file_that_comes_late(
+    checker: Checker, good: str, tmp_path: Path, canary: Canary
+) -> None:
+    canary.allow_secret_file(tmp_path)
+    data = checker.engine.read(good).data
+    path = tmp_path / "db-creds.txt"
+
+    def write() -> None:
+        path.write_text(f"DB_USERNAME={data['username']}\nDB_PASSWORD={data['password']}")
+
+    assert "not there (yet)" in checker.run(f"file://{path}", "--wait", "0.1")["file"][0]
+    sidecar = Timer(0.2, write)
+    sidecar.start()
+    assert checker.run(f"file://{path}", "--wait", "60") == {}
+    sidecar.join()
+    assert "of 60" in checker.texts("wait")
     checker.engine.admin.revoke_prefix(f"database/creds/{good}")

@@ -6,11 +6,11 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from example_world import EXAMPLES, ROLE, ExampleWorld
 
 from ephemeral_creds.cli import main
 from ephemeral_creds.cli._check.revocation import revocation_statements
 from ephemeral_creds.testing import find_vault
-from example_world import EXAMPLES, ROLE, ExampleWorld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

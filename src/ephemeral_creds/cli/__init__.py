@@ -43,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_demo(options)
     except KeyboardInterrupt:
-        # The demo does not listen for signals yet, and has started nothing; a check has given back
-        # what it had.
+        # Neither listens for signals yet, and neither has started anything.
         return _INTERRUPTED
 
 

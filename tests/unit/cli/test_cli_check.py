@@ -26,8 +26,18 @@ def test_defaults() -> None:
 
 
 def test_everything_said() -> None:
-    said = parse("file:///x", "--conninfo", "host=db", "--dry-run", "--json", "--allow-warnings")
-    assert said == CheckOptions("file:///x", "host=db", True, True, True)
+    said = parse(
+        *("file:///x", "--conninfo", "host=db", "--session-role", "app", "--wait", "2.5"),
+        *("--dry-run", "--json", "--allow-warnings"),
+    )
+    assert said == CheckOptions("file:///x", "host=db", "app", 2.5, True, True, True)
+
+
+@pytest.mark.parametrize("wait", ["-1", "inf", "nan", "soon"])
+def test_a_wait_that_is_no_time(wait: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--wait", wait)
+    assert f"must be a number of seconds, not '{wait}'" in capsys.readouterr().err
 
 
 def findings() -> Findings:
@@ -75,7 +85,13 @@ def test_no_url_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert "EPHEMERAL_CREDS_URL" in capsys.readouterr().out
 
 
-def test_without_a_database_the_rest_is_checked(
+def test_what_was_tried_in_part_only_says_so() -> None:
+    made = Findings("x", complete=False)
+    assert made.as_text().endswith("all is well as far as it was tried")
+    assert json.loads(made.as_json())["complete"] is False
+
+
+def test_without_a_database_it_warns_and_the_rest_is_checked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGPORT"):
@@ -83,9 +99,11 @@ def test_without_a_database_the_rest_is_checked(
     path = tmp_path / "creds"
     path.write_text("DB_USERNAME=me\nDB_PASSWORD=mine")
     path.chmod(0o600)
-    assert main(["check", f"file://{path}", "--json"]) == 0
-    levels = {f["step"]: f["level"] for f in json.loads(capsys.readouterr().out)["findings"]}
-    assert levels == {"url": "ok", "file": "ok", "credentials": "ok", "connect": "skipped"}
+    assert main(["check", f"file://{path}", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    levels = {f["step"]: f["level"] for f in said["findings"]}
+    assert levels == {"url": "ok", "file": "ok", "credentials": "ok", "connect": "warn"}
+    assert said["complete"] is False
 
 
 def test_a_connection_string_that_is_none(

@@ -14,15 +14,19 @@ from ephemeral_creds import (
     EphemeralCredsError,
 )
 from ephemeral_creds.cli._check.database import LoginFailed, RoleSession
+from ephemeral_creds.cli._check.encryption import check_encryption
+from ephemeral_creds.cli._check.expiry import Validity, check_expiry
+from ephemeral_creds.cli._check.login import login_remedy
 from ephemeral_creds.cli._check.revocation import check_revocation
+from ephemeral_creds.cli._check.rights import check_rights, stable_owner
 from ephemeral_creds.providers.vault import VaultProvider
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from ephemeral_creds import CredentialProvider, Grant, Lease
-    from ephemeral_creds.cli._check.database import Rights
     from ephemeral_creds.cli._check.findings import Findings
+    from ephemeral_creds.cli._interruption import PromptInterruption
 
 __all__ = ["CredentialSteps"]
 
@@ -40,32 +44,45 @@ class CredentialSteps:
         provider: where they come from.
         findings: where to write what is found.
         conninfo: where PostgreSQL is; ``None`` if nobody said.
+        session_role: the role that sessions act as, if another one.
+        interruption: told of what a signal must not break off.
+
+    Attributes:
+        connected: whether PostgreSQL has been logged in to.
     """
 
     def __init__(
-        self, provider: CredentialProvider, findings: Findings, conninfo: str | None
+        self,
+        provider: CredentialProvider,
+        findings: Findings,
+        conninfo: str | None,
+        session_role: str | None,
+        interruption: PromptInterruption,
     ) -> None:
         self._provider = provider
         self._findings = findings
         self._add = findings.add
         self._conninfo = conninfo
+        self._session_role = session_role
+        self._unbroken = interruption.unbroken
         self._minted_at = 0.0
         self._given_back = False
+        self.connected = False
         self._owner: str | None = None
 
     def run(self, stack: ExitStack) -> None:
         """Take the steps; what `stack` gets gives everything back, whatever happens."""
-        grant = self._mint()
-        if grant is None:
-            return
-        stack.callback(self._give_back, grant)
+        with self._unbroken():
+            grant = self._mint()
+            if grant is None:
+                return
+            stack.callback(self._give_back, grant)
         session = self._connect(grant)
         if session is not None:
             stack.enter_context(session)
         try:
             if session is not None:
-                self._check_rights(session.rights())
-                self._check_expiry(session, grant)
+                self._look_around(session, grant)
             if self._provider.mints:
                 self._renew(session, grant)
                 self._revoke(session, grant)
@@ -88,83 +105,41 @@ class CredentialSteps:
         if self._conninfo is None:
             self._add(
                 "connect",
-                "skipped",
-                "nobody said where PostgreSQL is",
+                "warn",
+                "nobody said where PostgreSQL is, so nothing was tried there",
                 "--conninfo 'host=… dbname=…', or PGHOST and PGDATABASE",
             )
             return None
         try:
-            session = RoleSession(self._conninfo, grant.credentials)
+            session = RoleSession(self._conninfo, grant.credentials, self._session_role)
         except ConfigurationError as error:
             self._add("connect", "fail", str(error))
         except LoginFailed as error:
-            self._add("connect", "fail", str(error), _login_remedy(str(error)))
+            remedy = login_remedy(str(error), self._session_role)
+            self._add("connect", "fail", str(error), remedy)
         else:
+            self.connected = True
             self._add("connect", "ok", f"logged in to {session.where}")
             return session
         return None
 
-    def _check_rights(self, rights: Rights) -> None:
-        may = ", ".join(f"{what} {count}" for what, count in rights.may.items())
-        text = f"of {rights.tables} tables and views it may {may}"
-        stable = [name for name in rights.member_of if not name.startswith("pg_")]
-        self._owner = stable[0] if len(stable) == 1 else None
-        if rights.member_of:
-            text += f"; member of {', '.join(rights.member_of)}"
-        if rights.powers:
+    def _look_around(self, session: RoleSession, grant: Grant) -> None:
+        check_encryption(session.line, self._findings)
+        acts_as = session.acts_as()
+        if self._session_role not in (None, acts_as):
             self._add(
                 "rights",
-                "warn",
-                f"it has {', '.join(rights.powers)}, which a service needs for nothing; {text}",
-                "leave that out of the creation_statements, and of the roles it is a member of",
+                "fail",
+                f"the session acts as {acts_as}, not as {self._session_role}",
+                "a proxy in between drops the startup parameter 'options': have it let that pass",
             )
-        elif rights.tables and not any(rights.may.values()):
-            self._add(
-                "rights",
-                "warn",
-                f"it may use no table; {text}",
-                "grant something in the creation_statements, as a rule membership: GRANT app TO "
-                '"{{name}}"',
-            )
-        else:
-            self._add("rights", "ok", text)
-        if rights.creates_in and not rights.powers:
-            self._add(
-                "rights",
-                "warn",
-                f"it may create objects in {', '.join(rights.creates_in)}: they belong to it, and "
-                "keep Vault from dropping it",
-                "use session_role, or revoke CREATE on the schema",
-            )
-
-    def _check_expiry(self, session: RoleSession, grant: Grant) -> None:
+        rights = session.rights()
+        self._owner = self._session_role or stable_owner(rights)
+        check_rights(rights, self._session_role, self._findings)
         until = session.valid_until()
         database, here = session.clock()
-        skew = database - here
-        if until == math.inf:
-            self._add(
-                "expiry",
-                "warn" if self._provider.mints else "ok",
-                "the role has no VALID UNTIL: its login works until somebody drops it",
-                "write VALID UNTIL '{{expiration}}' into the creation_statements"
-                if self._provider.mints
-                else "",
-            )
-            return
-        left = until - database
-        text = f"logins work for another {left:.0f} s by PostgreSQL's clock"
-        if left <= 0:
-            self._add("expiry", "fail", "VALID UNTIL has passed", "nobody renews these credentials")
-        elif grant.lease.duration != math.inf and left < grant.lease.duration - 1.0:
-            self._add(
-                "expiry",
-                "warn",
-                f"{text}, which is less than the lease; PostgreSQL's clock is {skew:+.0f} s from "
-                "this machine's",
-                "run a time service (NTP) on PostgreSQL's and Vault's machines",
-            )
-        else:
-            self._add("expiry", "ok", text)
+        lease = grant.lease.duration - (time.monotonic() - self._minted_at)
+        check_expiry(Validity(until, database, here, lease, self._provider.mints), self._findings)
 
     def _renew(self, session: RoleSession | None, grant: Grant) -> None:
         asked = self._lease_duration(grant)
@@ -222,8 +197,9 @@ class CredentialSteps:
         return grant.lease.duration
 
     def _revoke(self, session: RoleSession | None, grant: Grant) -> None:
-        self._given_back = True
-        check_revocation(self._provider, self._findings, grant, session, self._owner)
+        with self._unbroken():
+            self._given_back = True
+            check_revocation(self._provider, self._findings, grant, session, self._owner)
 
     def _give_back(self, grant: Grant) -> None:
         if self._provider.mints and not self._given_back:
@@ -237,25 +213,3 @@ def _moved(before: Lease, after: Lease) -> bool:
     """Whether a renewal has put the end of a lease off, given that durations are whole seconds."""
     later = after.requested_at - before.requested_at
     return later + after.duration - before.duration > later / 2
-
-
-def _login_remedy(said: str) -> str:
-    if "not permitted to log in" in said:
-        return (
-            "the role has NOLOGIN: write into its creation_statements\n"
-            "  CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' "
-            "VALID UNTIL '{{expiration}}';"
-        )
-    if "database" in said and ("does not exist" in said or "permission denied" in said):
-        return (
-            "check dbname in the connection string, and that the role may CONNECT to it: GRANT "
-            'CONNECT ON DATABASE … TO "{{name}}"'
-        )
-    if "password authentication failed" in said:
-        return (
-            "check that Vault's connection and the connection string mean the same server, that "
-            "the creation_statements set PASSWORD '{{password}}', and that VALID UNTIL is not past"
-        )
-    if "too many connections" in said:
-        return "raise CONNECTION LIMIT in the creation_statements"
-    return "check host and port of the connection string, and pg_hba.conf of the server"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from ephemeral_creds._pool_connect import acting_as
+from ephemeral_creds.cli._check.encryption import Line
 from ephemeral_creds.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,31 +24,52 @@ __all__ = ["LoginFailed", "Rights", "RoleSession"]
 
 _CONNECT_TIMEOUT = 10  # seconds; a person, or the start of a pod, is waiting
 
-_ROLE = """
-    SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
-           extract(epoch FROM rolvaliduntil)::float8, extract(epoch FROM clock_timestamp())::float8
-    FROM pg_roles WHERE rolname = %s
+_VALID_UNTIL = "SELECT extract(epoch FROM rolvaliduntil)::float8 FROM pg_roles WHERE rolname = %s"
+_POWERS = """
+    SELECT bool_or(rolsuper), bool_or(rolcreaterole), bool_or(rolcreatedb),
+           bool_or(rolreplication), bool_or(rolbypassrls)
+    FROM pg_roles WHERE rolname IN (%s, current_user)
 """
 _MEMBER_OF = """
     SELECT r.rolname FROM pg_auth_members m
     JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
     WHERE u.rolname = %s ORDER BY 1
 """
-_TABLES = """
+_NOT_INHERITED = """
+    SELECT r.rolname FROM pg_auth_members m
+    JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
+    WHERE u.rolname = %s AND NOT pg_has_role(u.oid, r.oid, 'USAGE') ORDER BY 1
+"""
+_OURS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+# A right on one column is a right as well.
+_TABLES = f"""
     SELECT count(*),
-           count(*) FILTER (WHERE u AND has_table_privilege(c.oid, 'SELECT')),
-           count(*) FILTER (WHERE u AND has_table_privilege(c.oid, 'INSERT')),
-           count(*) FILTER (WHERE u AND has_table_privilege(c.oid, 'UPDATE')),
+           count(*) FILTER (WHERE u AND has_any_column_privilege(c.oid, 'SELECT')),
+           count(*) FILTER (WHERE u AND has_any_column_privilege(c.oid, 'INSERT')),
+           count(*) FILTER (WHERE u AND has_any_column_privilege(c.oid, 'UPDATE')),
            count(*) FILTER (WHERE u AND has_table_privilege(c.oid, 'DELETE'))
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
          LATERAL (SELECT has_schema_privilege(n.oid, 'USAGE') AS u) usage
-    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
-      AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-"""
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {_OURS}
+"""  # noqa: S608 - put together of constants
+# nextval() in a column's default; identity columns need no right on their sequence.
+_BLOCKED_SEQUENCES = f"""
+    SELECT DISTINCT s.oid::regclass::text
+    FROM pg_attrdef a
+    JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid
+                    AND d.refclassid = 'pg_class'::regclass
+    JOIN pg_class s ON s.oid = d.refobjid
+    JOIN pg_class c ON c.oid = a.adrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE {_OURS} AND has_schema_privilege(n.oid, 'USAGE')
+      AND has_any_column_privilege(c.oid, 'INSERT')
+      AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END
+    ORDER BY 1
+"""  # noqa: S608 - put together of constants
 _MAY_CREATE_IN = """
     SELECT nspname FROM pg_namespace
     WHERE has_schema_privilege(oid, 'CREATE') AND nspname !~ '^pg_' ORDER BY 1
 """
+_GSS = "SELECT coalesce(bool_or(encrypted), false) FROM pg_stat_gssapi WHERE pid = pg_backend_pid()"
 _REMAINS = """
     SELECT count(*) FILTER (WHERE s.deptype = 'o'), count(*) FILTER (WHERE s.deptype = 'a'),
            count(*) FILTER (WHERE s.dbid NOT IN
@@ -67,16 +90,20 @@ class Rights:
 
     Attributes:
         powers: what lets it do more than tables are for: ``superuser``, ``createrole`` …
-        member_of: the roles whose rights it has.
+        member_of: the roles that it is a member of.
+        not_inherited: those of them whose rights it has only after ``SET ROLE``.
         tables: how many tables and views there are.
         may: on how many of them it may do what.
+        blocked_sequences: those that an ``INSERT`` which it may do needs, and it may not use.
         creates_in: the schemas in which it may create objects.
     """
 
     powers: tuple[str, ...]
     member_of: tuple[str, ...]
+    not_inherited: tuple[str, ...]
     tables: int
     may: dict[str, int]
+    blocked_sequences: tuple[str, ...]
     creates_in: tuple[str, ...]
 
 
@@ -86,16 +113,21 @@ class RoleSession:
     Args:
         conninfo: where PostgreSQL is.
         credentials: what to log in with.
+        session_role: the role to act as, if another one.
 
     Raises:
         LoginFailed: it could not be done.
         ConfigurationError: the connection string is none.
     """
 
-    def __init__(self, conninfo: str, credentials: Credentials) -> None:
+    def __init__(
+        self, conninfo: str, credentials: Credentials, session_role: str | None = None
+    ) -> None:
         self.username = credentials.username
-        self._log_in = lambda: _connected(conninfo, credentials)
-        problem, self._connection = self._log_in()
+        self._conninfo = conninfo
+        self._credentials = credentials
+        self._session_role = session_role
+        problem, self._connection = self._connected()
         if problem is not None:
             raise problem
 
@@ -117,14 +149,31 @@ class RoleSession:
         info = self._use().info
         return f"database {info.dbname!r} at {info.host}:{info.port}"
 
+    @property
+    def line(self) -> Line:
+        """What the connection goes through."""
+        pgconn = self._use().pgconn
+        (sslmode,) = (option.val or b"" for option in pgconn.info if option.keyword == b"sslmode")
+        return Line(
+            host=self._use().info.host,
+            address=self._use().info.hostaddr,
+            tls=bool(pgconn.ssl_in_use),
+            gss=self._row(_GSS)[0] is True,
+            sslmode=sslmode.decode(),
+        )
+
+    def acts_as(self) -> str:
+        """Return the role whose rights count."""
+        return str(self._row("SELECT current_user")[0])
+
     def valid_until(self) -> float:
         """Return the instant, Unix time of PostgreSQL's clock, from which logins are refused.
 
         Returns:
             ``inf`` where there is none.
         """
-        row = self._row(_ROLE, self.username)
-        return math.inf if row[5] is None else float(str(row[5]))
+        (until,) = self._row(_VALID_UNTIL, self.username)
+        return math.inf if until is None else float(str(until))
 
     def clock(self) -> tuple[float, float]:
         """Return PostgreSQL's clock, Unix time, and ours in the middle of asking."""
@@ -133,15 +182,17 @@ class RoleSession:
         return float(str(row[0])), (begun + time.time()) / 2
 
     def rights(self) -> Rights:
-        """Return what the role may do."""
-        role = self._row(_ROLE, self.username)
+        """Return what the role may do, or the one that it acts as."""
+        powers = self._row(_POWERS, self.username)
         names = ("superuser", "createrole", "createdb", "replication", "bypassrls")
         tables, *counts = (int(str(value)) for value in self._row(_TABLES))
         return Rights(
-            powers=tuple(name for name, has in zip(names, role, strict=False) if has),
+            powers=tuple(name for name, has in zip(names, powers, strict=True) if has),
             member_of=self._column(_MEMBER_OF, self.username),
+            not_inherited=self._column(_NOT_INHERITED, self.username),
             tables=tables,
             may=dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), counts, strict=True)),
+            blocked_sequences=self._column(_BLOCKED_SEQUENCES),
             creates_in=self._column(_MAY_CREATE_IN),
         )
 
@@ -162,7 +213,7 @@ class RoleSession:
         if not self.ended:
             with suppress(psycopg.OperationalError):
                 return self._what_is_left()
-        problem, connection = self._log_in()
+        problem, connection = self._connected()
         if connection is not None:
             self._connection = connection
             return self._what_is_left()
@@ -197,21 +248,23 @@ class RoleSession:
         rows = self._use().execute(query.encode(), list(parameters)).fetchall()
         return tuple(str(row[0]) for row in rows)
 
-
-def _connected(
-    conninfo: str, credentials: Credentials
-) -> tuple[Exception | None, psycopg.Connection[tuple[object, ...]] | None]:
-    """Return a connection or what is wrong; psycopg's own error would hold the password."""
-    try:
-        return None, psycopg.connect(
-            conninfo,
-            user=credentials.username,
-            password=credentials.password.reveal(),
-            autocommit=True,
-            connect_timeout=_CONNECT_TIMEOUT,
-            application_name="ephemeral-creds check",
-        )
-    except psycopg.OperationalError as error:
-        return LoginFailed(" ".join(str(error).split())), None
-    except psycopg.Error:
-        return ConfigurationError("the connection string is not one that libpq understands"), None
+    def _connected(
+        self,
+    ) -> tuple[Exception | None, psycopg.Connection[tuple[object, ...]] | None]:
+        """Return a connection or what is wrong; psycopg's own error would hold the password."""
+        try:
+            acting = acting_as(self._session_role, self._conninfo, {}) if self._session_role else {}
+            return None, psycopg.connect(
+                self._conninfo,
+                user=self._credentials.username,
+                password=self._credentials.password.reveal(),
+                autocommit=True,
+                connect_timeout=_CONNECT_TIMEOUT,
+                application_name="ephemeral-creds check",
+                **acting,
+            )
+        except psycopg.OperationalError as error:
+            return LoginFailed(" ".join(str(error).split())), None
+        except psycopg.Error:
+            problem = "the connection string is not one that libpq understands"
+            return ConfigurationError(problem), None

@@ -62,10 +62,12 @@ class Findings:
     Attributes:
         target: what was checked.
         found: what was found.
+        complete: whether it was tried up to PostgreSQL.
     """
 
     target: str
     found: list[Finding] = field(default_factory=list)
+    complete: bool = True
 
     def add(self, step: str, level: Level, text: str, remedy: str = "") -> None:
         """Add one."""
@@ -82,7 +84,8 @@ class Findings:
         lines = [self.target, ""]
         for finding in self.found:
             lines += finding.lines(indent)
-        verdict = ("all is well", "it works, with warnings", "it does not work")[self.severity]
+        well = "all is well" if self.complete else "all is well as far as it was tried"
+        verdict = (well, "it works, with warnings", "it does not work")[self.severity]
         return "\n".join([*lines, "", verdict])
 
     def as_json(self) -> str:
@@ -92,4 +95,11 @@ class Findings:
             for f in self.found
         ]
         status = ("ok", "warn", "fail")[self.severity]
-        return json.dumps({"target": self.target, "status": status, "findings": findings})
+        return json.dumps(
+            {
+                "target": self.target,
+                "status": status,
+                "complete": self.complete,
+                "findings": findings,
+            }
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -14,16 +15,18 @@ __all__ = ["CheckOptions", "add_check_parser"]
 _DESCRIPTION = """\
 Tries a provider of credentials step by step, and says of each what it found and what to do.
 
-For Vault: address, TLS, seal, clock, login, policies, the role, a mint, a login to PostgreSQL,
-what the role may do, whether VALID UNTIL moves with a renewal, and whether a revocation removes
-the role. For a file: whether it can be read and by whom, the login, and VALID UNTIL.
+For Vault: each address, TLS, seal, clock, login, policies, the role, a mint, a login to
+PostgreSQL and whether that is encrypted, what the role may do, whether VALID UNTIL moves with a
+renewal, and whether a revocation removes the role. For a file: whether it can be read and by
+whom, the login, and VALID UNTIL.
 """
 
 _EPILOG = """\
 examples:
   ephemeral-creds check "vault://my-app-role?auth=kubernetes&auth_role=my-app" \\
       --conninfo "host=db dbname=mydb"
-  ephemeral-creds check file:///vault/secrets/db-creds.txt --conninfo "host=db dbname=mydb"
+  ephemeral-creds check file:///vault/secrets/db-creds.txt --wait 30 \\
+      --conninfo "host=db dbname=mydb"
   ephemeral-creds check --dry-run --json
 
 One role is minted and given back again; with --dry-run none is.
@@ -40,6 +43,8 @@ class CheckOptions:
     Attributes:
         url: the provider's URL; ``None`` takes it from ``EPHEMERAL_CREDS_URL``.
         conninfo: where PostgreSQL is; ``None`` takes it from libpq's own variables.
+        session_role: the role that sessions act as, if another one than they log in as.
+        wait: seconds to wait for a file or a Vault that is not there yet.
         dry_run: mint nothing.
         json: print one JSON object instead of text.
         allow_warnings: exit with 0 where there are warnings only.
@@ -47,6 +52,8 @@ class CheckOptions:
 
     url: str | None = None
     conninfo: str | None = None
+    session_role: str | None = None
+    wait: float = 0.0
     dry_run: bool = False
     json: bool = False
     allow_warnings: bool = False
@@ -57,10 +64,27 @@ class CheckOptions:
         return cls(
             url=parsed.url,
             conninfo=parsed.conninfo,
+            session_role=parsed.session_role,
+            wait=parsed.wait,
             dry_run=parsed.dry_run,
             json=parsed.json,
             allow_warnings=parsed.allow_warnings,
         )
+
+
+def seconds(text: str) -> float:
+    """Return a duration that the user wrote.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}")
+    return value
 
 
 def add_check_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
@@ -85,7 +109,23 @@ def add_check_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None
         "such as PGHOST)",
     )
     check.add_argument(
-        "--dry-run", action="store_true", help="mint nothing: end before credentials are read"
+        "--session-role",
+        metavar="ROLE",
+        help="the role that sessions act as, as session_role of the pool (default: their own)",
+    )
+    check.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=seconds,
+        default=0.0,
+        help="wait so long for a file that is not written yet, or a Vault that does not answer or "
+        "is sealed (default: 0)",
+    )
+    check.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="have Vault make no role: end before that. A static role or a file is checked as a "
+        "whole, since reading it makes none",
     )
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.add_argument(

@@ -75,7 +75,12 @@ class Inspection:
 
     def __init__(self, policy: FilePolicy) -> None:
         self.policy = policy
-        self._told: set[str] = set()
+        self._told: dict[str, str] = {}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What has been warned of, once each."""
+        return tuple(self._told.values())
 
     def inspect(self, path: Path, file: FileText) -> None:
         """Look at a file that has been read.
@@ -92,8 +97,8 @@ class Inspection:
             if verdict == "refuse":
                 raise ConfigurationError(f"{path} {finding}: refused by FilePolicy.{name}")
             if verdict == "warn" and name not in self._told:
-                self._told.add(name)
-                _logger.warning("%s %s (FilePolicy.%s)", path, finding, name)
+                self._told[name] = f"{path} {finding} (FilePolicy.{name})"
+                _logger.warning("%s", self._told[name])
 
 
 def _findings(path: Path, file: FileText) -> Iterator[tuple[str, str]]:

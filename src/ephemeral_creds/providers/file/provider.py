@@ -87,12 +87,13 @@ class FileProvider(CredentialProvider):
         if not (poll_interval > 0 and math.isfinite(poll_interval)):
             raise ConfigurationError(f"poll_interval has to be > 0 seconds, not {poll_interval!r}")
         self._path = Path(path).absolute()
+        self._inspection = Inspection(policy or FilePolicy())
         self._source = FileSource(
             self._path,
             format=format,
             keys=keys_from(format, username_key, password_key, parse),
             parse=parse,
-            inspection=Inspection(policy or FilePolicy()),
+            inspection=self._inspection,
         )
         self._poll_interval = poll_interval
         self._notify = notify
@@ -141,6 +142,11 @@ class FileProvider(CredentialProvider):
     def path(self) -> Path:
         """Where the file is."""
         return self._path
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the policy has warned of so far, each once."""
+        return self._inspection.warnings
 
     @property
     def watching(self) -> bool:

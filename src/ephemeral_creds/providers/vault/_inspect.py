@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.providers.vault._replies import Malformed, parse_lookup
+from ephemeral_creds.providers.vault.client import VaultClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
+    import hvac
+
     from ephemeral_creds._values import Grant
     from ephemeral_creds.providers.vault._tokens import Tokens
     from ephemeral_creds.providers.vault.config import VaultConfig
 
-__all__ = ["Health", "Inspector", "RoleFacts", "TokenFacts"]
+__all__ = ["Health", "Inspector", "RoleFacts", "StaticRoleFacts", "TokenFacts"]
 
 # With which status a node answers says what it is; what is in the body says the same, and this
 # way it is a success like any other.
 _HEALTHY = 200
+# Nothing is changed by giving up, and a node that can answer does so within milliseconds.
+_HEALTH_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,6 @@ class RoleFacts:
         max_ttl: where renewals end.
         creation: the statements that create a role.
         renewal: those that extend it; empty for Vault's own.
-        revocation: those that remove it; empty for Vault's own.
     """
 
     connection: str
@@ -79,7 +84,25 @@ class RoleFacts:
     max_ttl: float
     creation: tuple[str, ...]
     renewal: tuple[str, ...]
-    revocation: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRoleFacts:
+    """How a static role is defined.
+
+    Attributes:
+        connection: the name of its database connection.
+        username: the role in the database.
+        period: seconds from one password to the next; 0 where there is a schedule.
+        schedule: when the password changes, in the manner of cron; empty where there is a period.
+        rotation: the statements that change it; empty for Vault's own.
+    """
+
+    connection: str
+    username: str
+    period: float
+    schedule: str
+    rotation: tuple[str, ...]
 
 
 class Inspector:
@@ -116,10 +139,19 @@ class Inspector:
         """The path that credentials are read from."""
         return f"{self.mount}/{'static-creds' if self._static else 'creds'}/{self.role}"
 
-    def health(self) -> Health:
-        """Ask whether Vault is there, and in which state; needs no token."""
-        with self._exclusive() as tokens:
-            return tokens.client.ask(
+    def weaknesses(self, address: str) -> tuple[str, ...]:
+        """Say what makes it easy to listen in on one of the addresses."""
+        return self._only(address).weaknesses
+
+    def health(self, address: str) -> Health:
+        """Ask whether Vault is there, at one of its addresses, and in which state.
+
+        Needs no token.
+        """
+        config = self._only(address)
+        config = replace(config, read_timeout=min(config.read_timeout, _HEALTH_TIMEOUT))
+        with contextlib.closing(VaultClient(config)) as client:
+            return client.ask(
                 lambda vault: vault.sys.read_health_status(
                     method="GET",
                     active_code=_HEALTHY,
@@ -132,6 +164,9 @@ class Inspector:
                 "its health",
                 _parse_health,
             )
+
+    def _only(self, address: str) -> VaultConfig:
+        return replace(self.config, address=address)
 
     def login(self) -> TokenFacts:
         """Log the provider in and return what its token is."""
@@ -159,19 +194,29 @@ class Inspector:
                 denied="the policy 'default' allows it: do not leave it out",
             )
 
-    def definition(self) -> RoleFacts:
-        """Return how the dynamic role is defined, where the token may read that.
+    def definition(self) -> RoleFacts | StaticRoleFacts | None:
+        """Return how the role is defined, where the token may read that.
+
+        Returns:
+            What is known; ``None`` where another engine than a database's defines it.
 
         Raises:
-            AccessDenied: it may not, as a rule.
+            AccessDenied: the token may not, as a rule.
             ConfigurationError: there is no such role.
         """
+        kind = "static-roles" if self._static else "roles"
+
+        def read(vault: hvac.Client) -> object:
+            database = vault.secrets.database
+            look = database.read_static_role if self._static else database.read_role
+            return look(self.role, mount_point=self.mount)
+
         with self._exclusive() as tokens:
             session, _ = tokens.obtain(None)
             return tokens.client.ask(
-                lambda vault: vault.secrets.database.read_role(self.role, mount_point=self.mount),
-                f"the definition of the role at {self.mount}/roles/{self.role}",
-                _parse_role,
+                read,
+                f"the definition of the role at {self.mount}/{kind}/{self.role}",
+                _parse_static_role if self._static else _parse_role,
                 token=session.token.value,
                 namespace=self.config.namespace,
                 missing=f"there is no role {self.role!r} in the engine at {self.mount!r}",
@@ -224,15 +269,29 @@ def _parse_capabilities(
     return {path: frozenset(_strings(data, path)) for path in paths}
 
 
-def _parse_role(body: Mapping[str, object]) -> RoleFacts:
+def _parse_role(body: Mapping[str, object]) -> RoleFacts | None:
     data = _data(body)
+    if "db_name" not in data:
+        return None
     return RoleFacts(
         connection=str(data.get("db_name") or ""),
         default_ttl=_number(data, "default_ttl"),
         max_ttl=_number(data, "max_ttl"),
         creation=_strings(data, "creation_statements"),
         renewal=_strings(data, "renew_statements"),
-        revocation=_strings(data, "revocation_statements"),
+    )
+
+
+def _parse_static_role(body: Mapping[str, object]) -> StaticRoleFacts | None:
+    data = _data(body)
+    if "db_name" not in data:
+        return None
+    return StaticRoleFacts(
+        connection=str(data.get("db_name") or ""),
+        username=str(data.get("username") or ""),
+        period=_number(data, "rotation_period"),
+        schedule=str(data.get("rotation_schedule") or ""),
+        rotation=_strings(data, "rotation_statements"),
     )
 
 

@@ -1,0 +1,271 @@
+"""``ephemeral-creds check`` and the ways to Vault, and what it reads there of the role."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from threading import Timer
+from typing import TYPE_CHECKING
+
+import pytest
+from check_command import Checker
+
+from certificates import Authority
+from ephemeral_creds.testing import DatabaseEngine, Fault, find_vault
+from ephemeral_creds.testing._process import plain_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from canary import Canary
+    from ephemeral_creds.testing import PostgresServer, VaultEmulator, VaultLike, VaultServer
+
+    Unique = Callable[[str], str]
+
+pytestmark = pytest.mark.slow
+
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def checker(
+    any_engine: DatabaseEngine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Checker:
+    return Checker(any_engine, capsys, monkeypatch)
+
+
+@pytest.fixture
+def role(checker: Checker, unique: Unique) -> str:
+    grant = 'GRANT pg_read_all_data TO "{{name}}"'
+    checker.engine.create_role(name := unique("check"), grants=[grant])
+    return name
+
+
+# --- addresses ---------------------------------------------------------------------------------
+
+
+def test_tls(checker: Checker, role: str, authority: Authority) -> None:
+    address = checker.engine.vault.tls_address
+    url = checker.url(role, checker.login(role), address=address, cacert=str(authority.path))
+    assert checker.run(url) == {}
+    assert checker.texts("tls") == f"{address}: the certificate is verified"
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+def test_a_certificate_that_nobody_verifies(checker: Checker, role: str) -> None:
+    address = checker.engine.vault.tls_address
+    bad = checker.run(checker.url(role, checker.login(role), address=address, skip_verify="true"))
+    assert list(bad) == ["tls"]
+    assert bad["tls"][0].startswith("warn: ")
+    assert "VAULT_CACERT" in bad["tls"][0]
+
+
+def test_a_certificate_of_an_unknown_ca(checker: Checker, role: str, tmp_path: Path) -> None:
+    stranger = Authority(tmp_path, "stranger")
+    address = checker.engine.vault.tls_address
+    bad = checker.run(
+        checker.url(role, checker.login(role), address=address, cacert=str(stranger.path))
+    )
+    assert list(bad) == ["tls"]
+    assert bad["tls"][0].startswith("fail: ")
+    assert checker.status == 2
+
+
+def test_each_address_is_looked_at(checker: Checker, role: str) -> None:
+    address = checker.engine.vault.address
+    how = checker.login(role)
+    bad = checker.run(checker.url(role, how, address=f"{NOBODY},{address}"))
+    assert list(bad) == ["address"]
+    assert bad["address"][0].startswith(f"warn: Vault at {NOBODY}, ")
+    assert checker.status == 1
+    assert f"{address} answers" in checker.texts("address")
+    assert f"{NOBODY} answers" not in checker.texts("address")
+    assert checker.texts("seal") == f"{address}: unsealed, active"
+    assert len(checker.texts("tls").split("; ")) == 2
+
+    bad = checker.run(checker.url(role, how, address=f"{NOBODY},http://127.0.0.1:2"))
+    assert [text[:4] for text in bad["address"]] == ["fail", "fail"]
+
+
+def test_one_sealed_node_of_two(checker: Checker, role: str, own_vault: VaultLike) -> None:
+    own_vault.seal()
+    addresses = f"{own_vault.address},{checker.engine.vault.address}"
+    bad = checker.run(checker.url(role, checker.login(role), address=addresses))
+    assert list(bad) == ["seal"]
+    assert bad["seal"][0].startswith(f"warn: {own_vault.address} is sealed")
+    assert checker.complete
+
+
+def test_a_vault_that_comes_late(
+    own_vault: VaultLike,
+    postgres: PostgresServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checker = Checker(DatabaseEngine(own_vault, postgres), capsys, monkeypatch)
+    checker.engine.create_role("app", grants=['GRANT pg_read_all_data TO "{{name}}"'])
+    url = checker.url("app", checker.login("app"))
+    own_vault.seal()
+    assert list(checker.run(url, "--wait", "0.1")) == ["seal"]
+    operator = Timer(0.2, own_vault.unseal)
+    operator.start()
+    assert checker.run(url, "--wait", "60") == {}
+    operator.join()
+
+
+def test_the_socket_of_an_agent(
+    real_vault: VaultServer,
+    postgres: PostgresServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    unique: Unique,
+    tmp_path: Path,
+    canary: Canary,
+) -> None:
+    canary.allow_secret_file(tmp_path)
+    checker = Checker(DatabaseEngine(real_vault, postgres), capsys, monkeypatch)
+    role = unique("check")
+    checker.engine.create_role(role, grants=['GRANT pg_read_all_data TO "{{name}}"'])
+    token = checker.engine.admin.create_token([checker.engine.policy(role)], ttl="2h")
+    (tmp_path / "token").write_text(token.reveal())
+    (tmp_path / "agent.hcl").write_text(
+        f"""
+        vault {{ address = "{real_vault.address}" }}
+        auto_auth {{
+          method "token_file" {{ config = {{ token_file_path = "{tmp_path}/token" }} }}
+        }}
+        api_proxy {{ use_auto_auth_token = true }}
+        listener "unix" {{
+          address     = "{tmp_path}/agent.sock"
+          tls_disable = true
+        }}
+        """
+    )
+    agent = subprocess.Popen(
+        [str(find_vault()), "agent", f"-config={tmp_path}/agent.hcl"],
+        env=plain_environment({"HOME": str(tmp_path)}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        url = f"vault://{role}?auth=agent&address=unix://{tmp_path}/agent.sock"
+        until = time.monotonic() + 60
+        # It listens before it has logged in.
+        while "login" in (bad := checker.run(url, "--wait", "60")) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert bad == {}
+        assert checker.texts("tls").endswith("agent.sock: a socket of this machine")
+    finally:
+        agent.terminate()
+        agent.wait(20)
+
+
+# --- namespace and clock -------------------------------------------------------------------------
+
+
+def test_a_namespace_that_vault_does_not_know(
+    real_vault: VaultServer, checker: Checker, role: str
+) -> None:
+    if not real_vault.version.startswith("Vault"):
+        pytest.skip("OpenBao knows namespaces")
+    how = checker.login(role)
+    bad = checker.run(checker.url(role, how, namespace="team"))
+    assert "takes no notice of 'team'" in bad["namespace"][0]
+    assert checker.run(checker.url(role, how, namespace="root")) == {}
+
+
+def test_a_clock_that_is_wrong(
+    emulator: VaultEmulator,
+    postgres: PostgresServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checker = Checker(DatabaseEngine(emulator, postgres), capsys, monkeypatch)
+    checker.engine.create_role("app")
+    url = checker.url("app", checker.login("app"))
+    health = {"initialized": True, "sealed": False, "standby": False, "version": "1"}
+    late = health | {"server_time_utc": int(time.time()) - 300, "enterprise": False}
+    emulator.faults.add("GET", "sys/health", Fault.answer(200, json.dumps(late).encode()))
+    bad = checker.run(url, "--dry-run")
+    assert list(bad) == ["clock"]
+    assert "behind this machine's" in bad["clock"][0]
+
+
+# --- what defines the role ------------------------------------------------------------------------
+
+
+def test_another_engine_than_a_databases(
+    real_vault: VaultServer,
+    postgres: PostgresServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    unique: Unique,
+) -> None:
+    checker = Checker(DatabaseEngine(real_vault, postgres), capsys, monkeypatch)
+    admin = checker.engine.admin
+    admin.call("POST", f"sys/mounts/{(mount := unique('consul'))}", {"type": "consul"})
+    admin.call("POST", f"{mount}/roles/app", {"consul_policies": "app"})
+    rules = {
+        f"{mount}/creds/app": ["read"],
+        f"{mount}/roles/app": ["read"],
+        f"{mount}/config/*": ["read"],
+        "sys/leases/revoke": ["update"],
+    }
+    url = checker.url("app", checker.login("app", rules), mount=mount, password_field="token")
+    assert checker.run(url, "--dry-run") == {}
+    assert checker.levels()["role"] == "skipped"
+
+
+@pytest.mark.parametrize("pattern", ["{}*", "*{}", "*", "{}", "ch*{}", "{}?", "[{}]", "{}*x"])
+def test_allowed_roles_as_vault_reads_them(
+    real_vault: VaultServer,
+    postgres: PostgresServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    unique: Unique,
+    pattern: str,
+) -> None:
+    number = unique("n")
+    role = f"check-{number}"
+    engine = DatabaseEngine(real_vault, postgres, connection=f"narrow-{number}")
+    checker = Checker(engine, capsys, monkeypatch)
+    engine.create_role(role, grants=['GRANT pg_read_all_data TO "{{name}}"'])
+    config = f"database/config/{engine.connection}"
+    allowed = pattern.format(role if pattern[0] in "{[" else number)
+    admin = engine.admin
+    admin.call("POST", config, {"allowed_roles": allowed, "verify_connection": False})
+    bad = checker.run(checker.url(role, checker.login(role)))
+    may = admin.request("GET", f"database/creds/{role}").status == 200
+    assert (list(bad) == ["role"]) is not may
+    assert may or "is not in allowed_roles" in bad["role"][0]
+    admin.revoke_prefix(f"database/creds/{role}")
+
+
+def test_how_a_static_role_is_defined(
+    real_vault: VaultServer,
+    postgres: PostgresServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    unique: Unique,
+) -> None:
+    checker = Checker(DatabaseEngine(real_vault, postgres), capsys, monkeypatch)
+    role, username = unique("static"), unique("static_user")
+    with postgres.admin() as admin:
+        admin.execute(f"CREATE ROLE {username} LOGIN IN ROLE pg_read_all_data".encode())
+    checker.engine.create_static_role(role, username, rotation_period="2h")
+    rules = {
+        f"database/static-creds/{role}": ["read"],
+        f"database/static-roles/{role}": ["read"],
+        f"database/config/{checker.engine.connection}": ["read"],
+    }
+    url = checker.url(role, checker.login(role, rules)).replace("vault:", "vault-static:", 1)
+    assert checker.run(url) == {}
+    assert f"the password of '{username}' changes each 2 h" in checker.texts("role")
+
+    body = {"rotation_statements": 'ALTER ROLE "{{name}}" LOGIN'}
+    checker.engine.admin.call("POST", f"database/static-roles/{role}", body | {
+        "db_name": checker.engine.connection, "username": username, "rotation_period": "2h",
+    })  # fmt: skip
+    assert "set no {{password}}" in checker.run(url)["role"][0]

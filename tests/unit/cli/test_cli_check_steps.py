@@ -1,0 +1,82 @@
+"""What a check says of clocks, of encryption, and of the addresses of Vault."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ephemeral_creds import TokenAuth, VaultConfig, VaultDynamicProvider
+from ephemeral_creds.cli._check.encryption import Line, check_encryption
+from ephemeral_creds.cli._check.expiry import Validity, check_expiry
+from ephemeral_creds.cli._check.findings import Findings
+from ephemeral_creds.cli._check.revocation import revocation_statements
+
+NOW = 1.8e9
+
+
+def expiry(until: float, ahead: float = 0.0, lease: float = 3600.0) -> list[tuple[str, str]]:
+    findings = Findings("x")
+    check_expiry(Validity(until, NOW + ahead, NOW, lease, mints=True), findings)
+    return [(finding.level, finding.text) for finding in findings.found]
+
+
+def test_a_validity_as_vault_writes_it() -> None:
+    ((level, text),) = expiry(NOW + 3605)
+    assert level == "ok"
+    assert text.endswith("PostgreSQL's clock is the same as this machine's")
+
+
+def test_logins_that_end_before_the_lease() -> None:
+    ((level, text),) = expiry(NOW + 3605, ahead=30.0)
+    assert level == "warn"
+    assert "less than the lease; PostgreSQL's clock is 30 s ahead of this machine's" in text
+
+
+def test_a_slow_clock_is_told_of_as_well() -> None:
+    assert expiry(NOW + 3605, ahead=-30.0)[0][0] == "ok"
+    assert "30 s behind" in expiry(NOW + 3605, ahead=-30.0)[0][1]
+    assert [level for level, _ in expiry(NOW + 3605, ahead=-300.0)] == ["warn", "ok"]
+    assert [level for level, _ in expiry(math.inf, ahead=300.0, lease=math.inf)] == ["warn"] * 2
+
+
+def test_a_validity_that_has_passed() -> None:
+    ((level, text),) = expiry(NOW - 5)
+    assert (level, "5 s ago" in text) == ("fail", True)
+
+
+def encryption(**changed: object) -> tuple[str, str]:
+    line = Line(host="db", address="192.0.2.7", tls=True, gss=False, sslmode="prefer")
+    for name, value in changed.items():
+        object.__setattr__(line, name, value)
+    findings = Findings("x")
+    check_encryption(line, findings)
+    (found,) = findings.found
+    return found.level, found.text
+
+
+def test_a_connection_in_plain_text() -> None:
+    assert encryption(tls=False)[0] == "warn"
+    assert encryption(tls=False, gss=True)[0] == "ok"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", ""])
+def test_within_the_machine_it_may_be(address: str) -> None:
+    assert encryption(tls=False, address=address) == ("ok", "not encrypted, within this machine")
+
+
+def test_tls_says_whether_the_certificate_counts() -> None:
+    assert "nobody looks whose certificate" in encryption(sslmode="require")[1]
+    assert encryption(sslmode="verify-full") == ("ok", "TLS, with sslmode=verify-full")
+
+
+def test_each_address_has_weaknesses_of_its_own() -> None:
+    config = VaultConfig("https://one.example:8200,http://two.example:8200")
+    inspector = VaultDynamicProvider("app", auth=TokenAuth("x"), config=config).inspector()
+    assert inspector.weaknesses("https://one.example:8200") == ()
+    (weakness,) = inspector.weaknesses("http://two.example:8200")
+    assert "http://two.example:8200" in weakness
+
+
+def test_an_owner_with_a_name_that_needs_quotes() -> None:
+    assert 'REASSIGN OWNED BY "{{name}}" TO "My ""App";' in revocation_statements('My "App')
