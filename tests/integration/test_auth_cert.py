@@ -16,6 +16,7 @@ from ephemeral_creds import (
     VaultDynamicProvider,
     provider_from_url,
 )
+from ephemeral_creds.events import ProviderRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from canary import Canary
     from certificates import Issued
+    from ephemeral_creds import Event
     from ephemeral_creds.testing import DatabaseEngine
 
     Unique = Callable[[str], str]
@@ -94,6 +96,30 @@ def test_renewed_files_are_read_at_the_next_login(
         stranger.cert.write_bytes(good.cert.read_bytes())
         stranger.key.write_bytes(good.key.read_bytes())
         provider.revoke(provider.fetch())
+
+
+def test_a_token_is_renewed_by_whoever_shows_the_certificate(
+    any_engine: DatabaseEngine, authority: Authority, mount: str, role: str
+) -> None:
+    limits = {"token_ttl": "10m", "token_max_ttl": "2h"}
+    any_engine.admin.call("POST", f"auth/{mount}/certs/web", limits)
+    config = showing(any_engine, authority, authority.issue("renewing"))
+    provider = VaultDynamicProvider(role, auth=CertAuth(mount=mount), config=config)
+    seen: list[ProviderRequest] = []
+
+    def note(event: Event) -> None:
+        assert isinstance(event, ProviderRequest)
+        seen.append(event)
+
+    provider.observe(note)
+    with contextlib.closing(provider):
+        grant = provider.fetch()
+        provider.renew(grant)
+        provider.revoke(grant)
+    assert [(e.operation, e.outcome) for e in seen] == [
+        ("login", "done"), ("mint", "done"), ("renew-token", "done"), ("renew", "done"),
+        ("revoke", "done"), ("revoke-token", "done"),
+    ]  # fmt: skip
 
 
 def test_without_a_certificate(any_engine: DatabaseEngine) -> None:

@@ -7,12 +7,13 @@ import re
 import secrets
 import signal
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.testing._admin import VaultAdmin
 from ephemeral_creds.testing._binaries import find_vault, vault_version
-from ephemeral_creds.testing._http import VaultCallFailed, vault_request
+from ephemeral_creds.testing._http import VaultCallFailed
 from ephemeral_creds.testing._owned import OwnedProcess
 from ephemeral_creds.testing._process import free_port
 from ephemeral_creds.testing._vault_config import as_hcl, tls_listeners
@@ -93,7 +94,7 @@ class VaultServer:
             ConfigurationError: it has none.
         """
         if self._tls_certificate is None:
-            raise no_tls_listener("VaultServer")
+            raise no_tls_listener(type(self).__name__)
         return f"https://127.0.0.1:{self._tls_port}"
 
     @property
@@ -157,11 +158,11 @@ class VaultServer:
 
     def seal(self) -> None:
         """Seal: everything but health and unsealing answers 503. State is kept."""
-        self._call("PUT", "sys/seal")
+        VaultAdmin(self).call("PUT", "sys/seal")
 
     def unseal(self) -> None:
         """Go on after `seal`, and return once requests are served again."""
-        self._call("PUT", "sys/unseal", {"key": self._unseal_key().reveal()})
+        VaultAdmin(self).call("PUT", "sys/unseal", {"key": self._unseal_key().reveal()})
         self._wait_until_ready()
 
     def mints(self, path: str = "database/creds/") -> int:
@@ -219,7 +220,7 @@ class VaultServer:
         give_up_at = time.monotonic() + _START_TIMEOUT
         while self.running and time.monotonic() < give_up_at:
             try:
-                if self._status(path) in wanted:
+                if VaultAdmin(self).request("GET", path).status in wanted:
                     return
             except OSError:
                 pass
@@ -228,18 +229,7 @@ class VaultServer:
 
     def _keep_a_request_log(self) -> None:
         options = {"file_path": str(self._file("requests.log"))}
-        self._call("PUT", "sys/audit/requests", {"type": "file", "options": options})
-
-    def _status(self, path: str) -> int:
-        return vault_request(self.address, "GET", path, token=self._root_token).status
-
-    def _call(
-        self, method: str, path: str, body: dict[str, object] | None = None
-    ) -> dict[str, Any]:
-        answer = vault_request(self.address, method, path, body, token=self._root_token)
-        if answer.status >= 400:
-            raise VaultCallFailed(f"{method} {path}: {answer.status} {answer.errors}")
-        return answer.body
+        VaultAdmin(self).call("PUT", "sys/audit/requests", {"type": "file", "options": options})
 
     def _file(self, name: str) -> Path:
         return self._own.folder / name

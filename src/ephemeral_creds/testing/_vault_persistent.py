@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Secret
+from ephemeral_creds.testing._admin import VaultAdmin
 from ephemeral_creds.testing._vault import VaultServer
 from ephemeral_creds.testing._vault_config import tls_listeners
 
@@ -41,7 +42,8 @@ class PersistentVaultServer(VaultServer):
         self._spawn(config=json.dumps(self._settings()))
         self._wait_for_status("sys/health", _NOT_INITIALISED, _SEALED)
         if self._key is None:
-            made = self._call("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
+            shares = {"secret_shares": 1, "secret_threshold": 1}
+            made = VaultAdmin(self).call("PUT", "sys/init", shares).body
             self._key, self._root_token = Secret(made["keys"][0]), Secret(made["root_token"])
             self.unseal()
             self._keep_a_request_log()
