@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -23,6 +23,46 @@ if TYPE_CHECKING:
 @pytest.fixture
 def username(any_engine: DatabaseEngine, unique: Unique) -> str:
     return another_user(any_engine, unique)
+
+
+@pytest.mark.parametrize(
+    ("rotation", "key", "value"),
+    [
+        ({"rotation_period": 3600}, "rotation_period", 3600),
+        ({"rotation_schedule": "0 0 * * 6"}, "rotation_schedule", "0 0 * * 6"),
+    ],
+    ids=["period", "schedule"],
+)
+def test_a_definition(
+    any_engine: DatabaseEngine,
+    unique: Unique,
+    username: str,
+    rotation: dict[str, Any],
+    key: str,
+    value: object,
+) -> None:
+    any_engine.create_static_role(role := unique("static"), username, **rotation)
+    answer = any_engine.admin.request("GET", f"database/static-roles/{role}")
+    assert answer.status == 200
+    assert shape(answer.body) == envelope(
+        {
+            "credential_type": "str",
+            "db_name": "str",
+            "last_vault_rotation": "str",
+            key: type(value).__name__,
+            "rotation_statements": [],
+            "skip_import_rotation": "bool",
+            "username": "str",
+        }
+    )
+    assert answer.data["username"] == username
+    assert answer.data["db_name"] == any_engine.connection
+    assert answer.data[key] == value
+
+
+def test_a_definition_of_nothing(any_engine: DatabaseEngine) -> None:
+    answer = any_engine.admin.request("GET", "database/static-roles/nobody")
+    assert (answer.status, answer.body) == (404, {"errors": []})
 
 
 def test_a_read_changes_nothing_and_a_rotation_the_password(

@@ -135,7 +135,7 @@ class DatabaseMount:
             raise Refusal(
                 500, f'failed to find entry for connection with name: "{role.connection}"'
             )
-        if not {"*", role.name} & set(connection.allowed_roles):
+        if not connection.allows(role.name):
             raise Refusal(500, one_error(f'"{role.name}" is not an allowed role'))
         tail = f"{random_text(20)}-{int(self._now())}"
         values = {

@@ -36,6 +36,11 @@ def serve_database(
         case ["static-roles", name], "update":
             mount.static.write(name, request.body)
             return Answer(204)
+        case ["static-roles", name], "read":
+            described = mount.static.describe(name)
+            if described is None:
+                raise Refusal(404)
+            return envelope(described, mount_type=mount.mount_type)
         case ["static-roles", name], "delete":
             mount.static.delete(name)
             return Answer(204)

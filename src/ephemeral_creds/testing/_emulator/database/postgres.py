@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from glob import escape
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -33,6 +35,11 @@ class Connection:
     verify: bool = True
     # Vault's plugin serves one statement at a time for each connection configured.
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def allows(self, role: str) -> bool:
+        """Whether a role may use it; in the names of those that may, only a star is a wildcard."""
+        patterns = (escape(name).replace("[*]", "*") for name in self.allowed_roles)
+        return any(fnmatchcase(role, pattern) for pattern in patterns)
 
     @contextmanager
     def open(self) -> Iterator[psycopg.Connection]:

@@ -100,6 +100,21 @@ class StaticRoles:
                 "username": role.username,
             }
 
+    def describe(self, name: str) -> dict[str, object] | None:
+        """Return how a static role is defined; ``None`` where there is none."""
+        role = self._roles.get(name)
+        if role is None:
+            return None
+        return {
+            "credential_type": "password",
+            "db_name": role.connection,
+            "last_vault_rotation": iso_time(role.rotated_at),
+            **role.rotation.describe(),
+            "rotation_statements": [],
+            "skip_import_rotation": False,
+            "username": role.username,
+        }
+
     def rotate_due(self) -> None:
         """Change the passwords whose time has come; what fails is tried again."""
         with self._lock:
