@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from threading import Timer
@@ -12,7 +11,7 @@ import pytest
 from check_command import Checker
 
 from certificates import Authority
-from ephemeral_creds.testing import DatabaseEngine, Fault, find_vault
+from ephemeral_creds.testing import DatabaseEngine, find_vault
 from ephemeral_creds.testing._process import plain_environment
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from canary import Canary
-    from ephemeral_creds.testing import PostgresServer, VaultEmulator, VaultLike, VaultServer
+    from ephemeral_creds.testing import PostgresServer, VaultLike, VaultServer
 
     Unique = Callable[[str], str]
 
@@ -162,7 +161,7 @@ def test_the_socket_of_an_agent(
         agent.wait(20)
 
 
-# --- namespace and clock -------------------------------------------------------------------------
+# --- namespaces -------------------------------------------------------------------------
 
 
 def test_a_namespace_that_vault_does_not_know(
@@ -174,23 +173,6 @@ def test_a_namespace_that_vault_does_not_know(
     bad = checker.run(checker.url(role, how, namespace="team"))
     assert "takes no notice of 'team'" in bad["namespace"][0]
     assert checker.run(checker.url(role, how, namespace="root")) == {}
-
-
-def test_a_clock_that_is_wrong(
-    emulator: VaultEmulator,
-    postgres: PostgresServer,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    checker = Checker(DatabaseEngine(emulator, postgres), capsys, monkeypatch)
-    checker.engine.create_role("app")
-    url = checker.url("app", checker.login("app"))
-    health = {"initialized": True, "sealed": False, "standby": False, "version": "1"}
-    late = health | {"server_time_utc": int(time.time()) - 300, "enterprise": False}
-    emulator.faults.add("GET", "sys/health", Fault.answer(200, json.dumps(late).encode()))
-    bad = checker.run(url, "--dry-run")
-    assert list(bad) == ["clock"]
-    assert "behind this machine's" in bad["clock"][0]
 
 
 # --- what defines the role ------------------------------------------------------------------------
@@ -220,7 +202,7 @@ def test_another_engine_than_a_databases(
 
 @pytest.mark.parametrize("pattern", ["{}*", "*{}", "*", "{}", "ch*{}", "{}?", "[{}]", "{}*x"])
 def test_allowed_roles_as_vault_reads_them(
-    real_vault: VaultServer,
+    any_vault: VaultLike,
     postgres: PostgresServer,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -229,7 +211,7 @@ def test_allowed_roles_as_vault_reads_them(
 ) -> None:
     number = unique("n")
     role = f"check-{number}"
-    engine = DatabaseEngine(real_vault, postgres, connection=f"narrow-{number}")
+    engine = DatabaseEngine(any_vault, postgres, connection=f"narrow-{number}")
     checker = Checker(engine, capsys, monkeypatch)
     engine.create_role(role, grants=['GRANT pg_read_all_data TO "{{name}}"'])
     config = f"database/config/{engine.connection}"
@@ -244,13 +226,8 @@ def test_allowed_roles_as_vault_reads_them(
 
 
 def test_how_a_static_role_is_defined(
-    real_vault: VaultServer,
-    postgres: PostgresServer,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    unique: Unique,
+    checker: Checker, postgres: PostgresServer, unique: Unique
 ) -> None:
-    checker = Checker(DatabaseEngine(real_vault, postgres), capsys, monkeypatch)
     role, username = unique("static"), unique("static_user")
     with postgres.admin() as admin:
         admin.execute(f"CREATE ROLE {username} LOGIN IN ROLE pg_read_all_data".encode())
@@ -264,8 +241,22 @@ def test_how_a_static_role_is_defined(
     assert checker.run(url) == {}
     assert f"the password of '{username}' changes each 2 h" in checker.texts("role")
 
-    body = {"rotation_statements": 'ALTER ROLE "{{name}}" LOGIN'}
-    checker.engine.admin.call("POST", f"database/static-roles/{role}", body | {
-        "db_name": checker.engine.connection, "username": username, "rotation_period": "2h",
-    })  # fmt: skip
+
+def test_rotation_statements_without_a_password(
+    real_vault: VaultServer,
+    postgres: PostgresServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    unique: Unique,
+) -> None:
+    checker = Checker(DatabaseEngine(real_vault, postgres), capsys, monkeypatch)
+    role, username = unique("static"), unique("static_user")
+    with postgres.admin() as admin:
+        admin.execute(f"CREATE ROLE {username} LOGIN".encode())
+    path = f"database/static-roles/{role}"
+    body = {"db_name": "postgres", "username": username, "rotation_period": "2h"}
+    statements = {"rotation_statements": 'ALTER ROLE "{{name}}" LOGIN'}
+    checker.engine.admin.call("POST", path, body | statements)
+    rules = {f"database/static-creds/{role}": ["read"], path: ["read"]}
+    url = checker.url(role, checker.login(role, rules)).replace("vault:", "vault-static:", 1)
     assert "set no {{password}}" in checker.run(url)["role"][0]

@@ -6,10 +6,11 @@ import math
 
 import pytest
 
-from ephemeral_creds import TokenAuth, VaultConfig, VaultDynamicProvider
+from ephemeral_creds import Lease, TokenAuth, VaultConfig, VaultDynamicProvider
 from ephemeral_creds.cli._check.encryption import Line, check_encryption
 from ephemeral_creds.cli._check.expiry import Validity, check_expiry
 from ephemeral_creds.cli._check.findings import Findings
+from ephemeral_creds.cli._check.lease import ends_with_token, was_put_off
 from ephemeral_creds.cli._check.revocation import revocation_statements
 
 NOW = 1.8e9
@@ -80,3 +81,19 @@ def test_each_address_has_weaknesses_of_its_own() -> None:
 
 def test_an_owner_with_a_name_that_needs_quotes() -> None:
     assert 'REASSIGN OWNED BY "{{name}}" TO "My ""App";' in revocation_statements('My "App')
+
+
+@pytest.mark.parametrize(
+    ("duration", "again", "put_off", "with_token"),
+    [
+        (3600, 3600, True, False),
+        (3600, 3598, False, False),  # max_ttl is as long
+        (10, 8, False, False),
+        (600, 598, False, True),
+        (600, 600, True, True),
+    ],
+)
+def test_what_ends_a_lease(duration: float, again: float, put_off: bool, with_token: bool) -> None:
+    minted, renewed = Lease(100.0, duration), Lease(101.2, again)
+    assert was_put_off(minted, renewed) is put_off
+    assert ends_with_token(minted, renewed, 10 if duration == 10 else 3600) is with_token

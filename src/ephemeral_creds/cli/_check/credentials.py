@@ -16,6 +16,7 @@ from ephemeral_creds import (
 from ephemeral_creds.cli._check.database import LoginFailed, RoleSession
 from ephemeral_creds.cli._check.encryption import check_encryption
 from ephemeral_creds.cli._check.expiry import Validity, check_expiry
+from ephemeral_creds.cli._check.lease import ends_with_token, was_put_off
 from ephemeral_creds.cli._check.login import login_remedy
 from ephemeral_creds.cli._check.revocation import check_revocation
 from ephemeral_creds.cli._check.rights import check_rights, stable_owner
@@ -34,7 +35,6 @@ __all__ = ["CredentialSteps"]
 _SECOND = 1.1
 # Vault lets VALID UNTIL outlive the lease by so many seconds, against clocks that differ.
 _MARGIN = 5.0
-_ENOUGH = 0.95
 
 
 class CredentialSteps:
@@ -144,7 +144,7 @@ class CredentialSteps:
     def _renew(self, session: RoleSession | None, grant: Grant) -> None:
         asked = self._lease_duration(grant)
         if not grant.lease.renewable:
-            self._check_token_limit(grant.lease.duration, asked)
+            self._check_token(grant.lease, grant.lease, asked)
             self._add("renewal", "skipped", "the lease cannot be renewed: it is replaced instead")
             return
         before = session.valid_until() if session is not None else math.inf
@@ -152,19 +152,19 @@ class CredentialSteps:
         try:
             lease = self._provider.renew(grant)
         except AccessDenied as error:
-            self._check_token_limit(grant.lease.duration, asked)
+            self._check_token(grant.lease, grant.lease, asked)
             self._add("renewal", "warn", str(error))
             return
         except EphemeralCredsError as error:
             self._add("renewal", "fail", str(error))
             return
-        self._check_token_limit(lease.duration, asked)
+        self._check_token(grant.lease, lease, asked)
         text = f"the lease has {lease.duration:.0f} s again"
         if session is None or before == math.inf:
             self._add("renewal", "ok", text)
         elif session.valid_until() > before:
             self._add("renewal", "ok", f"{text}, and VALID UNTIL moved along")
-        elif not _moved(grant.lease, lease):
+        elif not was_put_off(grant.lease, lease):
             self._add(
                 "renewal",
                 "ok",
@@ -180,13 +180,13 @@ class CredentialSteps:
                 "  ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}';",
             )
 
-    def _check_token_limit(self, given: float, asked: float) -> None:
-        if given < asked * _ENOUGH and isinstance(self._provider, VaultProvider):
+    def _check_token(self, minted: Lease, last: Lease, asked: float) -> None:
+        if isinstance(self._provider, VaultProvider) and ends_with_token(minted, last, asked):
             self._add(
                 "token",
                 "warn",
-                f"the token ends in {given:.0f} s, before the lease of {asked:.0f} s, and takes it "
-                "along: new credentials are needed each time, after a new login",
+                f"the token ends in {last.duration:.0f} s, before the lease of {asked:.0f} s, and "
+                "takes it along: new credentials are needed each time, after a new login",
                 "raise token_ttl and token_max_ttl of the auth role above default_ttl, or give it "
                 "a token_period",
             )
@@ -207,9 +207,3 @@ class CredentialSteps:
                 self._provider.revoke(grant)
             except EphemeralCredsError as error:
                 self._add("revocation", "warn", str(error))
-
-
-def _moved(before: Lease, after: Lease) -> bool:
-    """Whether a renewal has put the end of a lease off, given that durations are whole seconds."""
-    later = after.requested_at - before.requested_at
-    return later + after.duration - before.duration > later / 2

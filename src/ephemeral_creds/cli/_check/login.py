@@ -7,7 +7,7 @@ __all__ = ["login_remedy"]
 
 def login_remedy(said: str, session_role: str | None) -> str:
     """Return what to do about what PostgreSQL or libpq said."""
-    if session_role is not None and "role" in said and "set" in said:
+    if session_role is not None and "permission denied to set role" in said:
         return f'write into the creation_statements: GRANT {session_role} TO "{{{{name}}}}"'
     if "not permitted to log in" in said:
         return (

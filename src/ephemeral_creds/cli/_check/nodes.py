@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds import ConfigurationError, EphemeralCredsError, ProviderUnavailable
 from ephemeral_creds.cli._check.units import CLOCK_TOLERANCE, ahead_of
-from ephemeral_creds.providers.vault._inspect import Health
+from ephemeral_creds.providers.vault._facts import Health
 
 if TYPE_CHECKING:
     from ephemeral_creds.cli._check.findings import Findings, Level

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds import AccessDenied, ConfigurationError, EphemeralCredsError
 from ephemeral_creds.cli._check.units import in_words
-from ephemeral_creds.providers.vault._inspect import RoleFacts
+from ephemeral_creds.providers.vault._facts import RoleFacts
 
 if TYPE_CHECKING:
     from ephemeral_creds.cli._check.findings import Findings
-    from ephemeral_creds.providers.vault._inspect import Inspector, StaticRoleFacts, TokenFacts
+    from ephemeral_creds.providers.vault._facts import StaticRoleFacts, TokenFacts
+    from ephemeral_creds.providers.vault._inspect import Inspector
 
 __all__ = ["check_role"]
 

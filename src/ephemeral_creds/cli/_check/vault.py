@@ -13,7 +13,8 @@ from ephemeral_creds.cli._check.units import in_words
 if TYPE_CHECKING:
     from ephemeral_creds.cli._check.findings import Findings
     from ephemeral_creds.providers.vault import VaultProvider
-    from ephemeral_creds.providers.vault._inspect import Inspector, TokenFacts
+    from ephemeral_creds.providers.vault._facts import TokenFacts
+    from ephemeral_creds.providers.vault._inspect import Inspector
 
 __all__ = ["check_vault"]
 

@@ -10,7 +10,7 @@ import pytest
 from stub_vault import SECRET_ID, Reply, StubVault
 
 from ephemeral_creds.cli._check.findings import Findings
-from ephemeral_creds.cli._check.source import check_vault
+from ephemeral_creds.cli._check.vault import check_vault
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
 
 HEALTH = (
@@ -44,12 +44,14 @@ def found(stub: StubVault, config: VaultConfig) -> Callable[..., dict[str, tuple
 Found = Callable[..., dict[str, tuple[str, str]]]
 
 
-def test_a_vault_that_was_never_set_up(found: Found) -> None:
-    assert found({"initialized": False})["seal"] == ("fail", "Vault has never been initialised")
+def test_a_vault_that_was_never_set_up(found: Found, stub: StubVault) -> None:
+    said = found({"initialized": False})
+    assert said["seal"] == ("fail", f"{stub.address} has never been initialised")
 
 
-def test_a_standby_is_fine(found: Found) -> None:
-    assert found({"standby": True})["seal"] == ("ok", "unsealed, a standby that passes requests on")
+def test_a_standby_is_fine(found: Found, stub: StubVault) -> None:
+    text = f"{stub.address}: unsealed, a standby that passes requests on"
+    assert found({"standby": True})["seal"] == ("ok", text)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,7 @@ def test_clocks_are_compared(found: Found, ahead: int, level: str, text: str) ->
 def test_a_namespace_that_nobody_heeds(found: Found) -> None:
     assert found(namespace="team")["namespace"][0] == "warn"
     assert "namespace" not in found({"enterprise": True}, namespace="team")
+    assert "namespace" not in found(namespace="root")
 
 
 def test_something_that_is_not_vault(found: Found) -> None:
