@@ -255,10 +255,12 @@ def test_a_revocation_that_ends_sessions_and_leaves_the_role_behind(
     bad = checker.run(checker.url(role, checker.login(role)))
     assert list(bad) == ["revocation"]
     assert f"is left behind, {left}" in bad["revocation"][0]
+    (name,) = roles_of(checker.engine, role)
     with closing(checker.engine.postgres.admin()) as admin:
-        for statement in CORRECTED:
-            (name,) = roles_of(checker.engine, role)
+        # Vault tries again too, and may be first with the last step.
+        for statement in CORRECTED[1:-1]:
             admin.execute(statement.replace("{{name}}", name).encode())
+        admin.execute(f'DROP ROLE IF EXISTS "{name}"'.encode())
 
 
 LEFT_BEHIND = {
@@ -291,12 +293,14 @@ def test_revocation_statements_that_leave_the_role_behind(
     assert "belong to a role that stays" in text
     assert checker.status == 2
 
-    # What it says to write works: for the next ones, and by hand for the one that is left.
-    checker.engine.create_role(role, grants=grants, revocation_statements=CORRECTED)
-    assert checker.run(checker.url(role, checker.login(role))) == {}
+    # What it says to write works: by hand for the one that is left, and for the next ones. In this
+    # order: with statements that work, Vault itself removes the one that is left, sooner or later.
     with closing(checker.engine.postgres.admin()) as admin:
         for statement in CORRECTED:
             admin.execute(statement.replace("{{name}}", left).encode())
+    assert roles_of(checker.engine, role) == []
+    checker.engine.create_role(role, grants=grants, revocation_statements=CORRECTED)
+    assert checker.run(checker.url(role, checker.login(role))) == {}
     assert roles_of(checker.engine, role) == []
 
 
@@ -384,6 +388,8 @@ def test_a_session_role_that_the_role_is_no_member_of(
     bad = checker.run(checker.url(role, checker.login(role)), "--session-role", app)
     assert list(bad) == ["connect"]
     assert f'GRANT {app} TO "{{{{name}}}}"' in bad["connect"][0]
+    bad = checker.run(checker.url(role, checker.login(role)), "--session-role", "nobody")
+    assert "check the name of the session role" in bad["connect"][0]
     assert roles_of(checker.engine, role) == []
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoginFailed", "Rights", "RoleSession"]
 
+_LOOKS = 5
 _CONNECT_TIMEOUT = 10  # seconds; a person, or the start of a pod, is waiting
 
 _VALID_UNTIL = "SELECT extract(epoch FROM rolvaliduntil)::float8 FROM pg_roles WHERE rolname = %s"
@@ -210,19 +211,16 @@ class RoleSession:
         Raises:
             LoginFailed: it does not tell.
         """
-        if not self.ended:
-            with suppress(psycopg.OperationalError):
-                return self._what_is_left()
-        problem, connection = self._connected()
-        if connection is not None:
+        # A revocation that fails is tried again, and ends the session of our next look as well.
+        for _ in range(_LOOKS):
+            if not self.ended:
+                with suppress(psycopg.OperationalError):
+                    return self._what_is_left()
+            problem, connection = self._connected()
+            if connection is None:
+                return _left_by(str(problem))
             self._connection = connection
-            return self._what_is_left()
-        refusal = str(problem)
-        if "not permitted to log in" in refusal:
-            return "without a login"
-        if "authentication failed" in refusal or "does not exist" in refusal:
-            return None
-        raise LoginFailed(refusal)
+        raise LoginFailed("each of our sessions is ended at once")
 
     def _what_is_left(self) -> str | None:
         row = self._use().execute(_REMAINS, [self.username]).fetchone()
@@ -268,3 +266,12 @@ class RoleSession:
         except psycopg.Error:
             problem = "the connection string is not one that libpq understands"
             return ConfigurationError(problem), None
+
+
+def _left_by(refusal: str) -> str | None:
+    """Say what is left of a role whose login was refused; ``None`` where it is gone."""
+    if "not permitted to log in" in refusal:
+        return "without a login"
+    if "authentication failed" in refusal or "does not exist" in refusal:
+        return None
+    raise LoginFailed(refusal)

@@ -9,6 +9,8 @@ def login_remedy(said: str, session_role: str | None) -> str:
     """Return what to do about what PostgreSQL or libpq said."""
     if session_role is not None and "permission denied to set role" in said:
         return f'write into the creation_statements: GRANT {session_role} TO "{{{{name}}}}"'
+    if session_role is not None and f'role "{session_role}" does not exist' in said:
+        return "check the name of the session role: it is one of PostgreSQL's, not of Vault's"
     if "not permitted to log in" in said:
         return (
             "the role has NOLOGIN: write into its creation_statements\n"
