@@ -65,7 +65,7 @@ class CredentialSteps:
         self._conninfo = conninfo
         self._session_role = session_role
         self._unbroken = interruption.unbroken
-        self._minted_at = 0.0
+        self._asked_at = self._minted_at = 0.0
         self._given_back = False
         self.connected = False
         self._owner: str | None = None
@@ -91,6 +91,7 @@ class CredentialSteps:
 
     def _mint(self) -> Grant | None:
         step = "mint" if self._provider.mints else "credentials"
+        self._asked_at = time.monotonic()
         try:
             grant = self._provider.fetch()
         except EphemeralCredsError as error:
@@ -138,7 +139,8 @@ class CredentialSteps:
         check_rights(rights, self._session_role, self._findings)
         until = session.valid_until()
         database, here = session.clock()
-        lease = grant.lease.duration - (time.monotonic() - self._minted_at)
+        # Vault wrote VALID UNTIL after it was asked, and the mint may have taken long.
+        lease = grant.lease.duration - (time.monotonic() - self._asked_at)
         check_expiry(Validity(until, database, here, lease, self._provider.mints), self._findings)
 
     def _renew(self, session: RoleSession | None, grant: Grant) -> None:
