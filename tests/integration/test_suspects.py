@@ -195,10 +195,11 @@ class TestZombies:
 
     def test_lost_connections_are_no_zombies(self, setup: Setup) -> None:
         pool = setup.pool(min_size=4)
-        setup.provider._admin.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s",
-            [setup.role(1)],
-        )
+        ended = setup.provider._admin.execute(
+            "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usename = %s",
+            [round(PATIENCE * 1000), setup.role(1)],
+        ).fetchall()
+        assert ended == [(True,)] * 4
         pool.suspect()
         assert users(pool, 8) == [setup.role(1)] * 8
         assert setup.provider.calls == ["fetch"]
