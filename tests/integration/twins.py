@@ -65,7 +65,7 @@ async def _others() -> list[str]:
     """Return the names of the tasks that do not end."""
     others = asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
     if others:
-        await asyncio.wait(others, timeout=1.0)
+        await asyncio.wait(others, timeout=PATIENCE)
     return [task.get_name() for task in others if not task.done()]
 
 
