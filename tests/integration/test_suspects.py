@@ -129,7 +129,7 @@ class TestZombies:
         drop(setup, 1)
         pool.suspect()
         # With psycopg_pool's own check= it sleeps half a minute between the six of them.
-        with pool.connection(timeout=PATIENCE) as connection:
+        with pool.connection(timeout=25.0) as connection:
             assert user_of(connection) == setup.role(2)
 
     def test_a_word_of_the_services_own(self, setup: Setup) -> None:
