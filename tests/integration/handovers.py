@@ -106,7 +106,7 @@ class Load:
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
     def _work(self, number: int) -> None:
-        while not self._done.wait(0.005):
+        while not self._done.wait(0.02):
             begun = time.perf_counter()
             try:
                 with self.pool.connection() as connection:

@@ -384,7 +384,9 @@ class TestLoops:
                 borrowed = await pool.getconn()
                 waiting = [asyncio.create_task(pool.getconn(PATIENCE)) for _ in range(3)]
                 await until(lambda: pool.get_stats().get("requests_waiting", 0) == 3)
-                await asyncio.gather(*(asyncio.create_task(pool.close()) for _ in range(2)))
+                # It is not returned before: neither waits for long.
+                closing = [asyncio.create_task(pool.close(timeout=0.1)) for _ in range(2)]
+                await asyncio.gather(*closing)
                 outcomes = await asyncio.gather(*waiting, return_exceptions=True)
                 assert {type(outcome) for outcome in outcomes} == {psycopg_pool.PoolClosed}
                 await borrowed.execute("SELECT 1")

@@ -283,7 +283,8 @@ def test_an_agent_that_cannot_log_in_says_so(engine: DatabaseEngine) -> None:
     agent = VaultAgent(engine.vault.address, ServiceAccount.of("nobody"), mount="nowhere")
     agent.start()
     try:
+        wait_until(lambda: "nowhere" in agent.log)
         with pytest.raises(ConfigurationError, match=r"(?s)has not logged in.*nowhere"):
-            agent.wait(1.0)
+            agent.wait(0.1)
     finally:
         agent.close()
