@@ -192,6 +192,29 @@ class TestFailures:
             connection.rollback()
             pool.putconn(connection)
 
+    @pytest.mark.parametrize("what", ["configure", "kwargs", "conninfo"])
+    def test_a_mistake_in_the_users_own_is_told_and_not_repeated_without_a_pause(
+        self, setup: Setup, what: str
+    ) -> None:
+        calls: list[int] = []
+
+        def configure(connection: psycopg.Connection[object]) -> None:
+            calls.append(1)
+            connection.pgconn.exec_(b"BEGIN")
+
+        def mistaken() -> str:
+            calls.append(1)
+            raise KeyError("DB_HOST")
+
+        options: dict[str, object] = {what: configure if what == "configure" else mistaken}
+        pool = setup.pool(min_size=2, max_size=2, rotation=NEVER_AGAIN, wait=False, **options)
+        wait_until(lambda: pool.status().last_error)
+        with pytest.raises(CheckoutFailed, match=r"transaction open|KeyError at"):
+            pool.getconn(timeout=BRIEF)
+        assert not pool.status().ready
+        # Its connects may have begun together.
+        assert len(calls) <= 4
+
     def test_connections_that_the_network_cut_are_replaced(self, setup: Setup) -> None:
         with TCPProxy(setup.server.host, setup.server.port) as proxy:
             pool = setup.pool(

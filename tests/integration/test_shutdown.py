@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import psycopg_pool
 import pytest
-from minting import PATIENCE, Events, RoleProvider
+from minting import BRIEF, PATIENCE, Events, RoleProvider
 from scripts import run
 from twins import EAGER, Worker, user_of, wait_until, work_until
 
@@ -182,6 +182,20 @@ class TestClose:
             setup.provider.change()
             closes(pool, timeout=1.0)
             assert setup.provider.roles() == []
+
+    def test_with_a_proof_under_way(self, setup: Setup) -> None:
+        gate = setup.twin.gate()
+        keeper = CredentialKeeper(setup.provider, policy=EAGER, observers=[setup.events])
+        with keeper:
+            pool = setup.pool(keeper, min_size=1, max_size=1, connection_class=gate)
+            while gate.reached.acquire(blocking=False):
+                pass
+            gate.opened.clear()
+            setup.provider.change()
+            assert gate.reached.acquire(timeout=PATIENCE)
+            pool.close(timeout=BRIEF)
+            gate.opened.set()
+            wait_until(lambda: setup.provider.sessions() == {})
 
     def test_from_two_threads_at_once(self, setup: Setup) -> None:
         pool = setup.pool(min_size=2)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import psycopg
+import psycopg_pool
 import pytest
 from minting import BRIEF, PATIENCE
 from psycopg import sql
@@ -16,6 +17,7 @@ from twins import AsyncTwin, PoolFace, Setup, Worker, user_of, wait_until
 from ephemeral_creds import CredentialsExpired, RotationPolicy
 from ephemeral_creds.events import CredentialsLapsed, LoginRejected, RenewalFailed
 from ephemeral_creds.exceptions import CheckoutFailed, LeaseLost, ProviderUnavailable
+from ephemeral_creds.testing import TCPProxy
 
 if TYPE_CHECKING:
     from ephemeral_creds import AsyncRotatingConnectionPool, Grant, Lease, RotatingConnectionPool
@@ -183,6 +185,18 @@ class TestZombies:
             pool.putconn(connection)
         assert users(pool, 20) == [setup.role(2)] * 20
 
+    def test_a_query_that_failed_in_a_transaction_that_is_returned_as_it_is(
+        self, setup: Setup
+    ) -> None:
+        reset: list[int] = []
+        pool = setup.pool(min_size=1, max_size=1, reset=lambda _: reset.append(1))
+        drop(setup, 1)
+        connection = pool.getconn()
+        with pytest.raises(psycopg.errors.UndefinedObject):
+            user_of(connection)
+        pool.putconn(connection)
+        assert users(pool, 3) == [setup.role(2)] * 3
+
     def test_a_query_that_lacks_a_grant(self, setup: Setup) -> None:
         queries, options = queries_of(setup)
         pool = setup.pool(min_size=4, **options)
@@ -291,6 +305,18 @@ def test_a_test_without_an_answer_says_nothing_of_the_role(setup: Setup) -> None
     assert not pool.status().suspect
     assert setup.events.of(LoginRejected) == []
     assert setup.provider.calls.count("fetch") == 1
+
+
+def test_a_server_that_does_not_answer_the_test_holds_no_checkout_up(setup: Setup) -> None:
+    with TCPProxy(setup.server.host, setup.server.port) as proxy:
+        conninfo = f"host={proxy.host} port={proxy.port} dbname=postgres sslmode=disable"
+        pool = setup.pool(conninfo=conninfo, min_size=2, max_size=2)
+        proxy.stall()
+        pool.suspect()
+        waiting = Worker(pool.getconn, timeout=0.5)
+        assert isinstance(waiting.join().error, psycopg_pool.PoolTimeout)
+        proxy.restore()
+        assert users(pool, 3) == [setup.role(1)] * 3
 
 
 class _Hanging(psycopg.AsyncCursor[Any]):
