@@ -56,9 +56,9 @@ def run(ending: str, *, send: signal.Signals | None = None, cwd: Path) -> list[P
     traces = [Path(f"/proc/{pid}") for pid in pids] + [Path(home) for home in homes]
     if send is not None:
         script.send_signal(send)
-    script.wait(30)
+    script.wait(60)
     script.stdout.close()
-    give_up_at = time.monotonic() + 10
+    give_up_at = time.monotonic() + 60
     while any(trace.exists() for trace in traces) and time.monotonic() < give_up_at:
         time.sleep(0.05)
     return [trace for trace in traces if trace.exists()]
