@@ -53,7 +53,7 @@ class World:
         async with pool:
             await pool.wait(PATIENCE)
             yield pool
-        assert await others_than_this() == set()
+        await until(lambda: len(asyncio.all_tasks()) == 1, await others_than_this())
 
     @contextmanager
     def clocked_keeper(self, duration: float) -> Iterator[tuple[FakeClock, CredentialKeeper]]:

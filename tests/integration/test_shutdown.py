@@ -268,7 +268,7 @@ class TestClose:
         setup.rotate(2)
         pool.close()
         ours = {t for t in set(threading.enumerate()) - before if "asyncio" not in t.name}
-        assert {t.name for t in ours if t.is_alive()} == set()
+        wait_until(lambda: not any(t.is_alive() for t in ours), f"the end of {ours}")
 
 
 class TestForgotten:
