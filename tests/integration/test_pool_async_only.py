@@ -394,7 +394,7 @@ class TestLoops:
                 assert borrowed.closed
 
         asyncio.run(main())
-        assert world.provider.roles() == []
+        wait_until(lambda: world.provider.roles() == [])
 
     def test_two_loops_one_after_the_other_on_one_keeper(self, world: World) -> None:
         async def main(generation: int) -> None:
