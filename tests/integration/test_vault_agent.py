@@ -1,7 +1,7 @@
 """A real Vault Agent: the file that it writes, under load, through its accidents; and as a proxy.
 
 Every handover is the agent's own: new credentials arrive a second or two before the old ones end.
-`EPHEMERAL_CREDS_HANDOVERS` asks for more of them than the one of an ordinary run.
+`EPHEMERAL_CREDS_HANDOVERS` asks for more of them than the one of an ordinary run, under more load.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 HANDOVERS = int(os.environ.get("EPHEMERAL_CREDS_HANDOVERS", "1"))
+PAUSE = 0.05 if HANDOVERS == 1 else 0.005
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_no_query_fails_at_the_handovers(
     watched = Watched(file)
     with agent_by_approle(engine, capped, file):
         pool = make_pool(watched.provider, watched.events)
-        with Load(pool, capped.table) as load:
+        with Load(pool, capped.table, pause=PAUSE) as load:
             for count in range(1, HANDOVERS + 1):
                 watched.handovers(count)
             load.goes_on()

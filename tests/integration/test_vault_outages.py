@@ -97,7 +97,7 @@ class Load:
             connection.execute("SELECT current_user")
 
     def _run(self) -> None:
-        while not self._stopping.wait(0.005):
+        while not self._stopping.wait(0.02):
             try:
                 self._once()
                 self.done += 1
