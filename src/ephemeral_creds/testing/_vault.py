@@ -19,7 +19,13 @@ from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._binaries import find_vault
 from ephemeral_creds.testing._http import VaultCallFailed, vault_request
-from ephemeral_creds.testing._process import Guard, end_process, free_port, plain_environment
+from ephemeral_creds.testing._process import (
+    Guard,
+    end_process,
+    free_port,
+    plain_environment,
+    wait_until_stopped,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -143,6 +149,10 @@ class VaultServer:
     def pause(self) -> None:
         """Let every request hang, those on their way included, until `resume`."""
         self._signal(signal.SIGSTOP)
+        # Its threads stop one by one, which takes its time on a busy machine: until the last of
+        # them has, a request may still be answered.
+        if self._process is not None and self.running and os.getpid() == self._owner:
+            wait_until_stopped(self._process)
 
     def resume(self) -> None:
         """Go on after `pause`."""

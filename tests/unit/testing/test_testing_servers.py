@@ -21,6 +21,7 @@ from ephemeral_creds.testing import (
     VaultServer,
     find_vault,
     vault_cache_path,
+    vault_request,
 )
 
 SCRIPT = """
@@ -122,6 +123,22 @@ def test_no_secret_in_arguments(postgres: PostgresServer, real_vault: VaultServe
         if arguments.exists():
             assert secret.reveal().encode() not in arguments.read_bytes()
         assert secret.reveal() not in f"{server!r} {server.__dict__}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_paused_vault_does_nothing_any_more(real_vault: VaultServer) -> None:
+    assert real_vault._process is not None
+    threads = Path(f"/proc/{real_vault._process.pid}/task")
+    for _ in range(20):
+        real_vault.pause()
+        try:
+            states = {
+                (t / "stat").read_text().rpartition(")")[2].split()[0] for t in threads.iterdir()
+            }
+        finally:
+            real_vault.resume()
+        assert states == {"T"}
+        assert vault_request(real_vault.address, "GET", "sys/health").status == 200
 
 
 def test_where_vault_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
