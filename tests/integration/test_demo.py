@@ -79,7 +79,7 @@ def places() -> Iterator[list[Place]]:
 def finish(demo: subprocess.Popen[str], place: Place) -> tuple[int, str, str]:
     """Wait for the end, and see that nothing is left."""
     try:
-        out, err = demo.communicate(timeout=60)
+        out, err = demo.communicate(timeout=120)
     except subprocess.TimeoutExpired:
         demo.kill()
         out, err = demo.communicate()

@@ -53,7 +53,7 @@ class World:
         async with pool:
             await pool.wait(PATIENCE)
             yield pool
-        assert await others_than_this() == set()
+        await until(lambda: len(asyncio.all_tasks()) == 1, await others_than_this())
 
     @contextmanager
     def clocked_keeper(self, duration: float) -> Iterator[tuple[FakeClock, CredentialKeeper]]:
@@ -394,7 +394,7 @@ class TestLoops:
                 assert borrowed.closed
 
         asyncio.run(main())
-        assert world.provider.roles() == []
+        wait_until(lambda: world.provider.roles() == [])
 
     def test_two_loops_one_after_the_other_on_one_keeper(self, world: World) -> None:
         async def main(generation: int) -> None:

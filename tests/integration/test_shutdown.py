@@ -85,7 +85,7 @@ class TestClose:
         borrowed = pool.getconn()
         closes(pool, timeout=0.3)
         assert "at its close: 1" in caplog.text
-        assert setup.provider.roles() == []
+        wait_until(lambda: setup.provider.roles() == [])
         assert borrowed.execute("SELECT 1").fetchone() == (1,)
         borrowed.rollback()
         pool.putconn(borrowed)
@@ -155,7 +155,7 @@ class TestClose:
         pool = setup.pool(min_size=1)
         setup.provider.failures["revoke"] = [ProviderUnavailable("sealed")] * 100
         closes(pool, timeout=2.0)
-        assert setup.provider.closed
+        wait_until(lambda: setup.provider.closed)
 
     def test_postgresql_gone(self, setup: Setup, own_postgres: PostgresServer) -> None:
         provider = RoleProvider(own_postgres, setup.prefix)
@@ -181,7 +181,7 @@ class TestClose:
             wait_until(lambda: proxy.total > before)
             setup.provider.change()
             closes(pool, timeout=1.0)
-            assert setup.provider.roles() == []
+            wait_until(lambda: setup.provider.roles() == [])
 
     def test_with_a_proof_under_way(self, setup: Setup) -> None:
         gate = setup.twin.gate()
@@ -282,7 +282,7 @@ class TestClose:
         setup.rotate(2)
         pool.close()
         ours = {t for t in set(threading.enumerate()) - before if "asyncio" not in t.name}
-        assert {t.name for t in ours if t.is_alive()} == set()
+        wait_until(lambda: not any(t.is_alive() for t in ours), f"the end of {ours}")
 
 
 class TestForgotten:

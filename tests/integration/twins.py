@@ -328,7 +328,7 @@ def work_until(
     while not done.is_set():
         try:
             with pool.connection() as connection:
-                connection.execute("SELECT pg_sleep(0.005), current_user")
+                connection.execute("SELECT pg_sleep(0.02), current_user")
         except BaseException as error:
             if failures is None:
                 raise
