@@ -13,7 +13,7 @@ import pytest
 from machine_world import IMAGES, UNITS, MachineWorld
 from twins import wait_until
 
-from docker_engine import require_images
+from docker_engine import docker, require_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,10 +36,13 @@ TROUBLE = re.compile(r"^(?:WARNING|ERROR|CRITICAL|Traceback).*", re.MULTILINE)
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineWorld]:
     """A machine to which a secret id was delivered, and whose service runs."""
     require_images(IMAGES)
+    if docker("info", "-f", "{{.CgroupVersion}}").strip() != "2":
+        pytest.skip("this Docker engine has cgroup v1, where systemd does not boot any more")
     folder = tmp_path_factory.mktemp("machine")
     with MachineWorld(folder) as world:
         world.deliver(world.wrapping_token())
         assert world.systemctl("restart", *UNITS), world.whole_journal()
+        wait_until(lambda: "INFO worker: ready" in world.journal("my-app"), "the worker")
         yield world
 
 
@@ -48,10 +51,6 @@ def show_journal(world: MachineWorld, request: pytest.FixtureRequest) -> Iterato
     """Print what the machine said after each test; pytest shows it where one fails."""
     yield
     print(world.whole_journal())
-
-
-def is_ready(world: MachineWorld) -> bool:
-    return "INFO worker: ready" in world.journal("my-app")
 
 
 def test_a_secret_id_is_delivered_unseen(world: MachineWorld, canary: Canary) -> None:
@@ -64,11 +63,13 @@ def test_a_secret_id_is_delivered_unseen(world: MachineWorld, canary: Canary) ->
 
 
 def test_no_job_fails_while_the_role_changes(world: MachineWorld) -> None:
-    wait_until(lambda: is_ready(world), "the worker")
     users = world.users()
-    while len(users) < 4:
+    for _ in range(100):  # a rotation each eight jobs
         world.do_job()
         users |= world.users()
+        if len(users) == 4:
+            break
+    assert len(users) == 4, "each generation is a user of its own"
     assert TROUBLE.findall(world.journal("my-app")) == []
     assert world.show("my-app", "NRestarts") == "0"
     assert world.query("SELECT count(*) FROM my_app.jobs WHERE done_by IS NULL") == ["0"]
@@ -82,6 +83,7 @@ def test_the_service_is_shut_in(world: MachineWorld) -> None:
     assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
     assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+    assert world.users(), "there are sessions to look at"
     assert world.unencrypted_sessions() == []
 
 

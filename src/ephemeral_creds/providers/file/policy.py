@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.providers.file.read import FileText
 
-__all__ = ["VERDICTS", "FilePolicy", "Inspection", "Verdict"]
+__all__ = ["VERDICTS", "FilePolicy", "Inspection", "Verdict", "mounted_alone"]
 
 _logger = logging.getLogger("ephemeral_creds")
 
@@ -105,6 +105,12 @@ class Inspection:
                 _logger.warning("%s %s (FilePolicy.%s)", path, finding, name)
 
 
+def mounted_alone(path: Path) -> bool:
+    """Say whether a file is known to be a mount of its own, without its directory."""
+    real = Path(os.path.realpath(path))
+    return real.is_file() and _elsewhere(real.parent, _mount_at(real))
+
+
 def _findings(path: Path, file: FileText) -> Iterator[tuple[str, str]]:
     status = file.status
     mode = stat.S_IMODE(status.st_mode)
@@ -127,13 +133,13 @@ def _searchable(folder: Path) -> bool:
 
 def _elsewhere(folder: Path, mount: object) -> bool:
     """Say whether a folder is known to be in another mount."""
-    found = _mount_of_folder(folder)
+    found = _mount_at(folder)
     return None not in (found, mount) and found != mount
 
 
-def _mount_of_folder(folder: Path) -> object:
+def _mount_at(path: Path) -> object:
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:

@@ -62,6 +62,7 @@ def test_a_file_that_is_mounted_by_itself(tmp_path: Path, mounts: tuple[str, ...
     assert shown["after_rename"] == [0, "one"], "the old inode stays, and nobody can see it"
     assert shown["in_place"] == "three"
     assert shown["refused"].endswith("refused by FilePolicy.mounted_alone")
+    assert shown["check"] == [["ok", ""], ["warn", "mount its directory"]]
     [said] = shown["said"]
     assert f"{tmp_path}/container/creds is a mount of its own" in said
     assert "mount its directory (FilePolicy.mounted_alone)" in said

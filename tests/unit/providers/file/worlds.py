@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from watched_file import GENEROUS, Watched, rename_over, text
 
+from ephemeral_creds.cli._check.findings import Findings
+from ephemeral_creds.cli._check.source import check_file
 from ephemeral_creds.exceptions import ConfigurationError, ProviderUnavailable
 from ephemeral_creds.providers.file import FilePolicy, FileProvider, notifications
 from ephemeral_creds.providers.file.watch import _file_id
@@ -26,6 +28,7 @@ from ephemeral_creds.providers.file.watch import _file_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+QUIET = FilePolicy(world_readable="allow", mounted_alone="allow")
 WITHOUT_POLLS = 3600.0
 """Seconds between two polls where a notification has to do it."""
 
@@ -61,12 +64,15 @@ def single_file(folder: Path) -> dict[str, object]:
         path.parent.mkdir()
         path.touch()
     host.write_text(text("one"))
+    host.chmod(0o600)
     mount("--bind", host, container)
     strict = FilePolicy(world_readable="allow", mounted_alone="refuse")
     try:
         FileProvider(container, policy=strict).fetch()
     except ConfigurationError as error:
         refused = str(error)
+    findings = Findings("file")
+    check_file(FileProvider(container, policy=QUIET), findings)
     with Watched(container, None, notify=True) as watched:
         watched.begin()
         rename_over(host, text("two"))
@@ -76,6 +82,7 @@ def single_file(folder: Path) -> dict[str, object]:
         watched.changes.wait_for(1)
         return {
             "refused": refused,
+            "check": [(found.level, found.remedy) for found in findings.found],
             "after_rename": after_rename,
             "in_place": watched.password(),
         }
