@@ -6,7 +6,6 @@ Each is a process of its own (`worlds.py`), so that nothing of it gets out.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +14,8 @@ from typing import Any
 import pytest
 
 WORLDS = Path(__file__).with_name("worlds.py")
-OWN_LIMITS = ("unshare", "--user", "--map-root-user")
-OWN_MOUNTS = (
-    "unshare", "--mount", "--propagation", "private",
-    *(() if os.geteuid() == 0 else ("--user", "--map-root-user")),
-)  # fmt: skip
+APART = ("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private")
+"""What a command is run by to have limits and mounts of its own; nobody has to be root for it."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,15 +46,9 @@ def see(world: str, folder: Path, *within: str) -> dict[str, Any]:
     return shown
 
 
-@pytest.fixture
-def mounts(tmp_path: Path) -> tuple[str, ...]:
-    """What a command is run by to have mounts of its own."""
-    require(*OWN_MOUNTS, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
-    return OWN_MOUNTS
-
-
-def test_a_file_that_is_mounted_by_itself(tmp_path: Path, mounts: tuple[str, ...]) -> None:
-    shown = see("single_file", tmp_path, *mounts)
+def test_a_file_that_is_mounted_by_itself(tmp_path: Path) -> None:
+    require(*APART, "mount", "--bind", str(tmp_path), str(tmp_path))
+    shown = see("single_file", tmp_path, *APART)
     assert shown["after_rename"] == [0, "one"], "the old inode stays, and nobody can see it"
     assert shown["in_place"] == "three"
     assert shown["refused"].endswith("refused by FilePolicy.mounted_alone")
@@ -69,12 +59,13 @@ def test_a_file_that_is_mounted_by_itself(tmp_path: Path, mounts: tuple[str, ...
 
 
 @pytest.mark.parametrize("world", ["bound_directory", "tmpfs", "overlay"])
-def test_notifications_come(world: str, tmp_path: Path, mounts: tuple[str, ...]) -> None:
+def test_notifications_come(world: str, tmp_path: Path) -> None:
+    probe = f"mount -t tmpfs tmpfs {tmp_path}"
     if world == "overlay":
-        probe = f"mount -t tmpfs tmpfs {tmp_path} && cd {tmp_path} && mkdir l u w m && mount -t"
-        probe += " overlay overlay -o lowerdir=l,upperdir=u,workdir=w,userxattr m"
-        require(*mounts, "sh", "-c", probe)
-    assert see(world, tmp_path, *mounts) == {"password": "two", "said": []}
+        probe += f" && cd {tmp_path} && mkdir l u w m && mount -t overlay overlay"
+        probe += " -o lowerdir=l,upperdir=u,workdir=w,userxattr m"
+    require(*APART, "sh", "-c", probe)
+    assert see(world, tmp_path, *APART) == {"password": "two", "said": []}
 
 
 @pytest.mark.parametrize(
@@ -83,8 +74,8 @@ def test_notifications_come(world: str, tmp_path: Path, mounts: tuple[str, ...])
 )
 def test_inotifys_limits(world: str, reason: str, tmp_path: Path) -> None:
     setting = f"/proc/sys/user/max_inotify_{world}"
-    require(*OWN_LIMITS, "sh", "-c", f"echo 0 > {setting}")
-    shown = see(world, tmp_path, *OWN_LIMITS)
+    require(*APART, "sh", "-c", f"echo 0 > {setting}")
+    shown = see(world, tmp_path, *APART)
     del shown["lost"]  # watchdog 6 does
     said = f"no file notifications for {tmp_path}/creds ({reason}): relying on polls"
     assert shown == {"notified": False, "during": "two", "afterwards": "three", "said": [said]}

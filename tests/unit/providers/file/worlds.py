@@ -1,8 +1,8 @@
 """Worlds that a process can only have to itself: mounts, and the limits of the system reached.
 
-`test_file_worlds.py` starts this once for each of them, with a folder of its own: as root or within
-a user namespace, in a mount namespace that ends with the process. What comes out is one line of
-JSON: what was logged, and what the world has to show.
+`test_file_worlds.py` starts this once for each of them, with a folder of its own, in namespaces for
+users and mounts that end with the process. What comes out is one line of JSON: what was logged, and
+what the world has to show.
 """
 
 from __future__ import annotations
