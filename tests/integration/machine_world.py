@@ -88,8 +88,7 @@ class MachineWorld:
 
     def systemctl(self, *arguments: str) -> bool:
         """Say whether systemd does as it is told."""
-        command = ("docker", "exec", f"{self._name}-machine", "systemctl", *arguments)
-        return not subprocess.run(command, capture_output=True, check=False).returncode
+        return not self._attempt("machine", "systemctl", *arguments).returncode
 
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""
@@ -114,6 +113,13 @@ class MachineWorld:
     def unwrap(self, token: str) -> None:
         """Use it up, elsewhere."""
         self._as_admin("vault", "unwrap", token)
+
+    def log_in_elsewhere(self, secret_id: str) -> str:
+        """Use a secret id at another address than the machine's, and return Vault's answer."""
+        unit = self.on_machine("cat", "/etc/systemd/system/my-app.service")
+        role_id = unit.partition("VAULT_ROLE_ID=")[2].split()[0]
+        login = ("vault", "write", "auth/approle/login", f"role_id={role_id}", "secret_id=-")
+        return self._attempt("vault", *login, said=secret_id).stderr
 
     def deliver(self, token: str) -> None:
         """Put a token on the machine, as the comment in `deliver.sh` says."""
@@ -218,13 +224,16 @@ class MachineWorld:
     def _wait_for_systemd(self) -> None:
         self._wait_for("machine", "systemctl", "is-system-running", "--wait")
 
+    def _attempt(
+        self, role: str, *command: str, said: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        whole = ("docker", "exec", "-i", f"{self._name}-{role}", *command)
+        return subprocess.run(whole, input=said, capture_output=True, text=True, check=False)
+
     def _wait_for(self, role: str, *command: str) -> None:
-        whole = ["docker", "exec", f"{self._name}-{role}", *command]
+        what = f"{role}: {' '.join(command)}"
         try:
-            wait_until(
-                lambda: not subprocess.run(whole, capture_output=True, check=False).returncode,
-                f"{role}: {' '.join(command)}",
-            )
+            wait_until(lambda: not self._attempt(role, *command).returncode, what)
         except AssertionError as error:
             error.add_note(docker("logs", f"{self._name}-{role}"))
             raise

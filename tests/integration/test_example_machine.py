@@ -55,11 +55,14 @@ def show_journal(world: MachineWorld, request: pytest.FixtureRequest) -> Iterato
 
 def test_a_secret_id_is_delivered_unseen(world: MachineWorld, canary: Canary) -> None:
     """No part of it is left in the open: not the wrapping token, not the secret id."""
-    decrypt = ("systemd-creds", "decrypt", "--name=secret-id", CREDENTIAL, "-")
-    canary.register_secret(world.on_machine(*decrypt))
+    secret_id = world.on_machine("systemd-creds", "decrypt", "--name=secret-id", CREDENTIAL, "-")
+    canary.register_secret(secret_id)
     assert not canary.seen_in(world.whole_journal())
     assert not canary.seen_in(world.on_machine("cat", CREDENTIAL))
     assert not world.has_token()
+    # And who has it all the same cannot use it from another machine.
+    answer = world.log_in_elsewhere(secret_id)
+    assert "unauthorized by CIDR restrictions" in answer
 
 
 def test_no_job_fails_while_the_role_changes(world: MachineWorld) -> None:
