@@ -96,6 +96,7 @@ __all__ = ["Counts", "Lifecycle", "State"]
 
 _CHANGED = "source changed"
 _LOGIN_REFUSED = "login refused"
+_CANDIDATE_REFUSED = "logins refused"
 _RENEWALS_FAIL = "renewals fail"
 
 _Handlers = dict[type[Any], Callable[["Lifecycle", Any], None]]
@@ -411,10 +412,6 @@ class Lifecycle:
     def _accepted(self, signal: Accepted) -> None:
         if self._candidate is not None and signal.generation == self._candidate.number:
             self._candidate.proofs.pop(signal.member, None)
-        elif self._now - self._refused_at >= self._policy.retry_max:
-            # Not at once: a role at its connection limit is accepted and refused by turns, and
-            # each first refusal would mint.
-            self._refused_in_row = 0
 
     def _rejected(self, signal: Rejected) -> None:
         candidate, current = self._candidate, self._current
@@ -592,6 +589,8 @@ class Lifecycle:
                     self._change_password(current, grant)
                 return None
         generation = self._number(grant)
+        if self._fetch_reason in (_LOGIN_REFUSED, _CANDIDATE_REFUSED):
+            generation.remedy_since = self._now
         self._report(
             events.CredentialsIssued(
                 generation=generation.number,
@@ -753,7 +752,7 @@ class Lifecycle:
             proof.refusals += 1
             self._count_refusal(candidate, current=False)
         if proof.refusals >= self._policy.proof_attempts:
-            self._drop_candidate("logins refused", self._now + self._refusal_delay())
+            self._drop_candidate(_CANDIDATE_REFUSED, self._now + self._refusal_delay())
             self._refused_in_row += 1
         elif signal.refused:
             proof.ask_at = self._now + self._policy.proof_retry_after(proof.refusals, self._draw())
@@ -762,6 +761,12 @@ class Lifecycle:
 
     def _count_refusal(self, generation: Generation, *, current: bool) -> None:
         self.counts.rejected_logins += 1
+        # Soon after the last one, or after what was fetched because of it, it is the same trouble.
+        # No login that succeeds ends it: a role at its connection limit is accepted and refused by
+        # turns, and each first refusal would mint.
+        latest = max(self._refused_at, generation.remedy_since)
+        if self._now - latest >= self._policy.retry_max:
+            self._refused_in_row = 0
         self._refused_at = self._now
         self._report(events.LoginRejected(generation=generation.number, current=current))
 

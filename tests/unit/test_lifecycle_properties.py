@@ -92,6 +92,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.proofs: list[Prove] = []
         self.asked: set[tuple[int, int]] = set()
         self.refusals: Counter[tuple[int, int]] = Counter()
+        self.refused_at = self.granted_at = -math.inf
         self.held: set[tuple[int, int]] = set()
         self.retired: list[tuple[int, int]] = []
         self.passwords: Counter[str] = Counter()
@@ -140,7 +141,14 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     def send(self, signal: Signal) -> None:
         self.note(signal)
-        for action in self.machine.handle(signal, self.now):
+        counts = self.machine.counts
+        rejected, grants = counts.rejected_logins, counts.grants
+        actions = self.machine.handle(signal, self.now)
+        if counts.rejected_logins > rejected:
+            self.refused_at = self.now
+        if counts.grants > grants:
+            self.granted_at = self.now
+        for action in actions:
             match action:
                 case Fetch() | Renew() | Revoke():
                     assert self.in_flight is None, "two operations in flight"
@@ -400,8 +408,17 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule()
     def login_with_the_current_one_is_refused(self) -> None:
-        if self.machine.current is not None:
-            self.send(Rejected(1, self.machine.current.generation, True))
+        machine = self.machine
+        if machine.current is None:
+            return
+        answered = self.machine._fetch_at < math.inf
+        independent = self.now - max(self.refused_at, self.granted_at) >= self.policy.retry_max
+        limiter = machine._limiter
+        allowed_at = limiter.available_at(self.now) if limiter is not None else self.now
+        self.send(Rejected(1, machine.current.generation, True))
+        if independent and not answered and self.in_flight is None:
+            assert machine._candidate is None
+            assert machine.deadline <= allowed_at, "a second trouble waits for the first"
 
     @precondition(lambda self: len(self.fetched_at) > 1 or isinstance(self.in_flight, Renew))
     @rule()
