@@ -470,7 +470,6 @@ class Lifecycle:
             match generation.stage:
                 case Stage.CURRENT:
                     self.state = State.ACQUIRING
-                    generation.announced = True
                     self._actions.append(Expire(generation.grant))
                     self._report(events.CredentialsLapsed(generation=generation.number))
                     backing_off = self._fetch_failures and self._fetch_at < math.inf
@@ -492,9 +491,12 @@ class Lifecycle:
 
     def _settle_announcements(self) -> None:
         for generation in self._generations.values():
-            if self._now >= generation.announced_at(self._policy):
-                generation.announced = True
-                self._actions.append(Expire(generation.grant))
+            self._announce(generation)
+
+    def _announce(self, generation: Generation) -> None:
+        if self._now >= generation.announced_at(self._policy):
+            generation.announced = True
+            self._actions.append(Expire(generation.grant))
 
     def _settle_end(self) -> None:
         """Whatever is known of the current grant's end, it stays in use."""
@@ -681,6 +683,8 @@ class Lifecycle:
     def _retire(self, generation: Generation) -> None:
         generation.stage = Stage.RETIRED
         self._actions.append(Retire(generation.grant))
+        # One that had ended while there was no other: only now can what is borrowed be seen to.
+        self._announce(generation)
         if generation.shared and not generation.holders:
             self._return(generation)
         elif generation.lapsed:

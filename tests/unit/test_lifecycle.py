@@ -438,7 +438,11 @@ class TestExpiry:
         if driver.in_flight is None:
             driver.at(driver.machine.deadline)
         published = driver.send(Granted(grant(2, driver.now)))
-        assert [type(a) for a in published] == [Publish, Retire]
+        assert [(type(a), number(a)) for a in published] == [
+            (Publish, 2),
+            (Retire, 1),
+            (Expire, 1),
+        ]
         assert driver.machine.retired == ()
 
     def test_r3_a_suspend_past_the_deadline_is_noticed_on_waking(self) -> None:

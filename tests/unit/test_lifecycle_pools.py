@@ -213,7 +213,7 @@ class TestLateRenewals:
         driver.send(Granted(grant(2, driver.now)))
         assert kinds(driver.at(1030.0)) == [Renew]
         wanted = driver.at(1060.0)
-        assert kinds(wanted) == [Expire, Publish, Retire]
+        assert kinds(wanted) == [Expire, Publish, Retire, Expire]
         driver.send(Renewed(1, Lease(1030.0, 60.0, renewable=True, lease_id="lease-1")))
         assert driver.machine.retired == (1,)
         assert not isinstance(driver.in_flight, Revoke)

@@ -104,6 +104,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.failed_revocations: Counter[str] = Counter()
         self.published: str | None = None
         self.to_log_in_with: Credentials | None = None
+        self.lapsed: set[int] = set()
+        self.expired: set[int] = set()
         self.closing = self.stopped = False
 
     @initialize(
@@ -180,9 +182,13 @@ class LifecycleMachine(RuleBasedStateMachine):
                     in_use = current is not None and current.generation == dead.generation
                     grace = 0.0 if in_use else self.policy.grace
                     assert dead.lease.expires_at - grace <= self.now, "expired a live one"
+                    if not in_use:
+                        self.expired.add(dead.generation)
                 case AskEnd(asked):
                     assert asked.lease.duration == math.inf, "asked about what has a deadline"
                     assert self.pools, "asked nobody"
+                case Report(events.CredentialsLapsed(generation=number)):
+                    self.lapsed.add(number)
                 case Report(events.CandidateDiscarded(generation=number, reason="logins refused")):
                     worst = max(n for (_, g), n in self.refusals.items() if g == number)
                     assert worst == self.policy.proof_attempts, "condemned too soon"
@@ -253,6 +259,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             lease = replace(current.lease, requested_at=self.now)
         elif duration:
             self.ends[current.credentials.username] = lease.expires_at
+            self.lapsed.discard(current.generation)
         self.answer(Granted(Grant(current.credentials, lease)))
 
     @precondition(lambda self: isinstance(self.in_flight, Fetch))
@@ -289,6 +296,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         renewed = self.in_flight.grant
         lease = Lease(self.now, duration, renewable, renewed.lease.lease_id)
         self.ends[renewed.credentials.username] = lease.expires_at
+        if lease.expires_at > self.now:
+            self.lapsed.discard(renewed.generation)
         self.answer(Renewed(renewed.generation, lease))
 
     @precondition(lambda self: isinstance(self.in_flight, Renew))
@@ -518,6 +527,13 @@ class LifecycleMachine(RuleBasedStateMachine):
                 self.in_flight.grant.generation == generation.number
             )
             assert not generation.lapsed or renewing, "it has ended"
+
+    @invariant()
+    def what_is_borrowed_of_one_that_lapsed_is_seen_to(self) -> None:
+        if self.closing:
+            return
+        for number in self.lapsed - set(self.machine._generations):
+            assert number in self.expired, "forgotten without a word to the pools"
 
     def teardown(self) -> None:
         """In the end, whatever has happened, closing gives everything back and stops."""
