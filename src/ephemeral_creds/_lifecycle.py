@@ -331,7 +331,7 @@ class Lifecycle:
         self._fetch_failures += 1
         if self.state is State.CLOSING:
             return
-        delay = self._delay(error, self._fetch_failures)
+        delay = self._delay(error, self._fetch_failures, self._current)
         self._plan_fetch(self._fetch_reason, self._now + delay)
         self._report(
             events.FetchFailed(error=_text(error), failures=self._fetch_failures, retry_in=delay)
@@ -346,7 +346,7 @@ class Lifecycle:
         delay = math.inf
         if not over:
             generation.failures += 1
-            delay = self._delay(error, generation.failures)
+            delay = self._delay(error, generation.failures, generation)
             generation.due_at = self._now + delay
             if generation.failures == 1:
                 remaining = generation.expires_at - self._now
@@ -382,7 +382,8 @@ class Lifecycle:
         if final:
             self._forget(generation)
         else:
-            generation.due_at = self._now + self._delay(error, generation.failures)
+            delay = self._delay(error, generation.failures, generation)
+            generation.due_at = self._now + delay
         self._report(
             events.RevocationFailed(generation=generation.number, error=_text(error), final=final)
         )
@@ -781,12 +782,14 @@ class Lifecycle:
         backoff = self._policy.retry_after(self._refused_in_row, self._draw())
         return max(self._policy.config_retry, backoff)
 
-    def _delay(self, error: Exception, failures: int) -> float:
+    def _delay(self, error: Exception, failures: int, ending: Generation | None) -> float:
+        """Return when to try again; `ending` is what this has to be done before the end of."""
         delay = self._policy.retry_after(failures, self._draw())
         if isinstance(error, AccessDenied | ConfigurationError):
             delay = max(delay, self._policy.config_retry)
         if isinstance(error, ProviderUnavailable) and error.retry_after is not None:
-            delay = max(delay, error.retry_after)
+            remaining = ending.expires_at - self._now if ending is not None else 0.0
+            delay = max(delay, self._policy.asked_delay(error.retry_after, remaining))
         return delay
 
     def _extend(self, generation: Generation, lease: Lease) -> None:

@@ -87,6 +87,26 @@ class TestStart:
         driver.failed(ProviderUnavailable("quota", status=429, retry_after=17.0))
         assert driver.machine.deadline - driver.now == 17.0
 
+    def test_r6_the_servers_own_wish_is_no_reason_to_stop_asking(self) -> None:
+        driver = Driver()
+        driver.send(Start())
+        driver.failed(ProviderUnavailable("quota", status=429, retry_after=86400.0))
+        assert driver.machine.deadline - driver.now == 300.0
+
+    def test_r6_nor_to_let_the_credentials_in_use_end(self) -> None:
+        """Each wish is granted half of what is left at most, down to our own pace."""
+        driver = Driver().serving(600.0)
+        refused = ProviderUnavailable("quota", status=429, retry_after=86400.0)
+        asked = []
+        while driver.now < 1600.0:
+            while driver.in_flight is not None:
+                asked.append((type(driver.in_flight), driver.now - 1000.0))
+                driver.failed(refused)
+            driver.at(driver.machine.deadline)
+        assert asked[:4] == [(Renew, 400.0), (Renew, 500.0), (Fetch, 500.0), (Renew, 550.0)]
+        assert driver.machine.state is State.ACQUIRING
+        assert driver.machine.deadline - driver.now <= 300.0
+
     def test_an_answer_that_took_longer_than_the_lease_is_a_failure(self) -> None:
         driver = Driver()
         driver.send(Start())

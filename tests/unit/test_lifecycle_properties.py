@@ -71,6 +71,7 @@ errors = st.sampled_from(
     [
         ProviderUnavailable("away"),
         ProviderUnavailable("quota", retry_after=33.0),
+        ProviderUnavailable("a proxy's mistake", retry_after=86400.0),
         MalformedResponse("html"),
         AccessDenied("denied"),
         ConfigurationError("unknown role"),
@@ -499,7 +500,8 @@ class LifecycleMachine(RuleBasedStateMachine):
     def nothing_stalls(self) -> None:
         machine = self.machine
         if machine.state in (State.ACQUIRING, State.CLOSING) and self.in_flight is None:
-            assert machine.deadline < math.inf
+            longest = max(self.policy.retry_after_max, self.policy.mint_interval)
+            assert machine.deadline - self.now <= longest, "nobody is asked any more"
 
     @invariant()
     def every_mint_is_known_until_it_is_revoked_or_expired(self) -> None:
