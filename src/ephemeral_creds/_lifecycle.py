@@ -333,8 +333,13 @@ class Lifecycle:
             return
         delay = self._delay(error, self._fetch_failures, self._current)
         self._plan_fetch(self._fetch_reason, self._now + delay)
+        self._catch_up_with_source()
         self._report(
-            events.FetchFailed(error=_text(error), failures=self._fetch_failures, retry_in=delay)
+            events.FetchFailed(
+                error=_text(error),
+                failures=self._fetch_failures,
+                retry_in=min(delay, self._fetch_at - self._now),
+            )
         )
 
     def _renewal_failed(self, generation: Generation, error: Exception) -> None:
@@ -567,9 +572,7 @@ class Lifecycle:
             if not self._is_known(grant):
                 self._return(self._number(grant))
             return None
-        if self._fetch_again:
-            self._fetch_again = False
-            self._follow_source()
+        self._catch_up_with_source()
         if grant.lease.expires_at <= self._now:
             # The answer took longer than the lease lives. Without a failure counted it would be
             # asked for again at once.
@@ -735,6 +738,12 @@ class Lifecycle:
 
     def _follow_source(self) -> None:
         self._plan_fetch(_CHANGED, self._changes.available_at(self._now))
+
+    def _catch_up_with_source(self) -> None:
+        """What a fetch brought may be from before a change that came while it was in flight."""
+        if self._fetch_again:
+            self._fetch_again = False
+            self._follow_source()
 
     def _expect_end(self, generation: Generation) -> None:
         lease = generation.grant.lease

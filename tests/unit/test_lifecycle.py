@@ -248,6 +248,32 @@ class TestMinting:
         assert driver.send(SourceChanged()) == []
         assert Fetch() in driver.send(Granted(grant(2, driver.now, math.inf)))
 
+    def test_a_change_during_a_fetch_that_fails_is_fetched_at_once(self) -> None:
+        driver = Driver(mints=False)
+        driver.send(Start())
+        for _ in range(8):
+            driver.failed(AWAY)
+            driver.at(driver.machine.deadline)
+        driver.send(SourceChanged())
+        assert driver.failed(AWAY) == [Fetch()]
+        assert driver.events_of(events.FetchFailed)[-1].retry_in == 0.0
+        # It was one change: the next failure is followed by its full delay.
+        driver.failed(AWAY)
+        assert driver.machine.deadline - driver.now == 60.0
+
+    def test_a_source_that_changes_in_a_loop_and_fails_is_asked_at_its_pace(self) -> None:
+        driver = Driver(RefreshPolicy(change_burst=3), mints=False)
+        driver.send(Start())
+        asked = 0
+        until = driver.now + 10.0
+        while driver.now < until:
+            while driver.in_flight is not None:
+                driver.send(SourceChanged())
+                driver.failed(AWAY)
+                asked += 1
+            driver.at(driver.machine.deadline)
+        assert asked <= 1 + 3 + 10.0 / 0.2
+
     def test_r10_a_server_that_refuses_all_roles_is_not_fed_with_more(self) -> None:
         """A day of refusals mints a role a minute at most, and each is given back."""
         driver = Driver().serving()

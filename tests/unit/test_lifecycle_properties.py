@@ -333,7 +333,13 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.failed_revocations[operation.grant.credentials.username] += 1
         if isinstance(error, LeaseLost) and isinstance(operation, Renew):
             self.given_back.add(operation.grant.credentials.username)
+        changed = self.machine._fetch_again and not self.closing
         self.answer(Failed(operation, error))
+        if changed and isinstance(operation, Fetch) and self.in_flight is None:
+            follow_at = max(self.now, self.machine._changes.available_at(self.now))
+            if self.machine._limiter is not None:
+                follow_at = self.machine._limiter.available_at(follow_at)
+            assert self.machine.deadline <= follow_at, "a change is not followed"
         if isinstance(operation, Revoke) and not self.knows(operation.grant):
             self.gave_up(operation.grant, error)
 
