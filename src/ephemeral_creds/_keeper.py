@@ -147,15 +147,22 @@ class CredentialKeeper:
 
         Raises:
             KeeperClosed: it was closed, or belongs to the parent process of a fork.
+            RuntimeError: the system allows the process no further thread. Nothing has been
+                started; it can be tried again.
         """
         with self._changed:
             if self._forked or self._closing:
                 raise self._unusable()
             if self._thread is not None:
                 return
+            # Before it runs: what is forked off meanwhile must know that the keeper is not its own.
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._thread = None
+                raise
         atexit.register(_close_at_exit, weakref.ref(self))
-        self._thread.start()
 
     def current(self) -> Grant:
         """Return what to log in with. Reads memory and never blocks.
@@ -209,11 +216,13 @@ class CredentialKeeper:
         Raises:
             ProviderError, ConfigurationError: the provider failed. What was in use stays.
             NotReady: it took longer than `timeout`. What was in use stays, and so does the
-                request.
+                request. Or, at once, the keeper has not been started.
             KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
         """
         deadline = self._clock.now() + timeout
         with self._changed:
+            if self._thread is None:
+                raise self._unusable()
             failures = self._machine.counts.failed_fetches
             ticket = self._post(RefreshRequested())
             while self._handled < ticket or not self._machine.settled:

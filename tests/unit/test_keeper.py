@@ -192,6 +192,11 @@ class TestWaiting:
         with pytest.raises(NotReady, match="not been started"):
             keeper.current()
 
+    def test_a_keeper_that_was_not_started_does_not_wait_for_a_refresh(self, world: World) -> None:
+        keeper = world.keeper()
+        with pytest.raises(NotReady, match="not been started"):
+            keeper.refresh(math.inf)
+
     def test_close_ends_it(self, world: World) -> None:
         world.provider.gate.clear()
         keeper = world.keeper()
@@ -237,6 +242,36 @@ class TestRefresh:
         assert isinstance(refreshing.get(), NotReady)
         world.provider.gate.set()
         world.recorder.wait_for(CredentialsPublished, 2)
+
+
+class TestStarting:
+    @pytest.fixture
+    def unable(self, world: World, monkeypatch: pytest.MonkeyPatch) -> CredentialKeeper:
+        """A keeper that was to start while the process was at its limit of threads."""
+        keeper = world.keeper()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", self.refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                keeper.start()
+        return keeper
+
+    @staticmethod
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def test_without_a_thread_to_be_had_can_be_repeated(
+        self, world: World, unable: CredentialKeeper
+    ) -> None:
+        with pytest.raises(NotReady, match="not been started"):
+            unable.current()
+        unable.start()
+        assert unable.wait(math.inf).generation == 1
+
+    def test_without_a_thread_to_be_had_can_be_closed(
+        self, world: World, unable: CredentialKeeper
+    ) -> None:
+        unable.close()
+        assert world.provider.closed
 
 
 class TestClosing:
