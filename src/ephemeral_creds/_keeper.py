@@ -67,6 +67,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CredentialKeeper"]
 
+# For all keepers of the process together.
+_EXIT_TIMEOUT = 5.0
+
 _numbers = itertools.count(1)
 _alive: weakref.WeakSet[CredentialKeeper] = weakref.WeakSet()
 
@@ -162,7 +165,10 @@ class CredentialKeeper:
             except RuntimeError:
                 self._thread = None
                 raise
-        atexit.register(_close_at_exit, weakref.ref(self))
+        # Once more, so that it comes before whatever was registered before this start: the end of
+        # the server that a test brought up, for example.
+        atexit.unregister(_close_at_exit)
+        atexit.register(_close_at_exit)
 
     def current(self) -> Grant:
         """Return what to log in with. Reads memory and never blocks.
@@ -270,6 +276,15 @@ class CredentialKeeper:
         """
         if self._forked:
             return
+        self._ask_to_close()
+        self._finish_closing(timeout)
+
+    @property
+    def _is_running(self) -> bool:
+        """Whether the end of the process has to wait for it: not where that was in vain before."""
+        return self._thread is not None and not self._forked and not self._gave_up
+
+    def _ask_to_close(self) -> None:
         with self._changed:
             if self._machine.state is State.NEW and self._thread is None:
                 self._closing = True
@@ -277,9 +292,11 @@ class CredentialKeeper:
                 self._changed.notify_all()
             else:
                 self._post(Close())
+
+    def _finish_closing(self, timeout: float) -> None:
         thread = self._thread
         if thread is None or self._ended:
-            self._provider.close()
+            self._close_provider()
         elif thread is not threading.current_thread():
             thread.join(timeout)
             if thread.is_alive():
@@ -375,9 +392,12 @@ class CredentialKeeper:
                     self._clock.wait(self._changed, self._machine.deadline)
                 if not pending:
                     pending.append(self._inbox.popleft() if self._inbox else (0, Tick()))
+        self._close_provider()
+
+    def _close_provider(self) -> None:
         try:
             self._provider.close()
-        except BaseException as error:  # noqa: BLE001 - the thread is about to end in any case
+        except BaseException as error:  # noqa: BLE001 - there is nothing left to be done
             self.report(events.KeeperFailed(error=f"closing failed: {_place(error)}"))
 
     def _step(self, pending: deque[tuple[int, Signal]]) -> bool:
@@ -518,11 +538,19 @@ def _place(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
-def _close_at_exit(reference: weakref.ref[CredentialKeeper]) -> None:
-    keeper = reference()
-    # A close() that has waited in vain is not repeated.
-    if keeper is not None and not keeper._gave_up:  # noqa: SLF001 - the same module
-        keeper.close()
+def _close_all(keepers: Sequence[CredentialKeeper], timeout: float) -> None:
+    """Close keepers of this process side by side, within `timeout` seconds all in all."""
+    clock = SystemClock()
+    deadline = clock.now() + timeout
+    for keeper in keepers:
+        keeper._ask_to_close()  # noqa: SLF001 - the same module
+    for keeper in keepers:
+        keeper._finish_closing(max(deadline - clock.now(), 0.0))  # noqa: SLF001
+
+
+def _close_at_exit() -> None:
+    running = [keeper for keeper in list(_alive) if keeper._is_running]  # noqa: SLF001
+    _close_all(running, _EXIT_TIMEOUT)
 
 
 def _abandon_all() -> None:

@@ -21,6 +21,7 @@ from ephemeral_creds import (
     ProviderUnavailable,
     RefreshPolicy,
 )
+from ephemeral_creds._keeper import _close_all
 from ephemeral_creds._signals import (
     Accepted,
     EndLearned,
@@ -244,6 +245,22 @@ class TestRefresh:
         world.recorder.wait_for(CredentialsPublished, 2)
 
 
+class MeetingProvider(ScriptedProvider):
+    """Gives back only while all the others do."""
+
+    def __init__(self, clock: FakeClock, meeting: threading.Barrier) -> None:
+        super().__init__(clock)
+        self._meeting = meeting
+
+    def revoke(self, grant: Grant) -> None:
+        self._meeting.wait(PATIENCE)
+        super().revoke(grant)
+
+
+def refuse() -> None:
+    raise RuntimeError("no")
+
+
 class TestStarting:
     @pytest.fixture
     def unable(self, world: World, monkeypatch: pytest.MonkeyPatch) -> CredentialKeeper:
@@ -308,6 +325,35 @@ class TestClosing:
         assert world.provider.closed
         with pytest.raises(KeeperClosed):
             keeper.start()
+
+    def test_at_exit_they_are_closed_side_by_side(self, world: World) -> None:
+        """None has to wait for another one whose provider takes its time."""
+        meeting = threading.Barrier(3)
+        providers = [MeetingProvider(world.clock, meeting) for _ in range(3)]
+        keepers = [CredentialKeeper(p, clock=world.clock, observers=[]) for p in providers]
+        for keeper in keepers:
+            keeper.start()
+            keeper.wait(math.inf)
+        _close_all(keepers, PATIENCE)
+        assert [p.live for p in providers] == [set()] * 3
+        assert all(p.closed for p in providers)
+
+    def test_at_exit_what_hangs_is_left_to_itself(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        hanging = [world.started() for _ in range(2)]
+        world.provider.gate.clear()
+        _close_all(hanging, 0.0)
+        assert caplog.text.count("does not answer") == 2
+
+    @pytest.mark.parametrize("started", [False, True])
+    def test_a_provider_that_cannot_be_closed_is_reported(
+        self, world: World, started: bool
+    ) -> None:
+        keeper = world.started() if started else world.keeper()
+        world.provider.close = refuse  # type: ignore[method-assign]
+        keeper.close(PATIENCE)
+        assert "closing failed: RuntimeError at test_keeper.py" in str(world.recorder.events[-1])
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
