@@ -205,9 +205,9 @@ class CredentialKeeper:
                 error = self._machine.last_error
                 hopeless = isinstance(error, ConfigurationError | AccessDenied)
                 if error is not None and hopeless and self._machine.current is None:
-                    raise error.with_traceback(None) from None
+                    raise _copy(error) from None
                 if self._closing or self._forked or self._ended or now >= deadline:
-                    raise self._unusable() from _fresh(error)
+                    raise self._unusable() from (_copy(error) if error is not None else None)
                 self._clock.wait(self._changed, deadline)
 
     def refresh(self, timeout: float = 30.0) -> Grant:
@@ -236,7 +236,7 @@ class CredentialKeeper:
                     raise self._unusable()
                 error = self._machine.last_error
                 if self._machine.counts.failed_fetches > failures and error is not None:
-                    raise error.with_traceback(None) from None
+                    raise _copy(error) from None
                 if self._clock.now() >= deadline:
                     raise NotReady(
                         f"{self._provider.description}: the refresh asked for has not finished "
@@ -527,8 +527,16 @@ class CredentialKeeper:
         self._changed = threading.Condition()
 
 
-def _fresh(error: Exception | None) -> Exception | None:
-    return error.with_traceback(None) if error is not None else None
+def _copy(error: Exception) -> Exception:
+    """Return what may be raised: whatever is, refers to the frames that it passes.
+
+    The one that is kept would keep their local variables, of the handler of a user's request, for
+    example. Its constructor is not called: it may be anybody's.
+    """
+    copied = type(error).__new__(type(error), *error.args)
+    copied.__dict__.update(error.__dict__)
+    copied.__cause__ = error.__cause__
+    return copied
 
 
 def _place(error: BaseException) -> str:

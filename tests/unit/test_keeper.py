@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import pickle
 import threading
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +261,61 @@ class MeetingProvider(ScriptedProvider):
 
 def refuse() -> None:
     raise RuntimeError("no")
+
+
+class OwnError(ConfigurationError):
+    """A provider's own error, whose constructor takes what others do not."""
+
+    def __init__(self, role: str, *, mount: str) -> None:
+        super().__init__(f"no role {role} at {mount}")
+        self.role = role
+
+
+class Local:
+    """Something that a caller holds while it asks."""
+
+
+class TestErrorsThatAreRaised:
+    """The keeper keeps the last error; it must keep nothing else by that."""
+
+    def asking(self, ask: Callable[[], object]) -> weakref.ref[Local]:
+        local = Local()
+        try:
+            raise ValueError("the caller's own trouble")
+        except ValueError:
+            with pytest.raises((ConfigurationError, NotReady)):
+                ask()
+        return weakref.ref(local)
+
+    @pytest.mark.parametrize("how", ["wait", "refresh"])
+    def test_do_not_keep_the_callers_variables(self, world: World, how: str) -> None:
+        world.provider.failures["fetch"] = [ConfigurationError("no such role")] * 2
+        keeper = world.keeper()
+        keeper.start()
+        world.recorder.wait_for(FetchFailed)
+        caller = self.asking(lambda: getattr(keeper, how)(math.inf))
+        gc.collect()
+        assert caller() is None
+
+    def test_nor_does_what_is_chained(self, world: World) -> None:
+        world.provider.failures["fetch"] = [ProviderUnavailable("away")]
+        keeper = world.keeper()
+        keeper.start()
+        world.recorder.wait_for(FetchFailed)
+        with pytest.raises(NotReady) as caught:
+            keeper.wait(0.0)
+        assert str(caught.value.__cause__) == "away"
+        assert caught.value.__cause__ is not keeper._machine.last_error
+
+    def test_are_what_the_provider_raised_whatever_its_constructor_takes(
+        self, world: World
+    ) -> None:
+        world.provider.failures["fetch"] = [OwnError("app", mount="db")]
+        keeper = world.keeper()
+        keeper.start()
+        with pytest.raises(OwnError, match="no role app at db") as caught:
+            keeper.wait(math.inf)
+        assert caught.value.role == "app"
 
 
 class TestStarting:
