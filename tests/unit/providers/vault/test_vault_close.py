@@ -45,6 +45,33 @@ def test_r14_close_revokes_superseded_tokens_too(
     assert stub.asked == ["revoke-self", "revoke-self"]
 
 
+def test_tokens_that_ended_by_themselves_are_not_kept(
+    stub: StubVault, provider: VaultDynamicProvider, clock: FakeClock
+) -> None:
+    """Without pools nobody says when a grant is free: its lease lapses, with its token."""
+    stub.script(RENEW_TOKEN, *[errors(400, "lease is not renewable")] * 5)
+    for _ in range(5):
+        provider.fetch()
+        clock.advance(3600)
+    provider.fetch()
+    assert stub.asked.count("login") == 6
+    tokens = provider._own_tokens()
+    assert tokens._superseded == []
+    stub.forget()
+    provider.close()
+    assert stub.asked == ["revoke-self"]
+
+
+def test_close_asks_nothing_for_a_token_that_has_ended(
+    stub: StubVault, provider: VaultDynamicProvider, clock: FakeClock
+) -> None:
+    provider.fetch()
+    clock.advance(3600)
+    stub.forget()
+    provider.close()
+    assert stub.asked == []
+
+
 def test_close_without_a_fetch_asks_nothing(
     stub: StubVault, provider: VaultDynamicProvider
 ) -> None:
