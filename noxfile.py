@@ -178,10 +178,11 @@ def agent(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def containers(session: nox.Session) -> None:
-    """Run examples/docker-compose with a Docker engine that has its images already (a minute)."""
+    """Run the examples for Compose and systemd where a Docker engine has the images (4 minutes)."""
     session.install("-e", ".[test]", *GROUPS["examples"])
+    tests = ("test_example_containers.py", "test_example_machine.py")
     session.run(
-        *("pytest", "tests/integration/test_example_containers.py", *session.posargs),
+        *("pytest", *(f"tests/integration/{name}" for name in tests), *session.posargs),
         env={"EPHEMERAL_CREDS_CONTAINERS": "1"},
     )
 

@@ -8,10 +8,12 @@ against a real Vault and against the emulator.
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from certificates import Authority
 from ephemeral_creds.testing import (
@@ -45,6 +47,18 @@ for _number, _handler in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+# --- Random examples ----------------------------------------------------------------------------
+# How long one takes says nothing on a busy machine. The same ones each time, unless somebody asks
+# for more of them: a change must not fail for what it has nothing to do with.
+
+settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize="EPHEMERAL_CREDS_EXAMPLES" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("suite")
 
 # --- What was used ------------------------------------------------------------------------------
 

@@ -70,7 +70,8 @@ class LeasedPool(_PsycopgPool):
         clears the suspicion; one that does not is replaced and, where its role is gone, new
         credentials are asked for. Suspicion costs a round trip per checkout while it lasts, and
         nothing otherwise. The pool itself calls this when a login is refused, a lease is lost, or
-        a query fails as it does without a role (42501 or 42704, which a missing GRANT is, too).
+        a query fails as it does without a role (42501 or 42704; a missing GRANT and a policy of
+        row-level security do that, too, and cost one test each).
         """
         self._rotation.suspect_generation(self._rotation.serving)
 

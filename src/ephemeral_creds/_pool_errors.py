@@ -36,18 +36,24 @@ LEFT_BORROWED = (
 # was dropped, and who lacks a GRANT.
 ROLE_MISSING = {"42501", "42704"}
 
-# How many errors deep to look for the one that began it.
-_DEPTH = 8
+# Among how many errors to look for the one that began it.
+_LOOKED_AT = 32
 
 
 def may_lack_its_role(error: BaseException | None) -> bool:
-    """Tell whether `error`, or one that it came from, is what a session without role gets."""
-    for _ in range(_DEPTH):
-        if error is None:
-            break
+    """Tell whether `error`, one in it, or one that it came from, is of a session without role."""
+    found: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while found and len(seen) < _LOOKED_AT:
+        error = found.pop()
+        if error is None or id(error) in seen:
+            continue
         if isinstance(error, Error) and error.sqlstate in ROLE_MISSING:
             return True
-        error = error.__cause__ or error.__context__
+        seen.add(id(error))
+        found += (error.__context__, error.__cause__)
+        if isinstance(error, BaseExceptionGroup):
+            found += error.exceptions[:_LOOKED_AT]
     return False
 
 

@@ -44,6 +44,9 @@ __all__ = ["RotatingConnectionPool"]
 # What psycopg_pool is given where no time is left: zero would mean "at once" to it.
 _AT_ONCE = 0.001
 
+# What would use the parent's sockets, or wait for what never comes.
+_NOT_AFTER_FORK = ("getconn", "wait", "resize", "check", "drain")
+
 quieten()
 
 
@@ -120,6 +123,8 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         self._rotation: Rotation[CT] = Rotation(self._keeper, policy, bell.ring)
         self._connector = Connector(
             connection_class,
+            conninfo,
+            kwargs,
             configure,
             self._keeper,
             self._rotation,
@@ -132,9 +137,9 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         self._give_up_after = reconnect_timeout
         self._give_up = reconnect_failed
         super().__init__(
-            conninfo,
+            self._connector.conninfo,
             connection_class=self._connector.connection_class,
-            kwargs=kwargs,
+            kwargs=self._connector.kwargs,
             min_size=min_size,
             max_size=max_size,
             open=False,
@@ -225,10 +230,13 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                 person can help.
         """
         try:
-            if self._rotation.careful:
-                return self._getconn_carefully(timeout)
-            # Not super(), here and in putconn(): its lookup is a third of what the two cost.
-            return ConnectionPool.getconn(self, timeout)  # pyright: ignore[reportArgumentType, reportReturnType]
+            conn = None
+            if not self._rotation.careful:
+                # Not super(), here and in putconn(): its lookup is a third of what the two cost.
+                conn = ConnectionPool.getconn(self, timeout)  # pyright: ignore[reportArgumentType]
+                if not self._rotation.careful:
+                    return conn  # pyright: ignore[reportReturnType]
+            return self._getconn_carefully(timeout, conn)  # pyright: ignore[reportArgumentType]
         except CheckoutTimeout:
             raise
         except PoolTimeout as error:
@@ -299,8 +307,13 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                 return
         super().__del__()
 
-    def _getconn_carefully(self, timeout: float | None) -> CT:
-        """Check out while there are no credentials yet, or some that may be dead."""
+    def _getconn_carefully(self, timeout: float | None, conn: CT | None) -> CT:
+        """Check out while there are no credentials yet, or some that may be dead.
+
+        Args:
+            timeout: as `getconn` has it.
+            conn: one that was checked out before there was a reason for care.
+        """
         rotation = self._rotation
         timeout = self.timeout if timeout is None else timeout
         deadline = monotonic() + timeout
@@ -311,18 +324,19 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                 if not rotation.stopped:
                     raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
         while True:
-            conn = super().getconn(max(deadline - monotonic(), _AT_ONCE))
-            generation = generation_of(conn)
-            if rotation.is_suspect(generation) and not self._vet(conn, generation):
+            if conn is None:
+                conn = super().getconn(max(deadline - monotonic(), _AT_ONCE))
+            if rotation.is_suspect(generation_of(conn)) and not self._vet(conn, deadline):
+                conn = None
                 continue
             if rotation.policy.trace_borrowers:
                 cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
             return conn
 
-    def _vet(self, conn: CT, generation: int) -> bool:
+    def _vet(self, conn: CT, deadline: float) -> bool:
         """Test a suspect connection; one that fails is replaced."""
         try:
-            alive = self._connector.is_alive(conn)
+            alive = self._connector.is_alive(conn, deadline - monotonic())
         except psycopg.Error:
             # That says nothing about its role; psycopg_pool logs and replaces it as any other.
             self._rotation.note_own_checkout()
@@ -333,7 +347,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             # Interrupted: it may be in the middle of the query.
             self._discard(conn)
             raise
-        self._rotation.note_test(generation, alive=alive)
+        self._rotation.note_test(generation_of(conn), alive=alive)
         if not alive:
             self._discard(conn)
         return alive
@@ -371,7 +385,8 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         if self._begun:
             self._ended = self._abandoned = True
             self._rotation.abandon()
-            self.getconn = _refuse_after_fork  # type: ignore[method-assign]
+            for name in _NOT_AFTER_FORK:
+                setattr(self, name, _refuse_after_fork)
             self.putconn = _leave_to_parent  # type: ignore[method-assign]
 
 
@@ -383,7 +398,7 @@ def _slot_lost(pool: ConnectionPool[Any]) -> None:
         pool._lost_slot()  # noqa: SLF001 - the same module; a method would keep the pool alive
 
 
-def _refuse_after_fork(timeout: float | None = None) -> Any:  # noqa: ARG001 - as getconn()
+def _refuse_after_fork(*_: object, **__: object) -> Any:
     raise after_fork()
 
 

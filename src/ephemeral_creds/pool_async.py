@@ -51,6 +51,9 @@ __all__ = ["AsyncRotatingConnectionPool"]
 # What psycopg_pool is given where no time is left: zero would mean "at once" to it.
 _AT_ONCE = 0.001
 
+# What would use the parent's sockets, or wait for what never comes.
+_NOT_AFTER_FORK = ("getconn", "wait", "resize", "check", "drain")
+
 quieten()
 
 
@@ -118,6 +121,8 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         self._rotation: Rotation[ACT] = Rotation(self._keeper, policy, bell.ring)
         self._connector = AsyncConnector(
             connection_class,
+            conninfo,
+            kwargs,
             configure,
             self._keeper,
             self._rotation,
@@ -131,9 +136,9 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         self._give_up_after = reconnect_timeout
         self._give_up = reconnect_failed
         super().__init__(
-            conninfo,
+            self._connector.conninfo,
             connection_class=self._connector.connection_class,
-            kwargs=kwargs,
+            kwargs=self._connector.kwargs,
             min_size=min_size,
             max_size=max_size,
             open=False,
@@ -222,10 +227,13 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                 person can help.
         """
         try:
-            if self._rotation.careful:
-                return await self._getconn_carefully(timeout)
-            # Not super(), here and in putconn(): its lookup is a third of what the two cost.
-            return await AsyncConnectionPool.getconn(self, timeout)  # pyright: ignore[reportArgumentType, reportReturnType]
+            conn = None
+            if not self._rotation.careful:
+                # Not super(), here and in putconn(): its lookup is a third of what the two cost.
+                conn = await AsyncConnectionPool.getconn(self, timeout)  # pyright: ignore[reportArgumentType]
+                if not self._rotation.careful:
+                    return conn  # pyright: ignore[reportReturnType]
+            return await self._getconn_carefully(timeout, conn)  # pyright: ignore[reportArgumentType]
         except CheckoutTimeout:
             raise
         except PoolTimeout as error:
@@ -303,8 +311,13 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             if self._begun and not self._ended:
                 self._rotation.leave(close_keeper=self._own_keeper is not None)
 
-    async def _getconn_carefully(self, timeout: float | None) -> ACT:
-        """Check out while there are no credentials yet, or some that may be dead."""
+    async def _getconn_carefully(self, timeout: float | None, conn: ACT | None) -> ACT:
+        """Check out while there are no credentials yet, or some that may be dead.
+
+        Args:
+            timeout: as `getconn` has it.
+            conn: one that was checked out before there was a reason for care.
+        """
         rotation = self._rotation
         timeout = self.timeout if timeout is None else timeout
         deadline = monotonic() + timeout
@@ -315,18 +328,19 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                 if not rotation.stopped:
                     raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
         while True:
-            conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
-            generation = generation_of(conn)
-            if rotation.is_suspect(generation) and not await self._vet(conn, generation):
+            if conn is None:
+                conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
+            if rotation.is_suspect(generation_of(conn)) and not await self._vet(conn, deadline):
+                conn = None
                 continue
             if rotation.policy.trace_borrowers:
                 cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
             return conn
 
-    async def _vet(self, conn: ACT, generation: int) -> bool:
+    async def _vet(self, conn: ACT, deadline: float) -> bool:
         """Test a suspect connection; one that fails is replaced."""
         try:
-            alive = await self._connector.is_alive(conn)
+            alive = await self._connector.is_alive(conn, deadline - monotonic())
         except psycopg.Error:
             # That says nothing about its role; psycopg_pool logs and replaces it as any other.
             self._rotation.note_own_checkout()
@@ -337,7 +351,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             # Interrupted: it may be in the middle of the query.
             await self._discard(conn)
             raise
-        self._rotation.note_test(generation, alive=alive)
+        self._rotation.note_test(generation_of(conn), alive=alive)
         if not alive:
             await self._discard(conn)
         return alive
@@ -377,7 +391,8 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         if self._begun:
             self._ended = self._abandoned = True
             self._rotation.abandon()
-            self.getconn = _refuse_after_fork  # type: ignore[method-assign]
+            for name in _NOT_AFTER_FORK:
+                setattr(self, name, _refuse_after_fork)
             self.putconn = _leave_to_parent  # type: ignore[method-assign]
 
 
@@ -389,7 +404,7 @@ async def _slot_lost(pool: AsyncConnectionPool[Any]) -> None:
         await pool._lost_slot()  # noqa: SLF001 - the same module; a method would keep the pool alive
 
 
-async def _refuse_after_fork(timeout: float | None = None) -> Any:  # noqa: ARG001 - as getconn()
+async def _refuse_after_fork(*_: object, **__: object) -> Any:
     raise after_fork()
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.testing._process import Guard, end_process, plain_environment
+from ephemeral_creds.testing._process import (
+    Guard,
+    end_process,
+    plain_environment,
+    wait_until_stopped,
+)
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Mapping, Sequence
 
     from ephemeral_creds.testing._process import RunAs
@@ -119,6 +124,18 @@ class OwnedProcess:
         """Send a signal; nothing happens if the process does not run."""
         if self._process is not None and self.running and self._is_ours():
             self._process.send_signal(signum)
+
+    def pause(self) -> None:
+        """Stop the process until `resume`; nothing happens if it does not run."""
+        self.send(signal.SIGSTOP)
+        # Its threads stop one by one, which takes its time on a busy machine: until the last of
+        # them has, a request may still be answered.
+        if self._process is not None and self.running and self._is_ours():
+            wait_until_stopped(self._process)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.send(signal.SIGCONT)
 
     def end(self, *steps: tuple[signal.Signals, float]) -> None:
         """End the process; nothing happens if it does not run.

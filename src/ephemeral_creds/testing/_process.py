@@ -24,6 +24,7 @@ __all__ = [
     "plain_environment",
     "private_file",
     "unprivileged_user",
+    "wait_until_stopped",
 ]
 
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
@@ -127,6 +128,13 @@ def end_process(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, 
         # The whole session: a server's workers would outlive a killed leader.
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def wait_until_stopped(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a child of ours that was sent SIGSTOP has stopped, or ended."""
+    if hasattr(os, "waitid"):  # not on macOS before Python 3.13
+        # Whatever became of it is left for `Popen` to find.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 class Guard:

@@ -150,11 +150,11 @@ class VaultServer:
 
     def pause(self) -> None:
         """Let every request hang, those on their way included, until `resume`."""
-        self._own.send(signal.SIGSTOP)
+        self._own.pause()
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._own.send(signal.SIGCONT)
+        self._own.resume()
 
     def seal(self) -> None:
         """Seal: everything but health and unsealing answers 503. State is kept."""
