@@ -34,6 +34,11 @@ def test_logins_that_end_before_the_lease() -> None:
     assert "less than the lease; PostgreSQL's clock is 30 s ahead of this machine's" in text
 
 
+def test_time_that_has_passed_since_the_mint_is_no_clock_that_is_wrong() -> None:
+    assert [level for level, _ in expiry(NOW + 3500, lease=3600.0)] == ["warn"]
+    assert [level for level, _ in expiry(NOW + 3500, lease=3500.0)] == ["ok"]
+
+
 def test_a_slow_clock_is_told_of_as_well() -> None:
     assert expiry(NOW + 3605, ahead=-30.0)[0][0] == "ok"
     assert "30 s behind" in expiry(NOW + 3605, ahead=-30.0)[0][1]
