@@ -26,6 +26,7 @@ from ephemeral_creds.testing._process import (
     plain_environment,
     wait_until_stopped,
 )
+from ephemeral_creds.testing._vault_like import is_below
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -168,7 +169,7 @@ class VaultServer:
         self._wait_until_ready()
 
     def mints(self, path: str = "database/creds/") -> int:
-        """Return how many leases were handed out below `path` since the start."""
+        """Return how many leases were handed out at `path` and below it since the start."""
         count = 0
         with self._file("requests.log").open() as log:
             for line in log:
@@ -176,7 +177,7 @@ class VaultServer:
                     break  # being written right now
                 entry = json.loads(line)
                 answered = entry["type"] == "response" and not entry.get("error")
-                if answered and entry["request"].get("path", "").startswith(path):
+                if answered and is_below(entry["request"].get("path", ""), path):
                     count += "lease_id" in entry["response"].get("secret", {})
         return count
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 if TYPE_CHECKING:
     from ephemeral_creds._values import Secret
 
-__all__ = ["VaultLike"]
+__all__ = ["VaultLike", "is_below"]
 
 
 class VaultLike(Protocol):
@@ -53,5 +53,10 @@ class VaultLike(Protocol):
         ...
 
     def mints(self, path: str = "database/creds/") -> int:
-        """Return how many leases were handed out below `path` since the start."""
+        """Return how many leases were handed out at `path` and below it since the start."""
         ...
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Tell whether `path` is `folder` or below it: ``creds/app2`` is not below ``creds/app``."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
