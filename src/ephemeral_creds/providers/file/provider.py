@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds._clock import Clock, SystemClock
 from ephemeral_creds._values import Grant, Lease
+from ephemeral_creds.events import SourceRecovered, SourceUnusable
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers._base import CredentialProvider
 from ephemeral_creds.providers._location import Location, url_from_env
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import ClassVar, Self
 
+    from ephemeral_creds.events import Event
     from ephemeral_creds.providers.file.parse import Format
-    from ephemeral_creds.providers.file.source import Content, ParseFunction
+    from ephemeral_creds.providers.file.source import ParseFunction
 
 __all__ = ["FileProvider"]
 
@@ -36,7 +38,8 @@ class FileProvider(CredentialProvider):
     they are replaced when the file's user name or password changes, or read again when PostgreSQL
     refuses them. Where the file names an end, or PostgreSQL has one (``VALID UNTIL``), it is shown
     in the keeper's status, and a `CredentialsEnding` event says when it comes with no new file. A
-    file that cannot be used is an error of `fetch`; whoever holds good credentials keeps them.
+    file that cannot be used is an error of `fetch`; whoever holds good credentials keeps them, and
+    a `SourceUnusable` event says why what is there now is not used.
 
     Works with files replaced by a rename (Vault Agent), with the ``..data`` symlinks of Kubernetes
     volumes, and with files written in place. A ``subPath`` mount never sees an update: mount the
@@ -99,6 +102,8 @@ class FileProvider(CredentialProvider):
         self._clock = SystemClock() if clock is None else clock
         self._watcher: FileWatcher | None = None
         self._last = LastRead()
+        self._report: Callable[[Event], None] = _nobody
+        self._error = ""
         self._pid = os.getpid()
 
     @classmethod
@@ -189,7 +194,11 @@ class FileProvider(CredentialProvider):
             raise ConfigurationError(f"{self.description} is watched already, by another keeper")
         # The baseline, so that only what changes from here on counts.
         ticket = self._last.begin()
-        self._last.record(ticket, self._read_or_none())
+        try:
+            self._last.record(ticket, self._source.read())
+        except EphemeralCredsError:
+            self._last.record(ticket, None)
+        self._error = ""
         self._watcher = FileWatcher(
             self._path,
             lambda: self._look(on_change),
@@ -197,6 +206,16 @@ class FileProvider(CredentialProvider):
             notify=self._notify,
         )
         self._watcher.start()
+
+    def observe(self, report: Callable[[Event], None]) -> None:
+        """Call `report`, from the watching thread, when the file becomes unusable or usable again.
+
+        That is a `SourceUnusable` for each distinct problem and a `SourceRecovered` after it.
+
+        Args:
+            report: must return soon.
+        """
+        self._report = report
 
     def close(self) -> None:
         """Stop watching. `fetch` goes on working."""
@@ -208,19 +227,22 @@ class FileProvider(CredentialProvider):
     def _look(self, on_change: Callable[[], None]) -> bool:
         """Compare the file with what was read last; return False if somebody read meanwhile."""
         ticket = self._last.begin()
-        content = self._read_or_none()
-        if content is None:
-            return True  # the good ones in use are better; `fetch` will say what is wrong
+        try:
+            content = self._source.read()
+        except EphemeralCredsError as error:
+            self._tell(f"{type(error).__name__}: {error}")
+            return False  # what mends it need not show in the file
+        self._tell("")
         changed = self._last.replace(ticket, content)
         if changed:
             on_change()
         return changed is not None
 
-    def _read_or_none(self) -> Content | None:
-        try:
-            return self._source.read()
-        except EphemeralCredsError:
-            return None
+    def _tell(self, error: str) -> None:
+        """Report what a look has found, where the last one found something else."""
+        if error != self._error:
+            self._error = error
+            self._report(SourceUnusable(error=error) if error else SourceRecovered())
 
     def _leave_to_parent(self) -> None:
         """After a fork, drop the inherited watch: its threads stayed in the parent."""
@@ -228,3 +250,7 @@ class FileProvider(CredentialProvider):
             self._pid = os.getpid()
             self._watcher = None
             self._last = LastRead()  # its lock may have been held at the moment of the fork
+
+
+def _nobody(_: Event) -> None:
+    """Take no notice."""
