@@ -12,7 +12,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     MalformedResponse,
 )
-from ephemeral_creds.providers.file.directory import entries_of_files, read_directory
+from ephemeral_creds.providers.file.directory import SWAPPED, entries_of_files, read_directory
 from ephemeral_creds.providers.file.fields import DEFAULT_KEYS, Entry, Found, pick
 from ephemeral_creds.providers.file.parse import FORMATS, Format, parse
 from ephemeral_creds.providers.file.read import read_text
@@ -103,7 +103,8 @@ class FileSource:
         max_size = self._inspection.policy.max_size
         files = read_directory(self._path, self._keys, max_size=max_size)
         for name, file in files.items():
-            self._inspection.inspect(self._path / name, file)
+            path = self._path / name
+            self._inspection.inspect(path, file, folders=(self._path, self._path / SWAPPED))
         found = self._located(lambda: pick(entries_of_files(files), self._keys))
         return Content(found, max(file.status.st_mtime for file in files.values()))
 

@@ -121,6 +121,42 @@ def test_a_link_that_leads_out_of_its_mount(
         FileProvider(link, policy=FilePolicy(outside_link="refuse")).fetch()
 
 
+@pytest.mark.parametrize("linked", ["the directory", "its ..data", "one of its files"])
+def test_a_directory_that_is_reached_by_such_a_link(
+    tmp_path: Path, elsewhere: Path, linked: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "creds"
+    for name in ("username", "password"):
+        (elsewhere / name).write_text(name)
+        (elsewhere / name).chmod(0o600)
+    if linked == "the directory":
+        folder.symlink_to(elsewhere)
+    else:
+        folder.mkdir()
+        link = "..data" if linked == "its ..data" else "password"
+        (folder / link).symlink_to(elsewhere if link == "..data" else elsewhere / link)
+        if link == "password":
+            (folder / "username").write_text("app")
+            (folder / "username").chmod(0o600)
+    FileProvider(folder).fetch()
+    (message,) = told(caplog)
+    assert "leads out of the mount" in message
+    with pytest.raises(ConfigurationError, match=r"refused by FilePolicy\.outside_link"):
+        FileProvider(folder, policy=FilePolicy(outside_link="refuse")).fetch()
+
+
+def test_a_directory_that_is_reached_by_a_link_within_its_mount(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for name in ("username", "password"):
+        (tmp_path / "real" / name).write_text(name)
+        (tmp_path / "real" / name).chmod(0o600)
+    FileProvider(tmp_path / "link", policy=FilePolicy(outside_link="refuse")).fetch()
+    assert told(caplog) == []
+
+
 def test_a_file_in_a_directory_is_inspected_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -130,6 +166,11 @@ def test_a_file_in_a_directory_is_inspected_too(
         (tmp_path / name).chmod(0o644)
     FileProvider(tmp_path).fetch()
     assert len(told(caplog)) == 1
+
+
+def test_a_limit_costs_no_memory(path: Path) -> None:
+    policy = FilePolicy(max_size=2**60)
+    assert FileProvider(path, policy=policy).fetch().credentials.username == "app"
 
 
 def test_megabytes_are_not_read(path: Path) -> None:
@@ -142,13 +183,15 @@ def test_megabytes_are_not_read(path: Path) -> None:
         FileProvider(path, policy=FilePolicy(max_size=100)).fetch()
 
 
-@pytest.mark.parametrize("target", ["/dev/zero", "/dev/tty", "fifo"])
-def test_devices_and_fifos_are_refused_at_once(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "kind"), [("/dev/zero", "device"), ("/dev/tty", "device"), ("fifo", "FIFO")]
+)
+def test_devices_and_fifos_are_refused_at_once(tmp_path: Path, target: str, kind: str) -> None:
     if target == "fifo":
         os.mkfifo(tmp_path / target)
     link = tmp_path / "creds"
     link.symlink_to(target)
-    with pytest.raises(ConfigurationError, match="not a regular file"):
+    with pytest.raises(ConfigurationError, match=f"creds is a {kind}, not a regular file: is this"):
         FileProvider(link).fetch()
 
 
