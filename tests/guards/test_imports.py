@@ -56,7 +56,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 PURE = {
     "exceptions", "_values", "_policy", "_expected_end", "_source_trouble", "events",
     "_signals", "_protocols", "_generation", "_lifecycle", "providers.file.parse",
-    "providers.file.fields", "providers.file.ends", "providers.file.lines",
+    "providers.file.entry", "providers.file.fields", "providers.file.ends", "providers.file.lines",
     "providers.file.document", "providers.file.conninfo", "providers.file.properties",
 }  # fmt: skip
 IMPURE = {

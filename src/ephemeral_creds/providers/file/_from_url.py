@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FileSettings", "settings_from"]
 
+_KEYS = (
+    "format", "max_size", "notify", "password_key", "poll_interval", "url_key", "username_key",
+)  # fmt: skip
 _VERDICTS = ("foreign_owner", "outside_link", "world_readable")
 
 
@@ -25,6 +28,7 @@ class FileSettings:
     format: Format
     username_key: str | None
     password_key: str | None
+    url_key: str | None
     policy: FilePolicy
     poll_interval: float
     notify: bool
@@ -40,14 +44,13 @@ def settings_from(location: Location) -> FileSettings:
         raise location.error(
             "the path", "must be absolute, as in file:///vault/secrets/db-creds.txt"
         )
-    location.expect(
-        ("format", "notify", "password_key", "poll_interval", "username_key", *_VERDICTS)
-    )
+    location.expect((*_KEYS, *_VERDICTS))
     return FileSettings(
         path=location.path,
         format=cast("Format", location.one_of("format", FORMATS, "auto")),
         username_key=location.text("username_key"),
         password_key=location.text("password_key"),
+        url_key=location.text("url_key"),
         policy=_policy(location),
         poll_interval=location.seconds("poll_interval", 1.0),
         notify=location.flag("notify", default=True),
@@ -63,4 +66,5 @@ def _policy(location: Location) -> FilePolicy:
         world_readable=verdict("world_readable"),
         foreign_owner=verdict("foreign_owner"),
         outside_link=verdict("outside_link"),
+        max_size=location.count("max_size", default.max_size),
     )

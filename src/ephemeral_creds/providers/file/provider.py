@@ -53,6 +53,7 @@ class FileProvider(CredentialProvider):
         username_key: the key of the user name, where it is none of the usual ones. In JSON, a
             path with dots.
         password_key: the same for the password.
+        url_key: the key of a connection URI, where it is none of the usual ones; instead of both.
         parse: a function that turns the file's text into `Credentials`, into user name and
             password, or into a mapping that has them under the keys above; instead of `format`.
             May raise `ConfigurationError` or `MalformedResponse`, to whose messages the path is
@@ -81,6 +82,7 @@ class FileProvider(CredentialProvider):
         format: Format = "auto",  # noqa: A002 - what it is called everywhere
         username_key: str | None = None,
         password_key: str | None = None,
+        url_key: str | None = None,
         parse: ParseFunction | None = None,
         policy: FilePolicy | None = None,
         poll_interval: float = 1.0,
@@ -93,10 +95,11 @@ class FileProvider(CredentialProvider):
         self._source = FileSource(
             self._path,
             format=format,
-            keys=keys_from(format, username_key, password_key, parse),
+            keys=keys_from(format, username_key, password_key, url_key, parse),
             parse=parse,
             inspection=Inspection(policy or FilePolicy()),
         )
+        self._format = format
         self._poll_interval = poll_interval
         self._notify = notify
         self._clock = SystemClock() if clock is None else clock
@@ -106,13 +109,16 @@ class FileProvider(CredentialProvider):
         self._error = ""
         self._pid = os.getpid()
 
+    def __repr__(self) -> str:
+        return f"FileProvider({str(self._path)!r}, format={self._format!r})"
+
     @classmethod
     def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
         """Make a provider of a URL: ``file:///vault/secrets/db-creds.txt``.
 
-        Its keys: ``format``, ``username_key``, ``password_key``, ``poll_interval`` and ``notify``
-        of the constructor, and ``world_readable``, ``foreign_owner`` and ``outside_link`` of
-        `FilePolicy`.
+        Its keys: ``format``, ``username_key``, ``password_key``, ``url_key``, ``poll_interval`` and
+        ``notify`` of the constructor, and ``world_readable``, ``foreign_owner``, ``outside_link``
+        and ``max_size`` (in bytes) of `FilePolicy`.
 
         Args:
             url: the URL.
@@ -127,6 +133,7 @@ class FileProvider(CredentialProvider):
             format=settings.format,
             username_key=settings.username_key,
             password_key=settings.password_key,
+            url_key=settings.url_key,
             policy=settings.policy,
             poll_interval=settings.poll_interval,
             notify=settings.notify,

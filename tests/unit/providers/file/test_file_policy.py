@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from watched_file import text
 
-from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds._values import Credentials, Secret
+from ephemeral_creds.exceptions import ConfigurationError, MalformedResponse
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
 
 if TYPE_CHECKING:
@@ -215,11 +216,55 @@ def test_a_policy_checks_its_values(options: dict[str, Any], words: str) -> None
         ({"format": "json", "parse": str}, "contradict each other"),
         ({"format": "uri", "username_key": "x"}, "has keys of its own"),
         ({"password_key": ""}, "password_key is empty"),
+        ({"url_key": "X", "username_key": "Y"}, "url_key names a URI with both in it"),
+        ({"format": "uri", "url_key": "X"}, "remove url_key"),
     ],
 )
 def test_options_that_cannot_be(path: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         FileProvider(path, **options)
+
+
+def test_a_uri_under_a_key_of_ones_own(path: Path) -> None:
+    path.write_text(
+        "DB_USERNAME=other\nDB_PASSWORD=x\nREPORTS_DB=postgresql://app:one@db/reports\n"
+    )
+    grant = FileProvider(path, url_key="reports_db").fetch()
+    assert grant.credentials == Credentials("app", Secret("one"))
+    with pytest.raises(MalformedResponse, match="expected a URI of PostgreSQL in OTHER_DB"):
+        FileProvider(path, url_key="OTHER_DB").fetch()
+
+
+def test_a_uri_in_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "uri").write_text("postgresql://app:one@db/app\n")
+    (tmp_path / "host").write_text("db")
+    assert FileProvider(tmp_path).fetch().credentials == Credentials("app", Secret("one"))
+    (tmp_path / "username").write_text("other")
+    (tmp_path / "password").write_text("two")
+    assert FileProvider(tmp_path).fetch().credentials == Credentials("other", Secret("two"))
+
+
+def test_its_repr_says_where_and_what_and_no_secret(path: Path) -> None:
+    provider = FileProvider(path, format="env")
+    provider.fetch()
+    assert repr(provider) == f"FileProvider('{path}', format='env')"
+
+
+def test_yaml_is_read_by_a_reader_of_yaml(path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    path.write_text("""db: {host: h}\nusername: app\npassword: "a\\tb"  # of the app\n""")
+    with pytest.raises(ConfigurationError, match="is written as YAML writes it"):
+        FileProvider(path).fetch()
+    grant = FileProvider(path, parse=yaml.safe_load).fetch()
+    assert grant.credentials == Credentials("app", Secret("a\tb"))
+
+
+def test_a_function_that_finds_a_number_is_told_so(path: Path) -> None:
+    def parse(_: str) -> Any:
+        return {"username": "app", "password": 12345678}
+
+    with pytest.raises(ConfigurationError, match="PASSWORD is a number, not text"):
+        FileProvider(path, parse=parse).fetch()
 
 
 def test_keys_of_ones_own(path: Path) -> None:
