@@ -12,13 +12,7 @@ from psycopg import sql
 from twins import user_of, wait_until
 
 from ephemeral_creds import FileProvider, RefreshPolicy
-from ephemeral_creds.events import (
-    CredentialsEnding,
-    CredentialsPublished,
-    PoolRotated,
-    SourceRecovered,
-    SourceUnusable,
-)
+from ephemeral_creds.events import CredentialsEnding, CredentialsPublished, PoolRotated
 from ephemeral_creds.testing import DatabaseEngine, VaultAgent, dotenv_template
 
 if TYPE_CHECKING:
@@ -85,7 +79,7 @@ def sidecar(
 def reading(setup: Setup, sidecar: Sidecar, **options: Any) -> RotatingConnectionPool[Any]:
     """Open a pool that follows the sidecar's file."""
     provider = FileProvider(sidecar.path, poll_interval=0.05)
-    policy = RefreshPolicy(grace=0.5, retry_initial=0.5, source_patience=0.2)
+    policy = RefreshPolicy(grace=0.5, retry_initial=0.5)
     return setup.pool(provider, refresh=policy, observers=[setup.events], **options)
 
 
@@ -131,23 +125,6 @@ def test_the_question_leaves_autocommit_as_it_was(setup: Setup, sidecar: Sidecar
     wait_until(lambda: ends_in(pool))
     with pool.connection() as connection:
         assert connection.autocommit is False
-
-
-def test_a_pool_says_why_it_does_not_use_the_new_file(setup: Setup, sidecar: Sidecar) -> None:
-    sidecar.write("1 hour")
-    pool = reading(setup, sidecar)
-    sidecar.path.write_text("written-password\n")
-    setup.events.wait_for(SourceUnusable)
-    status = pool.status()
-    assert "line 1 is not KEY=VALUE" in (status.keeper.source_error or "")
-    assert status.ready
-    with pool.connection() as connection:
-        assert user_of(connection) == sidecar.roles[0]
-    sidecar.write("1 hour")
-    setup.events.wait_for(SourceRecovered)
-    setup.events.wait_for(PoolRotated)
-    assert pool.status().keeper.source_error is None
-    assert "written-password" not in repr(setup.events.of(SourceUnusable))
 
 
 @pytest.mark.slow
