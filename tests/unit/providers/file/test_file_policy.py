@@ -140,8 +140,7 @@ def test_a_directory_that_is_reached_by_such_a_link(
             (folder / "username").write_text("app")
             (folder / "username").chmod(0o600)
     FileProvider(folder).fetch()
-    (message,) = told(caplog)
-    assert "leads out of the mount" in message
+    assert len([message for message in told(caplog) if "leads out of the mount" in message]) == 1
     with pytest.raises(ConfigurationError, match=r"refused by FilePolicy\.outside_link"):
         FileProvider(folder, policy=FilePolicy(outside_link="refuse")).fetch()
 
