@@ -57,6 +57,8 @@ class Generation:
     replace_reason: str = ""
     proofs: dict[int, Proof] = field(default_factory=dict)
     """By pool: those that have not logged in with it yet."""
+    accepted: bool = False
+    """Whether a pool has logged in with it."""
     publish_at: float = math.inf
     """When to do without the proofs of pools whose server does not answer."""
     remedy_since: float = -math.inf
@@ -88,6 +90,16 @@ class Generation:
         """Have each of `pools` log in with it before it is published."""
         self.proofs = {pool: Proof(ask_at=now) for pool in pools}
         self.publish_at = publish_at
+
+    def accept(self, pool: int) -> None:
+        """Note that `pool` has logged in with it."""
+        if self.proofs.pop(pool, None) is not None:
+            self.accepted = True
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether pools have logged in with it, and none that has not yet is left."""
+        return self.accepted and not self.proofs
 
     def settle_proofs(self) -> None:
         """Demand no proof any more: it is published, or will never be."""

@@ -273,8 +273,10 @@ class CredentialKeeper:
         """Revoke what was granted, close the provider and stop; returns in `timeout` seconds.
 
         Where the provider hangs, the thread is left to finish by itself, and leases that could
-        not be revoked end at their own time. Safe to call twice, and from a forked child, where
-        it does nothing.
+        not be revoked end at their own time. A keeper that has no thread, because it was not
+        started or its thread has ended by a defect, closes the provider at once, which takes as
+        long as the provider's own ``close()`` does. Safe to call twice, and from a forked child,
+        where it does nothing.
         """
         if self._forked:
             return

@@ -431,7 +431,7 @@ class Lifecycle:
 
     def _accepted(self, signal: Accepted) -> None:
         if self._candidate is not None and signal.generation == self._candidate.number:
-            self._candidate.proofs.pop(signal.member, None)
+            self._candidate.accept(signal.member)
 
     def _rejected(self, signal: Rejected) -> None:
         candidate, current = self._candidate, self._current
@@ -677,7 +677,7 @@ class Lifecycle:
 
     def _publish(self, generation: Generation) -> None:
         previous = self._current
-        proven = generation is self._candidate and not generation.proofs
+        proven = generation is self._candidate and generation.is_proven
         self._candidate = None
         self._current = generation
         generation.settle_proofs()

@@ -63,7 +63,15 @@ class CredentialsIssued(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialsPublished(Event):
-    """From now on, new connections log in with this generation."""
+    """From now on, new connections log in with this generation.
+
+    Attributes:
+        generation: which one.
+        username: its user name.
+        previous: what they logged in with before; ``None`` for the first.
+        proven: whether a pool has logged in with it, and every one that still uses the keeper
+            has: not where there was nothing to fall back on, or no answer in time.
+    """
 
     generation: int
     username: str
@@ -116,7 +124,14 @@ class LoginRejected(Problem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateDiscarded(Problem):
-    """A new generation was never used: logins with it were refused, or it came too late."""
+    """A new generation was never used.
+
+    Attributes:
+        generation: which one.
+        reason: ``logins refused``; ``expired`` before it was proven; ``lease lost`` where its
+            lease could not be renewed any more; ``superseded`` by a newer one, or because the
+            source has gone back to what is in use.
+    """
 
     generation: int
     reason: str
@@ -265,8 +280,10 @@ class BorrowedAtDeadline(Problem):
 class Observer(Protocol):
     """Anything that can be called with an `Event`.
 
-    Called from the keeper's or a pool's background thread, outside every lock, one event after
-    the other; it should return soon. What it raises is logged and stops nothing.
+    Called outside every lock, from the keeper's thread, from those of its pools, and in the event
+    loop for an `AsyncRotatingConnectionPool`: it must return soon, without waiting for anything,
+    and bear being called by several threads at the same time. What it raises is logged and stops
+    nothing.
     """
 
     def __call__(self, event: Event, /) -> None:

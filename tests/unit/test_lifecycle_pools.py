@@ -147,6 +147,13 @@ class TestProofs:
         driver.send(Granted(grant(2, driver.now)))
         assert not driver.events_of(events.CredentialsPublished)[-1].proven
 
+    @pytest.mark.parametrize("accepted", [False, True])
+    def test_a_pool_that_leaves_proves_nothing(self, accepted: bool) -> None:
+        driver = candidate(2)
+        driver.send(Accepted(1, 2) if accepted else Left(1))
+        driver.send(Left(2))
+        assert driver.events_of(events.CredentialsPublished)[-1].proven is accepted
+
     def test_a_condemned_one_is_not_replaced_twice(self) -> None:
         driver = candidate(pools=1, proof_attempts=1, mint_interval=0.0)
         driver.send(SourceChanged())
