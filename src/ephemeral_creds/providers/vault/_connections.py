@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import requests.adapters
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import NewConnectionError
 
 from ephemeral_creds.providers.vault._deadline import DeadlineAdapter, DeadlineResponse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NamedServerAdapter", "SocketAdapter", "never_arrived"]
+__all__ = ["NamedServerAdapter", "SocketAdapter"]
 
 
 class NamedServerAdapter(DeadlineAdapter):
@@ -90,11 +90,3 @@ class _SocketPool(HTTPConnectionPool):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__("localhost", maxsize=1, path=path)
-
-
-def never_arrived(error: requests.RequestException) -> bool:
-    """Whether a request cannot have reached the server: there was no connection to send it on."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(error, requests.ConnectTimeout) or isinstance(
-        reason, NewConnectionError | ConnectTimeoutError
-    )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ephemeral_creds._values import Secret
-    from ephemeral_creds.providers.vault._transport import Answer
+    from ephemeral_creds.providers.vault._answer import Answer
 
 __all__ = ["Kind", "Operation", "from_answer", "malformed"]
 
@@ -67,7 +67,7 @@ class Operation:
     Attributes:
         kind: what it is about.
         what: what we want, to follow "Vault refuses": ``the credentials at database/creds/app``.
-        address: Vault's address.
+        address: the node of Vault that was asked.
         denied: what to do about a 403.
         missing: what to do where there is no such path or role.
         secrets: what must not show up in a message even if Vault repeats it.

@@ -21,7 +21,7 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
-from ephemeral_creds.providers.vault._transport import AnswerTooLarge
+from ephemeral_creds.providers.vault._answer import AnswerTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

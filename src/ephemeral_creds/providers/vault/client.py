@@ -11,7 +11,6 @@ from ephemeral_creds.exceptions import LeaseLost
 from ephemeral_creds.providers.vault import _replies
 from ephemeral_creds.providers.vault._errors import Kind, Operation
 from ephemeral_creds.providers.vault._exchange import Exchange
-from ephemeral_creds.providers.vault._journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import hvac
 
     from ephemeral_creds._clock import Clock
+    from ephemeral_creds.providers.vault._journal import Journal
     from ephemeral_creds.providers.vault._replies import (
         CredsReply,
         Extension,
@@ -52,7 +52,7 @@ class VaultClient:
 
     def __init__(self, config: VaultConfig, clock: Clock | None = None) -> None:
         self._config = config
-        self._exchange = Exchange(config, Journal(clock or SystemClock()))
+        self._exchange = Exchange(config, clock or SystemClock())
 
     @property
     def address(self) -> str:

@@ -37,7 +37,8 @@ class VaultConfig:
     Attributes:
         address: scheme, host and port, for example ``https://vault:8200``; or the socket of a
             local agent, ``unix:///run/vault.sock``. Several, with commas in between, are nodes of
-            one cluster: where one cannot be connected to, or is sealed, the next is asked.
+            one cluster: where one cannot be connected to, or is sealed, the next is asked, and one
+            that fails in another way is asked last for a while.
         namespace: the namespace of the secrets engine, and of leases (Enterprise, OpenBao).
         auth_namespace: the namespace of the auth method; ``None`` means the same.
         verify: whether to check the server's certificate, or the path of a CA bundle or of a
