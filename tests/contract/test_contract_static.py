@@ -106,6 +106,7 @@ def test_a_schedule(any_engine: DatabaseEngine, unique: Unique, username: str) -
     [
         "0 0 * * SAT", "30 4 1,15 * 5", "0 22 * * 1-5", "15 10 29 2 *", "*/7 */5 * JAN-MAR,dec MON",
         "5/20 3 31 * *", "0 0 13 * fri", "10-30/10 23 */2 * *", "0 12 * 6 */3",
+        "TZ=Asia/Tokyo 0 5 * * *", "CRON_TZ=America/New_York 0 5 * * 2", "0 4 ? * MON", "0 4 1 * ?",
     ],
 )  # fmt: skip
 def test_both_count_to_the_same_instant(
@@ -133,7 +134,8 @@ def test_refused_rotations(any_engine: DatabaseEngine, unique: Unique, username:
 
     weekly = "0 0 * * SAT"
     noise = "%!(EXTRA string=error, *errors.errorString="
-    unread = f"could not parse rotation_schedule{noise}expected exactly 5 fields, found"
+    unparsed = f"could not parse rotation_schedule{noise}"
+    unread = f"{unparsed}expected exactly 5 fields, found"
     needed = "must be provided to create a static account"
     both = "mutually exclusive fields rotation_period and rotation_schedule were both specified"
     assert [
@@ -143,6 +145,9 @@ def test_refused_rotations(any_engine: DatabaseEngine, unique: Unique, username:
         refused(rotation_period=1),
         refused(rotation_schedule="nonsense"),
         refused(rotation_schedule="0 * * * * *"),
+        refused(rotation_schedule="@daily"),
+        refused(rotation_schedule="TZ=UTC @every 1h"),
+        refused(rotation_schedule="TZ=Nowhere/X 0 0 * * *"),
         refused(rotation_schedule=weekly, rotation_window=60),
     ] == [
         (400, [why])
@@ -153,6 +158,9 @@ def test_refused_rotations(any_engine: DatabaseEngine, unique: Unique, username:
             "rotation_period must be 5 seconds or more",
             f"{unread} 1: [nonsense])",
             f"{unread} 6: [0 * * * * *])",
+            f"{unparsed}parser does not accept descriptors: @daily)",
+            f"{unparsed}parser does not accept descriptors: @every 1h)",
+            f"{unparsed}provided bad location Nowhere/X: unknown time zone Nowhere/X)",
             f"rotation_window is invalid{noise}rotation_window must be 3600 seconds or more)",
         )
     ]

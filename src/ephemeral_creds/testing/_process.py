@@ -22,6 +22,7 @@ __all__ = [
     "end_process",
     "free_port",
     "plain_environment",
+    "private_file",
     "unprivileged_user",
 ]
 
@@ -42,6 +43,13 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def private_file(path: Path, text: str) -> Path:
+    """Write a file that nobody else can read, and return its path."""
+    path.touch(0o600)
+    path.write_text(text)
+    return path
 
 
 def plain_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

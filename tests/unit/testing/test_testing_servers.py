@@ -32,8 +32,8 @@ SCRIPT = """
         servers.append(VaultServer())
     for server in servers:
         server.start()
-    print("ready", *(server._process.pid for server in servers), flush=True)
-    print(*(server._home for server in servers), flush=True)
+    print("ready", *(server._own.pid for server in servers), flush=True)
+    print(*(server._own.folder for server in servers), flush=True)
     {ending}
 """
 
@@ -117,8 +117,7 @@ def test_no_secret_in_arguments(postgres: PostgresServer, real_vault: VaultServe
         (postgres, postgres.password),
         (real_vault, real_vault.root_token),
     ):
-        assert server._process is not None
-        arguments = Path(f"/proc/{server._process.pid}/cmdline")
+        arguments = Path(f"/proc/{server._own.pid}/cmdline")
         if arguments.exists():
             assert secret.reveal().encode() not in arguments.read_bytes()
         assert secret.reveal() not in f"{server!r} {server.__dict__}"

@@ -20,9 +20,12 @@ from ephemeral_creds.providers.vault._answer import (
     read_answer,
     target_of,
 )
-from ephemeral_creds.providers.vault._connections import NamedServerAdapter, SocketAdapter
+from ephemeral_creds.providers.vault._connections import (
+    NamedServerAdapter,
+    SocketAdapter,
+    never_arrived,
+)
 from ephemeral_creds.providers.vault._deadline import DeadlineAdapter
-from ephemeral_creds.providers.vault._failures import in_doubt
 from ephemeral_creds.providers.vault._nodes import Nodes
 
 if TYPE_CHECKING:
@@ -112,7 +115,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
             try:
                 answer = self._exchange(method, url, headers, kwargs)
             except requests.RequestException as error:
-                if in_doubt(error):
+                if not never_arrived(error):
                     raise
             else:
                 if not answer.is_sealed:

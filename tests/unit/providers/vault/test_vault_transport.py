@@ -421,11 +421,6 @@ def test_what_vault_says_is_cut_and_put_on_one_line(
 # What a test server cannot easily bring about.
 NO_ANSWERS: dict[str, tuple[Exception, type[EphemeralCredsError], str]] = {
     "connect timeout": (requests.ConnectTimeout("x"), ProviderUnavailable, "accept"),
-    "certificate": (
-        requests.exceptions.SSLError(ssl.SSLCertVerificationError(1, "self-signed certificate")),
-        ConfigurationError,
-        "VAULT_CACERT",
-    ),
     "handshake": (
         requests.exceptions.SSLError(ssl.SSLEOFError(8, "EOF occurred")),
         ProviderUnavailable,
