@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from ephemeral_creds._values import Secret
     from ephemeral_creds.providers.vault._answer import Answer
 
-__all__ = ["Kind", "Operation", "from_answer", "malformed"]
+__all__ = ["Kind", "Operation", "from_answer", "malformed", "shortened"]
 
 # Enough for Vault's longest usual complaint; a proxy's or a plugin's essay is cut.
 _MAX_SAID = 300
+# Of a lease id's last part, which whoever knows it all may revoke: enough to find it in Vault.
+_SHOWN = 6
 
 # Vault answers 400 to every failed renewal. These say that the lease will not come back; any
 # other text, first of all "failed to renew entry", is trouble behind Vault that may pass.
@@ -74,7 +76,7 @@ class Operation:
         name: what events call it; empty means like its kind.
         mount: the mount that it goes to, for events.
         role: the role that it is about, for events.
-        lease_id: the lease that it is about, for events.
+        lease_id: the lease that it is about; shown in part only.
     """
 
     kind: Kind
@@ -175,6 +177,8 @@ def _said(operation: Operation, answer: Answer) -> str:
         said = "no reason given"
     # Vault spreads lists of errors over lines with bullets: one line is enough in a message.
     said = _scrubbed(" ".join(said.split()), operation.secrets)
+    if operation.lease_id:
+        said = said.replace(operation.lease_id, shortened(operation.lease_id))
     return said if len(said) <= _MAX_SAID else f"{said[:_MAX_SAID]}…"
 
 
@@ -183,3 +187,9 @@ def _scrubbed(text: str, secrets: Iterable[Secret]) -> str:
         if secret:
             text = text.replace(secret.reveal(), "**********")
     return text
+
+
+def shortened(lease_id: str) -> str:
+    """Return a lease id for messages and events: too little of it to renew or revoke it."""
+    path, slash, name = lease_id.rpartition("/")
+    return f"{path}{slash}{name[:_SHOWN]}…" if len(name) > _SHOWN else lease_id

@@ -218,6 +218,7 @@ class KubernetesAuth(AuthMethod):
                 "and service account"
             ),
             secrets=(jwt,),
+            role=self._role,
         )
         return Token.from_login(reply, requested_at)
 

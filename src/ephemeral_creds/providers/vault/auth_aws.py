@@ -70,6 +70,7 @@ class AWSAuth(AuthMethod):
                 "Vault demands a server_id"
             ),
             secrets=(signed,),
+            role=self._role,
         )
         return Token.from_login(reply, requested_at)
 

@@ -64,6 +64,7 @@ class AzureAuth(AuthMethod):
             f"an Azure login for role {self._role!r} at auth/{self._mount}",
             hint="check the mount, the role, its bound_… fields and the resource",
             secrets=(jwt,),
+            role=self._role,
         )
         return Token.from_login(reply, requested_at)
 

@@ -52,6 +52,7 @@ class CertAuth(AuthMethod):
                 "that it has not expired; nothing in between may end the TLS connection"
             ),
             secrets=(),
+            role=self._role or "",
         )
         return Token.from_login(reply, requested_at)
 

@@ -55,6 +55,7 @@ class GCPAuth(AuthMethod):
             f"a Google Cloud login for role {self._role!r} at auth/{self._mount}",
             hint="check the mount, that the role is of type gce, and its bound_… fields",
             secrets=(jwt,),
+            role=self._role,
         )
         return Token.from_login(reply, requested_at)
 

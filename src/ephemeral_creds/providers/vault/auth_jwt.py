@@ -71,6 +71,7 @@ class JWTAuth(AuthMethod):
                 "and that the token has not expired"
             ),
             secrets=(jwt,),
+            role=self._role,
         )
         return Token.from_login(reply, requested_at)
 

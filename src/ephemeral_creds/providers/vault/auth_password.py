@@ -61,6 +61,7 @@ class _PasswordAuth(AuthMethod):
             f"a login of user {self._username!r} at auth/{self._mount}",
             hint="check the mount, the user name and the password",
             secrets=(password,),
+            role=self._username,
         )
         return Token.from_login(reply, requested_at)
 

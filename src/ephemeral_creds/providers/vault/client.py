@@ -9,7 +9,7 @@ from ephemeral_creds._clock import SystemClock
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import LeaseLost
 from ephemeral_creds.providers.vault import _replies
-from ephemeral_creds.providers.vault._errors import Kind, Operation
+from ephemeral_creds.providers.vault._errors import Kind, Operation, shortened
 from ephemeral_creds.providers.vault._exchange import Exchange
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class VaultClient:
         *,
         hint: str,
         secrets: tuple[Secret, ...],
+        role: str = "",
     ) -> TokenReply:
         """Log in; no token is sent along.
 
@@ -94,12 +95,15 @@ class VaultClient:
             what: what is asked for, for messages: ``an AppRole login at auth/approle``.
             hint: what to check where Vault refuses.
             secrets: what the call reveals, to be scrubbed from what Vault says.
+            role: the role or the user that is logged in as, for events.
 
         Raises:
             AccessDenied: Vault does not accept who we say we are.
             ConfigurationError: no such auth method or role.
         """
-        operation = self._operation(Kind.LOGIN, what, hint, missing=hint, secrets=secrets)
+        operation = self._operation(
+            Kind.LOGIN, what, hint, missing=hint, secrets=secrets, role=role
+        )
         return self._exchange.run(
             operation,
             lambda: call(self._exchange.hvac),
@@ -121,6 +125,7 @@ class VaultClient:
             "the wrapping token has expired, or has been opened already: if not by this process, "
             "then find out by whom, and have the secret id revoked; a new one is needed",
             secrets=(wrapping_token,),
+            name="unwrap",
         )
         return self._exchange.run(
             operation,
@@ -237,8 +242,12 @@ class VaultClient:
             token,
         )
 
-    def renew_lease(self, token: Secret, lease_id: str, increment: float) -> Extension:
+    def renew_lease(
+        self, token: Secret, lease_id: str, increment: float, *, mount: str = "", role: str = ""
+    ) -> Extension:
         """Ask for `increment` seconds from now for a lease (``sys/leases/renew``).
+
+        `mount` and `role` say what it is a lease of, for events.
 
         See https://developer.hashicorp.com/vault/api-docs/system/leases#renew-lease.
 
@@ -248,9 +257,11 @@ class VaultClient:
         """
         operation = self._operation(
             Kind.RENEW,
-            f"more time for lease {lease_id}",
+            f"more time for lease {shortened(lease_id)}",
             _policy("sys/leases/renew", "update"),
             secrets=(token,),
+            mount=mount,
+            role=role,
             lease_id=lease_id,
         )
         return self._exchange.run(
@@ -261,10 +272,13 @@ class VaultClient:
             token,
         )
 
-    def revoke_lease(self, token: Secret, lease_id: str) -> None:
+    def revoke_lease(
+        self, token: Secret, lease_id: str, *, mount: str = "", role: str = ""
+    ) -> None:
         """Give a lease back and wait for Vault to drop the role (``sys/leases/revoke``).
 
-        A lease that Vault does not know is given back already.
+        A lease that Vault does not know is given back already. `mount` and `role` say what it is
+        a lease of, for events.
 
         See https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-lease.
 
@@ -273,9 +287,11 @@ class VaultClient:
         """
         operation = self._operation(
             Kind.REVOKE,
-            f"the end of lease {lease_id}",
+            f"the end of lease {shortened(lease_id)}",
             "Vault's default policy does not allow it; " + _policy("sys/leases/revoke", "update"),
             secrets=(token,),
+            mount=mount,
+            role=role,
             lease_id=lease_id,
         )
         try:
@@ -347,7 +363,9 @@ class VaultClient:
         )
 
     def _token_operation(self, name: str, what: str, token: Secret) -> Operation:
-        return self._operation(Kind.TOKEN, what, _DEAD_TOKEN, secrets=(token,), name=name)
+        return self._operation(
+            Kind.TOKEN, what, _DEAD_TOKEN, secrets=(token,), name=name, mount="auth/token"
+        )
 
 
 def _whole(seconds: float) -> int:
