@@ -118,6 +118,8 @@ def from_answer(operation: Operation, answer: Answer) -> EphemeralCredsError:
             status=status,
             retry_after=answer.retry_after,
         )
+    if answer.body is None and "HTTPS server" in said:
+        return MalformedResponse(f"{message}; the address begins with https://", status=status)
     if answer.body is None:
         return MalformedResponse(
             f"{message}; that is not Vault speaking: check the address and what is in between",

@@ -32,6 +32,10 @@ __all__ = ["VaultClient"]
 
 _T = TypeVar("_T")
 _NO_TOKEN = Secret("")
+_NO_AGENT = (
+    "no token was sent, and nothing in between added one: the address has to be that of a Vault "
+    "Agent or Vault Proxy with use_auto_auth_token in its api_proxy stanza"
+)
 _DEAD_TOKEN = "the token is expired or revoked, or its policies lack the path"  # noqa: S105
 
 
@@ -363,8 +367,9 @@ class VaultClient:
         )
 
     def _token_operation(self, name: str, what: str, token: Secret) -> Operation:
+        denied = _DEAD_TOKEN if token else _NO_AGENT
         return self._operation(
-            Kind.TOKEN, what, _DEAD_TOKEN, secrets=(token,), name=name, mount="auth/token"
+            Kind.TOKEN, what, denied, secrets=(token,), name=name, mount="auth/token"
         )
 
 
