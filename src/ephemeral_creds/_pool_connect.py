@@ -88,13 +88,13 @@ def check_parameters(conninfo: str, kwargs: Mapping[str, object]) -> None:
     Raises:
         ConfigurationError: a user or a password is given, or `conninfo` cannot be read.
     """
+    parsed, wrong = None, ""
     try:
         parsed = conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError as error:
         # What libpq says of anything but an option's name repeats a part of the text.
         said = str(error).strip()
         wrong = f" ({said})" if said.startswith("invalid connection option") else ""
-        parsed = None
     if parsed is None:
         raise ConfigurationError(
             f"the pool's conninfo cannot be read{wrong}: it has to look like 'host=db dbname=mydb' "

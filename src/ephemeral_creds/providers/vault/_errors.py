@@ -98,7 +98,8 @@ def from_answer(operation: Operation, answer: Answer) -> EphemeralCredsError:
     if answer.redirect:
         return ProviderUnavailable(
             f"{asked}: a redirect to {answer.redirect}, which gets no token from here; point the "
-            "address of Vault at the active node, or let the standby forward requests",
+            "address of Vault at the active node, add that node to the addresses, or let the "
+            "standby forward requests",
             status=status,
         )
     said = _said(operation, answer)

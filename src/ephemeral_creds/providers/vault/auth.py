@@ -110,6 +110,8 @@ class AuthMethod(ABC):
 
 
 def _text(value: object) -> str:
+    if callable(value):
+        return "<function>"  # whose own text may hold arguments that are bound to it
     return repr(str(value) if isinstance(value, Path) else value)
 
 

@@ -69,8 +69,7 @@ class JWTAuth(AuthMethod):
                 "give one that is not"
             )
         self._role = role
-        self._jwt = jwt
-        self._function = function
+        self._jwt = function or jwt
         self._path = file_path(path)
         self._mount = checked_auth_mount(mount)
 
@@ -98,11 +97,11 @@ class JWTAuth(AuthMethod):
         """Return the token, or what is wrong: a function of the user's may raise anything."""
         if self._path is not None:
             return read_secret(self._path, "a JSON Web Token")
-        if self._function is None:
+        if not callable(self._jwt):
             return self._jwt or ConfigurationError("JWTAuth: the jwt is empty")
         asked = "the function that JWTAuth was given"
         try:
-            made = self._function()
+            made = self._jwt()
         except EphemeralCredsError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a caller's function

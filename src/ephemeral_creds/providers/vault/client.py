@@ -42,9 +42,10 @@ _DEAD_TOKEN = "the token is expired or revoked, or its policies lack the path"  
 class VaultClient:
     """A connection to one Vault server.
 
-    Every method sends one request (and follows one redirect to the same host at most), under the
-    token it is given, and raises nothing but errors of ours: `ProviderUnavailable`,
-    `MalformedResponse`, `ConfigurationError`, `AccessDenied`, and `LeaseLost` where it says so.
+    Every method sends one request, and follows one redirect to a configured address at most. It
+    goes under the token that the method is given. They raise nothing but errors of ours:
+    `ProviderUnavailable`, `MalformedResponse`, `ConfigurationError`, `AccessDenied`, and
+    `LeaseLost` where it says so.
     None of them retries: after a timeout nobody knows whether a role was created.
 
     Safe to use from several threads, one request at a time. Not to be used across a fork.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -177,6 +178,9 @@ def test_reprs_show_what_a_method_was_made_with() -> None:
         "secret_id_file=None, wrapped=False, mount='approle')"
     )
     assert repr(AgentAuth()) == "AgentAuth()"
+    assert repr(JWTAuth("ci", partial(str, SECRET_ID))) == (
+        "JWTAuth(role='ci', jwt=<function>, path=None, mount='jwt')"
+    )
 
 
 @pytest.mark.parametrize(

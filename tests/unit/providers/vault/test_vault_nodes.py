@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-from stub_vault import CREDS, RENEW, SECRET_ID, Fault, Reply, Request, StubVault, errors
+from stub_vault import CREDS, LOGIN, RENEW, SECRET_ID, Fault, Reply, Request, StubVault, errors
 
 from ephemeral_creds.events import ProviderRequest
 from ephemeral_creds.exceptions import ProviderUnavailable
@@ -217,6 +217,35 @@ def test_errors_and_events_name_the_node_that_was_asked(
     assert [event.address for event in events] == [
         nodes[0].address, nodes[0].address, nodes[1].address,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("what", [LOGIN, CREDS, RENEW])
+def test_a_redirect_to_an_address_that_is_configured_is_followed_with_all_it_takes(
+    nodes: list[Node], make: Callable[..., VaultDynamicProvider], status: int, what: str
+) -> None:
+    """Who configured an address has trusted it with tokens; anybody else gets none."""
+    provider = make()
+    seen: list[Event] = []
+    provider.observe(seen.append)
+    path = what.split()[1]
+    to = {"Location": f"{nodes[1].address}{path}"}
+    nodes[0].script(what, Reply(status, headers=to))
+    provider.renew(provider.fetch())
+    (followed,) = nodes[1].requests
+    (sent,) = (request for request in nodes[0].requests if request.what == what)
+    assert (followed.what, followed.body, followed.token) == (what, sent.body, sent.token)
+    events = [event for event in seen if isinstance(event, ProviderRequest)]
+    redirected = [event.address == nodes[1].address for event in events]
+    assert redirected == [what == LOGIN, what == CREDS, what == RENEW]
+
+    with Node() as stranger:
+        away = {"Location": f"{stranger.address}{path}"}
+        for node in nodes:
+            node.script(what, Reply(status, headers=away))
+        with pytest.raises(ProviderUnavailable, match="add that node to the addresses"):
+            provider.renew(make().fetch() if what != RENEW else provider.fetch())
+        assert stranger.requests == []
 
 
 def test_one_address_alone_is_never_asked_for_its_health(
