@@ -94,7 +94,7 @@ class VaultServer:
             ConfigurationError: it has none.
         """
         if self._tls_certificate is None:
-            raise no_tls_listener("VaultServer")
+            raise no_tls_listener(type(self).__name__)
         return f"https://127.0.0.1:{self._tls_port}"
 
     @property

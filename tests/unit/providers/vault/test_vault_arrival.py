@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds import Event
 
-PATIENCE = 0.2  # seconds until a silent world is given up; the others do not wait for it
+PATIENCE = 0.1  # seconds until a silent world is given up; the others do not wait for it
 LONG = 30.0
 HANDSHAKE = b"\x16"
 CUT = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
