@@ -40,6 +40,8 @@ __all__ = ["Transport"]
 _FAITHFUL_REDIRECTS = frozenset({307, 308})
 # Any standby is as good as the active node: it forwards.
 _HEALTH = "/v1/sys/health?standbyok=true&perfstandbyok=true"
+# An agent may insist on it (require_request_header), and hvac sends it with all else.
+_FROM_A_CLIENT = {"X-Vault-Request": "true"}
 
 
 class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no types
@@ -135,6 +137,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
             try:
                 response = self.session.get(
                     node.base + _HEALTH,
+                    headers=_FROM_A_CLIENT,
                     allow_redirects=False,
                     stream=True,
                     timeout=(seconds, seconds),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socketserver
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from stub_vault import CREDS, LOGIN, RENEW, SECRET_ID, Fault, Reply, Request, StubVault, errors
 
 from ephemeral_creds.events import ProviderRequest
-from ephemeral_creds.exceptions import ProviderUnavailable
+from ephemeral_creds.exceptions import AccessDenied, ProviderUnavailable
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from ephemeral_creds import Event
     from ephemeral_creds.testing._clock import FakeClock
@@ -79,6 +83,8 @@ def test_a_node_that_is_ill_from_the_start_is_asked_for_its_health_only(
 ) -> None:
     nodes[0].ill = ill
     make().fetch()
+    health = nodes[0].requests[0]
+    assert (health.token, health.headers["X-Vault-Request"]) == (None, "true")
     assert asked(nodes) == [[HEALTH], [HEALTH, "login", "app"], []]
 
 
@@ -246,6 +252,48 @@ def test_a_redirect_to_an_address_that_is_configured_is_followed_with_all_it_tak
         with pytest.raises(ProviderUnavailable, match="add that node to the addresses"):
             provider.renew(make().fetch() if what != RENEW else provider.fetch())
         assert stranger.requests == []
+
+
+@contextlib.contextmanager
+def socket_that_says(path: Path, status: int, text: str) -> Iterator[list[bytes]]:
+    """Listen on a socket and answer everything alike; yield what was asked."""
+    asked: list[bytes] = []
+    body = f'{{"errors": ["{text}"]}}'
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.request.recv(65536))
+            head = (
+                f"HTTP/1.1 {status} No\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            self.wfile.write(f"{head}{body}".encode())
+
+    path.parent.mkdir(parents=True)
+    with socketserver.UnixStreamServer(str(path), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
+        thread.start()
+        yield asked
+        server.shutdown()
+        thread.join()
+
+
+def test_sockets_are_told_apart_by_all_of_their_paths(
+    tmp_path_factory: pytest.TempPathFactory, clock: FakeClock
+) -> None:
+    folder, end = tmp_path_factory.mktemp("s"), f"{'x' * 30}/v.sock"
+    first, second = folder / "1" / end, folder / "2" / end
+    with (
+        socket_that_says(first, 503, "Vault is sealed") as asked_first,
+        socket_that_says(second, 403, "it is the second") as asked_second,
+    ):
+        config = VaultConfig(f"unix://{first},unix://{second}")
+        auth = AppRoleAuth("role-id", SECRET_ID)
+        provider = VaultDynamicProvider("app", auth=auth, config=config, clock=clock)
+        with pytest.raises(AccessDenied, match=f"Vault at unix://{second}, .*it is the second"):
+            provider.fetch()
+        provider.close()
+        assert len(asked_first) == 1
+        assert len(asked_second) == 2
 
 
 def test_one_address_alone_is_never_asked_for_its_health(
