@@ -161,11 +161,11 @@ def test_a_certificate_for_another_name(named: DatabaseEngine, authority: Author
 
 
 def test_a_directory_of_cas_as_the_vault_command_takes_it(
-    engine: DatabaseEngine, authority: Authority, tls_port: int, tmp_path: Path
+    engine: DatabaseEngine, authority: Authority, tmp_path: Path
 ) -> None:
     """VAULT_CAPATH: plain PEM files under any name, where OpenSSL wants hashes for names."""
     environ = {
-        "VAULT_ADDR": f"https://127.0.0.1:{tls_port}",
+        "VAULT_ADDR": engine.vault.tls_address,
         "VAULT_CAPATH": str(tmp_path),
         "VAULT_TLS_SERVER_NAME": "vault.internal",
     }

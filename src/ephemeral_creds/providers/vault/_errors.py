@@ -163,9 +163,12 @@ def _bad_request(operation: Operation, message: str, said: str) -> EphemeralCred
 
 def malformed(operation: Operation, status: int, lacks: str) -> MalformedResponse:
     """Return the error for a success that does not hold what it should."""
+    remedy = "check that the address is Vault's and the mount of the right kind"
+    if operation.name == "unwrap":
+        remedy = operation.missing
     return MalformedResponse(
         f"Vault at {operation.address}, asked for {operation.what}, answered HTTP {status} with "
-        f"{lacks}; check that the address is Vault's and the mount of the right kind",
+        f"{lacks}; {remedy}",
         status=status,
     )
 

@@ -193,7 +193,7 @@ def parse_secret_id(body: Mapping[str, object]) -> Secret:
     data = body.get("data")
     secret_id = _secret(data, "secret_id") if isinstance(data, Mapping) else None
     if secret_id is None:
-        raise Malformed("no 'data.secret_id': something else than a secret id was wrapped")
+        raise Malformed("no 'data.secret_id': something else was wrapped")
     return secret_id
 
 

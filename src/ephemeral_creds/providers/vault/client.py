@@ -129,6 +129,7 @@ class VaultClient:
             "the secret id in a wrapping token",
             "the wrapping token has expired, or has been opened already: if not by this process, "
             "then find out by whom, and have the secret id revoked; a new one is needed",
+            missing="wrap a secret id with vault write -wrap-ttl=… -f …/role/ROLE/secret-id",
             secrets=(wrapping_token,),
             name="unwrap",
         )

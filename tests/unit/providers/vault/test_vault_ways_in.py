@@ -226,5 +226,7 @@ def test_a_wrapping_token_for_something_else(
 ) -> None:
     for method in ("PUT", "POST"):
         stub.script(f"{method} /v1/sys/wrapping/unwrap", Reply(body=body))
-    with pytest.raises(MalformedResponse, match="something else than a secret id was wrapped"):
+    with pytest.raises(
+        MalformedResponse, match="something else was wrapped; wrap a secret id with vault write"
+    ):
         AppRoleAuth("r", "hvs-wrapping", wrapped=True).login(client, clock)
