@@ -83,7 +83,7 @@ class _TLSConnection(urllib3.connection.HTTPSConnection):
         """
         if self.ca_cert_dir:
             # OpenSSL finds only files there that are named by a hash; the vault command reads all.
-            self.ca_cert_data = _certificates_in(Path(self.ca_cert_dir))
+            self.ca_cert_data = _certificates_in(Path(self.ca_cert_dir)) or None
         try:
             super().connect()
         except TimeoutError as error:

@@ -79,6 +79,8 @@ def test_a_directory_of_plain_certificates_is_trusted(ca: Authority, tmp_path: P
     folder = tmp_path / "cas"
     folder.mkdir()
     (folder / "README").write_text("not a certificate: täglich")
+    error, outcome, times = asked(ca, verify=str(folder))
+    assert "cannot be trusted" in str(error)
     other = Authority(tmp_path, "another CA")
     (folder / "another.crt").write_text(other.pem)
     error, outcome, times = asked(ca, verify=str(folder))
