@@ -1,4 +1,4 @@
-"""Who vouches for whom: an issuer of JSON Web Tokens, and AWS's STS."""
+"""Who vouches for whom: an issuer of JSON Web Tokens with its keys, and AWS's STS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -47,28 +47,27 @@ def _encoded(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-class StubSTS:
-    """Answers GetCallerIdentity the way AWS does, whoever asks."""
+class _Stub:
+    """Answers every request alike."""
 
-    def __init__(self, arn: str) -> None:
+    kind: ClassVar[str]
+
+    def __init__(self) -> None:
         self.asked: list[dict[str, str]] = []
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+            def do_GET(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 stub.asked.append(dict(self.headers))
-                body = (
-                    "<GetCallerIdentityResponse "
-                    'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
-                    f"<Arn>{arn}</Arn><UserId>AIDAEXAMPLE</UserId><Account>123456789012</Account>"
-                    "</GetCallerIdentityResult></GetCallerIdentityResponse>"
-                ).encode()
+                body = stub.body().encode()
                 self.send_response(200)
-                self.send_header("Content-Type", "text/xml")
+                self.send_header("Content-Type", stub.kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            do_POST = do_GET  # noqa: N815 - a name that http.server looks for
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -79,6 +78,10 @@ class StubSTS:
         )
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
+    def body(self) -> str:
+        """Return what to answer."""
+        raise NotImplementedError
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -87,3 +90,42 @@ class StubSTS:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class StubSTS(_Stub):
+    """Answers GetCallerIdentity the way AWS does, whoever asks."""
+
+    kind = "text/xml"
+
+    def __init__(self, arn: str) -> None:
+        self._arn = arn
+        super().__init__()
+
+    def body(self) -> str:
+        return (
+            "<GetCallerIdentityResponse "
+            'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
+            f"<Arn>{self._arn}</Arn><UserId>AIDAEXAMPLE</UserId><Account>123456789012</Account>"
+            "</GetCallerIdentityResult></GetCallerIdentityResponse>"
+        )
+
+
+class KeySet(_Stub):
+    """The public keys of an issuer, as JWKS (RFC 7517); `keys` may change."""
+
+    kind = "application/json"
+
+    def __init__(self, *keys: rsa.RSAPrivateKey) -> None:
+        self.keys = list(keys)
+        super().__init__()
+
+    def body(self) -> str:
+        return json.dumps({"keys": [_jwk(key) for key in self.keys]})
+
+
+def _jwk(key: rsa.RSAPrivateKey) -> dict[str, str]:
+    numbers = key.public_key().public_numbers()
+    return {"kty": "RSA", "use": "sig", "alg": "RS256"} | {
+        name: _encoded(number.to_bytes((number.bit_length() + 7) // 8, "big"))
+        for name, number in (("n", numbers.n), ("e", numbers.e))
+    }

@@ -83,12 +83,24 @@ def clean_failure(error: Exception) -> ConnectFailure:
 
 
 def check_parameters(conninfo: str, kwargs: Mapping[str, object]) -> None:
-    """Refuse connection parameters that the credentials would contradict.
+    """Refuse connection parameters that the credentials would contradict, or that are none.
 
     Raises:
-        ConfigurationError: a user or a password is given.
+        ConfigurationError: a user or a password is given, or `conninfo` cannot be read.
     """
-    given = {*conninfo_to_dict(conninfo), *kwargs} & {"user", "password", "passfile"}
+    parsed, wrong = None, ""
+    try:
+        parsed = conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError as error:
+        # What libpq says of anything but an option's name repeats a part of the text.
+        said = str(error).strip()
+        wrong = f" ({said})" if said.startswith("invalid connection option") else ""
+    if parsed is None:
+        raise ConfigurationError(
+            f"the pool's conninfo cannot be read{wrong}: it has to look like 'host=db dbname=mydb' "
+            "or postgresql://db/mydb"
+        )
+    given = {*parsed, *kwargs} & {"user", "password", "passfile"}
     if given:
         raise ConfigurationError(
             f"the pool's conninfo or kwargs set {', '.join(sorted(given))}: remove it, the "

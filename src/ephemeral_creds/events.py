@@ -220,12 +220,13 @@ class ProviderRequest(Event):
     `FetchFailed`.
 
     Attributes:
-        operation: ``login``, ``lookup-token``, ``renew-token``, ``revoke-token``, ``mint``,
-            ``read``, ``renew`` or ``revoke``.
+        operation: ``login``, ``unwrap``, ``lookup-token``, ``renew-token``, ``revoke-token``,
+            ``mint``, ``read``, ``renew`` or ``revoke``.
         outcome: how it ended.
-        address: whom it asked.
-        mount: where the secrets engine or auth method is mounted; empty for tokens and leases.
-        role: the role that it was about; empty where the request names none.
+        address: the one node that it asked.
+        mount: where the secrets engine or auth method is mounted; empty for ``unwrap``.
+        role: the role that it was about, of the engine or of the auth method, or the user that
+            logged in; empty for tokens, and for an AppRole, whose id is not shown.
         accessor: the accessor of the token that it went under, or that the login brought. Never
             the token.
         lease: the lease that it was about, with all but the beginning of its last part cut off.

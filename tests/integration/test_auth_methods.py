@@ -20,7 +20,8 @@ from ephemeral_creds import (
     VaultConfig,
     VaultDynamicProvider,
 )
-from issuers import StubSTS, issuer_key, jwt, public_pem
+from ephemeral_creds.testing import DatabaseEngine
+from issuers import KeySet, StubSTS, issuer_key, jwt, public_pem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from canary import Canary
     from ephemeral_creds import AuthMethod
-    from ephemeral_creds.testing import DatabaseEngine, VaultAdmin
+    from ephemeral_creds.testing import PostgresServer, VaultAdmin, VaultServer
 
     Unique = Callable[[str], str]
     Fetch = Callable[[AuthMethod], str]
@@ -193,6 +194,42 @@ class TestJWT:
     def test_an_unknown_role(self, fetch: Fetch, key: rsa.RSAPrivateKey) -> None:
         with pytest.raises((AccessDenied, ConfigurationError), match="role 'nobody' at auth/ci"):
             fetch(JWTAuth("nobody", jwt(key), mount="ci"))
+
+
+def test_the_issuers_keys_by_url_and_new_ones_of_it(
+    real_vault: VaultServer, postgres: PostgresServer, key: rsa.RSAPrivateKey, unique: Unique
+) -> None:
+    """Vault asks the issuer for its keys, as with GitHub and GitLab, and again for one it lacks."""
+    engine = DatabaseEngine(real_vault, postgres)
+    role, mount = unique("jwks"), unique("oidc")
+    engine.create_role(role)
+    engine.admin.enable_auth("jwt", mount)
+    config = VaultConfig(real_vault.address, read_timeout=20)
+    with KeySet(key) as issuer:
+        engine.admin.call("POST", f"auth/{mount}/config", {"jwks_url": issuer.address})
+        body: dict[str, object] = {
+            "role_type": "jwt",
+            "bound_audiences": ["vault"],
+            "user_claim": "sub",
+            "token_policies": [engine.policy(role)],
+        }
+        engine.admin.call("POST", f"auth/{mount}/role/app", body)
+        signing = key
+        auth = JWTAuth("app", lambda: jwt(signing), mount=mount)
+
+        def fetch() -> str:
+            with contextlib.closing(VaultDynamicProvider(role, auth=auth, config=config)) as found:
+                grant = found.fetch()
+                found.revoke(grant)
+                return grant.credentials.username
+
+        assert fetch().startswith("v-")
+        assert issuer.asked
+        signing = issuer_key()
+        with pytest.raises(AccessDenied, match=f"a JWT login for role 'app' at auth/{mount}"):
+            fetch()
+        issuer.keys = [signing]
+        assert fetch().startswith("v-")
 
 
 class TestAWS:

@@ -67,6 +67,35 @@ def test_a_token_that_cannot_be_renewed_ends_its_credentials(
     assert not lease.renewable
 
 
+def test_a_token_with_an_explicit_max_ttl_is_extended_to_it_and_then_replaced(
+    any_engine: DatabaseEngine,
+    make: Callable[..., VaultDynamicProvider],
+    role: str,
+    tmp_path: Path,
+    canary: Canary,
+) -> None:
+    canary.allow_secret_file(tmp_path)
+    admin, policies = any_engine.admin, [any_engine.policy(role)]
+    path = tmp_path / "token"
+    first = admin.create_token(policies, ttl="5m", max_ttl="10m")
+    path.write_text(first.reveal())
+    provider = make(TokenAuth(path=path))
+    grant = provider.fetch()
+    assert 290 < grant.lease.duration <= 300
+    assert grant.lease.renewable
+    # Its credentials could have an hour; they get the rest of the ten minutes, for the last time.
+    lease = provider.renew(grant)
+    assert 570 < lease.duration <= 600
+    assert not lease.renewable
+    path.write_text(admin.create_token(policies, ttl="1h").reveal())
+    successor = provider.fetch()
+    assert successor.lease.duration > 3500
+    # The first one is not ours: its credentials are good to their end.
+    assert admin.request("GET", "auth/token/lookup-self", token=first).status == 200
+    provider.revoke(grant)
+    provider.revoke(successor)
+
+
 def test_a_child_dies_with_its_parent_and_a_file_brings_the_next(
     any_engine: DatabaseEngine,
     make: Callable[..., VaultDynamicProvider],

@@ -35,6 +35,23 @@ def test_a_pools_first_argument_brings_credentials(pool: Any, given: Any, named:
         pool(given)
 
 
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    ("conninfo", "said"),
+    [
+        ("host=db hunter2", "cannot be read: it has to look like"),
+        ("hots=db", 'cannot be read (invalid connection option "hots")'),
+        ("postgresql://db:hunter2/mydb?x", "cannot be read: it has to look like"),
+    ],
+)
+def test_a_conninfo_that_is_none_is_refused(pool: Any, conninfo: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        pool(FixedProvider("me", "x"), conninfo)
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
 def test_a_keepers_is_a_provider() -> None:
     with pytest.raises(ConfigurationError, match="given was 'NoneType'"):
         CredentialKeeper(None)  # type: ignore[arg-type]

@@ -75,9 +75,14 @@ class Location:
         self.scheme = parts.scheme
         name = parts.netloc
         if not parts.scheme or "://" not in url:
+            wrong = "this one has none"
+            if parts.scheme:
+                wrong = f"this one has {parts.scheme}: without the two slashes"
+            elif "://" in url:
+                wrong = "what this one has before :// is none (letters, digits, + - and .)"
             raise ConfigurationError(
                 "a provider's URL begins with a scheme, such as vault://my-app-role or "
-                "file:///vault/secrets/db-creds.txt; this one has none"
+                f"file:///vault/secrets/db-creds.txt; {wrong}"
             )
         if scheme not in {None, self.scheme}:
             raise ConfigurationError(

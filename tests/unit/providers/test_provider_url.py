@@ -151,7 +151,10 @@ def test_the_environment_holds_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
         ("vault://?auth=token", ["the role", "missing"]),
         ("vault://database/my-app?auth=token", ["path /my-app", "mount="]),
         ("vault://my-app", ["auth= is missing", "agent, approle, aws, azure"]),
-        ("vault://my-app?auth=kubernets", ["auth=kubernets", "no such auth method", "kubernetes"]),
+        (
+            "vault://my-app?auth=kubernets",
+            ["auth=", "no such auth method", "did you mean 'kubernetes'"],
+        ),
         ("vault://my-app?auth=kubernetes", ["auth_role= is missing"]),
         (f"{VAULT}&rol=1", ["'rol'", "no such key", "with auth=kubernetes", "auth_role"]),
         (f"{VAULT}&auth_mont=x", ["did you mean 'auth_mount'"]),
@@ -229,3 +232,58 @@ assert sys.argv[2] not in sys.modules
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EPHEMERAL_CREDS_URL", raising=False)
+
+
+def test_timeouts() -> None:
+    config = vault(f"{VAULT}&connect_timeout=1.5&read_timeout=20")._config
+    assert (config.connect_timeout, config.read_timeout) == (1.5, 20.0)
+    environ = {**ENVIRON, "VAULT_CLIENT_TIMEOUT": "7s"}
+    assert vault(VAULT, environ)._config.read_timeout == 7.0
+    with pytest.raises(ConfigurationError, match="read_timeout=soon in the URL"):
+        vault(f"{VAULT}&read_timeout=soon")
+
+
+@pytest.mark.parametrize("prefix", ["VAULT", "BAO"])
+def test_what_the_url_says_of_certificates_replaces_what_the_environment_says(prefix: str) -> None:
+    environ = {
+        **ENVIRON,
+        f"{prefix}_CACERT": "/env/ca.pem",
+        f"{prefix}_CAPATH": "/env/ca",
+        f"{prefix}_CLIENT_CERT": "/env/c.pem",
+        f"{prefix}_CLIENT_KEY": "/env/k.pem",
+    }
+    assert vault(f"{VAULT}&capath=/url/ca", environ)._config.verify == "/url/ca"
+    assert vault(f"{VAULT}&cacert=/url/ca.pem", environ)._config.verify == "/url/ca.pem"
+    skipping = {**environ, f"{prefix}_SKIP_VERIFY": "true"}
+    assert vault(VAULT, skipping)._config.verify is False
+    assert vault(f"{VAULT}&capath=/url/ca", skipping)._config.verify == "/url/ca"
+    assert vault(f"{VAULT}&skip_verify=no", skipping)._config.verify == "/env/ca.pem"
+    shown = vault(f"{VAULT}&client_cert=/url/c&client_key=/url/k", environ)._config.client_cert
+    assert shown == ("/url/c", "/url/k")
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("file:/x", "this one has file: without the two slashes"),
+        ("vault:/x", "this one has vault: without the two slashes"),
+        ("vault_static://x", "what this one has before :// is none"),
+        ("/x", "this one has none"),
+        (f"{VAULT}&mount=/", r"URL vault://my-app\?….*mount="),
+        (f"{VAULT}&skip_verify=maybe", "skip_verify=maybe in the URL"),
+        (f"{VAULT}&client_cert=/c", "client_key= is missing in the URL"),
+        (f"{VAULT}&client_key=/k", "client_cert= is missing in the URL"),
+        (f"{VAULT}&cacert=/a&capath=/b", "capath= in the URL.*there is cacert= as well"),
+        (f"{VAULT}&address=https://v/v1", r"URL vault://my-app\?….*leave the /v1 out"),
+        ("vault://a/b?auth=agent", "the path /b in the URL"),
+    ],
+)
+def test_an_error_is_about_what_is_wrong(url: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        vault(url)
+
+
+def test_what_is_no_auth_method_may_be_a_token() -> None:
+    with pytest.raises(ConfigurationError, match="no such auth method") as caught:
+        vault(f"vault://my-app?auth={CANARY}")
+    assert CANARY not in str(caught.value)

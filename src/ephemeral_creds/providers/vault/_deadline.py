@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import requests.adapters
 import urllib3.connection
 import urllib3.connectionpool
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
 if TYPE_CHECKING:
     import socket
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["DeadlineAdapter", "DeadlineResponse"]
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class _Reader(io.RawIOBase):
@@ -77,12 +81,25 @@ class _TLSConnection(urllib3.connection.HTTPSConnection):
         urllib3 does so for TCP only: a tunnel or a handshake that fails, or takes too long, looks
         to it as if there had been no answer to a request.
         """
+        if self.ca_cert_dir:
+            # OpenSSL finds only files there that are named by a hash; the vault command reads all.
+            self.ca_cert_data = _certificates_in(Path(self.ca_cert_dir)) or None
         try:
             super().connect()
         except TimeoutError as error:
             raise ConnectTimeoutError(self, "no handshake in time") from error
-        except OSError as error:
+        # urllib3's own where a file of certificates is of no use.
+        except (OSError, SSLError) as error:
             raise NewConnectionError(self, type(error).__name__) from error
+        # Where verify is False, urllib3 would warn of each request; we warn of it once, by way of
+        # `VaultConfig.weaknesses`.
+        self.is_verified = True
+
+
+def _certificates_in(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    texts = (path.read_text(encoding="ascii", errors="replace") for path in files)
+    return "\n".join(found for text in texts for found in _CERTIFICATE.findall(text))
 
 
 # Pyright's idea of http.client has attributes that urllib3's own classes do not fit either.

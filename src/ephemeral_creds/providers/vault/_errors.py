@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ephemeral_creds._values import Secret
-    from ephemeral_creds.providers.vault._transport import Answer
+    from ephemeral_creds.providers.vault._answer import Answer
 
-__all__ = ["Kind", "Operation", "from_answer", "malformed"]
+__all__ = ["Kind", "Operation", "from_answer", "malformed", "shortened"]
 
 # Enough for Vault's longest usual complaint; a proxy's or a plugin's essay is cut.
 _MAX_SAID = 300
+# Of a lease id's last part, which whoever knows it all may revoke: enough to find it in Vault.
+_SHOWN = 6
 
 # Vault answers 400 to every failed renewal. These say that the lease will not come back; any
 # other text, first of all "failed to renew entry", is trouble behind Vault that may pass.
@@ -67,14 +69,14 @@ class Operation:
     Attributes:
         kind: what it is about.
         what: what we want, to follow "Vault refuses": ``the credentials at database/creds/app``.
-        address: Vault's address.
+        address: the node of Vault that was asked.
         denied: what to do about a 403.
         missing: what to do where there is no such path or role.
         secrets: what must not show up in a message even if Vault repeats it.
         name: what events call it; empty means like its kind.
         mount: the mount that it goes to, for events.
         role: the role that it is about, for events.
-        lease_id: the lease that it is about, for events.
+        lease_id: the lease that it is about; shown in part only.
     """
 
     kind: Kind
@@ -96,7 +98,8 @@ def from_answer(operation: Operation, answer: Answer) -> EphemeralCredsError:
     if answer.redirect:
         return ProviderUnavailable(
             f"{asked}: a redirect to {answer.redirect}, which gets no token from here; point the "
-            "address of Vault at the active node, or let the standby forward requests",
+            "address of Vault at the active node, add that node to the addresses, or let the "
+            "standby forward requests",
             status=status,
         )
     said = _said(operation, answer)
@@ -116,6 +119,8 @@ def from_answer(operation: Operation, answer: Answer) -> EphemeralCredsError:
             status=status,
             retry_after=answer.retry_after,
         )
+    if answer.body is None and "HTTPS server" in said:
+        return MalformedResponse(f"{message}; the address begins with https://", status=status)
     if answer.body is None:
         return MalformedResponse(
             f"{message}; that is not Vault speaking: check the address and what is in between",
@@ -158,9 +163,12 @@ def _bad_request(operation: Operation, message: str, said: str) -> EphemeralCred
 
 def malformed(operation: Operation, status: int, lacks: str) -> MalformedResponse:
     """Return the error for a success that does not hold what it should."""
+    remedy = "check that the address is Vault's and the mount of the right kind"
+    if operation.name == "unwrap":
+        remedy = operation.missing
     return MalformedResponse(
         f"Vault at {operation.address}, asked for {operation.what}, answered HTTP {status} with "
-        f"{lacks}; check that the address is Vault's and the mount of the right kind",
+        f"{lacks}; {remedy}",
         status=status,
     )
 
@@ -175,6 +183,8 @@ def _said(operation: Operation, answer: Answer) -> str:
         said = "no reason given"
     # Vault spreads lists of errors over lines with bullets: one line is enough in a message.
     said = _scrubbed(" ".join(said.split()), operation.secrets)
+    if operation.lease_id:
+        said = said.replace(operation.lease_id, shortened(operation.lease_id))
     return said if len(said) <= _MAX_SAID else f"{said[:_MAX_SAID]}…"
 
 
@@ -183,3 +193,9 @@ def _scrubbed(text: str, secrets: Iterable[Secret]) -> str:
         if secret:
             text = text.replace(secret.reveal(), "**********")
     return text
+
+
+def shortened(lease_id: str) -> str:
+    """Return a lease id for messages and events: too little of it to renew or revoke it."""
+    path, slash, name = lease_id.rpartition("/")
+    return f"{path}{slash}{name[:_SHOWN]}…" if len(name) > _SHOWN else lease_id

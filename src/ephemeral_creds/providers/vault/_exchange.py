@@ -11,13 +11,15 @@ import hvac
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.providers.vault import _errors, _failures, _replies
-from ephemeral_creds.providers.vault._transport import Answer, Transport
+from ephemeral_creds.providers.vault._answer import Answer
+from ephemeral_creds.providers.vault._journal import Journal
+from ephemeral_creds.providers.vault._transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault._errors import Operation
-    from ephemeral_creds.providers.vault._journal import Journal
     from ephemeral_creds.providers.vault.config import VaultConfig
 
 __all__ = ["Exchange"]
@@ -35,10 +37,10 @@ class Exchange:
         journal: where each request is written down.
     """
 
-    def __init__(self, config: VaultConfig, journal: Journal) -> None:
+    def __init__(self, config: VaultConfig, clock: Clock) -> None:
         self._config = config
-        self.journal = journal
-        self.transport = transport = Transport(config)
+        self.journal = Journal(clock)
+        self.transport = transport = Transport(config, clock)
         # A ready adapter: one that hvac made would take a client certificate from the environment.
         adapter = cast("type[Transport]", lambda **_: transport)
         self.hvac = hvac.Client(url=config.address, token="", adapter=adapter)
@@ -71,9 +73,6 @@ class Exchange:
             EphemeralCredsError: as `_errors` decides. Raised from this frame, which holds no
                 secret, and with no other exception as its context.
         """
-        if namespace:
-            where = f"{operation.address} (namespace {namespace!r})"
-            operation = replace(operation, address=where)
         with self._lock:
             self.transport.namespace = namespace or None
             self.transport.timeout = (
@@ -82,6 +81,7 @@ class Exchange:
             )
             begun = self.journal.now()
             outcome, status, lost = self._attempt(operation, call, parse, token)
+            operation = replace(operation, address=self._asked())
             if operation.kind is _errors.Kind.LOGIN:
                 # Which of hvac's methods is called, only the auth method knows.
                 operation = replace(operation, mount=self.transport.mount)
@@ -105,19 +105,31 @@ class Exchange:
         try:
             self.transport.token = token.reveal()
             answer = call()
+            asked = self._placed(operation)
             if not isinstance(answer, Answer):
-                return _errors.malformed(operation, 0, "something that is not HTTP"), None, True
+                return _errors.malformed(asked, 0, "something that is not HTTP"), None, True
             status = answer.status
             if not 200 <= status < 300:
-                return _errors.from_answer(operation, answer), status, False
+                return _errors.from_answer(asked, answer), status, False
             if answer.body is None:
-                return _errors.malformed(operation, status, answer.kind), status, True
+                return _errors.malformed(asked, status, answer.kind), status, True
             return parse(answer.body), status, False
         except _replies.Malformed as error:
-            return _errors.malformed(operation, status or 0, str(error)), status, True
+            return _errors.malformed(self._placed(operation), status or 0, str(error)), status, True
         # Whatever it is, its frames and attributes hold the token.
         except Exception as error:  # noqa: BLE001
-            found = _failures.from_exception(operation, error)
+            found = _failures.from_exception(self._placed(operation), error)
             return found, status, _failures.in_doubt(error)
         finally:
             self.transport.token = ""
+
+    def _placed(self, operation: Operation) -> Operation:
+        """Return an operation for messages, with the node that was asked and those before it."""
+        where = self._asked()
+        if self.transport.passed_over:
+            where += f" ({', '.join(self.transport.passed_over)} could not take it)"
+        return replace(operation, address=where)
+
+    def _asked(self) -> str:
+        namespace = self.transport.namespace
+        return self.transport.asked + (f" (namespace {namespace!r})" if namespace else "")

@@ -20,8 +20,8 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
+from ephemeral_creds.providers.vault._answer import AnswerTooLarge
 from ephemeral_creds.providers.vault._connections import causes, never_arrived
-from ephemeral_creds.providers.vault._transport import AnswerTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +76,8 @@ def from_exception(operation: Operation, error: Exception) -> EphemeralCredsErro
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
         said = next((c.strerror for c in chain if isinstance(c, OSError) and c.strerror), None)
         doubt = "" if not_sent else f"; {_IN_DOUBT}"
+        if operation.address.startswith("http:") and not not_sent:
+            doubt = f"; if it speaks TLS, the address begins with https://{doubt}"
         return ProviderUnavailable(
             f"{intro} cannot be reached: {said or type(error).__name__}; check the address "
             f"(VAULT_ADDR) and that Vault runs there{doubt}"
@@ -106,7 +108,19 @@ def _tls_problem(chain: Sequence[BaseException]) -> str | None:
                 f"does not speak TLS ({cause.reason}); if it is meant to speak plain HTTP, the "
                 "address begins with http://"
             )
+        if isinstance(cause, ssl.SSLError) and _is_of_a_file(cause):
+            return (
+                "could not be asked: a file of certificates is of no use "
+                f"({cause.reason or 'it is not PEM'}); check "
+                "that VAULT_CACERT, or verify in VaultConfig, names PEM certificates, and "
+                "VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or client_cert, a certificate and its key"
+            )
     return None
+
+
+def _is_of_a_file(error: ssl.SSLError) -> bool:
+    """Whether OpenSSL could not load what it was to use, which it does before it connects."""
+    return error.library in {"PEM", "X509", "ASN1"} or "PEM lib" in str(error)
 
 
 def _certificate_remedy(code: int) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.vault._inputs import checked_path, checked_role
 from ephemeral_creds.providers.vault.auth import AgentAuth, KubernetesAuth, TokenAuth
 from ephemeral_creds.providers.vault.auth_approle import AppRoleAuth
 from ephemeral_creds.providers.vault.auth_aws import AWSAuth
@@ -35,8 +37,19 @@ _CONFIG_KEYS = {
     "skip_verify": "VAULT_SKIP_VERIFY",
     "tls_server_name": "VAULT_TLS_SERVER_NAME",
 }
+# What goes by one of these in the URL does not go by another of them in the environment.
+_ALTERNATIVES = (
+    ("address", ("ADDR", "AGENT_ADDR")),
+    ("cacert", ("CACERT", "CAPATH", "SKIP_VERIFY")),
+    ("capath", ("CACERT", "CAPATH", "SKIP_VERIFY")),
+    ("skip_verify", ("SKIP_VERIFY",)),
+    ("client_cert", ("CLIENT_CERT", "CLIENT_KEY")),
+    ("client_key", ("CLIENT_CERT", "CLIENT_KEY")),
+)
 _COMMON_KEYS = (
     *_CONFIG_KEYS,
+    "connect_timeout",
+    "read_timeout",
     "auth",
     "auth_mount",
     "auth_namespace",
@@ -81,16 +94,21 @@ def settings_from(location: Location, environ: Mapping[str, str]) -> VaultSettin
         )
     name = location.required("auth", f"say how to log in: {', '.join(sorted(_METHODS))}")
     if name not in _METHODS:
+        # Not repeated: it may be a token.
+        near = difflib.get_close_matches(name, _METHODS, n=1)
+        hint = f"did you mean {near[0]!r}? Known" if near else "known"
         raise location.error(
-            f"auth={name}", f"there is no such auth method; known: {', '.join(sorted(_METHODS))}"
+            "auth=", f"there is no such auth method; {hint}: {', '.join(sorted(_METHODS))}"
         )
     method = _METHODS[name]
     location.expect((*_COMMON_KEYS, *method.keys), f"with auth={name}")
     try:
         return VaultSettings(
-            role=location.name,
+            role=checked_role(location.name),
             auth=method.make(location, environ),
-            mount=location.text("mount") or "database",
+            mount=checked_path(
+                location.text("mount") or "database", "mount of a secrets engine (mount=)"
+            ),
             fields={
                 name: field
                 for name in ("username", "password")
@@ -109,17 +127,31 @@ def _placed(location: Location, error: ConfigurationError) -> ConfigurationError
 
 
 def _config(location: Location, environ: Mapping[str, str]) -> VaultConfig:
+    for one, other in (("client_cert", "client_key"), ("client_key", "client_cert")):
+        if location.text(one) is not None and location.text(other) is None:
+            raise location.error(f"{other}= is missing", f"{one}= and {other}= go together")
+    if location.text("cacert") is not None and location.text("capath") is not None:
+        raise location.error("capath=", "there is cacert= as well: give one of them")
     overlay = dict(environ)
+    for key, variables in _ALTERNATIVES:
+        if location.text(key) is not None:
+            for variable in variables:
+                overlay.pop(f"VAULT_{variable}", None)
+                overlay.pop(f"BAO_{variable}", None)
     for key, variable in _CONFIG_KEYS.items():
         value = location.text(key)
         if value is not None:
             overlay[variable] = value
-            if key == "address":
-                # It goes before an address, but not before what the URL says.
-                overlay.pop("VAULT_AGENT_ADDR", None)
-                overlay.pop("BAO_AGENT_ADDR", None)
+    if location.text("skip_verify") is not None:
+        skipped = location.flag("skip_verify", default=False)
+        overlay["VAULT_SKIP_VERIFY"] = "true" if skipped else "false"
     config = VaultConfig.from_env(overlay)
-    return replace(config, auth_namespace=location.text("auth_namespace"))
+    return replace(
+        config,
+        auth_namespace=location.text("auth_namespace"),
+        connect_timeout=location.seconds("connect_timeout", config.connect_timeout),
+        read_timeout=location.seconds("read_timeout", config.read_timeout),
+    )
 
 
 def _mount(location: Location, default: str) -> str:

@@ -12,6 +12,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     LeaseLost,
 )
+from ephemeral_creds.providers.vault._errors import shortened
 from ephemeral_creds.providers.vault._replies import CredsReply, TokenReply
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ __all__ = ["Journal"]
 _TOKENS = 64
 # Requests that nobody has taken yet; a provider takes them after each of its calls.
 _PENDING = 256
-# Of a lease id's last part, which whoever knows it all may revoke: enough to find it in Vault.
-_SHOWN = 6
 
 
 class Journal:
@@ -87,7 +86,7 @@ class Journal:
                 mount=operation.mount,
                 role=operation.role,
                 accessor=self._accessors.get(token, ""),
-                lease=_shortened(lease_id),
+                lease=shortened(lease_id),
                 status=status,
                 duration=max(0.0, self._clock.now() - begun),
                 error=f"{type(outcome).__name__}: {outcome}" if failed else "",
@@ -110,8 +109,3 @@ def _outcome(outcome: object, status: int | None, *, lost: bool) -> Outcome:
     if status is not None and isinstance(outcome, AccessDenied | ConfigurationError | LeaseLost):
         return "refused"
     return "failed"
-
-
-def _shortened(lease_id: str) -> str:
-    path, slash, name = lease_id.rpartition("/")
-    return f"{path}{slash}{name[:_SHOWN]}…" if len(name) > _SHOWN else lease_id

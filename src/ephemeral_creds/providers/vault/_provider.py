@@ -22,6 +22,7 @@ from ephemeral_creds.providers.vault._inputs import checked_path, checked_role
 from ephemeral_creds.providers.vault._inspect import Inspector
 from ephemeral_creds.providers.vault._replies import FieldNames
 from ephemeral_creds.providers.vault._tokens import Tokens
+from ephemeral_creds.providers.vault.auth import AuthMethod
 from ephemeral_creds.providers.vault.client import VaultClient
 from ephemeral_creds.providers.vault.config import VaultConfig
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from ephemeral_creds.events import Event
     from ephemeral_creds.providers.vault._replies import CredsReply, StaticReply
     from ephemeral_creds.providers.vault._tokens import TokenSession
-    from ephemeral_creds.providers.vault.auth import AuthMethod
 
 __all__ = ["VaultProvider"]
 
@@ -70,6 +70,12 @@ class VaultProvider(CredentialProvider):
         self._role = checked_role(role)
         self._mount = checked_path(mount, "mount of a secrets engine")
         self._names = _checked_fields(fields)
+        if not isinstance(auth, AuthMethod):
+            # Not repeated: it may be a token.
+            raise ConfigurationError(
+                f"auth must be a way to log in, such as KubernetesAuth('my-app'), not a "
+                f"{type(auth).__name__}"
+            )
         self._auth = auth
         self._config = VaultConfig.from_env() if config is None else config
         for weakness in self._config.weaknesses:

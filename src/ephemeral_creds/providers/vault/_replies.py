@@ -190,7 +190,8 @@ def parse_static_creds(body: Mapping[str, object], names: FieldNames) -> StaticR
 
 def parse_secret_id(body: Mapping[str, object]) -> Secret:
     """Parse what was in a wrapping token."""
-    secret_id = _secret(_mapping(body, "data"), "secret_id")
+    data = body.get("data")
+    secret_id = _secret(data, "secret_id") if isinstance(data, Mapping) else None
     if secret_id is None:
         raise Malformed("no 'data.secret_id': something else was wrapped")
     return secret_id

@@ -7,81 +7,41 @@ exchange always ends in an `Answer`, or in an exception of requests.
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 from uuid import uuid4
 
 import hvac.adapters
 import requests
 
+from ephemeral_creds.providers.vault._answer import (
+    AnswerTooLarge,
+    origin_of,
+    read_answer,
+    target_of,
+)
 from ephemeral_creds.providers.vault._connections import (
     NamedServerAdapter,
     SocketAdapter,
     never_arrived,
 )
 from ephemeral_creds.providers.vault._deadline import DeadlineAdapter
+from ephemeral_creds.providers.vault._nodes import Nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from ephemeral_creds._clock import Clock
+    from ephemeral_creds.providers.vault._answer import Answer, Origin
+    from ephemeral_creds.providers.vault._nodes import Node
     from ephemeral_creds.providers.vault.config import VaultConfig
 
-__all__ = ["Answer", "AnswerTooLarge", "Transport"]
+__all__ = ["Transport"]
 
-# Bytes of a body: Vault's own answers have some hundreds, a warning or a certificate some thousand.
-_MAX_BODY = 1024 * 1024
-_PIECE = 16 * 1024
-
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # 307 and 308 keep method and body; the others turn a login into a GET without one.
 _FAITHFUL_REDIRECTS = frozenset({307, 308})
-_BODILESS = frozenset({202, 204})
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back.
-
-    Attributes:
-        status: the HTTP status.
-        body: the JSON object that was the body, or an empty one where the status says that there
-            is none; ``None`` if it was anything else.
-        kind: what the body is, for messages.
-        text: the body, where it is plain text, as Go's HTTP server complains in.
-        retry_after: seconds that the server asked to wait.
-        redirect: the address, without path and query, that we were sent to and did not go to.
-    """
-
-    status: int
-    body: Mapping[str, object] | None = field(repr=False)
-    kind: str = ""
-    text: str = field(default="", repr=False)
-    retry_after: float | None = None
-    redirect: str = ""
-
-
-class AnswerTooLarge(Exception):
-    """The body is longer than any of Vault's; it was not read to its end."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"more than {_MAX_BODY} bytes")
-        self.status = status
-
-
-class _Origin(NamedTuple):
-    scheme: str
-    host: str
-    port: int | None
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port in (None, _DEFAULT_PORTS.get(self.scheme)) else f":{self.port}"
-        return f"{self.scheme}://{host}{port}"
+# Any standby is as good as the active node: it forwards.
+_HEALTH = "/v1/sys/health?standbyok=true&perfstandbyok=true"
+# An agent may insist on it (require_request_header), and hvac sends it with all else.
+_FROM_A_CLIENT = {"X-Vault-Request": "true"}
 
 
 class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no types
@@ -91,9 +51,10 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         timeout: (connect, read) seconds of the requests to come.
         sent: how many requests have gone out.
         mount: the mount that the last login went to, ``auth/approle`` for example.
+        passed_over: the addresses that could not take the last request, before one could.
     """
 
-    def __init__(self, config: VaultConfig) -> None:
+    def __init__(self, config: VaultConfig, clock: Clock) -> None:
         session = _Session()
         for scheme in ("http://", "https://"):
             session.mount(scheme, DeadlineAdapter())
@@ -107,17 +68,17 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         session.cert = config.client_cert
         session.proxies = dict(config.proxies or {})
         self._tls = {"cert": config.client_cert, "verify": config.verify}
-        for address in config.addresses:
-            if address.startswith("unix://"):
+        self._nodes = Nodes(config.addresses, clock)
+        for node in self._nodes:
+            if node.address.startswith("unix://"):
                 # No proxy reaches it, whatever the environment says.
                 session.trust_env = False
-                session.mount(_base(address), SocketAdapter(address.removeprefix("unix://")))
+                session.mount(node.base, SocketAdapter(node.address.removeprefix("unix://")))
         if config.tls_server_name is not None:
             session.mount("https://", NamedServerAdapter(config.tls_server_name))
-        self._bases = [_base(address) for address in config.addresses]
-        self._origins = {_origin(base) for base in self._bases}
+        self._asked = self._nodes.in_order()[0]
         super().__init__(
-            base_uri=self._bases[0],
+            base_uri=self._asked.base,
             token="",  # None would make hvac look for a token in the environment
             **self._tls,
             proxies=session.proxies or None,
@@ -127,6 +88,12 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         self.timeout = (config.connect_timeout, config.read_timeout)
         self.sent = 0
         self.mount = ""
+        self.passed_over: list[str] = []
+
+    @property
+    def asked(self) -> str:
+        """The address that the last request went to."""
+        return self._asked.address
 
     def request(  # type: ignore[no-untyped-def]  # as untyped as what it overrides
         self, method, url, headers=None, raise_exception=True, **kwargs
@@ -142,37 +109,84 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         kwargs["timeout"] = self.timeout
         # The body is read below, as far as it makes sense.
         kwargs["stream"] = True
-        for base in list(self._bases):
-            last = base == self._bases[-1]
-            self.base_uri = base
+        self.passed_over = []
+        self._look_at_nodes_in_doubt()
+        *others, last = self._nodes.in_order()
+        for node in others:
+            self._asked = node
             try:
                 answer = self._exchange(method, url, headers, kwargs)
             except requests.RequestException as error:
-                if last or not never_arrived(error):
+                if not never_arrived(error):
                     raise
             else:
-                if last or not _is_sealed(answer):
-                    # The one that serves is asked first from now on.
-                    self._bases = [base, *(other for other in self._bases if other != base)]
+                if not answer.is_sealed:
                     return answer
-        raise AssertionError("the last address ends the loop")
+            self.passed_over.append(node.address)
+        self._asked = last
+        return self._exchange(method, url, headers, kwargs)
+
+    def _look_at_nodes_in_doubt(self) -> None:
+        """Ask nodes for their health before one of them is trusted with what may be done once only.
+
+        A node that hangs would cost the whole time limit of a request, and leave it in doubt.
+        """
+        seconds = min(self.timeout)
+        while (node := self._nodes.in_doubt()) is not None:
+            self.sent += 1
+            try:
+                response = self.session.get(
+                    node.base + _HEALTH,
+                    headers=_FROM_A_CLIENT,
+                    allow_redirects=False,
+                    stream=True,
+                    timeout=(seconds, seconds),
+                    **self._tls,
+                )
+                answer = read_answer(response)
+            except (requests.RequestException, AnswerTooLarge) as error:
+                self._nodes.failed(node, _unanswered(error))
+            else:
+                if answer.is_out_of_service:
+                    self._nodes.failed(node, f"it answers HTTP {answer.status}")
+                else:
+                    self._nodes.passed(node)
 
     def _exchange(  # type: ignore[no-untyped-def]
         self, method, url, headers, kwargs
     ) -> Answer:
+        """Exchange a request with one node, and note how that went."""
+        try:
+            answer = self._send(method, url, headers, kwargs)
+        except ValueError:
+            raise  # it is the request that cannot be sent
+        except (requests.RequestException, AnswerTooLarge) as error:
+            self._nodes.failed(self._asked, _unanswered(error))
+            raise
+        if answer.is_out_of_service:
+            self._nodes.failed(self._asked, f"it answers HTTP {answer.status}")
+        else:
+            self._nodes.served(self._asked)
+        return answer
+
+    def _send(  # type: ignore[no-untyped-def]
+        self, method, url, headers, kwargs
+    ) -> Answer:
         self.sent += 1
+        self.base_uri = self._asked.base
         # The cache of a Vault Agent or Vault Proxy answers a request that equals an earlier one,
         # byte for byte, with what came then: with the lease that is to be replaced, or a token
         # near its end (https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent/caching).
         headers = {**(headers or {}), "X-Request-ID": uuid4().hex}
         response = super().request(method, url, headers, raise_exception=False, **kwargs)
-        if response.status_code in _FAITHFUL_REDIRECTS and (
-            _target(response) in {_origin(response.url), *self._origins}
-        ):
+        target = target_of(response) if response.status_code in _FAITHFUL_REDIRECTS else None
+        sent_to = self._asked if target == origin_of(response.url) else self._node_at(target)
+        if target is not None and sent_to is not None:
             # A load balancer's path rewriting, a standby that redirects to the name it has in
             # common with the active node, or to another node that we know. Followed once: a
             # second one is an answer like another.
             self.sent += 1
+            self._asked = sent_to
             response.close()
             response = self.session.request(
                 method,
@@ -184,7 +198,10 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
                 timeout=self.timeout,
                 **self._tls,
             )
-        return _answer(response)
+        return read_answer(response)
+
+    def _node_at(self, origin: Origin | None) -> Node | None:
+        return next((node for node in self._nodes if node.origin == origin), None)
 
 
 class _Session(requests.Session):
@@ -199,88 +216,5 @@ def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _base(address: str) -> str:
-    """Return what requests takes for an address; a socket gets a host of its own."""
-    if not address.startswith("unix://"):
-        return address
-    return f"http://{address.removeprefix('unix://').encode().hex()[-60:]}.localhost"
-
-
-def _is_sealed(answer: Answer) -> bool:
-    """Whether a node did nothing but say that it is sealed, so that another may be asked."""
-    errors = None if answer.body is None else answer.body.get("errors")
-    return answer.status == 503 and "sealed" in str(errors)
-
-
-def _origin(url: str) -> _Origin | None:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    except ValueError:
-        return None
-    return _Origin(parts.scheme, parts.hostname or "", port)
-
-
-def _target(response: requests.Response) -> _Origin | None:
-    location = response.headers.get("Location")
-    try:
-        return _origin(urljoin(response.url, location)) if location else None
-    except ValueError:
-        return None
-
-
-def _content(response: requests.Response) -> bytes:
-    """Read the body, as far as it may be one of Vault's."""
-    content = bytearray()
-    for piece in response.iter_content(_PIECE):
-        content += piece
-        if len(content) > _MAX_BODY:
-            response.close()
-            raise AnswerTooLarge(response.status_code)
-    return bytes(content)
-
-
-def _answer(response: requests.Response) -> Answer:
-    content = _content(response)
-    status = response.status_code
-    redirect = ""
-    if status in _REDIRECTS:
-        redirect = str(_target(response) or "an address that it does not name")
-    try:
-        # Not guarded by Content-Type: proxies add a charset to it, and some drop it.
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        body = None
-    if status in _BODILESS and not content:
-        body = {}
-    elif not isinstance(body, dict):
-        body = None
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-    return Answer(
-        status=status,
-        body=body,
-        kind=f"a body of type {kind or 'unknown'}" if content else "an empty body",
-        text=content.decode(errors="replace").strip() if kind == "text/plain" else "",
-        retry_after=_retry_after(response.headers),
-        redirect=redirect,
-    )
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After header (RFC 9110 §10.2.3), if it makes sense.
-
-    Vault sends it with a 429 where an operator has switched on its rate limit headers
-    (https://developer.hashicorp.com/vault/api-docs/system/quotas-config).
-    """
-    value = headers.get("Retry-After", "").strip()
-    try:
-        seconds = float(value)
-    except ValueError:
-        # A date counts against the Date of the same answer: the two come from one clock, which
-        # may differ from ours.
-        try:
-            until = parsedate_to_datetime(value)
-            seconds = (until - parsedate_to_datetime(headers.get("Date", ""))).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+def _unanswered(error: Exception) -> str:
+    return f"it gives no answer ({type(error).__name__})"

@@ -11,11 +11,16 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.providers.vault._inputs import as_secret, checked_path, read_secret
+from ephemeral_creds.providers.vault._inputs import (
+    checked_auth_mount,
+    file_path,
+    masked,
+    read_secret,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.vault._replies import TokenReply
     from ephemeral_creds.providers.vault.client import VaultClient
 
-__all__ = ["AgentAuth", "AuthMethod", "KubernetesAuth", "Token", "TokenAuth", "shown"]
+__all__ = ["AgentAuth", "AuthMethod", "KubernetesAuth", "Token", "TokenAuth"]
 
 # Where the vault command keeps the token of `vault login`.
 _TOKEN_FILE = "~/.vault-token"  # noqa: S105 - a path
@@ -83,6 +88,9 @@ class AuthMethod(ABC):
     Holds no token and no connection, so one instance may serve several providers.
     """
 
+    _shown: ClassVar[tuple[str, ...]] = ()
+    """The arguments that `repr` shows; each is an attribute with an underscore in front."""
+
     @abstractmethod
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Prove who we are and return a token.
@@ -93,6 +101,18 @@ class AuthMethod(ABC):
             ProviderUnavailable: Vault does not answer.
             MalformedResponse: something else than Vault answers.
         """
+
+    def __repr__(self) -> str:
+        # What reports an error of the constructor may look at what it left behind.
+        made = vars(self)
+        shown = [f"{name}={_text(made[f'_{name}'])}" for name in self._shown if f"_{name}" in made]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _text(value: object) -> str:
+    if callable(value):
+        return "<function>"  # whose own text may hold arguments that are bound to it
+    return repr(str(value) if isinstance(value, Path) else value)
 
 
 class TokenAuth(AuthMethod):
@@ -107,8 +127,10 @@ class TokenAuth(AuthMethod):
         environ: the environment to look at.
 
     Raises:
-        ConfigurationError: both are given.
+        ConfigurationError: both are given, or the token is empty or no string.
     """
+
+    _shown: ClassVar[tuple[str, ...]] = ("token", "path")
 
     def __init__(
         self,
@@ -117,11 +139,14 @@ class TokenAuth(AuthMethod):
         path: str | os.PathLike[str] | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        token = as_secret(token)
+        token, wrong = masked(token)
+        if wrong:
+            # Without one, what would be asked is an agent next door, if there is one, as itself.
+            raise ConfigurationError(f"TokenAuth: the token {wrong}")
         if token is not None and path is not None:
             raise ConfigurationError("TokenAuth takes a token or a path to one, not both")
         self._token = token
-        self._path = None if path is None else Path(path).expanduser()
+        self._path = file_path(path)
         self._environ = environ
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
@@ -134,7 +159,7 @@ class TokenAuth(AuthMethod):
         if self._path is not None:
             return read_secret(self._path, "a Vault token")
         for name in ("VAULT_TOKEN", "BAO_TOKEN"):
-            if self._environ.get(name):
+            if self._environ.get(name, "").strip():
                 return Secret(self._environ[name].strip())
         path = Path(_TOKEN_FILE).expanduser()
         if not path.exists():
@@ -143,9 +168,6 @@ class TokenAuth(AuthMethod):
                 f"BAO_TOKEN is set, and there is no {path}"
             )
         return read_secret(path, "a Vault token")
-
-    def __repr__(self) -> str:
-        return f"TokenAuth(token={self._token!r}, path={shown(self._path)})"
 
 
 class AgentAuth(AuthMethod):
@@ -159,9 +181,6 @@ class AgentAuth(AuthMethod):
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Ask how long the agent's token lives; it is renewed as needed, and never revoked."""
         return _looked_up(Secret(""), client, clock)
-
-    def __repr__(self) -> str:
-        return "AgentAuth()"
 
 
 def _looked_up(value: Secret, client: VaultClient, clock: Clock) -> Token:
@@ -190,12 +209,14 @@ class KubernetesAuth(AuthMethod):
         mount: where the auth method is mounted.
     """
 
+    _shown: ClassVar[tuple[str, ...]] = ("role", "jwt_path", "mount")
+
     def __init__(
         self, role: str, *, jwt_path: str | os.PathLike[str] = _JWT_FILE, mount: str = "kubernetes"
     ) -> None:
         self._role = role
-        self._jwt_path = Path(jwt_path)
-        self._mount = checked_path(mount, "mount of an auth method")
+        self._jwt_path = Path(jwt_path).expanduser()
+        self._mount = checked_auth_mount(mount)
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Log in with the service account's token of this moment."""
@@ -218,16 +239,6 @@ class KubernetesAuth(AuthMethod):
                 "and service account"
             ),
             secrets=(jwt,),
+            role=self._role,
         )
         return Token.from_login(reply, requested_at)
-
-    def __repr__(self) -> str:
-        return (
-            f"KubernetesAuth({self._role!r}, jwt_path={shown(self._jwt_path)}, "
-            f"mount={self._mount!r})"
-        )
-
-
-def shown(path: Path | None) -> str | None:
-    """Return a path for a `repr`."""
-    return None if path is None else repr(str(path))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds._fork import renew_lock_in_child
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.providers.vault._inputs import as_secret, checked_path, read_secret
-from ephemeral_creds.providers.vault.auth import AuthMethod, Token, shown
+from ephemeral_creds.providers.vault._inputs import (
+    checked_auth_mount,
+    file_path,
+    masked,
+    read_secret,
+)
+from ephemeral_creds.providers.vault.auth import AuthMethod, Token
 
 if TYPE_CHECKING:
     import os
@@ -38,8 +42,17 @@ class AppRoleAuth(AuthMethod):
         mount: where the auth method is mounted.
 
     Raises:
-        ConfigurationError: both a secret id and a file are given, or neither with `wrapped`.
+        ConfigurationError: both a secret id and a file are given, or neither with `wrapped`; or one
+            of the ids is empty or no string.
     """
+
+    _shown: ClassVar[tuple[str, ...]] = (
+        "role_id",
+        "secret_id",
+        "secret_id_file",
+        "wrapped",
+        "mount",
+    )
 
     def __init__(
         self,
@@ -50,18 +63,28 @@ class AppRoleAuth(AuthMethod):
         wrapped: bool = False,
         mount: str = "approle",
     ) -> None:
-        secret_id = as_secret(secret_id)
+        # Before anything is raised, whose traceback shows the arguments as they are by then.
+        identity, no_identity = masked(role_id)
+        del role_id
+        secret_id, no_secret = masked(secret_id)
+        if identity is None or no_identity:
+            raise ConfigurationError(f"AppRoleAuth: the role_id {no_identity or 'is missing'}")
+        if no_secret:
+            raise ConfigurationError(
+                f"AppRoleAuth: the secret_id {no_secret}; a role that asks for none "
+                "(bind_secret_id=false) gets None"
+            )
         if secret_id is not None and secret_id_file is not None:
             raise ConfigurationError("AppRoleAuth takes a secret_id or a file with it, not both")
         if wrapped and secret_id is None and secret_id_file is None:
             raise ConfigurationError(
                 "AppRoleAuth(wrapped=True) takes a wrapping token as secret_id, or a file with it"
             )
-        self._role_id = role_id
+        self._role_id = identity
         self._secret_id = secret_id
-        self._secret_id_file = None if secret_id_file is None else Path(secret_id_file).expanduser()
+        self._secret_id_file = file_path(secret_id_file)
         self._wrapped = wrapped
-        self._mount = checked_path(mount, "mount of an auth method")
+        self._mount = checked_auth_mount(mount)
         # Several providers may share this; a wrapping token opens once.
         self._unwrapping = threading.Lock()
         renew_lock_in_child(self, "_unwrapping")
@@ -78,7 +101,7 @@ class AppRoleAuth(AuthMethod):
         requested_at = clock.now()
         reply = client.login(
             lambda vault: vault.auth.approle.login(
-                self._role_id,
+                self._role_id.reveal(),
                 None if secret_id is None else secret_id.reveal(),
                 use_token=False,
                 mount_point=self._mount,
@@ -94,10 +117,3 @@ class AppRoleAuth(AuthMethod):
             if self._unwrapped is None or self._unwrapped[0] != wrapping:
                 self._unwrapped = (wrapping, client.unwrap_secret_id(wrapping))
             return self._unwrapped[1]
-
-    def __repr__(self) -> str:
-        return (
-            f"AppRoleAuth(role_id='**********', secret_id={self._secret_id!r}, "
-            f"secret_id_file={shown(self._secret_id_file)}, wrapped={self._wrapped}, "
-            f"mount={self._mount!r})"
-        )

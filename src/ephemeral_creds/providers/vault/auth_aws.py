@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import json
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.providers.vault._inputs import checked_path
+from ephemeral_creds.providers.vault._inputs import checked_auth_mount
 from ephemeral_creds.providers.vault.auth import AuthMethod, Token
 
 if TYPE_CHECKING:
@@ -20,6 +20,17 @@ __all__ = ["AWSAuth"]
 
 _IDENTITY_CALL = "Action=GetCallerIdentity&Version=2011-06-15"
 _GLOBAL_REGION = "us-east-1"
+_DOMAIN = "amazonaws.com"
+# Of the partitions that have another one, see
+# https://docs.aws.amazon.com/general/latest/gr/rande.html and botocore's endpoints.json.
+_DOMAINS = {
+    "aws-cn": "amazonaws.com.cn",
+    "aws-eusc": "amazonaws.eu",
+    "aws-iso": "c2s.ic.gov",
+    "aws-iso-b": "sc2s.sgov.gov",
+    "aws-iso-e": "cloud.adc-e.uk",
+    "aws-iso-f": "csp.hci.ic.gov",
+}
 
 
 class AWSAuth(AuthMethod):
@@ -40,6 +51,8 @@ class AWSAuth(AuthMethod):
         ConfigurationError: botocore is not installed.
     """
 
+    _shown: ClassVar[tuple[str, ...]] = ("role", "region", "server_id", "mount")
+
     def __init__(
         self,
         role: str,
@@ -51,7 +64,7 @@ class AWSAuth(AuthMethod):
         self._role = role
         self._region = region
         self._server_id = server_id
-        self._mount = checked_path(mount, "mount of an auth method")
+        self._mount = checked_auth_mount(mount)
         _check_botocore()
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
@@ -70,6 +83,7 @@ class AWSAuth(AuthMethod):
                 "Vault demands a server_id"
             ),
             secrets=(signed,),
+            role=self._role,
         )
         return Token.from_login(reply, requested_at)
 
@@ -77,18 +91,28 @@ class AWSAuth(AuthMethod):
         """Return the signed request: whoever has it is us for some minutes."""
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
+        from botocore.exceptions import BotoCoreError
         from botocore.session import Session
 
+        session = Session()
+        host = f"sts.{_DOMAIN}"
+        if self._region is not None:
+            try:
+                partition = session.get_partition_for_region(self._region)
+            except BotoCoreError:
+                raise ConfigurationError(
+                    f"AWSAuth: botocore knows no region {self._region!r} of AWS"
+                ) from None
+            host = f"sts.{self._region}.{_DOMAINS.get(partition, _DOMAIN)}"
         try:
-            found = Session().get_credentials()
+            found = session.get_credentials()
             credentials = None if found is None else found.get_frozen_credentials()
         except Exception as error:  # noqa: BLE001 - many sources, many errors, some with secrets
             why = type(error).__name__
         else:
             why = "there are none in the environment, a profile, a container or an instance"
             if credentials is not None:
-                host = f"sts.{self._region}" if self._region else "sts"
-                url = f"https://{host}.amazonaws.com/"
+                url = f"https://{host}/"
                 headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
                 if self._server_id is not None:
                     headers["X-Vault-AWS-IAM-Server-ID"] = self._server_id
@@ -106,12 +130,6 @@ class AWSAuth(AuthMethod):
                     )
                 )
         raise ConfigurationError(f"no AWS credentials for a Vault login were found: {why}")
-
-    def __repr__(self) -> str:
-        return (
-            f"AWSAuth({self._role!r}, region={self._region!r}, server_id={self._server_id!r}, "
-            f"mount={self._mount!r})"
-        )
 
 
 def _check_botocore() -> None:

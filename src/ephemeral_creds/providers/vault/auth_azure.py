@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlencode
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import MalformedResponse
-from ephemeral_creds.providers.vault._inputs import checked_path
+from ephemeral_creds.providers.vault._inputs import checked_auth_mount
 from ephemeral_creds.providers.vault._metadata import ask_metadata
 from ephemeral_creds.providers.vault.auth import AuthMethod, Token
 
@@ -32,6 +32,8 @@ class AzureAuth(AuthMethod):
         mount: where the auth method is mounted.
     """
 
+    _shown: ClassVar[tuple[str, ...]] = ("role", "resource", "client_id", "metadata", "mount")
+
     def __init__(
         self,
         role: str,
@@ -45,7 +47,7 @@ class AzureAuth(AuthMethod):
         self._resource = resource
         self._client_id = client_id
         self._metadata = metadata.rstrip("/")
-        self._mount = checked_path(mount, "mount of an auth method")
+        self._mount = checked_auth_mount(mount)
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Ask the metadata service for a token and for who the machine is, and log in."""
@@ -64,6 +66,7 @@ class AzureAuth(AuthMethod):
             f"an Azure login for role {self._role!r} at auth/{self._mount}",
             hint="check the mount, the role, its bound_… fields and the resource",
             secrets=(jwt,),
+            role=self._role,
         )
         return Token.from_login(reply, requested_at)
 
@@ -93,12 +96,6 @@ class AzureAuth(AuthMethod):
             "vm_name": None if scale_set else found.get("name"),
         }
         return {name: str(value) for name, value in names.items() if value}
-
-    def __repr__(self) -> str:
-        return (
-            f"AzureAuth({self._role!r}, resource={self._resource!r}, "
-            f"client_id={self._client_id!r}, metadata={self._metadata!r}, mount={self._mount!r})"
-        )
 
 
 def _fields(answer: Secret) -> dict[str, object]:

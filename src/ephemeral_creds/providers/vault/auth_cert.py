@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.providers.vault._inputs import checked_path
+from ephemeral_creds.providers.vault._inputs import checked_auth_mount
 from ephemeral_creds.providers.vault.auth import AuthMethod, Token
 
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ class CertAuth(AuthMethod):
         mount: where the auth method is mounted.
     """
 
+    _shown: ClassVar[tuple[str, ...]] = ("role", "mount")
+
     def __init__(self, role: str | None = None, *, mount: str = "cert") -> None:
         self._role = role
-        self._mount = checked_path(mount, "mount of an auth method")
+        self._mount = checked_auth_mount(mount)
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Log in over a new connection, with the certificate of this moment."""
@@ -52,8 +54,6 @@ class CertAuth(AuthMethod):
                 "that it has not expired; nothing in between may end the TLS connection"
             ),
             secrets=(),
+            role=self._role or "",
         )
         return Token.from_login(reply, requested_at)
-
-    def __repr__(self) -> str:
-        return f"CertAuth({self._role!r}, mount={self._mount!r})"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlencode
 
-from ephemeral_creds.providers.vault._inputs import checked_path
+from ephemeral_creds.providers.vault._inputs import checked_auth_mount
 from ephemeral_creds.providers.vault._metadata import ask_metadata
 from ephemeral_creds.providers.vault.auth import AuthMethod, Token
 
@@ -28,6 +28,8 @@ class GCPAuth(AuthMethod):
         mount: where the auth method is mounted.
     """
 
+    _shown: ClassVar[tuple[str, ...]] = ("role", "service_account", "metadata", "mount")
+
     def __init__(
         self,
         role: str,
@@ -39,7 +41,7 @@ class GCPAuth(AuthMethod):
         self._role = role
         self._service_account = service_account
         self._metadata = metadata.rstrip("/")
-        self._mount = checked_path(mount, "mount of an auth method")
+        self._mount = checked_auth_mount(mount)
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Ask the metadata server for a token for this role, and log in with it."""
@@ -55,11 +57,6 @@ class GCPAuth(AuthMethod):
             f"a Google Cloud login for role {self._role!r} at auth/{self._mount}",
             hint="check the mount, that the role is of type gce, and its bound_… fields",
             secrets=(jwt,),
+            role=self._role,
         )
         return Token.from_login(reply, requested_at)
-
-    def __repr__(self) -> str:
-        return (
-            f"GCPAuth({self._role!r}, service_account={self._service_account!r}, "
-            f"metadata={self._metadata!r}, mount={self._mount!r})"
-        )

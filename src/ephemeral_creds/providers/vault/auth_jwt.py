@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
-from ephemeral_creds.providers.vault._inputs import as_secret, checked_path, read_secret
-from ephemeral_creds.providers.vault.auth import AuthMethod, Token, shown
+from ephemeral_creds.providers.vault._inputs import (
+    checked_auth_mount,
+    file_path,
+    masked,
+    read_secret,
+)
+from ephemeral_creds.providers.vault.auth import AuthMethod, Token
 
 if TYPE_CHECKING:
     import os
@@ -29,13 +34,16 @@ class JWTAuth(AuthMethod):
     Args:
         role: the role of the auth method; empty for its ``default_role``.
         jwt: the token, or a function that returns one and is called at each login, on the keeper's
-            thread.
+            thread; not an async one.
         path: a file to read it from, anew at each login.
         mount: where the auth method is mounted.
 
     Raises:
-        ConfigurationError: not exactly one of `jwt` and `path` is given.
+        ConfigurationError: not exactly one of `jwt` and `path` is given, or `jwt` is empty, or
+            neither a string nor a function that is not async.
     """
+
+    _shown: ClassVar[tuple[str, ...]] = ("role", "jwt", "path", "mount")
 
     def __init__(
         self,
@@ -45,15 +53,25 @@ class JWTAuth(AuthMethod):
         path: str | os.PathLike[str] | None = None,
         mount: str = "jwt",
     ) -> None:
-        if (jwt is None) == (path is None):
+        function = jwt if callable(jwt) else None
+        # Before anything is raised, whose traceback shows the arguments as they are by then.
+        jwt, wrong = masked(None if function else jwt)
+        if wrong:
+            raise ConfigurationError(f"JWTAuth: the jwt {wrong}")
+        if [jwt, function, path].count(None) != 2:
             raise ConfigurationError(
                 "JWTAuth takes a jwt (or a function that returns one) or a path to one: give one "
                 "of them"
             )
+        if inspect.iscoroutinefunction(function):
+            raise ConfigurationError(
+                "JWTAuth: the function is async, but is called on a thread without an event loop: "
+                "give one that is not"
+            )
         self._role = role
-        self._jwt = jwt if callable(jwt) else as_secret(jwt)
-        self._path = None if path is None else Path(path).expanduser()
-        self._mount = checked_path(mount, "mount of an auth method")
+        self._jwt = function or jwt
+        self._path = file_path(path)
+        self._mount = checked_auth_mount(mount)
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Log in with the token of this moment."""
@@ -71,6 +89,7 @@ class JWTAuth(AuthMethod):
                 "and that the token has not expired"
             ),
             secrets=(jwt,),
+            role=self._role,
         )
         return Token.from_login(reply, requested_at)
 
@@ -80,18 +99,20 @@ class JWTAuth(AuthMethod):
             return read_secret(self._path, "a JSON Web Token")
         if not callable(self._jwt):
             return self._jwt or ConfigurationError("JWTAuth: the jwt is empty")
+        asked = "the function that JWTAuth was given"
         try:
-            jwt = as_secret(self._jwt())
+            made = self._jwt()
         except EphemeralCredsError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a caller's function
-            return ConfigurationError(
-                f"the function that JWTAuth was given failed with {type(error).__name__}"
-            )
-        return jwt or ConfigurationError("the function that JWTAuth was given returned no token")
-
-    def __repr__(self) -> str:
-        given = "<function>" if callable(self._jwt) else repr(self._jwt)
+            return ConfigurationError(f"{asked} failed with {type(error).__name__}")
+        if inspect.iscoroutine(made):
+            made.close()  # else it would be complained that nobody awaits it
+        jwt, wrong = masked(made)
+        if wrong and jwt is None:
+            return ConfigurationError(f"{asked} returned a {type(made).__name__}: it {wrong}")
         return (
-            f"JWTAuth({self._role!r}, jwt={given}, path={shown(self._path)}, mount={self._mount!r})"
+            jwt
+            if jwt is not None and not wrong
+            else ConfigurationError(f"{asked} returned no token")
         )

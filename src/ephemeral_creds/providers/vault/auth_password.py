@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.providers.vault._inputs import as_secret, checked_path, read_secret
-from ephemeral_creds.providers.vault.auth import AuthMethod, Token, shown
+from ephemeral_creds.providers.vault._inputs import (
+    checked_auth_mount,
+    file_path,
+    masked,
+    read_secret,
+)
+from ephemeral_creds.providers.vault.auth import AuthMethod, Token
 
 if TYPE_CHECKING:
     import os
@@ -22,6 +26,7 @@ __all__ = ["LDAPAuth", "UserpassAuth"]
 
 class _PasswordAuth(AuthMethod):
     METHOD: ClassVar[str]
+    _shown: ClassVar[tuple[str, ...]] = ("username", "password", "password_file", "mount")
 
     def __init__(
         self,
@@ -31,6 +36,10 @@ class _PasswordAuth(AuthMethod):
         password_file: str | os.PathLike[str] | None = None,
         mount: str | None = None,
     ) -> None:
+        # Before anything is raised, whose traceback shows the arguments as they are by then.
+        password, wrong = masked(password)
+        if wrong:
+            raise ConfigurationError(f"{type(self).__name__}: the password {wrong}")
         if (password is None) == (password_file is None):
             raise ConfigurationError(
                 f"{type(self).__name__} takes a password or a password_file: give one of them"
@@ -40,9 +49,9 @@ class _PasswordAuth(AuthMethod):
                 f"{type(self).__name__}: {username!r} cannot be the name of a user of Vault"
             )
         self._username = username
-        self._password = as_secret(password)
-        self._password_file = None if password_file is None else Path(password_file).expanduser()
-        self._mount = checked_path(mount or self.METHOD, "mount of an auth method")
+        self._password = password
+        self._password_file = file_path(password_file)
+        self._mount = checked_auth_mount(mount or self.METHOD)
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Log in with the password of this moment."""
@@ -61,14 +70,9 @@ class _PasswordAuth(AuthMethod):
             f"a login of user {self._username!r} at auth/{self._mount}",
             hint="check the mount, the user name and the password",
             secrets=(password,),
+            role=self._username,
         )
         return Token.from_login(reply, requested_at)
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self._username!r}, password={self._password!r}, "
-            f"password_file={shown(self._password_file)}, mount={self._mount!r})"
-        )
 
 
 class UserpassAuth(_PasswordAuth):
@@ -83,7 +87,8 @@ class UserpassAuth(_PasswordAuth):
         mount: where the auth method is mounted; ``None`` means ``userpass``.
 
     Raises:
-        ConfigurationError: not exactly one of `password` and `password_file` is given.
+        ConfigurationError: not exactly one of `password` and `password_file` is given, or the
+            password is empty or no string.
     """
 
     METHOD: ClassVar[str] = "userpass"
@@ -101,7 +106,8 @@ class LDAPAuth(_PasswordAuth):
         mount: where the auth method is mounted; ``None`` means ``ldap``.
 
     Raises:
-        ConfigurationError: not exactly one of `password` and `password_file` is given.
+        ConfigurationError: not exactly one of `password` and `password_file` is given, or the
+            password is empty or no string.
     """
 
     METHOD: ClassVar[str] = "ldap"

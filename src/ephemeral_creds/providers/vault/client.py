@@ -9,9 +9,8 @@ from ephemeral_creds._clock import SystemClock
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import LeaseLost
 from ephemeral_creds.providers.vault import _replies
-from ephemeral_creds.providers.vault._errors import Kind, Operation
+from ephemeral_creds.providers.vault._errors import Kind, Operation, shortened
 from ephemeral_creds.providers.vault._exchange import Exchange
-from ephemeral_creds.providers.vault._journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import hvac
 
     from ephemeral_creds._clock import Clock
+    from ephemeral_creds.providers.vault._journal import Journal
     from ephemeral_creds.providers.vault._replies import (
         CredsReply,
         Extension,
@@ -32,15 +32,20 @@ __all__ = ["VaultClient"]
 
 _T = TypeVar("_T")
 _NO_TOKEN = Secret("")
+_NO_AGENT = (
+    "no token was sent, and nothing in between added one: the address has to be that of a Vault "
+    "Agent or Vault Proxy with use_auto_auth_token in its api_proxy stanza"
+)
 _DEAD_TOKEN = "the token is expired or revoked, or its policies lack the path"  # noqa: S105
 
 
 class VaultClient:
     """A connection to one Vault server.
 
-    Every method sends one request (and follows one redirect to the same host at most), under the
-    token it is given, and raises nothing but errors of ours: `ProviderUnavailable`,
-    `MalformedResponse`, `ConfigurationError`, `AccessDenied`, and `LeaseLost` where it says so.
+    Every method sends one request, and follows one redirect to a configured address at most. It
+    goes under the token that the method is given. They raise nothing but errors of ours:
+    `ProviderUnavailable`, `MalformedResponse`, `ConfigurationError`, `AccessDenied`, and
+    `LeaseLost` where it says so.
     None of them retries: after a timeout nobody knows whether a role was created.
 
     Safe to use from several threads, one request at a time. Not to be used across a fork.
@@ -52,7 +57,7 @@ class VaultClient:
 
     def __init__(self, config: VaultConfig, clock: Clock | None = None) -> None:
         self._config = config
-        self._exchange = Exchange(config, Journal(clock or SystemClock()))
+        self._exchange = Exchange(config, clock or SystemClock())
 
     @property
     def address(self) -> str:
@@ -85,6 +90,7 @@ class VaultClient:
         *,
         hint: str,
         secrets: tuple[Secret, ...],
+        role: str = "",
     ) -> TokenReply:
         """Log in; no token is sent along.
 
@@ -94,12 +100,15 @@ class VaultClient:
             what: what is asked for, for messages: ``an AppRole login at auth/approle``.
             hint: what to check where Vault refuses.
             secrets: what the call reveals, to be scrubbed from what Vault says.
+            role: the role or the user that is logged in as, for events.
 
         Raises:
             AccessDenied: Vault does not accept who we say we are.
             ConfigurationError: no such auth method or role.
         """
-        operation = self._operation(Kind.LOGIN, what, hint, missing=hint, secrets=secrets)
+        operation = self._operation(
+            Kind.LOGIN, what, hint, missing=hint, secrets=secrets, role=role
+        )
         return self._exchange.run(
             operation,
             lambda: call(self._exchange.hvac),
@@ -120,7 +129,9 @@ class VaultClient:
             "the secret id in a wrapping token",
             "the wrapping token has expired, or has been opened already: if not by this process, "
             "then find out by whom, and have the secret id revoked; a new one is needed",
+            missing="wrap a secret id with vault write -wrap-ttl=… -f …/role/ROLE/secret-id",
             secrets=(wrapping_token,),
+            name="unwrap",
         )
         return self._exchange.run(
             operation,
@@ -237,8 +248,12 @@ class VaultClient:
             token,
         )
 
-    def renew_lease(self, token: Secret, lease_id: str, increment: float) -> Extension:
+    def renew_lease(
+        self, token: Secret, lease_id: str, increment: float, *, mount: str = "", role: str = ""
+    ) -> Extension:
         """Ask for `increment` seconds from now for a lease (``sys/leases/renew``).
+
+        `mount` and `role` say what it is a lease of, for events.
 
         See https://developer.hashicorp.com/vault/api-docs/system/leases#renew-lease.
 
@@ -248,9 +263,11 @@ class VaultClient:
         """
         operation = self._operation(
             Kind.RENEW,
-            f"more time for lease {lease_id}",
+            f"more time for lease {shortened(lease_id)}",
             _policy("sys/leases/renew", "update"),
             secrets=(token,),
+            mount=mount,
+            role=role,
             lease_id=lease_id,
         )
         return self._exchange.run(
@@ -261,10 +278,13 @@ class VaultClient:
             token,
         )
 
-    def revoke_lease(self, token: Secret, lease_id: str) -> None:
+    def revoke_lease(
+        self, token: Secret, lease_id: str, *, mount: str = "", role: str = ""
+    ) -> None:
         """Give a lease back and wait for Vault to drop the role (``sys/leases/revoke``).
 
-        A lease that Vault does not know is given back already.
+        A lease that Vault does not know is given back already. `mount` and `role` say what it is
+        a lease of, for events.
 
         See https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-lease.
 
@@ -273,9 +293,11 @@ class VaultClient:
         """
         operation = self._operation(
             Kind.REVOKE,
-            f"the end of lease {lease_id}",
+            f"the end of lease {shortened(lease_id)}",
             "Vault's default policy does not allow it; " + _policy("sys/leases/revoke", "update"),
             secrets=(token,),
+            mount=mount,
+            role=role,
             lease_id=lease_id,
         )
         try:
@@ -347,7 +369,10 @@ class VaultClient:
         )
 
     def _token_operation(self, name: str, what: str, token: Secret) -> Operation:
-        return self._operation(Kind.TOKEN, what, _DEAD_TOKEN, secrets=(token,), name=name)
+        denied = _DEAD_TOKEN if token else _NO_AGENT
+        return self._operation(
+            Kind.TOKEN, what, denied, secrets=(token,), name=name, mount="auth/token"
+        )
 
 
 def _whole(seconds: float) -> int:

@@ -37,11 +37,12 @@ class VaultConfig:
     Attributes:
         address: scheme, host and port, for example ``https://vault:8200``; or the socket of a
             local agent, ``unix:///run/vault.sock``. Several, with commas in between, are nodes of
-            one cluster: where one cannot be connected to, or is sealed, the next is asked.
+            one cluster: where one cannot be connected to, or is sealed, the next is asked, and one
+            that fails in another way is asked last for a while.
         namespace: the namespace of the secrets engine, and of leases (Enterprise, OpenBao).
         auth_namespace: the namespace of the auth method; ``None`` means the same.
         verify: whether to check the server's certificate, or the path of a CA bundle or of a
-            directory of hashed CA certificates.
+            directory with files of CA certificates.
         tls_server_name: the name to expect in the server's certificate, where that is not the
             address's.
         client_cert: the paths of a client certificate and of its key.
@@ -173,6 +174,9 @@ def _is_local(host: str) -> bool:
 
 
 def _checked_address(address: str) -> str:
+    # As RFC 3986 §3.1 has it; all that looks at addresses later may rely on it.
+    scheme, separator, rest = address.partition("://")
+    address = scheme.lower() + separator + rest
     if address.startswith("unix://"):
         if not address.startswith("unix:///") or len(address) == len("unix:///"):
             raise ConfigurationError(
@@ -198,6 +202,10 @@ def _checked_address(address: str) -> str:
     ):
         raise ConfigurationError(
             f"the address of Vault must look like https://vault:8200, not {address!r}"
+        )
+    if parts.path.rstrip("/").endswith("/v1"):
+        raise ConfigurationError(
+            f"the address of Vault is scheme, host and port: leave the /v1 out of {address!r}"
         )
     return address.rstrip("/")
 

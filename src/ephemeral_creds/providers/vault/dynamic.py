@@ -14,6 +14,7 @@ from ephemeral_creds.exceptions import (
     LeaseLost,
     MalformedResponse,
 )
+from ephemeral_creds.providers.vault._errors import shortened
 from ephemeral_creds.providers.vault._provider import VaultProvider
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class VaultDynamicProvider(VaultProvider):
                 requested_at = self._clock.now()
                 try:
                     extension = tokens.client.renew_lease(
-                        session.token.value, origin.lease_id, origin.asked
+                        session.token.value, origin.lease_id, origin.asked, **self._place
                     )
                 except AccessDenied:
                     if tokens.is_alive(session):
@@ -134,8 +135,8 @@ class VaultDynamicProvider(VaultProvider):
                 else:
                     return _lease(origin, extension.duration, extension.renewable, requested_at)
         raise LeaseLost(
-            f"{self.description}: the Vault token that lease {origin.lease_id} was made under is "
-            "expired or revoked, and the lease with it",
+            f"{self.description}: the Vault token that lease {shortened(origin.lease_id)} was made "
+            "under is expired or revoked, and the lease with it",
             status=403,
         )
 
@@ -162,6 +163,10 @@ class VaultDynamicProvider(VaultProvider):
                 return
         raise refusal
 
+    @property
+    def _place(self) -> dict[str, str]:
+        return {"mount": self._mount, "role": self._role}
+
     def _read(self, tokens: Tokens, session: TokenSession) -> CredsReply:
         return tokens.client.read_creds(session.token.value, self._mount, self._role, self._names)
 
@@ -174,7 +179,7 @@ class VaultDynamicProvider(VaultProvider):
         if isinstance(credentials, EphemeralCredsError):
             # The role exists by now, and nobody is going to use it.
             with contextlib.suppress(EphemeralCredsError):
-                tokens.client.revoke_lease(session.token.value, reply.lease_id)
+                tokens.client.revoke_lease(session.token.value, reply.lease_id, **self._place)
             raise credentials
         session.grants.add(reply.lease_id)
         self._lease_duration = reply.duration
@@ -188,7 +193,7 @@ class VaultDynamicProvider(VaultProvider):
         if session.dead and tokens.current is not None:
             session = tokens.current
         try:
-            tokens.client.revoke_lease(session.token.value, origin.lease_id)
+            tokens.client.revoke_lease(session.token.value, origin.lease_id, **self._place)
         except AccessDenied as error:
             return error
         return None

@@ -86,6 +86,25 @@ def test_r16_what_is_no_answer_of_vaults(
     assert event.outcome == "unknown"
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [],
+        [
+            (
+                b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\n"
+                b"Client sent an HTTP request to an HTTPS server.\n"
+            )
+        ],
+    ],
+    ids=["closes", "says so"],
+)
+def test_plain_http_to_a_tls_port_is_told(pieces: list[bytes]) -> None:
+    with RawServer(pieces) as server:
+        error, _ = asked_of(server.address)
+    assert "the address begins with https://" in str(error)
+
+
 @pytest.mark.parametrize("length", [100 * 1024 * 1024, None], ids=["announced", "endless"])
 def test_r16_a_body_of_100_mb_is_not_read(length: int | None) -> None:
     pieces = itertools.chain([head(length)], itertools.repeat(MEGABYTE, 100))

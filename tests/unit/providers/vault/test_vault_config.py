@@ -136,6 +136,8 @@ def test_an_agents_address_goes_first() -> None:
         ("http://[::1]:8200", {}, ""),
         ("unix:///run/vault.sock", {}, ""),
         ("https://vault:8200", {}, ""),
+        ("HTTP://vault:8200", {}, "plain HTTP"),
+        ("HTTPS://vault:8200", {"verify": False}, "VAULT_SKIP_VERIFY"),
     ],
 )
 def test_what_is_weak_is_warned_about(
@@ -145,3 +147,15 @@ def test_what_is_weak_is_warned_about(
     VaultDynamicProvider("app", auth=TokenAuth("t"), config=config).close()
     assert [r.levelname for r in caplog.records] == (["WARNING"] if text else [])
     assert text in caplog.text
+
+
+def test_a_scheme_may_be_in_capitals() -> None:
+    config = VaultConfig("HTTPS://Vault:8200,Unix:///run/Vault.sock", client_cert=("/c", "/k"))
+    assert config.addresses == ("https://Vault:8200", "unix:///run/Vault.sock")
+    assert VaultConfig("HTTPS://vault", client_cert=("/c", "/k")).shows_certificate
+
+
+@pytest.mark.parametrize("address", ["https://vault:8200/v1", "https://vault:8200/v1/"])
+def test_the_version_of_the_api_is_no_part_of_the_address(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="leave the /v1 out of"):
+        VaultConfig(address)

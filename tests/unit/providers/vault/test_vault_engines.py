@@ -169,17 +169,3 @@ class TestStatic:
         static.revoke(grant)
         static.close()
         assert stub.asked == ["login", "app", "revoke-self"]
-
-
-def test_a_redirect_to_another_node_that_we_know_is_followed(
-    stub: StubVault, clock: FakeClock
-) -> None:
-    with StubVault() as active:
-        to = {"Location": f"{active.address}/v1/auth/token/lookup-self"}
-        stub.script("GET /v1/auth/token/lookup-self", Reply(307, headers=to))
-        config = VaultConfig(f"{stub.address},{active.address}")
-        auth = TokenAuth(TOKEN)
-        provider = VaultDynamicProvider("app", auth=auth, config=config, clock=clock)
-        with contextlib.closing(provider):
-            provider.fetch()
-        assert active.requests[0].token == TOKEN

@@ -6,14 +6,32 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from stub_vault import CREDS, LOGIN, RENEW, SECRET_ID, Fault, Reply, StubVault, errors
+from stub_vault import (
+    CREDS,
+    LOGIN,
+    LOOKUP,
+    RENEW,
+    REVOKE,
+    SECRET_ID,
+    Fault,
+    Reply,
+    StubVault,
+    errors,
+)
 
 from ephemeral_creds import CredentialKeeper, Event
 from ephemeral_creds.events import ProviderRequest
-from ephemeral_creds.exceptions import EphemeralCredsError
-from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
+from ephemeral_creds.exceptions import EphemeralCredsError, LeaseLost
+from ephemeral_creds.providers.vault import (
+    AppRoleAuth,
+    JWTAuth,
+    UserpassAuth,
+    VaultConfig,
+    VaultDynamicProvider,
+)
 
 if TYPE_CHECKING:
+    from ephemeral_creds.providers.vault import AuthMethod
     from ephemeral_creds.testing._clock import FakeClock
 
 
@@ -43,9 +61,11 @@ def test_a_life_is_told_from_login_to_logout(
         ("revoke", "done", 204),
         ("revoke-token", "done", 204),
     ]
-    login, mint, renewal, revocation, _ = seen
-    assert (login.mount, login.address) == ("auth/approle", stub.address)
-    assert (mint.mount, mint.role) == ("database", "app")
+    login, mint, renewal, revocation, logout = seen
+    assert (login.mount, login.role) == ("auth/approle", "")  # whose id is not shown
+    assert {(e.mount, e.role) for e in (mint, renewal, revocation)} == {("database", "app")}
+    assert (logout.mount, logout.role) == ("auth/token", "")
+    assert {e.address for e in seen} == {stub.address}
     assert {e.accessor for e in seen} == {"accessor-1"}
     assert {mint.lease, renewal.lease, revocation.lease} == {"database/creds/app/lease1"}
     assert all(e.duration >= 0 and e.error == "" for e in seen)
@@ -57,6 +77,79 @@ def test_a_long_lease_id_is_shortened(
     stub.script(CREDS, Reply(body=stub.creds(lease_id="database/creds/app/AbCdEfGhIjKlMnOp")))
     provider.fetch()
     assert seen[-1].lease == "database/creds/app/AbCdEf…"
+
+
+LEASE = "database/creds/app/AbCdEfGhIjKlMnOp"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [errors(403, "permission denied"), errors(400, f"failed to end {LEASE}"), Fault("reset")],
+    ids=["denied", "repeated", "no answer"],
+)
+@pytest.mark.parametrize("what", [RENEW, REVOKE])
+def test_no_whole_lease_id_leaves(
+    stub: StubVault,
+    provider: VaultDynamicProvider,
+    seen: list[ProviderRequest],
+    reply: Reply | Fault,
+    what: str,
+) -> None:
+    """Neither ours nor what Vault repeats of it."""
+    stub.script(CREDS, Reply(body=stub.creds(lease_id=LEASE)))
+    grant = provider.fetch()
+    stub.script(what, reply)
+    with pytest.raises(EphemeralCredsError) as caught:
+        (provider.renew if what == RENEW else provider.revoke)(grant)
+    for text in (str(caught.value), repr(seen)):
+        assert "database/creds/app/AbCdEf…" in text
+        assert "GhIjKl" not in text
+
+
+def test_no_whole_lease_id_of_a_dead_token_leaves(
+    stub: StubVault, provider: VaultDynamicProvider
+) -> None:
+    stub.script(CREDS, Reply(body=stub.creds(lease_id=LEASE)))
+    grant = provider.fetch()
+    stub.script(RENEW, errors(403, "permission denied"))
+    stub.script(LOOKUP, errors(403, "permission denied"))
+    with pytest.raises(LeaseLost, match="lease database/creds/app/AbCdEf… was made under"):
+        provider.renew(grant)
+
+
+@pytest.mark.parametrize(
+    ("auth", "mount", "role"),
+    [
+        (JWTAuth("ci", "jwt", mount="gitlab"), "auth/gitlab", "ci"),
+        (UserpassAuth("me", "password"), "auth/userpass", "me"),
+    ],
+    ids=["role", "user"],
+)
+def test_a_login_says_as_whom(
+    stub: StubVault, config: VaultConfig, auth: AuthMethod, mount: str, role: str
+) -> None:
+    provider = VaultDynamicProvider("app", auth=auth, config=config)
+    seen: list[Event] = []
+    provider.observe(seen.append)
+    stub.script("POST /v1/auth/userpass/login/me", Reply(body={"auth": stub.auth("hvs.1")}))
+    provider.fetch()
+    provider.close()
+    assert isinstance(seen[0], ProviderRequest)
+    assert (seen[0].operation, seen[0].role) == ("login", role)
+    assert seen[0].mount == mount
+
+
+def test_unwrapping_is_an_operation_of_its_own(stub: StubVault, config: VaultConfig) -> None:
+    stub.script("PUT /v1/sys/wrapping/unwrap", Reply(body={"data": {"secret_id": SECRET_ID}}))
+    stub.script("POST /v1/sys/wrapping/unwrap", Reply(body={"data": {"secret_id": SECRET_ID}}))
+    auth = AppRoleAuth("role-id", "wrapping-token", wrapped=True)
+    provider = VaultDynamicProvider("app", auth=auth, config=config)
+    seen: list[Event] = []
+    provider.observe(seen.append)
+    provider.fetch()
+    provider.close()
+    operations = [event.operation for event in seen if isinstance(event, ProviderRequest)]
+    assert operations == ["unwrap", "login", "mint", "revoke-token"]
 
 
 def test_how_long_a_request_took_is_told(

@@ -28,7 +28,8 @@ def asked(
     *,
     ip: str = "127.0.0.1",
     from_now: int = 0,
-    trusted: Authority | None = None,
+    verify: str | bool | None = None,
+    **changed: object,
 ) -> tuple[Exception, str, int]:
     """Return the error of a login, the outcome of its event, and how often Vault was asked."""
     issued = ca.issue("vault.internal", server=True, ip=ip, from_now=from_now)
@@ -36,7 +37,8 @@ def asked(
     context.load_cert_chain(issued.cert, issued.key)
     with RawServer([REFUSAL], tls=context) as server:
         address = f"https://127.0.0.1:{server.port}"
-        error, event = asked_of(address, verify=str((trusted or ca).path))
+        trusted = str(ca.path) if verify is None else verify
+        error, event = asked_of(address, verify=trusted, **changed)
         return error, event.outcome, server.asked
 
 
@@ -66,7 +68,60 @@ def test_what_is_wrong_with_a_certificate_is_told(
 
 
 def test_a_certificate_of_an_unknown_ca_names_the_setting(ca: Authority, tmp_path: Path) -> None:
-    error, outcome, times = asked(ca, trusted=Authority(tmp_path, "another CA"))
+    error, outcome, times = asked(ca, verify=str(Authority(tmp_path, "another CA").path))
     assert isinstance(error, ConfigurationError)
     assert "VAULT_CACERT" in str(error)
     assert (outcome, times) == ("failed", 0)
+
+
+def test_a_directory_of_plain_certificates_is_trusted(ca: Authority, tmp_path: Path) -> None:
+    """OpenSSL would look for names made of hashes; the vault command does not."""
+    folder = tmp_path / "cas"
+    folder.mkdir()
+    (folder / "README").write_text("not a certificate: täglich")
+    error, outcome, times = asked(ca, verify=str(folder))
+    assert "cannot be trusted" in str(error)
+    other = Authority(tmp_path, "another CA")
+    (folder / "another.crt").write_text(other.pem)
+    error, outcome, times = asked(ca, verify=str(folder))
+    assert "cannot be trusted" in str(error)
+    (folder / "ours.pem").write_text(f"Our CA\n{ca.pem}{other.pem}")
+    error, outcome, times = asked(ca, verify=str(folder))
+    assert "it is Vault" in str(error)
+    assert (outcome, times) == ("refused", 1)
+
+
+@pytest.mark.parametrize("text", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nxx\n"])
+def test_a_ca_file_that_is_none_is_not_held_for_an_outage(
+    ca: Authority, tmp_path: Path, text: str
+) -> None:
+    bundle = tmp_path / "empty.pem"
+    bundle.write_text(text)
+    error, outcome, times = asked(ca, verify=str(bundle))
+    assert isinstance(error, ConfigurationError)
+    assert "a file of certificates is of no use" in str(error)
+    assert "VAULT_CACERT" in str(error)
+    assert (outcome, times) == ("failed", 0)
+
+
+@pytest.mark.parametrize("fault", ["empty", "key of another"])
+def test_a_client_certificate_that_is_none_is_not_held_for_an_outage(
+    ca: Authority, tmp_path: Path, fault: str
+) -> None:
+    mine, other = ca.issue("mine"), ca.issue("other")
+    empty = tmp_path / "empty.pem"
+    empty.write_text("")
+    pair = (empty, mine.key) if fault == "empty" else (mine.cert, other.key)
+    error, outcome, times = asked(ca, client_cert=tuple(map(str, pair)))
+    assert isinstance(error, ConfigurationError)
+    assert "VAULT_CLIENT_CERT" in str(error)
+    assert (outcome, times) == ("failed", 0)
+
+
+def test_who_skips_the_check_is_not_warned_of_each_request(
+    ca: Authority, recwarn: pytest.WarningsRecorder
+) -> None:
+    error, _, times = asked(ca, verify=False)
+    assert "it is Vault" in str(error)
+    assert times == 1
+    assert recwarn.list == []

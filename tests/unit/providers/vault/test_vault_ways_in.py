@@ -15,6 +15,7 @@ from ephemeral_creds.exceptions import (
     ProviderUnavailable,
 )
 from ephemeral_creds.providers.vault import (
+    AgentAuth,
     AppRoleAuth,
     AzureAuth,
     GCPAuth,
@@ -207,3 +208,25 @@ def test_a_cloud_token_is_scrubbed_from_what_vault_says(
     with pytest.raises(AccessDenied, match=r"bad token \*+; check the mount") as caught:
         GCPAuth("app", metadata=metadata.address).login(client, clock)
     assert JWT not in str(caught.value)
+
+
+def test_without_an_agent_nobody_adds_a_token(
+    stub: StubVault, client: VaultClient, clock: FakeClock
+) -> None:
+    stub.script("GET /v1/auth/token/lookup-self", errors(403, "permission denied"))
+    with pytest.raises(AccessDenied, match="no token was sent, and nothing in between added one"):
+        AgentAuth().login(client, clock)
+
+
+@pytest.mark.parametrize(
+    "body", [{"data": None, "auth": {"client_token": "x"}}, {"data": {"password": "x"}}]
+)
+def test_a_wrapping_token_for_something_else(
+    stub: StubVault, client: VaultClient, clock: FakeClock, body: object
+) -> None:
+    for method in ("PUT", "POST"):
+        stub.script(f"{method} /v1/sys/wrapping/unwrap", Reply(body=body))
+    with pytest.raises(
+        MalformedResponse, match="something else was wrapped; wrap a secret id with vault write"
+    ):
+        AppRoleAuth("r", "hvs-wrapping", wrapped=True).login(client, clock)
