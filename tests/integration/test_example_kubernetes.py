@@ -38,7 +38,7 @@ from twins import wait_until
 from docker_compose import succeeds
 from ephemeral_creds import KubernetesAuth, VaultConfig, VaultDynamicProvider
 from ephemeral_creds.exceptions import AccessDenied
-from ephemeral_creds.testing import find_vault
+from ephemeral_creds.testing import find_vault, make_service_account_jwt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,18 +110,16 @@ def test_without_the_operator_its_kinds_are_unknown(cluster: Cluster, world: Exa
 
 
 @pytest.fixture
-def log_in(
-    cluster: Cluster, world: ExampleWorld, tmp_path: Path, canary: Canary
-) -> Callable[..., str]:
-    """Log in with a token that the API has just made, and return as whom PostgreSQL lets in."""
+def log_in(world: ExampleWorld, tmp_path: Path, canary: Canary) -> Callable[[str], str]:
+    """Log in to Vault with a token, and return as whom PostgreSQL lets in."""
     canary.allow_secret_file(tmp_path)
     path = tmp_path / "token"
     config = VaultConfig(
         "https://vault.example.com:8200", verify="/etc/ssl/certs/ca-certificates.crt"
     )
 
-    def log_in(name: str, *options: str) -> str:
-        path.write_text(cluster.kubectl("create", "token", name, *options).strip())
+    def log_in(token: str) -> str:
+        path.write_text(token)
         auth = KubernetesAuth("my-app", jwt_path=path)
         with closing(VaultDynamicProvider(ROLE, auth=auth, config=config)) as provider:
             grant = provider.fetch()
@@ -134,8 +132,19 @@ def log_in(
     return log_in
 
 
-def test_the_service_accounts_token_logs_in(log_in: Callable[..., str]) -> None:
-    assert log_in("my-app", *PRODUCTION, AUDIENCE).startswith("v-kubernet-my-app-r-")
+def new_token(cluster: Cluster, name: str, *options: str) -> str:
+    return cluster.kubectl("create", "token", name, *options).strip()
+
+
+def test_the_service_accounts_token_logs_in(cluster: Cluster, log_in: Callable[[str], str]) -> None:
+    token = new_token(cluster, "my-app", *PRODUCTION, AUDIENCE)
+    assert log_in(token).startswith("v-kubernet-my-app-r-")
+
+
+def test_a_token_that_the_cluster_did_not_sign_is_refused(log_in: Callable[[str], str]) -> None:
+    forged = make_service_account_jwt("my-app", "production")
+    with pytest.raises(AccessDenied, match="permission denied"):
+        log_in(forged.reveal())
 
 
 @pytest.mark.parametrize(
@@ -148,25 +157,25 @@ def test_the_service_accounts_token_logs_in(log_in: Callable[..., str]) -> None:
     ids=["audience", "account", "namespace"],
 )
 def test_another_token_is_refused(
-    cluster: Cluster, log_in: Callable[..., str], name: str, options: Sequence[str], reason: str
+    cluster: Cluster, log_in: Callable[[str], str], name: str, options: Sequence[str], reason: str
 ) -> None:
-    if options[1] == "default":
-        cluster.kubectl("create", "serviceaccount", name, *options[:2])
+    if "default" in options:
+        cluster.kubectl("create", "serviceaccount", name, "-n", "default")
     with pytest.raises(AccessDenied, match=reason):
-        log_in(name, *options)
+        log_in(new_token(cluster, name, *options))
 
 
 def test_a_token_for_the_cluster_needs_the_clusters_audience(
-    world: ExampleWorld, log_in: Callable[..., str]
+    cluster: Cluster, world: ExampleWorld, log_in: Callable[[str], str]
 ) -> None:
     with pytest.raises(AccessDenied, match="invalid audience"):
-        log_in("my-app", *PRODUCTION)
+        log_in(new_token(cluster, "my-app", *PRODUCTION))
     role = "auth/kubernetes/role/my-app"
     before = world.admin.call("GET", role).data
     # kubeadm's default, and with it most clusters'.
     world.admin.call("POST", role, before | {"audience": ISSUER})
     try:
-        assert log_in("my-app", *PRODUCTION)
+        assert log_in(new_token(cluster, "my-app", *PRODUCTION))
     finally:
         world.admin.call("POST", role, before)
 
