@@ -171,7 +171,7 @@ def property(session: nox.Session) -> None:  # noqa: A001  the session's name on
     """Try 100 000 random histories on the machine instead of a few hundred."""
     session.install("-e", ".[test]")
     session.run(
-        *("pytest", "tests/unit", "-k", "property or machine or lifecycle", *session.posargs),
+        *("pytest", "tests/unit/test_lifecycle_properties.py", *session.posargs),
         env={"EPHEMERAL_CREDS_EXAMPLES": "100000"},
     )
 
@@ -189,10 +189,11 @@ def agent(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def containers(session: nox.Session) -> None:
-    """Run examples/docker-compose with a Docker engine that has its images already (a minute)."""
+    """Run the examples for Compose and systemd where a Docker engine has the images (4 minutes)."""
     session.install("-e", ".[test]", *GROUPS["examples"])
+    tests = ("test_example_containers.py", "test_example_machine.py")
     session.run(
-        *("pytest", "tests/integration/test_example_containers.py", *session.posargs),
+        *("pytest", *(f"tests/integration/{name}" for name in tests), *session.posargs),
         env={"EPHEMERAL_CREDS_CONTAINERS": "1"},
     )
 

@@ -8,11 +8,14 @@ against a real Vault and against the emulator.
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from certificates import Authority
 from ephemeral_creds.testing import (
     DatabaseEngine,
     PersistentVaultServer,
@@ -24,6 +27,7 @@ from ephemeral_creds.testing import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
 
     from ephemeral_creds.testing import VaultLike
 
@@ -43,6 +47,18 @@ for _number, _handler in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+# --- Random examples ----------------------------------------------------------------------------
+# How long one takes says nothing on a busy machine. The same ones each time, unless somebody asks
+# for more of them: a change must not fail for what it has nothing to do with.
+
+settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize="EPHEMERAL_CREDS_EXAMPLES" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("suite")
 
 # --- What was used ------------------------------------------------------------------------------
 
@@ -90,6 +106,22 @@ def _note_emulator(config: pytest.Config) -> None:
     config.stash.setdefault(_vault_used, f"emulator ({reason})")
 
 
+# --- Certificates -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority for all tests: that of the Vaults that they share."""
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="session")
+def tls_certificate(authority: Authority) -> tuple[Path, Path]:
+    """What those Vaults show at their `tls_address`: certificate and key."""
+    issued = authority.issue("localhost", server=True, ip="127.0.0.1")
+    return issued.cert, issued.key
+
+
 # --- Servers ------------------------------------------------------------------------------------
 
 
@@ -110,21 +142,25 @@ def own_postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def real_vault(pytestconfig: pytest.Config) -> Iterator[VaultServer]:
+def real_vault(
+    pytestconfig: pytest.Config, tls_certificate: tuple[Path, Path]
+) -> Iterator[VaultServer]:
     """A real Vault for all tests; skips where there is none."""
     binary = find_vault()
     if binary is None:
         pytest.skip(f"no real Vault: {_NO_VAULT}")
-    with VaultServer(binary) as server:
+    with VaultServer(binary, tls_certificate=tls_certificate) as server:
         pytestconfig.stash[_vault_used] = f"{server.version} ({binary})"
         yield server
 
 
 @pytest.fixture(scope="session")
-def shared_emulator(pytestconfig: pytest.Config) -> Iterator[VaultEmulator]:
+def shared_emulator(
+    pytestconfig: pytest.Config, tls_certificate: tuple[Path, Path]
+) -> Iterator[VaultEmulator]:
     """An emulator for all tests; without faults, please."""
     _note_emulator(pytestconfig)
-    with VaultEmulator() as server:
+    with VaultEmulator(tls_certificate=tls_certificate) as server:
         yield server
 
 

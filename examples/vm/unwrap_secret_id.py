@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 EXPECTED = "auth/approle/role/my-app/secret-id"
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the unit is started again
 
 
 def ask_vault(path: str, token: str, body: dict[str, str] | None = None) -> dict[str, str]:
@@ -22,6 +23,7 @@ def ask_vault(path: str, token: str, body: dict[str, str] | None = None) -> dict
 
     Raises:
         urllib.error.HTTPError: Vault refuses.
+        OSError: it does not answer, or is not whom the CA vouches for.
     """
     request = urllib.request.Request(  # noqa: S310 - the address is the administrator's
         f"{os.environ['VAULT_ADDR']}/v1/{path}",
@@ -48,6 +50,10 @@ def main() -> None:
             f"Vault refuses the wrapping token (HTTP {error.code}). If it is not older than ten "
             "minutes, somebody else has used it: revoke the secret ids of auth/approle/role/my-app"
         )
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        print(f"no answer of Vault at {os.environ['VAULT_ADDR']}: {reason}", file=sys.stderr)
+        sys.exit(TRY_AGAIN)
     sys.stdout.write(secret_id)
 
 

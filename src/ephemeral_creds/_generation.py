@@ -59,6 +59,8 @@ class Generation:
     """By pool: those that have not logged in with it yet."""
     publish_at: float = math.inf
     """When to do without the proofs of pools whose server does not answer."""
+    remedy_since: float = -math.inf
+    """When it came, where it was fetched because logins were refused."""
     read_at: float = math.inf
     """When to read its password again, where the server changes that."""
     unchanged: int = 0

@@ -10,6 +10,7 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from ephemeral_creds._fork import renew_lock_in_child
 from ephemeral_creds.events import Problem
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class JSONLogObserver:
         self._stream = stream
         self._now = now
         self._lock = threading.Lock()
+        renew_lock_in_child(self, "_lock")
 
     def __call__(self, event: Event, /) -> None:
         """Write `event` and flush, so that a crash loses nothing."""

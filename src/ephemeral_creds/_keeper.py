@@ -67,6 +67,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CredentialKeeper"]
 
+# For all keepers of the process together.
+_EXIT_TIMEOUT = 5.0
+
 _numbers = itertools.count(1)
 _alive: weakref.WeakSet[CredentialKeeper] = weakref.WeakSet()
 
@@ -147,15 +150,25 @@ class CredentialKeeper:
 
         Raises:
             KeeperClosed: it was closed, or belongs to the parent process of a fork.
+            RuntimeError: the system allows the process no further thread. Nothing has been
+                started; it can be tried again.
         """
         with self._changed:
             if self._forked or self._closing:
                 raise self._unusable()
             if self._thread is not None:
                 return
+            # Before it runs: what is forked off meanwhile must know that the keeper is not its own.
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        atexit.register(_close_at_exit, weakref.ref(self))
-        self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._thread = None
+                raise
+        # Once more, so that it comes before whatever was registered before this start: the end of
+        # the server that a test brought up, for example.
+        atexit.unregister(_close_at_exit)
+        atexit.register(_close_at_exit)
 
     def current(self) -> Grant:
         """Return what to log in with. Reads memory and never blocks.
@@ -192,9 +205,9 @@ class CredentialKeeper:
                 error = self._machine.last_error
                 hopeless = isinstance(error, ConfigurationError | AccessDenied)
                 if error is not None and hopeless and self._machine.current is None:
-                    raise error.with_traceback(None) from None
+                    raise _copy(error) from None
                 if self._closing or self._forked or self._ended or now >= deadline:
-                    raise self._unusable() from _fresh(error)
+                    raise self._unusable() from (_copy(error) if error is not None else None)
                 self._clock.wait(self._changed, deadline)
 
     def refresh(self, timeout: float = 30.0) -> Grant:
@@ -209,11 +222,13 @@ class CredentialKeeper:
         Raises:
             ProviderError, ConfigurationError: the provider failed. What was in use stays.
             NotReady: it took longer than `timeout`. What was in use stays, and so does the
-                request.
+                request. Or, at once, the keeper has not been started.
             KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
         """
         deadline = self._clock.now() + timeout
         with self._changed:
+            if self._thread is None:
+                raise self._unusable()
             failures = self._machine.counts.failed_fetches
             ticket = self._post(RefreshRequested())
             while self._handled < ticket or not self._machine.settled:
@@ -221,7 +236,7 @@ class CredentialKeeper:
                     raise self._unusable()
                 error = self._machine.last_error
                 if self._machine.counts.failed_fetches > failures and error is not None:
-                    raise error.with_traceback(None) from None
+                    raise _copy(error) from None
                 if self._clock.now() >= deadline:
                     raise NotReady(
                         f"{self._provider.description}: the refresh asked for has not finished "
@@ -261,6 +276,15 @@ class CredentialKeeper:
         """
         if self._forked:
             return
+        self._ask_to_close()
+        self._finish_closing(timeout)
+
+    @property
+    def _is_running(self) -> bool:
+        """Whether the end of the process has to wait for it: not where that was in vain before."""
+        return self._thread is not None and not self._forked and not self._gave_up
+
+    def _ask_to_close(self) -> None:
         with self._changed:
             if self._machine.state is State.NEW and self._thread is None:
                 self._closing = True
@@ -268,9 +292,11 @@ class CredentialKeeper:
                 self._changed.notify_all()
             else:
                 self._post(Close())
+
+    def _finish_closing(self, timeout: float) -> None:
         thread = self._thread
         if thread is None or self._ended:
-            self._provider.close()
+            self._close_provider()
         elif thread is not threading.current_thread():
             thread.join(timeout)
             if thread.is_alive():
@@ -366,9 +392,12 @@ class CredentialKeeper:
                     self._clock.wait(self._changed, self._machine.deadline)
                 if not pending:
                     pending.append(self._inbox.popleft() if self._inbox else (0, Tick()))
+        self._close_provider()
+
+    def _close_provider(self) -> None:
         try:
             self._provider.close()
-        except BaseException as error:  # noqa: BLE001 - the thread is about to end in any case
+        except BaseException as error:  # noqa: BLE001 - there is nothing left to be done
             self.report(events.KeeperFailed(error=f"closing failed: {_place(error)}"))
 
     def _step(self, pending: deque[tuple[int, Signal]]) -> bool:
@@ -498,8 +527,16 @@ class CredentialKeeper:
         self._changed = threading.Condition()
 
 
-def _fresh(error: Exception | None) -> Exception | None:
-    return error.with_traceback(None) if error is not None else None
+def _copy(error: Exception) -> Exception:
+    """Return what may be raised: whatever is, refers to the frames that it passes.
+
+    The one that is kept would keep their local variables, of the handler of a user's request, for
+    example. Its constructor is not called: it may be anybody's.
+    """
+    copied = type(error).__new__(type(error), *error.args)
+    copied.__dict__.update(error.__dict__)
+    copied.__cause__ = error.__cause__
+    return copied
 
 
 def _place(error: BaseException) -> str:
@@ -509,11 +546,19 @@ def _place(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
-def _close_at_exit(reference: weakref.ref[CredentialKeeper]) -> None:
-    keeper = reference()
-    # A close() that has waited in vain is not repeated.
-    if keeper is not None and not keeper._gave_up:  # noqa: SLF001 - the same module
-        keeper.close()
+def _close_all(keepers: Sequence[CredentialKeeper], timeout: float) -> None:
+    """Close keepers of this process side by side, within `timeout` seconds all in all."""
+    clock = SystemClock()
+    deadline = clock.now() + timeout
+    for keeper in keepers:
+        keeper._ask_to_close()  # noqa: SLF001 - the same module
+    for keeper in keepers:
+        keeper._finish_closing(max(deadline - clock.now(), 0.0))  # noqa: SLF001
+
+
+def _close_at_exit() -> None:
+    running = [keeper for keeper in list(_alive) if keeper._is_running]  # noqa: SLF001
+    _close_all(running, _EXIT_TIMEOUT)
 
 
 def _abandon_all() -> None:

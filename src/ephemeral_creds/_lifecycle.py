@@ -96,6 +96,7 @@ __all__ = ["Counts", "Lifecycle", "State"]
 
 _CHANGED = "source changed"
 _LOGIN_REFUSED = "login refused"
+_CANDIDATE_REFUSED = "logins refused"
 _RENEWALS_FAIL = "renewals fail"
 
 _Handlers = dict[type[Any], Callable[["Lifecycle", Any], None]]
@@ -330,10 +331,15 @@ class Lifecycle:
         self._fetch_failures += 1
         if self.state is State.CLOSING:
             return
-        delay = self._delay(error, self._fetch_failures)
+        delay = self._delay(error, self._fetch_failures, self._current)
         self._plan_fetch(self._fetch_reason, self._now + delay)
+        self._catch_up_with_source()
         self._report(
-            events.FetchFailed(error=_text(error), failures=self._fetch_failures, retry_in=delay)
+            events.FetchFailed(
+                error=_text(error),
+                failures=self._fetch_failures,
+                retry_in=min(delay, self._fetch_at - self._now),
+            )
         )
 
     def _renewal_failed(self, generation: Generation, error: Exception) -> None:
@@ -345,7 +351,7 @@ class Lifecycle:
         delay = math.inf
         if not over:
             generation.failures += 1
-            delay = self._delay(error, generation.failures)
+            delay = self._delay(error, generation.failures, generation)
             generation.due_at = self._now + delay
             if generation.failures == 1:
                 remaining = generation.expires_at - self._now
@@ -381,7 +387,8 @@ class Lifecycle:
         if final:
             self._forget(generation)
         else:
-            generation.due_at = self._now + self._delay(error, generation.failures)
+            delay = self._delay(error, generation.failures, generation)
+            generation.due_at = self._now + delay
         self._report(
             events.RevocationFailed(generation=generation.number, error=_text(error), final=final)
         )
@@ -411,10 +418,6 @@ class Lifecycle:
     def _accepted(self, signal: Accepted) -> None:
         if self._candidate is not None and signal.generation == self._candidate.number:
             self._candidate.proofs.pop(signal.member, None)
-        elif self._now - self._refused_at >= self._policy.retry_max:
-            # Not at once: a role at its connection limit is accepted and refused by turns, and
-            # each first refusal would mint.
-            self._refused_in_row = 0
 
     def _rejected(self, signal: Rejected) -> None:
         candidate, current = self._candidate, self._current
@@ -473,7 +476,6 @@ class Lifecycle:
             match generation.stage:
                 case Stage.CURRENT:
                     self.state = State.ACQUIRING
-                    generation.announced = True
                     self._actions.append(Expire(generation.grant))
                     self._report(events.CredentialsLapsed(generation=generation.number))
                     backing_off = self._fetch_failures and self._fetch_at < math.inf
@@ -495,9 +497,12 @@ class Lifecycle:
 
     def _settle_announcements(self) -> None:
         for generation in self._generations.values():
-            if self._now >= generation.announced_at(self._policy):
-                generation.announced = True
-                self._actions.append(Expire(generation.grant))
+            self._announce(generation)
+
+    def _announce(self, generation: Generation) -> None:
+        if self._now >= generation.announced_at(self._policy):
+            generation.announced = True
+            self._actions.append(Expire(generation.grant))
 
     def _settle_end(self) -> None:
         """Whatever is known of the current grant's end, it stays in use."""
@@ -567,9 +572,7 @@ class Lifecycle:
             if not self._is_known(grant):
                 self._return(self._number(grant))
             return None
-        if self._fetch_again:
-            self._fetch_again = False
-            self._follow_source()
+        self._catch_up_with_source()
         if grant.lease.expires_at <= self._now:
             # The answer took longer than the lease lives. Without a failure counted it would be
             # asked for again at once.
@@ -592,6 +595,8 @@ class Lifecycle:
                     self._change_password(current, grant)
                 return None
         generation = self._number(grant)
+        if self._fetch_reason in (_LOGIN_REFUSED, _CANDIDATE_REFUSED):
+            generation.remedy_since = self._now
         self._report(
             events.CredentialsIssued(
                 generation=generation.number,
@@ -682,6 +687,8 @@ class Lifecycle:
     def _retire(self, generation: Generation) -> None:
         generation.stage = Stage.RETIRED
         self._actions.append(Retire(generation.grant))
+        # One that had ended while there was no other: only now can what is borrowed be seen to.
+        self._announce(generation)
         if generation.shared and not generation.holders:
             self._return(generation)
         elif generation.lapsed:
@@ -732,6 +739,12 @@ class Lifecycle:
     def _follow_source(self) -> None:
         self._plan_fetch(_CHANGED, self._changes.available_at(self._now))
 
+    def _catch_up_with_source(self) -> None:
+        """What a fetch brought may be from before a change that came while it was in flight."""
+        if self._fetch_again:
+            self._fetch_again = False
+            self._follow_source()
+
     def _expect_end(self, generation: Generation) -> None:
         lease = generation.grant.lease
         if lease.duration < math.inf:
@@ -753,7 +766,7 @@ class Lifecycle:
             proof.refusals += 1
             self._count_refusal(candidate, current=False)
         if proof.refusals >= self._policy.proof_attempts:
-            self._drop_candidate("logins refused", self._now + self._refusal_delay())
+            self._drop_candidate(_CANDIDATE_REFUSED, self._now + self._refusal_delay())
             self._refused_in_row += 1
         elif signal.refused:
             proof.ask_at = self._now + self._policy.proof_retry_after(proof.refusals, self._draw())
@@ -762,6 +775,12 @@ class Lifecycle:
 
     def _count_refusal(self, generation: Generation, *, current: bool) -> None:
         self.counts.rejected_logins += 1
+        # Soon after the last one, or after what was fetched because of it, it is the same trouble.
+        # No login that succeeds ends it: a role at its connection limit is accepted and refused by
+        # turns, and each first refusal would mint.
+        latest = max(self._refused_at, generation.remedy_since)
+        if self._now - latest >= self._policy.retry_max:
+            self._refused_in_row = 0
         self._refused_at = self._now
         self._report(events.LoginRejected(generation=generation.number, current=current))
 
@@ -772,12 +791,14 @@ class Lifecycle:
         backoff = self._policy.retry_after(self._refused_in_row, self._draw())
         return max(self._policy.config_retry, backoff)
 
-    def _delay(self, error: Exception, failures: int) -> float:
+    def _delay(self, error: Exception, failures: int, ending: Generation | None) -> float:
+        """Return when to try again; `ending` is what this has to be done before the end of."""
         delay = self._policy.retry_after(failures, self._draw())
         if isinstance(error, AccessDenied | ConfigurationError):
             delay = max(delay, self._policy.config_retry)
         if isinstance(error, ProviderUnavailable) and error.retry_after is not None:
-            delay = max(delay, error.retry_after)
+            remaining = ending.expires_at - self._now if ending is not None else 0.0
+            delay = max(delay, self._policy.asked_delay(error.retry_after, remaining))
         return delay
 
     def _extend(self, generation: Generation, lease: Lease) -> None:

@@ -62,6 +62,12 @@ class RefreshPolicy:
     retry_max: float = 60.0
     """The longest delay after a failure that may pass by itself."""
 
+    # A rate limit's interval is of seconds to minutes; a longer wish is a proxy's mistake, and must
+    # not be what lets credentials end.
+    retry_after_max: float = 300.0
+    """The longest delay that a server may ask for (``Retry-After``); never more than half of what
+    is left of the credentials in use."""
+
     # A wrong policy or role is mended by people, who take minutes; but no restart is needed then.
     config_retry: float = 30.0
     """The shortest delay after a failure that only a change of configuration mends."""
@@ -120,6 +126,7 @@ class RefreshPolicy:
             ("margin", 0.0, math.inf),
             ("retry_initial", 0.001, math.inf),
             ("retry_max", self.retry_initial, math.inf),
+            ("retry_after_max", 0.0, math.inf),
             ("config_retry", 0.0, math.inf),
             ("escalate_at", 0.0, 1.0),
             ("mint_interval", 0.0, math.inf),
@@ -155,6 +162,16 @@ class RefreshPolicy:
     def retry_after(self, failures: int, draw: float) -> float:
         """Return the delay after the `failures`-th failure in a row: doubling, capped, jittered."""
         return self._doubled(self.retry_initial, failures, draw)
+
+    def asked_delay(self, asked: float, remaining: float) -> float:
+        """Return how much of the delay that a server asked for it is given.
+
+        Args:
+            asked: what it asked for.
+            remaining: what is left of the lease; 0 or less where it has ended.
+        """
+        granted = min(asked, self.retry_after_max)
+        return min(granted, remaining / 2) if remaining > 0 else granted
 
     def proof_retry_after(self, refusals: int, draw: float) -> float:
         """Return the same after the `refusals`-th refused login with a new generation."""

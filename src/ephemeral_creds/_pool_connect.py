@@ -154,7 +154,8 @@ class Ledger(Generic[T]):
 
     def __init__(self) -> None:
         self.peak = 0
-        self._lock = threading.Lock()
+        # Reentrant: a collection while it is held may return a forgotten connection.
+        self._lock = threading.RLock()
         self._opening: Counter[int] = Counter()
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -205,6 +206,12 @@ class Ledger(Generic[T]):
             counts.update(self._opening)
             return dict(sorted(counts.items()))
 
+    def open_by_generation(self) -> dict[int, int]:
+        """Return how many there are without those being opened."""
+        with self._lock:
+            counts = Counter(c.lease_generation for c in self._open if not c.closed)
+            return dict(sorted(counts.items()))
+
     def _ended(self, generation: int) -> None:
         self._opening[generation] -= 1
         if not self._opening[generation]:
@@ -225,6 +232,10 @@ def login(
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
         return clean_failure(error)
+    except BaseException as error:
+        # Interrupted in psycopg, whose frames have the password.
+        error.__traceback__ = None
+        raise
 
 
 async def login_async(
@@ -243,3 +254,7 @@ async def login_async(
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
         return clean_failure(error)
+    except BaseException as error:
+        # Interrupted in psycopg, whose frames have the password.
+        error.__traceback__ = None
+        raise

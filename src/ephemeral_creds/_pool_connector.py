@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
@@ -10,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
 import psycopg
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import InsufficientPrivilege, UndefinedObject
 from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
@@ -27,7 +28,8 @@ from ephemeral_creds._pool_connect import (
     login,
     member_of,
 )
-from ephemeral_creds._pool_errors import StillFailing
+from ephemeral_creds._pool_errors import ROLE_MISSING, StillFailing, may_lack_its_role
+from ephemeral_creds._pool_lines import TimeLimit
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Connector"]
 
+# A server that is well answers within this, whatever is left of a checkout.
+_LEAST_PATIENCE = 0.2
+
 # How long a worker waits for the first credentials before it looks whether the pool is closed.
 _SLICE = 0.5
 
@@ -50,6 +55,8 @@ class Connector(Generic[CT]):
 
     Args:
         base: the user's connection class.
+        conninfo: as psycopg_pool has it, and so `kwargs`.
+        kwargs: without user and password.
         configure: the user's function for new connections, if any.
         keeper: where the credentials come from.
         rotation: the pool's state.
@@ -60,6 +67,8 @@ class Connector(Generic[CT]):
     def __init__(
         self,
         base: type[CT],
+        conninfo: ConninfoParam,
+        kwargs: KwargsParam | None,
         configure: ConnectionCB[CT] | None,
         keeper: Keeper,
         rotation: Rotation[CT],
@@ -71,12 +80,25 @@ class Connector(Generic[CT]):
         self._timeout = timeout
         self._session_role = session_role
         self._user_configure = configure
+        self._user_conninfo, self._user_kwargs = conninfo, kwargs
         self._connect, self.connection_class = _derive(base, weakref.ref(self), rotation)
 
     @property
     def configure(self) -> Callable[[CT], None] | None:
         """What psycopg_pool is to call for a new connection: nothing twice."""
         return self._configure_for_pool if self._user_configure is not None else None
+
+    @property
+    def conninfo(self) -> ConninfoParam:
+        """What psycopg_pool is to connect with: it calls what is callable before it connects."""
+        given = self._user_conninfo
+        return functools.partial(self._noted, given) if callable(given) else given
+
+    @property
+    def kwargs(self) -> KwargsParam | None:
+        """The same for its other half."""
+        given = self._user_kwargs
+        return functools.partial(self._noted, given) if callable(given) else given
 
     def for_pool(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
         """Return a connection to psycopg_pool: one that is ready, or else a new one."""
@@ -102,14 +124,13 @@ class Connector(Generic[CT]):
             rotation.note_success(grant.generation)
         return outcome
 
-    def ahead(
-        self, grant: Grant, conninfo: ConninfoParam, kwargs: KwargsParam | None
-    ) -> CT | ConnectFailure:
+    def ahead(self, grant: Grant) -> CT | ConnectFailure:
         """Open a connection that is ready for use, from a thread of our own.
 
         Its login has been begun; see `Rotation.begin_login`.
         """
         try:
+            conninfo, kwargs = self._user_conninfo, self._user_kwargs
             text = conninfo() if callable(conninfo) else conninfo
             options = dict((kwargs() if callable(kwargs) else kwargs) or {})
             check_parameters(text, options)
@@ -123,27 +144,43 @@ class Connector(Generic[CT]):
             return outcome
         try:
             self._configure_once(outcome)
-            if outcome.pgconn.transaction_status != TransactionStatus.IDLE:
-                raise ProgrammingError("the configure function left a transaction open")
         except Exception as error:  # noqa: BLE001 - a function of the user's
             outcome.close()
             return clean_failure(error)
         return outcome
 
-    def is_alive(self, connection: CT) -> bool:
+    def is_alive(self, connection: CT, timeout: float) -> bool:
         """Tell whether the role that `connection` logged in as still exists.
 
         An empty query, which psycopg_pool's own check sends, would not: a session outlives its
         role, and only what looks the role up fails.
 
+        Args:
+            connection: it is idle.
+            timeout: how long to wait for the answer at most, in seconds.
+
         Raises:
-            psycopg.Error: the answer says nothing about the role.
+            psycopg.Error: there is no answer, or it says nothing about the role.
         """
+        seconds = min(max(timeout, _LEAST_PATIENCE), self._timeout)
         try:
-            _current_user(connection)
-        except (UndefinedObject, InsufficientPrivilege):
-            return False
+            _current_user(connection, seconds)
+        except psycopg.Error as error:
+            if error.sqlstate in ROLE_MISSING:
+                return False
+            raise
         return True
+
+    def _noted(self, given: Callable[[], Any]) -> Any:
+        """Call a callable of the user's, unless it is too early, and write its failure down."""
+        rotation = self._rotation
+        if (barred := rotation.reconnects.barred(rotation.serving, monotonic())) is not None:
+            raise StillFailing(str(barred))
+        try:
+            return given()
+        except Exception as error:
+            rotation.note_failure(clean_failure(error), monotonic())
+            raise
 
     def _grant(self) -> Grant:
         while not self._rotation.serving and not self._rotation.stopped:
@@ -179,7 +216,7 @@ class Connector(Generic[CT]):
         if isinstance(outcome, ConnectFailure):
             return member_of(wanted, outcome)
         try:
-            role = _current_user(outcome)
+            role = _current_user(outcome, self._timeout)
             if role == wanted:
                 return outcome
             raise ConfigurationError(
@@ -195,7 +232,7 @@ class Connector(Generic[CT]):
         """Ask until when the login works; no answer is no reason to do without the connection."""
         autocommit = connection.autocommit
         try:
-            remaining = _ask(connection, VALID_FOR)
+            remaining = _ask(connection, VALID_FOR, self._timeout)
         except psycopg.Error as error:
             if connection.closed:
                 return clean_failure(error)
@@ -220,6 +257,8 @@ class Connector(Generic[CT]):
     def _configure_once(self, connection: CT) -> None:
         if not getattr(connection, "lease_configured", False) and self._user_configure:
             self._user_configure(connection)
+            if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                raise ProgrammingError("the configure function left a transaction open")
             cast("Any", connection).lease_configured = True
 
 
@@ -245,6 +284,15 @@ def _derive(
         def connect_directly(cls, conninfo: str, **kwargs: Any) -> CT:
             return cast("CT", super().connect(conninfo, **kwargs))
 
+        def rollback(self) -> None:
+            # Called while the error that led to it is being handled: nothing has to be looked at
+            # where there was none. psycopg_pool calls it later; the error may be any one then.
+            error = sys.exception()
+            failed = error is None and self.pgconn.transaction_status == TransactionStatus.INERROR
+            if failed or may_lack_its_role(error):
+                rotation.suspect_generation(generation_of(self))
+            super().rollback()
+
         def close(self) -> None:
             super().close()
             if self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
@@ -254,19 +302,19 @@ def _derive(
     return Leased.connect_directly, cast("type[CT]", Leased)
 
 
-def _current_user(connection: CT) -> str:
+def _current_user(connection: CT, seconds: float) -> str:
     """Ask who we are, without leaving a transaction open."""
-    role = _ask(connection, CURRENT_USER)
+    role = _ask(connection, CURRENT_USER, seconds)
     # Where the database is SQL_ASCII, psycopg does not decode text.
     return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)
 
 
-def _ask(connection: CT, query: LiteralString) -> object:
-    """Return the one value that `query` brings, without leaving a transaction open."""
+def _ask(connection: CT, query: LiteralString, seconds: float) -> object:
+    """Return the one value that `query` brings in time, without leaving a transaction open."""
     autocommit = connection.autocommit
     if not autocommit:
         connection.autocommit = True
-    with connection.cursor(row_factory=scalar_row) as cursor:
+    with TimeLimit(connection, seconds), connection.cursor(row_factory=scalar_row) as cursor:
         cursor.execute(query)
         value: object = cursor.fetchone()
     # Not in a finally clause: after a failure the connection is discarded, and an error from

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
+import sys
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
@@ -11,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
 import psycopg
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import InsufficientPrivilege, UndefinedObject
 from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
@@ -28,7 +29,8 @@ from ephemeral_creds._pool_connect import (
     login_async,
     member_of,
 )
-from ephemeral_creds._pool_errors import StillFailing
+from ephemeral_creds._pool_errors import ROLE_MISSING, StillFailing, may_lack_its_role
+from ephemeral_creds._pool_lines import TimeLimit
 from ephemeral_creds.exceptions import (
     ConfigurationError,
     CredentialsExpired,
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncConnector"]
 
+# A server that is well answers within this, whatever is left of a checkout.
+_LEAST_PATIENCE = 0.2
+
 # A keeper tells its pools of new credentials, and nothing of its failures. Those that only a
 # person can mend are looked for this often.
 _LOOK_AT_KEEPER = 0.2
@@ -64,6 +69,8 @@ class AsyncConnector(Generic[ACT]):
 
     Args:
         base: the user's connection class.
+        conninfo: as psycopg_pool has it, and so `kwargs`.
+        kwargs: without user and password.
         configure: the user's function for new connections, if any.
         keeper: where the credentials come from.
         rotation: the pool's state.
@@ -75,6 +82,8 @@ class AsyncConnector(Generic[ACT]):
     def __init__(
         self,
         base: type[ACT],
+        conninfo: AsyncConninfoParam,
+        kwargs: AsyncKwargsParam | None,
         configure: AsyncConnectionCB[ACT] | None,
         keeper: Keeper,
         rotation: Rotation[ACT],
@@ -87,6 +96,7 @@ class AsyncConnector(Generic[ACT]):
         self._timeout = timeout
         self._session_role = session_role
         self._user_configure = configure
+        self._user_conninfo, self._user_kwargs = conninfo, kwargs
         self._bell = bell
         self._connect, self.connection_class = _derive(base, weakref.ref(self), rotation)
 
@@ -110,6 +120,18 @@ class AsyncConnector(Generic[ACT]):
                 if remaining <= 0 or self._rotation.stopped:
                     raise
             await self._bell.wait(heard, min(remaining, _LOOK_AT_KEEPER))
+
+    @property
+    def conninfo(self) -> AsyncConninfoParam:
+        """What psycopg_pool is to connect with: it calls what is callable before it connects."""
+        given = self._user_conninfo
+        return functools.partial(self._noted, given) if callable(given) else given
+
+    @property
+    def kwargs(self) -> AsyncKwargsParam | None:
+        """The same for its other half."""
+        given = self._user_kwargs
+        return functools.partial(self._noted, given) if callable(given) else given
 
     async def for_pool(self, conninfo: str, kwargs: dict[str, Any]) -> ACT:
         """Return a connection to psycopg_pool: one that is ready, or else a new one."""
@@ -135,16 +157,14 @@ class AsyncConnector(Generic[ACT]):
             rotation.note_success(grant.generation)
         return outcome
 
-    async def ahead(
-        self, grant: Grant, conninfo: AsyncConninfoParam, kwargs: AsyncKwargsParam | None
-    ) -> ACT | ConnectFailure:
+    async def ahead(self, grant: Grant) -> ACT | ConnectFailure:
         """Open a connection that is ready for use, from a task of our own.
 
         Its login has been begun; see `Rotation.begin_login`.
         """
         try:
-            text: str = await _resolved(conninfo)
-            given_kwargs: dict[str, Any] | None = await _resolved(kwargs)
+            text: str = await _resolved(self._user_conninfo)
+            given_kwargs: dict[str, Any] | None = await _resolved(self._user_kwargs)
             options = dict(given_kwargs or {})
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
@@ -159,8 +179,6 @@ class AsyncConnector(Generic[ACT]):
             return outcome
         try:
             await self._configure_once(outcome)
-            if outcome.pgconn.transaction_status != TransactionStatus.IDLE:
-                raise ProgrammingError("the configure function left a transaction open")
         except BaseException as error:  # a function of the user's; or it was cancelled
             await outcome.close()
             if isinstance(error, Exception):
@@ -168,20 +186,38 @@ class AsyncConnector(Generic[ACT]):
             raise
         return outcome
 
-    async def is_alive(self, connection: ACT) -> bool:
+    async def is_alive(self, connection: ACT, timeout: float) -> bool:
         """Tell whether the role that `connection` logged in as still exists.
 
         An empty query, which psycopg_pool's own check sends, would not: a session outlives its
         role, and only what looks the role up fails.
 
+        Args:
+            connection: it is idle.
+            timeout: how long to wait for the answer at most, in seconds.
+
         Raises:
-            psycopg.Error: the answer says nothing about the role.
+            psycopg.Error: there is no answer, or it says nothing about the role.
         """
+        seconds = min(max(timeout, _LEAST_PATIENCE), self._timeout)
         try:
-            await _current_user(connection)
-        except (UndefinedObject, InsufficientPrivilege):
-            return False
+            await _current_user(connection, seconds)
+        except psycopg.Error as error:
+            if error.sqlstate in ROLE_MISSING:
+                return False
+            raise
         return True
+
+    async def _noted(self, given: Any) -> Any:
+        """Call a callable of the user's, unless it is too early, and write its failure down."""
+        rotation = self._rotation
+        if (barred := rotation.reconnects.barred(rotation.serving, monotonic())) is not None:
+            raise StillFailing(str(barred))
+        try:
+            return await _resolved(given)
+        except Exception as error:
+            rotation.note_failure(clean_failure(error), monotonic())
+            raise
 
     async def _grant(self) -> Grant:
         if not self._rotation.serving and not self._rotation.stopped:
@@ -218,7 +254,7 @@ class AsyncConnector(Generic[ACT]):
         if isinstance(outcome, ConnectFailure):
             return member_of(wanted, outcome)
         try:
-            role = await _current_user(outcome)
+            role = await _current_user(outcome, self._timeout)
             if role == wanted:
                 return outcome
             raise ConfigurationError(
@@ -236,7 +272,7 @@ class AsyncConnector(Generic[ACT]):
         """Ask until when the login works; no answer is no reason to do without the connection."""
         autocommit = connection.autocommit
         try:
-            remaining = await _ask(connection, VALID_FOR)
+            remaining = await _ask(connection, VALID_FOR, self._timeout)
         except psycopg.Error as error:
             if connection.closed:
                 return clean_failure(error)
@@ -265,6 +301,8 @@ class AsyncConnector(Generic[ACT]):
     async def _configure_once(self, connection: ACT) -> None:
         if not getattr(connection, "lease_configured", False) and self._user_configure:
             await self._user_configure(connection)
+            if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                raise ProgrammingError("the configure function left a transaction open")
             cast("Any", connection).lease_configured = True
 
 
@@ -290,6 +328,15 @@ def _derive(
         async def connect_directly(cls, conninfo: str, **kwargs: Any) -> ACT:
             return cast("ACT", await super().connect(conninfo, **kwargs))
 
+        async def rollback(self) -> None:
+            # Called while the error that led to it is being handled: nothing has to be looked at
+            # where there was none. psycopg_pool calls it later; the error may be any one then.
+            error = sys.exception()
+            failed = error is None and self.pgconn.transaction_status == TransactionStatus.INERROR
+            if failed or may_lack_its_role(error):
+                rotation.suspect_generation(generation_of(self))
+            await super().rollback()
+
         async def close(self) -> None:
             await super().close()
             if self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
@@ -299,21 +346,22 @@ def _derive(
     return Leased.connect_directly, cast("type[ACT]", Leased)
 
 
-async def _current_user(connection: ACT) -> str:
+async def _current_user(connection: ACT, seconds: float) -> str:
     """Ask who we are, without leaving a transaction open."""
-    role = await _ask(connection, CURRENT_USER)
+    role = await _ask(connection, CURRENT_USER, seconds)
     # Where the database is SQL_ASCII, psycopg does not decode text.
     return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)
 
 
-async def _ask(connection: ACT, query: LiteralString) -> object:
-    """Return the one value that `query` brings, without leaving a transaction open."""
+async def _ask(connection: ACT, query: LiteralString, seconds: float) -> object:
+    """Return the one value that `query` brings in time, without leaving a transaction open."""
     autocommit = connection.autocommit
     if not autocommit:
         await connection.set_autocommit(True)
-    async with connection.cursor(row_factory=scalar_row) as cursor:
-        await cursor.execute(query)
-        value: object = await cursor.fetchone()
+    with TimeLimit(connection, seconds):
+        async with connection.cursor(row_factory=scalar_row) as cursor:
+            await cursor.execute(query)
+            value: object = await cursor.fetchone()
     # Not in a finally clause: after a failure the connection is discarded, and an error from
     # here would take the place of that failure, be it a cancellation.
     if not autocommit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from psycopg import OperationalError
+from psycopg import Error, OperationalError
 from psycopg_pool import PoolTimeout
 
 from ephemeral_creds import exceptions
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEFT_BORROWED",
+    "ROLE_MISSING",
     "AtOnce",
     "CheckoutTimeout",
     "StillFailing",
     "explain",
+    "may_lack_its_role",
     "quieten",
     "with_pool_timeout",
 ]
@@ -28,6 +30,31 @@ LEFT_BORROWED = (
     "%s: connections still borrowed, or being opened, at its close: %d. Their lease is given back "
     "all the same: return them first, or give close() more time"
 )
+
+# insufficient_privilege and undefined_object, see
+# https://www.postgresql.org/docs/current/errcodes-appendix.html: what a session gets whose role
+# was dropped, and who lacks a GRANT.
+ROLE_MISSING = {"42501", "42704"}
+
+# Among how many errors to look for the one that began it.
+_LOOKED_AT = 32
+
+
+def may_lack_its_role(error: BaseException | None) -> bool:
+    """Tell whether `error`, one in it, or one that it came from, is of a session without role."""
+    found: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while found and len(seen) < _LOOKED_AT:
+        error = found.pop()
+        if error is None or id(error) in seen:
+            continue
+        if isinstance(error, Error) and error.sqlstate in ROLE_MISSING:
+            return True
+        seen.add(id(error))
+        found += (error.__context__, error.__cause__)
+        if isinstance(error, BaseExceptionGroup):
+            found += error.exceptions[:_LOOKED_AT]
+    return False
 
 
 class AtOnce(float):

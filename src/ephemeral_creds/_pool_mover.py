@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import socket
+import contextlib
 import threading
 import weakref
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg
+from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 from psycopg_pool.abc import CT
 
 from ephemeral_creds._logging import logger
-from ephemeral_creds._pool_connect import ConnectFailure
+from ephemeral_creds._pool_connect import ConnectFailure, generation_of
 from ephemeral_creds._pool_errors import LEFT_BORROWED
+from ephemeral_creds._pool_lines import hang_up
 from ephemeral_creds.exceptions import NoCredentials
 
 if TYPE_CHECKING:
@@ -120,6 +122,14 @@ class Mover(Generic[CT]):
     # -- housekeeping ----------------------------------------------------------------------
 
     def _housekeep(self) -> None:
+        try:
+            self._look_after_it()
+        finally:
+            # A proof that took longer than close() did.
+            for connection in self._rotation.take_unwanted(monotonic()):
+                connection.close()
+
+    def _look_after_it(self) -> None:
         timeout: float | None = 0.0
         heard = 0
         while not self._rotation.stopped:
@@ -140,11 +150,11 @@ class Mover(Generic[CT]):
             connection.close()
         while (grant := rotation.next_candidate()) is not None:
             with rotation.replacements.reserved():
-                outcome = self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+                outcome = self._connector.ahead(grant)
             rotation.note_proof(grant.generation, outcome, monotonic())
         while (grant := rotation.next_question()) is not None:
             with rotation.replacements.reserved():
-                outcome = self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+                outcome = self._connector.ahead(grant)
             rotation.note_answer(grant.generation, outcome)
             if not isinstance(outcome, ConnectFailure):
                 outcome.close()
@@ -184,14 +194,18 @@ class Mover(Generic[CT]):
     def _cut_off(self, connection: CT) -> None:
         """Cancel what a borrowed connection is doing, then end its session.
 
-        Its user gets an error from the query, or else from the next one. The socket is shut
-        down rather than closed: libpq is not made for being closed while another thread uses it.
+        Its user gets an error from the query, or else from the next one.
         """
         self._rotation.note_cut_off()
         try:
-            connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
-            with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
-                line.shutdown(socket.SHUT_RDWR)
+            if psycopg.capabilities.has_cancel_safe():
+                _cancel(connection)
+            else:
+                # libpq's older way waits for as long as the server does not answer.
+                thread = threading.Thread(target=_cancel, args=(connection,), daemon=True)
+                thread.start()
+                thread.join(_CANCEL_TIMEOUT)
+            hang_up(connection)
         except (psycopg.Error, OSError) as error:
             # It was returned or broke meanwhile.
             logger.info("%s: not cut off: %s", self._name, type(error).__name__)
@@ -228,7 +242,7 @@ class Mover(Generic[CT]):
             self._bell.wait(heard, _SOON)
             return
         with rotation.replacements.reserved():
-            outcome = self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+            outcome = self._connector.ahead(grant)
         if isinstance(outcome, ConnectFailure):
             rotation.replacements.cancel()
             rotation.note_failure(outcome, monotonic(), grant.generation)
@@ -243,7 +257,7 @@ class Mover(Generic[CT]):
             if unused:
                 outcome.close()
         if unused:
-            self._wait_for_idle()
+            self._wait_for_idle(pool)
 
     def _park(self, replacement: CT, pool: ConnectionPool[Any]) -> None:
         """Wait until an old connection has been replaced, or it takes too long."""
@@ -258,7 +272,7 @@ class Mover(Generic[CT]):
                 return
             self._bell.wait(heard, remaining)
 
-    def _wait_for_idle(self) -> None:
+    def _wait_for_idle(self, pool: ConnectionPool[Any]) -> None:
         """All that is old is borrowed: wait until something comes back."""
         rotation = self._rotation
         hint = rotation.idle_hint
@@ -267,9 +281,26 @@ class Mover(Generic[CT]):
         while rotation.idle_hint == hint and rotation.has_stale and not rotation.stopped:
             remaining = deadline - monotonic()
             if remaining <= 0:
-                self._looked_at = -1
-                return
+                if self._finds_idle(pool):
+                    self._looked_at = -1
+                    return
+                deadline = monotonic() + _LOOK_AT_IDLE
+                continue
             heard = self._bell.wait(heard, remaining)
+
+    def _finds_idle(self, pool: ConnectionPool[Any]) -> bool:
+        """Tell whether an old connection is idle, without a replacement for it."""
+        rotation = self._rotation
+        for _ in range(ConnectionPool.get_stats(pool)["pool_available"]):
+            try:
+                connection = ConnectionPool.getconn(pool, timeout=_AT_ONCE)
+            except (PoolClosed, PoolTimeout, TooManyRequests):
+                return False
+            rotation.note_own_checkout()
+            ConnectionPool.putconn(pool, connection)
+            if generation_of(connection) < rotation.serving:
+                return True
+        return False
 
     def _look_at_idle(self, pool: ConnectionPool[Any]) -> None:
         """Take each idle connection out and put it back: an old one is replaced on the way."""
@@ -288,3 +319,8 @@ class Mover(Generic[CT]):
             rotation.note_own_checkout()
             pool.putconn(connection)
         self._looked_at = hint
+
+
+def _cancel(connection: Connection[Any]) -> None:
+    with contextlib.suppress(psycopg.Error):
+        connection.cancel_safe(timeout=_CANCEL_TIMEOUT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
+import itertools
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
@@ -14,8 +14,9 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 from psycopg_pool.abc import ACT
 
 from ephemeral_creds._logging import logger
-from ephemeral_creds._pool_connect import ConnectFailure
+from ephemeral_creds._pool_connect import ConnectFailure, generation_of
 from ephemeral_creds._pool_errors import LEFT_BORROWED
+from ephemeral_creds._pool_lines import hang_up
 from ephemeral_creds.exceptions import NoCredentials
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class AsyncBell:
 
     def __init__(self) -> None:
         self.rung = 0
+        self._rings = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -55,7 +57,8 @@ class AsyncBell:
 
     def ring(self) -> None:
         """Wake everybody."""
-        self.rung += 1
+        # Not += 1: of two threads that add at a time, one would bring back an old number.
+        self.rung = next(self._rings)
         if self._loop is not None:
             # A loop that is closed has nobody left to wake.
             with contextlib.suppress(RuntimeError):
@@ -142,6 +145,14 @@ class AsyncMover(Generic[ACT]):
     # -- housekeeping ----------------------------------------------------------------------
 
     async def _housekeep(self) -> None:
+        try:
+            await self._look_after_it()
+        finally:
+            # A proof that took longer than close() did.
+            for connection in self._rotation.take_unwanted(monotonic()):
+                await connection.close()
+
+    async def _look_after_it(self) -> None:
         timeout: float | None = 0.0
         heard = 0
         while not self._rotation.stopped:
@@ -162,11 +173,11 @@ class AsyncMover(Generic[ACT]):
             await connection.close()
         while (grant := rotation.next_candidate()) is not None:
             with rotation.replacements.reserved():
-                outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+                outcome = await self._connector.ahead(grant)
             rotation.note_proof(grant.generation, outcome, monotonic())
         while (grant := rotation.next_question()) is not None:
             with rotation.replacements.reserved():
-                outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+                outcome = await self._connector.ahead(grant)
             rotation.note_answer(grant.generation, outcome)
             if not isinstance(outcome, ConnectFailure):
                 await outcome.close()
@@ -206,14 +217,15 @@ class AsyncMover(Generic[ACT]):
     async def _cut_off(self, connection: ACT) -> None:
         """Cancel what a borrowed connection is doing, then end its session.
 
-        Its user gets an error from the query, or else from the next one. The socket is shut
-        down rather than closed: libpq is not made for being closed while another thread uses it.
+        Its user gets an error from the query, or else from the next one.
         """
         self._rotation.note_cut_off()
         try:
-            await connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
-            with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
-                line.shutdown(socket.SHUT_RDWR)
+            # Without libpq 17 it goes on in a thread, for as long as the server does not answer.
+            with contextlib.suppress(psycopg.Error, TimeoutError):
+                async with asyncio.timeout(_CANCEL_TIMEOUT):
+                    await connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+            hang_up(connection)
         except (psycopg.Error, OSError) as error:
             # It was returned or broke meanwhile.
             logger.info("%s: not cut off: %s", self._name, type(error).__name__)
@@ -250,7 +262,7 @@ class AsyncMover(Generic[ACT]):
             await self._bell.wait(heard, _SOON)
             return
         with rotation.replacements.reserved():
-            outcome = await self._connector.ahead(grant, pool.conninfo, pool.kwargs)
+            outcome = await self._connector.ahead(grant)
         if isinstance(outcome, ConnectFailure):
             rotation.replacements.cancel()
             rotation.note_failure(outcome, monotonic(), grant.generation)
@@ -265,7 +277,7 @@ class AsyncMover(Generic[ACT]):
             if unused:
                 await outcome.close()
         if unused:
-            await self._wait_for_idle()
+            await self._wait_for_idle(pool)
 
     async def _park(self, replacement: ACT, pool: AsyncConnectionPool[Any]) -> None:
         """Wait until an old connection has been replaced, or it takes too long."""
@@ -280,7 +292,7 @@ class AsyncMover(Generic[ACT]):
                 return
             await self._bell.wait(heard, remaining)
 
-    async def _wait_for_idle(self) -> None:
+    async def _wait_for_idle(self, pool: AsyncConnectionPool[Any]) -> None:
         """All that is old is borrowed: wait until something comes back."""
         rotation = self._rotation
         hint = rotation.idle_hint
@@ -289,9 +301,26 @@ class AsyncMover(Generic[ACT]):
         while rotation.idle_hint == hint and rotation.has_stale and not rotation.stopped:
             remaining = deadline - monotonic()
             if remaining <= 0:
-                self._looked_at = -1
-                return
+                if await self._finds_idle(pool):
+                    self._looked_at = -1
+                    return
+                deadline = monotonic() + _LOOK_AT_IDLE
+                continue
             heard = await self._bell.wait(heard, remaining)
+
+    async def _finds_idle(self, pool: AsyncConnectionPool[Any]) -> bool:
+        """Tell whether an old connection is idle, without a replacement for it."""
+        rotation = self._rotation
+        for _ in range(AsyncConnectionPool.get_stats(pool)["pool_available"]):
+            try:
+                connection = await AsyncConnectionPool.getconn(pool, timeout=_AT_ONCE)
+            except (PoolClosed, PoolTimeout, TooManyRequests):
+                return False
+            rotation.note_own_checkout()
+            await AsyncConnectionPool.putconn(pool, connection)
+            if generation_of(connection) < rotation.serving:
+                return True
+        return False
 
     async def _look_at_idle(self, pool: AsyncConnectionPool[Any]) -> None:
         """Take each idle connection out and put it back: an old one is replaced on the way."""

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Reconnects"]
 
+# Before what nobody has explained is tried again, in seconds.
+_UNEXPLAINED = 0.25
+
 
 class Reconnects:
     """Backs off, tries one connection first, and starts afresh with new credentials.
@@ -29,7 +32,7 @@ class Reconnects:
     def __init__(self, policy: RotationPolicy) -> None:
         self.last_failure: ConnectFailure | None = None
         self._policy = policy
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in `Ledger`
         self._failures = 0
         self._failed_generation = 0
         self._retry_at = self._restore_at = -math.inf
@@ -81,11 +84,16 @@ class Reconnects:
     def lost(self, now: float, patience: float) -> bool:
         """psycopg_pool gave up opening one of its connections.
 
+        Where no connect is known to have failed, something around it did, or it was put right
+        meanwhile: a moment passes in any case.
+
         Returns:
             True once per outage, when every connect has failed for `patience` seconds.
         """
         with self._lock:
             self._lost = True
+            if not self._failures:
+                self._restore_at = max(self._restore_at, now + _UNEXPLAINED)
             since = self._failing_since
             if self._outage_told or since is None or now - since < patience:
                 return False

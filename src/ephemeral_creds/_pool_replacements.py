@@ -30,7 +30,7 @@ class Replacements(Generic[T]):
 
     def __init__(self, overshoot: int) -> None:
         self._overshoot = overshoot
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in `Ledger`
         # Until when each may wait.
         self._ready: dict[T, float] = {}
         self._reserved = 0

@@ -64,7 +64,7 @@ class Rotation(Generic[T]):
         self.replacements: Replacements[T] = Replacements(policy.overshoot)
         self.reconnects = Reconnects(policy)
         self._keeper = keeper
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in `Ledger`
         self._number = 0
         self._candidates: deque[Grant] = deque()
         self._questions: deque[Grant] = deque()
@@ -101,7 +101,7 @@ class Rotation(Generic[T]):
         The parent's threads may have held the locks at the instant of the fork.
         """
         self.stopped, self.serving, self.wake = True, 0, _nothing
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in `Ledger`
         self.ledger = Ledger()
         self.replacements = Replacements(self.policy.overshoot)
         self.reconnects = Reconnects(self.policy)
@@ -400,12 +400,15 @@ class Rotation(Generic[T]):
                 duration=now - self._moving_since,
             )
             self._moving_since = None
+        with self._lock:
+            # Before counting: no login with one of these begins any more.
+            retiring, serving = set(self._retiring), self.serving
         counts = self.ledger.by_generation()
         with self._lock:
-            released = sorted(self._retiring - counts.keys())
+            released = sorted(retiring - counts.keys())
             self._retiring.difference_update(released)
             # Of the generation in use there may be none for a moment; of older ones none come.
-            self._suspects = {g for g in self._suspects if g in counts or g >= self.serving}
+            self._suspects = {g for g in self._suspects if g in counts or g >= serving}
             self._be_careful()
         for generation in released:
             self._keeper.signal(Released(self._number, generation))

@@ -58,7 +58,7 @@ def pool_status(
 ) -> PoolStatus:
     """Put a pool's status together."""
     status = keeper.status()
-    connections = rotation.ledger.by_generation()
+    connections = rotation.ledger.open_by_generation()
     failure = rotation.reconnects.last_failure
     return PoolStatus(
         name=name,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 
 from ephemeral_creds._logging import logger
+from ephemeral_creds._pool_errors import ROLE_MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +24,6 @@ __all__ = ["PROBE_TIMEOUT", "Attempt", "Run", "kind_of"]
 # https://www.postgresql.org/docs/current/errcodes-appendix.html; and all of class 08.
 _SESSION_ENDED = {"57P01", "57P02", "57P03", "57P05"}
 _CONNECTION_EXCEPTION = "08"
-# insufficient_privilege and undefined_object: what a session gets whose role was dropped.
-_ROLE_MISSING = {"42501", "42704"}
 _QUERY_CANCELED = "57014"
 
 # How long to wait for a connection to test. A busy pool must not hold a plain error up.
@@ -46,7 +45,7 @@ def kind_of(error: BaseException | None) -> Literal["lost", "role", "cancelled"]
         lost = state in _SESSION_ENDED or state.startswith(_CONNECTION_EXCEPTION)
     if lost:
         return "lost"
-    if state in _ROLE_MISSING:
+    if state in ROLE_MISSING:
         return "role"
     return "cancelled" if state == _QUERY_CANCELED else None
 

@@ -84,7 +84,10 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """This grant's deadline has come, or is about to where it has been replaced."""
+    """This grant's deadline has come, or is about to where it has been replaced.
+
+    Said once more where it is replaced after its deadline only.
+    """
 
     grant: Grant
 

@@ -16,16 +16,15 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from psycopg_pool.abc import ACT
 
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
+from ephemeral_creds._pool_base import LeasedPool, after_fork
 from ephemeral_creds._pool_connect import Borrowed, check_parameters, generation_of
 from ephemeral_creds._pool_connector_async import AsyncConnector
 from ephemeral_creds._pool_errors import (
     AtOnce,
     CheckoutTimeout,
-    explain,
     quieten,
     with_pool_timeout,
 )
-from ephemeral_creds._pool_status import PoolStatus, lease_stats, pool_status
 from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     NoCredentials,
@@ -52,10 +51,13 @@ __all__ = ["AsyncRotatingConnectionPool"]
 # What psycopg_pool is given where no time is left: zero would mean "at once" to it.
 _AT_ONCE = 0.001
 
+# What would use the parent's sockets, or wait for what never comes.
+_NOT_AFTER_FORK = ("getconn", "wait", "resize", "check", "drain")
+
 quieten()
 
 
-class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
+class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
     """A `psycopg_pool.AsyncConnectionPool` whose credentials come from a provider, and change.
 
     What `RotatingConnectionPool` says holds here too, with ``await`` where psycopg's async pool
@@ -119,6 +121,8 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         self._rotation: Rotation[ACT] = Rotation(self._keeper, policy, bell.ring)
         self._connector = AsyncConnector(
             connection_class,
+            conninfo,
+            kwargs,
             configure,
             self._keeper,
             self._rotation,
@@ -132,9 +136,9 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         self._give_up_after = reconnect_timeout
         self._give_up = reconnect_failed
         super().__init__(
-            conninfo,
+            self._connector.conninfo,
             connection_class=self._connector.connection_class,
-            kwargs=kwargs,
+            kwargs=self._connector.kwargs,
             min_size=min_size,
             max_size=max_size,
             open=False,
@@ -169,7 +173,7 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             PoolClosed: the pool was closed before.
         """
         if self._abandoned:
-            raise _after_fork()
+            raise after_fork()
         async with self._beginning:
             if self._ended and not self._begun:
                 raise PoolClosed(f"the pool {self.name!r} was closed and cannot be opened any more")
@@ -223,10 +227,13 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
                 person can help.
         """
         try:
-            if self._rotation.careful:
-                return await self._getconn_carefully(timeout)
-            # Not super(), here and in putconn(): its lookup is a third of what the two cost.
-            return await AsyncConnectionPool.getconn(self, timeout)  # pyright: ignore[reportArgumentType, reportReturnType]
+            conn = None
+            if not self._rotation.careful:
+                # Not super(), here and in putconn(): its lookup is a third of what the two cost.
+                conn = await AsyncConnectionPool.getconn(self, timeout)  # pyright: ignore[reportArgumentType]
+                if not self._rotation.careful:
+                    return conn  # pyright: ignore[reportReturnType]
+            return await self._getconn_carefully(timeout, conn)  # pyright: ignore[reportArgumentType]
         except CheckoutTimeout:
             raise
         except PoolTimeout as error:
@@ -249,44 +256,6 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         # Before it is open there is nothing to drain, and psycopg_pool has no lock yet.
         if self._begun:
             await super().drain()
-
-    def get_stats(self) -> dict[str, int]:
-        """Return psycopg_pool's counters, and those of the credentials.
-
-        What rotations did themselves is left out. Added are ``lease_generation``,
-        ``lease_expires_in`` (whole seconds; absent where there is no end), ``lease_mints``,
-        ``lease_renewals``, ``lease_revocations``, ``lease_rejected_logins`` and, for connections
-        that wait to be replaced, ``connections_stale``.
-        """
-        stats = self._rotation.correct(super().get_stats())
-        return stats | lease_stats(self._rotation, self._keeper)
-
-    def pop_stats(self) -> dict[str, int]:
-        """Return the counters as `get_stats` does, and set psycopg_pool's own to zero."""
-        stats = self._rotation.correct(super().pop_stats(), reset=True)
-        return stats | lease_stats(self._rotation, self._keeper)
-
-    def suspect(self) -> None:
-        """Have each connection tested before it is lent: the role may have been dropped.
-
-        A connection whose role is gone still answers ``SELECT 1``, but not
-        ``SELECT current_user`` (PostgreSQL keeps the session: see DROP ROLE). One that answers
-        clears the suspicion; one that does not is replaced and, where its role is gone, new
-        credentials are asked for. Suspicion costs a round trip per checkout while it lasts, and
-        nothing otherwise. The pool itself calls this when a login is refused or a lease is lost.
-        """
-        self._rotation.suspect_generation(self._rotation.serving)
-
-    def status(self) -> PoolStatus:
-        """Return a snapshot for a health endpoint or a person; see `PoolStatus.ready`."""
-        return pool_status(
-            self.name, self.closed, self._rotation, self._keeper, super().get_stats()
-        )
-
-    @property
-    def peak_connections(self) -> int:
-        """The most connections that were ever open, or being opened, at the same time."""
-        return self._rotation.ledger.peak
 
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool; where it has a keeper of its own, revoke its lease and close that.
@@ -342,8 +311,13 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             if self._begun and not self._ended:
                 self._rotation.leave(close_keeper=self._own_keeper is not None)
 
-    async def _getconn_carefully(self, timeout: float | None) -> ACT:
-        """Check out while there are no credentials yet, or some that may be dead."""
+    async def _getconn_carefully(self, timeout: float | None, conn: ACT | None) -> ACT:
+        """Check out while there are no credentials yet, or some that may be dead.
+
+        Args:
+            timeout: as `getconn` has it.
+            conn: one that was checked out before there was a reason for care.
+        """
         rotation = self._rotation
         timeout = self.timeout if timeout is None else timeout
         deadline = monotonic() + timeout
@@ -354,18 +328,19 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
                 if not rotation.stopped:
                     raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
         while True:
-            conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
-            generation = generation_of(conn)
-            if rotation.is_suspect(generation) and not await self._vet(conn, generation):
+            if conn is None:
+                conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
+            if rotation.is_suspect(generation_of(conn)) and not await self._vet(conn, deadline):
+                conn = None
                 continue
             if rotation.policy.trace_borrowers:
                 cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
             return conn
 
-    async def _vet(self, conn: ACT, generation: int) -> bool:
+    async def _vet(self, conn: ACT, deadline: float) -> bool:
         """Test a suspect connection; one that fails is replaced."""
         try:
-            alive = await self._connector.is_alive(conn)
+            alive = await self._connector.is_alive(conn, deadline - monotonic())
         except psycopg.Error:
             # That says nothing about its role; psycopg_pool logs and replaces it as any other.
             self._rotation.note_own_checkout()
@@ -376,29 +351,10 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
             # Interrupted: it may be in the middle of the query.
             await self._discard(conn)
             raise
-        self._rotation.note_test(generation, alive=alive)
+        self._rotation.note_test(generation_of(conn), alive=alive)
         if not alive:
             await self._discard(conn)
         return alive
-
-    @property
-    def _last_error(self) -> Exception | None:
-        failure = self._rotation.reconnects.last_failure
-        return failure.error if failure is not None else None
-
-    def _explained(self, timeout: PoolTimeout) -> PoolTimeout:
-        status, lacking = self._diagnosis or self._diagnose()
-        if lacking is not None:
-            return with_pool_timeout(lacking, status)
-        return explain(self.name, timeout, self._rotation.reconnects.last_failure, status)
-
-    def _diagnose(self) -> tuple[KeeperStatus, NoCredentials | None]:
-        status = self._keeper.status()
-        try:
-            self._keeper.current()
-        except NoCredentials as error:
-            return status, error
-        return status, None
 
     async def _putconn_stale(self, conn: ACT) -> None:
         rotation = self._rotation
@@ -435,7 +391,8 @@ class AsyncRotatingConnectionPool(AsyncConnectionPool[ACT]):
         if self._begun:
             self._ended = self._abandoned = True
             self._rotation.abandon()
-            self.getconn = _refuse_after_fork  # type: ignore[method-assign]
+            for name in _NOT_AFTER_FORK:
+                setattr(self, name, _refuse_after_fork)
             self.putconn = _leave_to_parent  # type: ignore[method-assign]
 
 
@@ -447,15 +404,8 @@ async def _slot_lost(pool: AsyncConnectionPool[Any]) -> None:
         await pool._lost_slot()  # noqa: SLF001 - the same module; a method would keep the pool alive
 
 
-def _after_fork() -> PoolClosed:
-    return PoolClosed(
-        "this pool was opened before the process was forked: its connections and its lease are "
-        "the parent's. Open pools after the fork, for example in gunicorn's post_fork hook"
-    )
-
-
-async def _refuse_after_fork(timeout: float | None = None) -> Any:  # noqa: ARG001 - as getconn()
-    raise _after_fork()
+async def _refuse_after_fork(*_: object, **__: object) -> Any:
+    raise after_fork()
 
 
 async def _leave_to_parent(conn: Any) -> None:

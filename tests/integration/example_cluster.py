@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import re
-import subprocess
 import tempfile
 import threading
 import urllib.request
@@ -20,6 +19,7 @@ from kubernetes_settings import DATABASE, SANDBOX, VAULT
 from twins import wait_until
 
 from certificates import Authority
+from docker_engine import docker
 from ephemeral_creds.testing import PostgresServer, VaultServer
 from ephemeral_creds.testing._process import unprivileged_user
 
@@ -84,19 +84,12 @@ def images() -> list[str]:
 
 def make_images(archive: Path) -> None:
     """Build the service as the Compose example does, and save it with all else that pods need."""
-    _docker("build", "-f", str(_DOCKERFILE), "-t", _APP, str(EXAMPLES.parent))
+    docker("build", "-f", str(_DOCKERFILE), "-t", _APP, str(EXAMPLES.parent))
     try:
-        _docker("build", "-t", SANDBOX, "-", given=_SANDBOX_FILE)
-        _docker("save", "-o", str(archive), _APP, SANDBOX, _AGENT)
+        docker("build", "-t", SANDBOX, "-", said=_SANDBOX_FILE)
+        docker("save", "-o", str(archive), _APP, SANDBOX, _AGENT)
     finally:
-        _docker("image", "rm", "--force", _APP, SANDBOX)
-
-
-def _docker(*arguments: str, given: str | None = None) -> None:
-    done = subprocess.run(
-        ["docker", *arguments], input=given, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+        docker("image", "rm", "--force", _APP, SANDBOX)
 
 
 # --- Servers outside --------------------------------------------------------------------------

@@ -58,7 +58,10 @@ def make_role(engine: DatabaseEngine, name: str, *, default_ttl: str, max_ttl: s
 
 @dataclass
 class Load:
-    """Threads that use a pool without a pause, until the block ends; each failure is kept.
+    """Threads that use a pool until the block ends; each failure is kept.
+
+    Between two transactions they pause, or they would keep each other, and the threads that are to
+    be disturbed, from running at all on a machine that has other things to do.
 
     A query needs a right of the role: a dropped role that still has its session would fail. That
     is told to the pool, as `docs/explanation/limits.md` says.
@@ -67,6 +70,7 @@ class Load:
     pool: RotatingConnectionPool[Any]
     table: str
     workers: int = 8
+    pause: float = 0.05
     failures: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
 
@@ -106,7 +110,7 @@ class Load:
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
     def _work(self, number: int) -> None:
-        while not self._done.wait(0.005):
+        while not self._done.wait(self.pause):
             begun = time.perf_counter()
             try:
                 with self.pool.connection() as connection:

@@ -39,7 +39,7 @@ from kubernetes_settings import (
 from twins import wait_until
 
 from certificates import Authority
-from docker_compose import succeeds
+from docker_engine import succeeds
 from ephemeral_creds.testing._process import end_process, plain_environment
 
 if TYPE_CHECKING:

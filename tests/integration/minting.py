@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from ephemeral_creds import Event, Grant
     from ephemeral_creds.testing import PostgresServer
 
-PATIENCE = 20.0
+PATIENCE = 60.0
+"""Seconds to wait for what has to come, on a machine that has much else to do."""
+
+BRIEF = 0.1
+"""Seconds to ask for what cannot come, once its reason has been seen."""
 
 
 class RoleProvider(ScriptedProvider):

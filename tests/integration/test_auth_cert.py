@@ -1,4 +1,4 @@
-"""Logins by client certificate, against a real Vault that speaks TLS."""
+"""Logins by client certificate, against a real Vault and the emulator, both by TLS."""
 
 from __future__ import annotations
 
@@ -16,80 +16,66 @@ from ephemeral_creds import (
     VaultDynamicProvider,
     provider_from_url,
 )
-from ephemeral_creds.testing import DatabaseEngine, VaultServer, find_vault
-from ephemeral_creds.testing._process import free_port
+from ephemeral_creds.events import ProviderRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from canary import Canary
-    from ephemeral_creds.testing import PostgresServer
+    from certificates import Issued
+    from ephemeral_creds import Event
+    from ephemeral_creds.testing import DatabaseEngine
+
+    Unique = Callable[[str], str]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
+@pytest.fixture
+def role(any_engine: DatabaseEngine, unique: Unique) -> str:
+    """A role of the database, in place of the one that only one Vault has."""
+    any_engine.create_role(name := unique("by_cert"))
+    return name
 
 
-@pytest.fixture(scope="module")
-def tls_port() -> int:
-    return free_port()
+@pytest.fixture
+def mount(any_engine: DatabaseEngine, authority: Authority, unique: Unique, role: str) -> str:
+    """An auth method where a certificate of `authority` is good for `role`."""
+    admin = any_engine.admin
+    admin.enable_auth("cert", path := unique("cert"))
+    body = {"certificate": authority.pem, "token_policies": [any_engine.policy(role)]}
+    admin.call("POST", f"auth/{path}/certs/web", body)
+    return path
 
 
-@pytest.fixture(scope="module")
-def engine(
-    authority: Authority,
-    tls_port: int,
-    postgres: PostgresServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[DatabaseEngine]:
-    """A real Vault with a TLS listener besides the usual one."""
-    if (binary := find_vault()) is None:
-        pytest.skip("no vault, bao or go here: the emulator speaks no TLS")
-    certificate = authority.issue("localhost", server=True, ip="127.0.0.1")
-    listeners = f"""
-    listener "tcp" {{
-      address       = "127.0.0.1:{tls_port}"
-      tls_cert_file = "{certificate.cert}"
-      tls_key_file  = "{certificate.key}"
-    }}
-    """
-    with VaultServer(binary, config=listeners) as server:
-        made = DatabaseEngine(server, postgres)
-        made.create_role("app")
-        made.policy("app")
-        yield made
+def showing(engine: DatabaseEngine, authority: Authority, client: Issued) -> VaultConfig:
+    return VaultConfig(
+        engine.vault.tls_address,
+        verify=str(authority.path),
+        client_cert=(str(client.cert), str(client.key)),
+    )
 
 
-@pytest.fixture(autouse=True)
-def trusted(engine: DatabaseEngine, authority: Authority) -> None:
-    admin = engine.admin
-    admin.enable_auth("cert")
-    body = {"certificate": authority.pem, "token_policies": ["use-app"]}
-    admin.call("POST", "auth/cert/certs/web", body)
-
-
-def test_a_certificate_by_url(authority: Authority, tls_port: int, canary: Canary) -> None:
+def test_a_certificate_by_url(
+    any_engine: DatabaseEngine, authority: Authority, mount: str, role: str, canary: Canary
+) -> None:
     client = authority.issue("client")
     url = (
-        f"vault://app?auth=cert&auth_role=web&address=https://127.0.0.1:{tls_port}"
+        f"vault://{role}?auth=cert&auth_role=web&auth_mount={mount}"
+        f"&address={any_engine.vault.tls_address}"
         f"&cacert={authority.path}&client_cert={client.cert}&client_key={client.key}"
     )
     with contextlib.closing(provider_from_url(url, environ={})) as provider:
         grant = provider.fetch()
         provider.revoke(grant)
-    assert grant.credentials.username.startswith("v-cert-")
+    assert grant.credentials.username.startswith("v-cert")
 
 
-def test_a_certificate_of_another_ca(authority: Authority, tls_port: int, tmp_path: Path) -> None:
+def test_a_certificate_of_another_ca(
+    any_engine: DatabaseEngine, authority: Authority, mount: str, role: str, tmp_path: Path
+) -> None:
     stranger = Authority(tmp_path, "other CA").issue("stranger")
-    config = VaultConfig(
-        f"https://127.0.0.1:{tls_port}",
-        verify=str(authority.path),
-        client_cert=(str(stranger.cert), str(stranger.key)),
-    )
-    provider = VaultDynamicProvider("app", auth=CertAuth(), config=config)
+    config = showing(any_engine, authority, stranger)
+    provider = VaultDynamicProvider(role, auth=CertAuth(mount=mount), config=config)
     with (
         contextlib.closing(provider),
         pytest.raises(AccessDenied, match="trusts the CA of this certificate"),
@@ -98,16 +84,12 @@ def test_a_certificate_of_another_ca(authority: Authority, tls_port: int, tmp_pa
 
 
 def test_renewed_files_are_read_at_the_next_login(
-    authority: Authority, tls_port: int, tmp_path: Path
+    any_engine: DatabaseEngine, authority: Authority, mount: str, role: str, tmp_path: Path
 ) -> None:
     good = authority.issue("renewed")
     stranger = Authority(tmp_path, "other CA").issue("renewed")
-    config = VaultConfig(
-        f"https://127.0.0.1:{tls_port}",
-        verify=str(authority.path),
-        client_cert=(str(stranger.cert), str(stranger.key)),
-    )
-    provider = VaultDynamicProvider("app", auth=CertAuth("web"), config=config)
+    config = showing(any_engine, authority, stranger)
+    provider = VaultDynamicProvider(role, auth=CertAuth("web", mount=mount), config=config)
     with contextlib.closing(provider):
         with pytest.raises(AccessDenied):
             provider.fetch()
@@ -116,8 +98,32 @@ def test_renewed_files_are_read_at_the_next_login(
         provider.revoke(provider.fetch())
 
 
-def test_without_a_certificate(engine: DatabaseEngine) -> None:
-    config = VaultConfig(engine.vault.address)
+def test_a_token_is_renewed_by_whoever_shows_the_certificate(
+    any_engine: DatabaseEngine, authority: Authority, mount: str, role: str
+) -> None:
+    limits = {"token_ttl": "10m", "token_max_ttl": "2h"}
+    any_engine.admin.call("POST", f"auth/{mount}/certs/web", limits)
+    config = showing(any_engine, authority, authority.issue("renewing"))
+    provider = VaultDynamicProvider(role, auth=CertAuth(mount=mount), config=config)
+    seen: list[ProviderRequest] = []
+
+    def note(event: Event) -> None:
+        assert isinstance(event, ProviderRequest)
+        seen.append(event)
+
+    provider.observe(note)
+    with contextlib.closing(provider):
+        grant = provider.fetch()
+        provider.renew(grant)
+        provider.revoke(grant)
+    assert [(e.operation, e.outcome) for e in seen] == [
+        ("login", "done"), ("mint", "done"), ("renew-token", "done"), ("renew", "done"),
+        ("revoke", "done"), ("revoke-token", "done"),
+    ]  # fmt: skip
+
+
+def test_without_a_certificate(any_engine: DatabaseEngine) -> None:
+    config = VaultConfig(any_engine.vault.address)
     provider = VaultDynamicProvider("app", auth=CertAuth(), config=config)
     with (
         contextlib.closing(provider),

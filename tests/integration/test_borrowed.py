@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from minting import PATIENCE
-from twins import Worker, user_of, wait_until
+from twins import AsyncTwin, Worker, user_of, wait_until
 
 from ephemeral_creds import ProviderUnavailable, RotationPolicy
 from ephemeral_creds.events import (
@@ -107,6 +109,34 @@ class TestCancel:
         setup.provider.wait_for_sessions({2: 1})
         with pool.connection(PATIENCE) as connection:
             assert user_of(connection) == setup.role(2)
+
+    @pytest.mark.parametrize("library", ["libpq 17", "an older one"])
+    def test_a_server_that_hears_of_no_cancel(
+        self, setup: Setup, monkeypatch: pytest.MonkeyPatch, library: str
+    ) -> None:
+        over = threading.Event()
+        setup.stack.callback(over.set)
+        capable = library == "libpq 17"
+
+        class Deaf(psycopg.Connection[Any]):
+            def cancel_safe(self, *, timeout: float = 30.0) -> None:
+                over.wait(timeout if capable else PATIENCE)
+                raise psycopg.errors.CancellationTimeout("cancellation timeout expired")
+
+        class AsyncDeaf(psycopg.AsyncConnection[Any]):
+            async def cancel_safe(self, *, timeout: float = 30.0) -> None:
+                await asyncio.to_thread(over.wait, timeout if capable else PATIENCE)
+                raise psycopg.errors.CancellationTimeout("cancellation timeout expired")
+
+        monkeypatch.setattr(psycopg.capabilities, "has_cancel_safe", lambda: capable)
+        deaf = AsyncDeaf if isinstance(setup.twin, AsyncTwin) else Deaf
+        world = ShortLived(setup, rotation=CANCEL, connection_class=deaf)
+        with world.pool.connection() as borrowed:
+            world.ends()
+            wait_until(lambda: setup.role(1) not in setup.provider.sessions())
+            with pytest.raises(psycopg.OperationalError):
+                borrowed.execute("SELECT 1")
+        over.set()
 
     def test_the_lease_is_given_back_before_it_ends(self, setup: Setup) -> None:
         """The clock stands still at five seconds before it."""

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 import psycopg
 import psycopg_pool
 import pytest
+from twins import wait_until
 
 from ephemeral_creds import (
     AccessDenied,
     AppRoleAuth,
     CheckoutFailed,
     ConfigurationError,
+    CredentialKeeper,
     CredentialProvider,
     CredentialsExpired,
     DatabaseUnreachable,
@@ -37,7 +39,12 @@ from ephemeral_creds import (
     VaultDynamicProvider,
 )
 from ephemeral_creds.events import CredentialsLapsed, FetchFailed, LoginRejected, Problem
-from ephemeral_creds.testing import DatabaseEngine, TokenReviewServer, make_service_account_jwt
+from ephemeral_creds.testing import (
+    DatabaseEngine,
+    FakeClock,
+    TokenReviewServer,
+    make_service_account_jwt,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +91,11 @@ class World:
         self._pools: list[Pool] = []
 
     def open(
-        self, provider: CredentialProvider, conninfo: str, *, max_size: int | None = None
+        self,
+        provider: CredentialProvider,
+        conninfo: str,
+        *,
+        max_size: int | None = None,
     ) -> Pool:
         pool = RotatingConnectionPool(
             provider,
@@ -110,9 +121,11 @@ class World:
         self.seen.wait_for(kind)
         return self._asked(pool, BRIEF)
 
-    def in_time(self, provider: CredentialProvider, conninfo: str) -> EphemeralCredsError:
-        """Return the error after a timeout that a refused connect on this host fits in."""
-        return self._asked(self.open(provider, conninfo), 2.0)
+    def after_a_connect(self, provider: CredentialProvider, conninfo: str) -> EphemeralCredsError:
+        """Return the error of a pool that has failed to connect."""
+        pool = self.open(provider, conninfo)
+        wait_until(lambda: pool.status().last_error)
+        return self._asked(pool, BRIEF)
 
     def _asked(self, pool: Pool, timeout: float) -> EphemeralCredsError:
         ask = pool.wait if self._ask == "open" else pool.getconn
@@ -141,7 +154,10 @@ asked_once = pytest.mark.parametrize("world", ["connection"], indirect=True)
 
 
 def vault_provider(
-    engine: DatabaseEngine, role: str, policies: list[str] | None = None
+    engine: DatabaseEngine,
+    role: str,
+    policies: list[str] | None = None,
+    clock: FakeClock | None = None,
 ) -> VaultDynamicProvider:
     """Log in by an AppRole that may use `role`, or has `policies` instead."""
     given = [engine.policy(role)] if policies is None else policies
@@ -150,6 +166,7 @@ def vault_provider(
         role,
         auth=AppRoleAuth(how.role_id, how.secret_id),
         config=VaultConfig(engine.vault.address, read_timeout=20),
+        clock=clock,
     )
 
 
@@ -230,7 +247,7 @@ def test_no_service_account_token_says_what_to_do(
 @pytest.fixture
 def own_engine(own_vault: VaultLike, postgres: PostgresServer) -> DatabaseEngine:
     engine = DatabaseEngine(own_vault, postgres)
-    engine.create_role("app", default_ttl="4s", max_ttl="1h")
+    engine.create_role("app")
     return engine
 
 
@@ -278,6 +295,8 @@ def test_a_vault_that_does_not_answer(own_engine: DatabaseEngine) -> None:
     own_engine.vault.pause()
     try:
         pool = world.open(provider, own_engine.postgres.conninfo())
+        keeper = pool._own_keeper
+        wait_until(lambda: keeper and keeper._asked_at is not None)
         with pytest.raises(NotReady) as caught, pool.connection(BRIEF):
             pass
     finally:
@@ -287,10 +306,15 @@ def test_a_vault_that_does_not_answer(own_engine: DatabaseEngine) -> None:
 
 
 def test_a_vault_that_goes_away_after_the_start(own_engine: DatabaseEngine) -> None:
-    world = World("connection")
-    provider = vault_provider(own_engine, "app")
-    pool = world.open(provider, own_engine.postgres.conninfo(), max_size=2)
-    try:
+    clock, seen = FakeClock(), Seen()
+    provider = vault_provider(own_engine, "app", clock=clock)
+    keeper = CredentialKeeper(provider, observers=[seen], clock=clock)
+    with (
+        keeper,
+        RotatingConnectionPool(
+            keeper, own_engine.postgres.conninfo(), min_size=1, max_size=2
+        ) as pool,
+    ):
         pool.wait(GENEROUS)
         own_engine.vault.stop()
         with pool.connection(GENEROUS) as first, pool.connection(GENEROUS) as second:
@@ -298,18 +322,19 @@ def test_a_vault_that_goes_away_after_the_start(own_engine: DatabaseEngine) -> N
             assert first.execute("SELECT current_user").fetchone() is not None
             assert second.execute("SELECT current_user").fetchone() is not None
         with pool.connection(GENEROUS) as held:
-            world.seen.wait_for(CredentialsLapsed)
+            clock.advance(3600.0)
+            seen.wait_for(CredentialsLapsed)
+            seen.wait_for(FetchFailed)
             # What is open goes on working even then.
             assert held.execute("SELECT 1").fetchone() == (1,)
             with pool.connection(GENEROUS) as other:
                 other.close()
+            wait_until(lambda: pool.status().last_error)
             with pytest.raises(CredentialsExpired) as caught, pool.connection(BRIEF):
                 pass
         assert isinstance(caught.value, psycopg_pool.PoolTimeout)
         says(caught.value, "database/creds/app", own_engine.vault.address, "have expired")
         says(caught.value, "ProviderUnavailable", "cannot be reached")
-    finally:
-        world.close()
 
 
 # --- PostgreSQL ---------------------------------------------------------------------------------
@@ -318,7 +343,7 @@ def test_a_vault_that_goes_away_after_the_start(own_engine: DatabaseEngine) -> N
 def test_a_postgresql_that_is_away_at_start(world: World, own_postgres: PostgresServer) -> None:
     provider = FixedProvider(own_postgres.superuser, own_postgres.password)
     own_postgres.stop()
-    error = world.in_time(provider, own_postgres.conninfo())
+    error = world.after_a_connect(provider, own_postgres.conninfo())
     assert isinstance(error, DatabaseUnreachable)
     says(error, "'orders'", f'"127.0.0.1", port {own_postgres.port}', "Connection refused")
     says(error, "check host, port and that it runs")

@@ -20,7 +20,7 @@ from load import Load
 from minting import PATIENCE
 from twins import wait_until
 
-from docker_compose import find_compose, succeeds
+from docker_engine import find_compose, require_images
 from ephemeral_creds.testing._process import free_port
 
 if TYPE_CHECKING:
@@ -108,11 +108,7 @@ def stack() -> Iterator[Stack]:
     compose = find_compose()
     if compose is None:
         pytest.skip("no Docker Compose here")
-    if not succeeds("docker", "info"):
-        pytest.skip("no Docker engine answers here")
-    missing = [name for name in images() if not succeeds("docker", "image", "inspect", name)]
-    if missing:
-        pytest.skip(f"images that are not here, and are not fetched: {', '.join(sorted(missing))}")
+    require_images(images())
     stack = Stack(compose)
     try:
         stack.run("build")

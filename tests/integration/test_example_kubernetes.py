@@ -35,7 +35,7 @@ from kubernetes_settings import ISSUER
 from load import Load
 from twins import wait_until
 
-from docker_compose import succeeds
+from docker_engine import require_images
 from ephemeral_creds import KubernetesAuth, VaultConfig, VaultDynamicProvider
 from ephemeral_creds.exceptions import AccessDenied
 from ephemeral_creds.testing import find_vault, make_service_account_jwt
@@ -62,11 +62,7 @@ def cluster() -> Iterator[Cluster]:
     programs = Path(PROGRAMS or "")
     if absent := missing(programs):
         pytest.skip(f"a node needs what is not here: {', '.join(absent)}")
-    if not succeeds("docker", "info"):
-        pytest.skip("no Docker engine answers here")
-    absent = [name for name in images() if not succeeds("docker", "image", "inspect", name)]
-    if absent:
-        pytest.skip(f"images that are not here, and are not fetched: {', '.join(absent)}")
+    require_images(images())
     with Cluster(programs, make_images) as cluster:
         yield cluster
 

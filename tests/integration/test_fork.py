@@ -125,6 +125,9 @@ class TestPrefork:
         def child(pool, provider, number):
             refused(lambda: pool.getconn(timeout=1.0), PoolClosed, says="post_fork")
             refused(pool.open, PoolClosed, says="post_fork")
+            refused(lambda: pool.resize(1), PoolClosed, says="post_fork")
+            refused(pool.check, PoolClosed, says="post_fork")
+            refused(pool.drain, PoolClosed, says="post_fork")
             status = pool.status()
             assert not status.ready and status.connections == {}, status
             pool.get_stats()

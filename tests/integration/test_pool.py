@@ -21,6 +21,8 @@ from ephemeral_creds import (
     CredentialKeeper,
     RotatingConnectionPool,
     RotationPolicy,
+    _pool_mover,
+    _pool_mover_async,
 )
 from ephemeral_creds.events import PoolRotated
 
@@ -115,8 +117,12 @@ class TestRotation:
         setup.provider.wait_for_sessions({3: 3})
 
     @pytest.mark.slow
-    def test_borrowed_ones_are_waited_for_without_connecting(self, setup: Setup) -> None:
+    def test_borrowed_ones_are_waited_for_without_connecting(
+        self, setup: Setup, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Nothing to replace comes back for many times as long as a replacement is parked."""
+        for module in (_pool_mover, _pool_mover_async):
+            monkeypatch.setattr(module, "_LOOK_AT_IDLE", 3600.0)
         gate = setup.twin.gate()
         pool = setup.pool(
             min_size=2, connection_class=gate, rotation=RotationPolicy(overshoot=1, park=0.02)

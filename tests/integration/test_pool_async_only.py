@@ -53,7 +53,7 @@ class World:
         async with pool:
             await pool.wait(PATIENCE)
             yield pool
-        assert await others_than_this() == set()
+        await until(lambda: len(asyncio.all_tasks()) == 1, await others_than_this())
 
     @contextmanager
     def clocked_keeper(self, duration: float) -> Iterator[tuple[FakeClock, CredentialKeeper]]:
@@ -384,7 +384,9 @@ class TestLoops:
                 borrowed = await pool.getconn()
                 waiting = [asyncio.create_task(pool.getconn(PATIENCE)) for _ in range(3)]
                 await until(lambda: pool.get_stats().get("requests_waiting", 0) == 3)
-                await asyncio.gather(*(asyncio.create_task(pool.close()) for _ in range(2)))
+                # It is not returned before: neither waits for long.
+                closing = [asyncio.create_task(pool.close(timeout=0.1)) for _ in range(2)]
+                await asyncio.gather(*closing)
                 outcomes = await asyncio.gather(*waiting, return_exceptions=True)
                 assert {type(outcome) for outcome in outcomes} == {psycopg_pool.PoolClosed}
                 await borrowed.execute("SELECT 1")
@@ -392,7 +394,7 @@ class TestLoops:
                 assert borrowed.closed
 
         asyncio.run(main())
-        assert world.provider.roles() == []
+        wait_until(lambda: world.provider.roles() == [])
 
     def test_two_loops_one_after_the_other_on_one_keeper(self, world: World) -> None:
         async def main(generation: int) -> None:

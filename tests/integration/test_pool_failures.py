@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import psycopg_pool
 import pytest
-from minting import PATIENCE
+from minting import BRIEF, PATIENCE
 from twins import user_of, wait_until
 
 from ephemeral_creds import (
@@ -20,7 +20,7 @@ from ephemeral_creds import (
     RefreshPolicy,
     RotationPolicy,
 )
-from ephemeral_creds.events import CandidateDiscarded, LoginRejected
+from ephemeral_creds.events import CandidateDiscarded, FetchFailed, LoginRejected
 from ephemeral_creds.exceptions import CheckoutFailed, ProviderUnavailable
 from ephemeral_creds.testing import TCPProxy
 
@@ -121,7 +121,7 @@ class TestFailures:
             pool.check()
             assert given_up.wait(PATIENCE)
             with pytest.raises(DatabaseUnreachable, match="cannot be reached"):
-                pool.getconn(timeout=0.3)
+                pool.getconn(timeout=BRIEF)
             own_postgres.start()
             wait_until(lambda: pool.get_stats()["pool_available"] == 3)
 
@@ -139,22 +139,24 @@ class TestFailures:
     def test_d10_a_timeout_says_that_all_are_in_use(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1, max_size=1)
         with pool.connection(), pytest.raises(CheckoutFailed, match="in use") as caught:
-            pool.getconn(timeout=0.05)
+            pool.getconn(timeout=BRIEF)
         assert isinstance(caught.value, psycopg_pool.PoolTimeout)
 
     def test_d10_a_timeout_says_that_logins_are_refused(self, setup: Setup) -> None:
         setup.provider.login = "NOLOGIN"
         pool = setup.pool(wait=False)
+        wait_until(lambda: pool.status().last_error)
         with pytest.raises(LoginRefused, match="creation_statements") as caught:
-            pool.wait(1.0)
+            pool.wait(BRIEF)
         assert isinstance(caught.value, psycopg.OperationalError)
         assert "not permitted to log in" in str(caught.value.__cause__)
 
     def test_d10_a_timeout_says_that_there_are_no_credentials(self, setup: Setup) -> None:
         setup.provider.failures["fetch"] = [ProviderUnavailable("vault is sealed")] * 1000
         pool = setup.pool(wait=False)
+        setup.events.wait_for(FetchFailed)
         with pytest.raises(NotReady, match="vault is sealed") as caught:
-            pool.getconn(timeout=0.2)
+            pool.getconn(timeout=BRIEF)
         assert isinstance(caught.value, psycopg_pool.PoolTimeout)
 
     def test_configuration_errors_are_told_at_once(self, setup: Setup) -> None:
@@ -165,11 +167,20 @@ class TestFailures:
 
     def test_r10_refused_logins_do_not_mint_without_bound(self, setup: Setup) -> None:
         """The default limiter: two at once, then one every ten seconds."""
+        clock = setup.clock()
         setup.provider.login = "NOLOGIN"
-        pool = setup.pool(wait=False, refresh=RefreshPolicy(retry_initial=0.01))
+        pool = setup.pool(
+            wait=False,
+            refresh=RefreshPolicy(retry_initial=0.01, config_retry=0.01),
+            rotation=RotationPolicy(retry_initial=0.01, retry_max=0.01),
+        )
+        wait_until(lambda: setup.provider.calls.count("fetch") == 2)
+        for seconds in (4.0, 5.0):
+            clock.advance(seconds)
+            setup.events.wait_for(LoginRejected, len(setup.events.of(LoginRejected)) + 20)
         with pytest.raises(LoginRefused):
-            pool.getconn(timeout=1.5)
-        assert setup.provider.calls.count("fetch") <= 2
+            pool.getconn(timeout=BRIEF)
+        assert setup.provider.calls.count("fetch") == 2
 
     def test_an_outage_of_vault_is_none_of_the_service(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1, max_size=3)
@@ -180,6 +191,29 @@ class TestFailures:
         for connection in (first, second):
             connection.rollback()
             pool.putconn(connection)
+
+    @pytest.mark.parametrize("what", ["configure", "kwargs", "conninfo"])
+    def test_a_mistake_in_the_users_own_is_told_and_not_repeated_without_a_pause(
+        self, setup: Setup, what: str
+    ) -> None:
+        calls: list[int] = []
+
+        def configure(connection: psycopg.Connection[object]) -> None:
+            calls.append(1)
+            connection.pgconn.exec_(b"BEGIN")
+
+        def mistaken() -> str:
+            calls.append(1)
+            raise KeyError("DB_HOST")
+
+        options: dict[str, object] = {what: configure if what == "configure" else mistaken}
+        pool = setup.pool(min_size=2, max_size=2, rotation=NEVER_AGAIN, wait=False, **options)
+        wait_until(lambda: pool.status().last_error)
+        with pytest.raises(CheckoutFailed, match=r"transaction open|KeyError at"):
+            pool.getconn(timeout=BRIEF)
+        assert not pool.status().ready
+        # Its connects may have begun together.
+        assert len(calls) <= 4
 
     def test_connections_that_the_network_cut_are_replaced(self, setup: Setup) -> None:
         with TCPProxy(setup.server.host, setup.server.port) as proxy:

@@ -7,9 +7,9 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from minting import PATIENCE
+from minting import BRIEF, PATIENCE
 from psycopg.rows import dict_row
-from twins import user_of
+from twins import user_of, wait_until
 
 from ephemeral_creds import (
     AsyncRotatingConnectionPool,
@@ -92,8 +92,9 @@ class TestUsersOptions:
             configure=configure,
             rotation=RotationPolicy(retry_initial=3600.0, retry_max=3600.0),
         )
+        wait_until(lambda: pool.status().last_error)
         with pytest.raises(DatabaseUnreachable, match="RuntimeError at "):
-            pool.getconn(timeout=0.2)
+            pool.getconn(timeout=BRIEF)
         assert len(calls) == 1
         setup.provider.wait_for_sessions({})
 
@@ -132,8 +133,9 @@ class TestSecrets:
     def test_r27_no_part_of_a_connect_error_holds_the_password(self, setup: Setup) -> None:
         setup.provider.login = "NOLOGIN"
         pool = setup.pool(wait=False)
+        wait_until(lambda: pool.status().last_error)
         with pytest.raises(LoginRefused) as caught:
-            pool.getconn(timeout=1.0)
+            pool.getconn(timeout=BRIEF)
         error: BaseException | None = caught.value
         while error is not None:
             assert getattr(error, "pgconn", None) is None

@@ -130,11 +130,12 @@ class World:
         self.admin.execute(sql.SQL("DROP ROLE {}").format(role))
 
     def terminate(self, number: int = 1) -> None:
-        """End all sessions of a role."""
-        self.admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s",
-            [self.setup.role(number)],
-        )
+        """End all sessions of a role, and wait until they have ended."""
+        ended = self.admin.execute(
+            "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usename = %s",
+            [round(PATIENCE * 1000), self.setup.role(number)],
+        ).fetchall()
+        assert all(done for (done,) in ended), "some did not end in time"
 
     def close(self) -> None:
         for name in (self.open, self.closed):
@@ -316,6 +317,8 @@ class TestRaisedAtOnce:
     def test_a_checkout_that_fails(self, setup: Setup, run: Run) -> None:
         setup.provider.login = "NOLOGIN"
         pool = setup.pool(min_size=1, wait=False, timeout=0.5)
+        # Only after a refused login there is a reason to give.
+        wait_until(lambda: pool.status().last_error)
         transaction = Transaction()
         with pytest.raises(LoginRefused):
             run(setup, pool, transaction)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from minting import PATIENCE
+from minting import BRIEF, PATIENCE
 from psycopg import sql
-from twins import AsyncTwin, user_of
+from twins import AsyncTwin, user_of, wait_until
 
 from ephemeral_creds import ConfigurationError, LoginRefused, RotationPolicy
 from ephemeral_creds.events import CandidateDiscarded
@@ -212,14 +212,16 @@ class TestFailures:
     def test_a_role_that_was_not_granted_is_named(self, setup: Setup, owner: str) -> None:
         setup.provider.grants = []
         pool = setup.pool(min_size=1, session_role=owner, wait=False)
+        wait_until(lambda: pool.status().last_error)
         with pytest.raises(LoginRefused, match=f"permission denied .*{owner}") as caught:
-            pool.wait(1.0)
+            pool.wait(BRIEF)
         assert f"GRANT {owner} TO" in str(caught.value)
 
     def test_one_that_does_not_exist_is_named(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1, session_role="nobody-at-all", wait=False)
+        wait_until(lambda: pool.status().last_error)
         with pytest.raises(LoginRefused, match="nobody-at-all"):
-            pool.wait(1.0)
+            pool.wait(BRIEF)
 
     def test_a_new_generation_that_may_not_act_as_it_is_never_used(
         self, setup: Setup, owner: str
@@ -258,8 +260,9 @@ class TestFailures:
     def test_an_option_that_a_proxy_drops_is_noticed(self, setup: Setup, owner: str) -> None:
         """Some poolers do: better no connection than one that acts as somebody else."""
         pool = setup.pool(min_size=1, session_role=owner, wait=False, connection_class=deaf(setup))
+        wait_until(lambda: pool.status().last_error)
         with pytest.raises(ConfigurationError, match="drop the startup parameter") as caught:
-            pool.wait(1.0)
+            pool.wait(BRIEF)
         assert owner in str(caught.value)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import pytest
-from minting import PATIENCE, RoleProvider
-from twins import EAGER, wait_until
+from minting import BRIEF, PATIENCE, RoleProvider
+from twins import EAGER, Worker, wait_until
 
 from ephemeral_creds import CredentialKeeper, NoCredentials, RefreshPolicy
 from ephemeral_creds.events import (
@@ -115,12 +115,15 @@ class TestReady:
         clock.advance(61.0)
         setup.events.wait_for(CredentialsLapsed)
         assert not pool.status().ready
+        waiting = Worker(pool.getconn, timeout=PATIENCE)
+        wait_until(lambda: pool.status().last_error)
         with pytest.raises(NoCredentials, match="expired"):
-            pool.getconn(timeout=0.1)
+            pool.getconn(timeout=BRIEF)
         setup.provider.duration = 3600.0
         setup.provider.failures["fetch"].clear()
         clock.advance(1.0)
         setup.published(2)
+        pool.putconn(cast("Any", waiting.get()))
         with pool.connection(PATIENCE):
             assert pool.status().ready
 
@@ -136,7 +139,7 @@ class TestReady:
         # The keeper has nothing to complain of.
         assert status.keeper.ready
         with pytest.raises(psycopg.OperationalError):
-            pool.getconn(timeout=0.1)
+            pool.getconn(timeout=BRIEF)
         own_postgres.start()
         wait_until(lambda: pool.status().ready)
         wait_until(lambda: pool.status().last_error is None)

@@ -6,19 +6,21 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import psycopg
+import psycopg_pool
 import pytest
-from minting import PATIENCE
+from minting import BRIEF, PATIENCE
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
-from twins import AsyncTwin, PoolFace, Setup, user_of, wait_until
+from twins import AsyncTwin, PoolFace, Setup, Worker, user_of, wait_until
 
 from ephemeral_creds import CredentialsExpired, RotationPolicy
 from ephemeral_creds.events import CredentialsLapsed, LoginRejected, RenewalFailed
 from ephemeral_creds.exceptions import CheckoutFailed, LeaseLost, ProviderUnavailable
+from ephemeral_creds.testing import TCPProxy
 
 if TYPE_CHECKING:
-    from ephemeral_creds import Grant, Lease, RotatingConnectionPool
+    from ephemeral_creds import AsyncRotatingConnectionPool, Grant, Lease, RotatingConnectionPool
 
 
 def drop(setup: Setup, number: int) -> None:
@@ -35,6 +37,24 @@ def users(pool: RotatingConnectionPool[Any], count: int) -> list[str]:
         with pool.connection(timeout=PATIENCE) as connection:
             found.append(user_of(connection))
     return found
+
+
+def fail(connection: Any, wrapped: bool) -> None:
+    try:
+        user_of(connection)
+    except psycopg.Error as error:
+        if wrapped:
+            raise KeyError("as a service calls it") from error
+        raise
+
+
+async def roll_back_async(pool: AsyncRotatingConnectionPool[Any]) -> None:
+    connection = await pool.getconn()
+    try:
+        await connection.execute("SELECT current_user")
+    except psycopg.Error:
+        await connection.rollback()
+    await pool.putconn(connection)
 
 
 def queries_of(setup: Setup) -> tuple[list[str], dict[str, Any]]:
@@ -109,8 +129,9 @@ class TestZombies:
         setup.provider.duration = 3600.0
         clock.advance(30.0)
         setup.events.wait_for(RenewalFailed)
+        wait_until(lambda: pool.status().suspect)
         with pytest.raises(CheckoutFailed):
-            pool.getconn(timeout=0.3)
+            pool.getconn(timeout=BRIEF)
         setup.provider.gate.set()
         assert users(pool, 20) == [setup.role(2)] * 20
 
@@ -128,7 +149,7 @@ class TestZombies:
         drop(setup, 1)
         pool.suspect()
         # With psycopg_pool's own check= it sleeps half a minute between the six of them.
-        with pool.connection(timeout=5.0) as connection:
+        with pool.connection(timeout=25.0) as connection:
             assert user_of(connection) == setup.role(2)
 
     def test_a_word_of_the_services_own(self, setup: Setup) -> None:
@@ -139,6 +160,55 @@ class TestZombies:
         stats = pool.get_stats()
         assert stats["requests_num"] == 20
         assert stats.get("returns_bad", 0) == 0
+
+    @pytest.mark.parametrize("wrapped", [False, True])
+    def test_a_query_that_failed(self, setup: Setup, wrapped: bool) -> None:
+        pool = setup.pool(min_size=4)
+        drop(setup, 1)
+        expected = KeyError if wrapped else psycopg.errors.UndefinedObject
+        with pytest.raises(expected), pool.connection() as connection:
+            fail(connection, wrapped)
+        assert users(pool, 20) == [setup.role(2)] * 20
+        assert setup.provider.calls.count("fetch") == 2
+
+    def test_a_query_that_failed_and_was_rolled_back(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=4)
+        drop(setup, 1)
+        if isinstance(setup.twin, AsyncTwin):
+            setup.twin.loop.run(roll_back_async(cast("PoolFace", pool).raw))
+        else:
+            connection = pool.getconn()
+            try:
+                user_of(connection)
+            except psycopg.Error:
+                connection.rollback()
+            pool.putconn(connection)
+        assert users(pool, 20) == [setup.role(2)] * 20
+
+    def test_a_query_that_failed_in_a_transaction_that_is_returned_as_it_is(
+        self, setup: Setup
+    ) -> None:
+        reset: list[int] = []
+        pool = setup.pool(min_size=1, max_size=1, reset=lambda _: reset.append(1))
+        drop(setup, 1)
+        connection = pool.getconn()
+        with pytest.raises(psycopg.errors.UndefinedObject):
+            user_of(connection)
+        pool.putconn(connection)
+        assert users(pool, 3) == [setup.role(2)] * 3
+
+    def test_a_query_that_lacks_a_grant(self, setup: Setup) -> None:
+        queries, options = queries_of(setup)
+        pool = setup.pool(min_size=4, **options)
+        secret = "SELECT rolpassword FROM pg_authid"
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), pool.connection() as connection:
+            connection.execute(secret)
+        for _ in range(20):
+            with pool.connection():
+                pass
+        assert [q for q in queries if q != secret] == ["SELECT current_user::text"]
+        assert setup.provider.calls.count("fetch") == 1
+        assert not pool.status().suspect
 
     def test_a_deadline_without_successor(self, setup: Setup) -> None:
         """Past it the server may drop the role at any time: an answer clears nothing."""
@@ -151,11 +221,15 @@ class TestZombies:
         assert users(pool, 3) == [setup.role(1)] * 3
         assert pool.status().suspect
         drop(setup, 1)
+        waiting = Worker(pool.getconn, timeout=PATIENCE)
+        # It has found the dead ones, and that there is nothing to open others with.
+        wait_until(lambda: pool.status().last_error)
         with pytest.raises(CredentialsExpired, match="away"):
-            pool.getconn(timeout=0.3)
+            pool.getconn(timeout=BRIEF)
         setup.provider.duration = 3600.0
         setup.provider.failures["fetch"].clear()
         clock.advance(1.0)
+        pool.putconn(cast("Any", waiting.get()))
         assert users(pool, 5) == [setup.role(2)] * 5
 
     def test_they_stay_suspect_after_new_credentials_came(self, setup: Setup) -> None:
@@ -195,10 +269,11 @@ class TestZombies:
 
     def test_lost_connections_are_no_zombies(self, setup: Setup) -> None:
         pool = setup.pool(min_size=4)
-        setup.provider._admin.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s",
-            [setup.role(1)],
-        )
+        ended = setup.provider._admin.execute(
+            "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usename = %s",
+            [round(PATIENCE * 1000), setup.role(1)],
+        ).fetchall()
+        assert ended == [(True,)] * 4
         pool.suspect()
         assert users(pool, 8) == [setup.role(1)] * 8
         assert setup.provider.calls == ["fetch"]
@@ -230,6 +305,18 @@ def test_a_test_without_an_answer_says_nothing_of_the_role(setup: Setup) -> None
     assert not pool.status().suspect
     assert setup.events.of(LoginRejected) == []
     assert setup.provider.calls.count("fetch") == 1
+
+
+def test_a_server_that_does_not_answer_the_test_holds_no_checkout_up(setup: Setup) -> None:
+    with TCPProxy(setup.server.host, setup.server.port) as proxy:
+        conninfo = f"host={proxy.host} port={proxy.port} dbname=postgres sslmode=disable"
+        pool = setup.pool(conninfo=conninfo, min_size=2, max_size=2)
+        proxy.stall()
+        pool.suspect()
+        waiting = Worker(pool.getconn, timeout=0.5)
+        assert isinstance(waiting.join().error, psycopg_pool.PoolTimeout)
+        proxy.restore()
+        assert users(pool, 3) == [setup.role(1)] * 3
 
 
 class _Hanging(psycopg.AsyncCursor[Any]):

@@ -1,7 +1,7 @@
 """A real Vault Agent: the file that it writes, under load, through its accidents; and as a proxy.
 
-Every handover is the agent's own: new credentials arrive about a second before the old ones end.
-`EPHEMERAL_CREDS_HANDOVERS` asks for more of them than the two of an ordinary run.
+Every handover is the agent's own: new credentials arrive a second or two before the old ones end.
+`EPHEMERAL_CREDS_HANDOVERS` asks for more of them than the one of an ordinary run, under more load.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-HANDOVERS = int(os.environ.get("EPHEMERAL_CREDS_HANDOVERS", "2"))
+HANDOVERS = int(os.environ.get("EPHEMERAL_CREDS_HANDOVERS", "1"))
+PAUSE = 0.05 if HANDOVERS == 1 else 0.005
 
 
 @pytest.fixture
@@ -64,6 +66,19 @@ def file(tmp_path: Path, canary: Canary) -> Path:
 def short(engine: DatabaseEngine, unique: Callable[[str], str]) -> Role:
     """Credentials of three seconds, six at most: the agent hands over about every five."""
     return make_role(engine, unique("sidecar"), default_ttl="3s", max_ttl="6s")
+
+
+@pytest.fixture
+def capped(engine: DatabaseEngine, unique: Callable[[str], str]) -> Role:
+    """Credentials of ten seconds that cannot be extended.
+
+    An agent hands over when between a tenth and a fifth of what it was given last is left, and a
+    busy machine needs more than the fraction of a second that this is of less. Only `nox -s agent`
+    does with less, as docs/how-to/kubernetes-sidecar.md tells.
+    """
+    if HANDOVERS > 1:
+        return make_role(engine, unique("sidecar"), default_ttl="3s", max_ttl="6s")
+    return make_role(engine, unique("sidecar"), default_ttl="10s", max_ttl="10s")
 
 
 @pytest.fixture
@@ -126,15 +141,15 @@ def test_the_article_template_as_it_stands(
 
 def test_no_query_fails_at_the_handovers(
     engine: DatabaseEngine,
-    short: Role,
+    capped: Role,
     file: Path,
     make_pool: Callable[..., RotatingConnectionPool[Any]],
     record_property: Callable[[str, object], None],
 ) -> None:
     watched = Watched(file)
-    with agent_by_approle(engine, short, file):
+    with agent_by_approle(engine, capped, file):
         pool = make_pool(watched.provider, watched.events)
-        with Load(pool, short.table) as load:
+        with Load(pool, capped.table, pause=PAUSE) as load:
             for count in range(1, HANDOVERS + 1):
                 watched.handovers(count)
             load.goes_on()
@@ -186,7 +201,7 @@ def test_an_agent_whose_token_is_revoked(
 ) -> None:
     """Its leases end with the token, at once: no client can prevent that. It passes by itself."""
     watched = Watched(file)
-    with agent_by_approle(engine, long, file, token_ttl="3s", token_max_ttl="1h") as agent:
+    with agent_by_approle(engine, long, file, token_ttl="6s", token_max_ttl="1h") as agent:
         pool = make_pool(watched.provider, watched.events)
         with Load(pool, long.table) as load:
             load.goes_on()
@@ -212,7 +227,7 @@ def test_vault_is_restarted_underneath(
     watched = Watched(file)
     with PersistentVaultServer(real_vault.binary) as vault:
         engine = DatabaseEngine(vault, postgres)
-        role = make_role(engine, unique("restarted"), default_ttl="4s", max_ttl="8s")
+        role = make_role(engine, unique("restarted"), default_ttl="10s", max_ttl="10s")
         with agent_by_approle(engine, role, file):
             pool = make_pool(watched.provider, watched.events)
             with Load(pool, role.table) as load:
@@ -233,30 +248,31 @@ def test_vault_is_restarted_underneath(
 )
 def test_a_cache_between_us_and_vault_does_not_keep_old_credentials(
     engine: DatabaseEngine,
-    short: Role,
+    capped: Role,
     make_pool: Callable[..., RotatingConnectionPool[Any]],
     tmp_path: Path,
     canary: Canary,
     login: str,
 ) -> None:
     canary.allow_secret_file(tmp_path)
-    approle = engine.admin.create_approle(short.name, [short.policy])
+    approle = engine.admin.create_approle(capped.name, [capped.policy])
     events = Events()
     with VaultAgent(engine.vault.address, approle, api_proxy=True) as agent:
         auth: TokenAuth | AppRoleAuth = AppRoleAuth(approle.role_id, approle.secret_id)
         if login == "of the agent":
             (tmp_path / "token").write_text(agent.token.reveal() if agent.token else "")
             auth = TokenAuth(path=tmp_path / "token")
-        provider = VaultDynamicProvider(short.name, auth=auth, config=VaultConfig(agent.address))
-        pool = make_pool(provider, events)
-        with Load(pool, short.table) as load:
+        provider = VaultDynamicProvider(capped.name, auth=auth, config=VaultConfig(agent.address))
+        # Long before the end: once a second has ended, there is less left than was asked for.
+        pool = make_pool(provider, events, refresh=replace(HURRIED, renew_at=0.15))
+        with Load(pool, capped.table) as load:
             events.wait_for(CredentialsPublished, 2)
             events.wait_for(LeaseRevoked)
         assert not load.failures
         pool.close()
     names = {event.username for event in events.of(CredentialsPublished)}  # type: ignore[attr-defined]
     assert len(names) == len(events.of(CredentialsPublished))
-    assert engine.leases(short.name) == []
+    assert engine.leases(capped.name) == []
 
 
 # --- The class itself ---------------------------------------------------------------------------
@@ -266,8 +282,7 @@ def test_an_agent_leaves_nothing_but_what_it_wrote(
     engine: DatabaseEngine, long: Role, file: Path
 ) -> None:
     with agent_by_approle(engine, long, file) as agent:
-        home = agent._home
-        assert home is not None
+        home = agent._own.folder
         assert home.exists()
         agent.stop()
         assert not agent.running
@@ -283,7 +298,8 @@ def test_an_agent_that_cannot_log_in_says_so(engine: DatabaseEngine) -> None:
     agent = VaultAgent(engine.vault.address, ServiceAccount.of("nobody"), mount="nowhere")
     agent.start()
     try:
+        wait_until(lambda: "nowhere" in agent.log)
         with pytest.raises(ConfigurationError, match=r"(?s)has not logged in.*nowhere"):
-            agent.wait(1.0)
+            agent.wait(0.1)
     finally:
         agent.close()

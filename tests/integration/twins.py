@@ -66,7 +66,7 @@ async def _others() -> list[str]:
     """Return the names of the tasks that do not end."""
     others = asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
     if others:
-        await asyncio.wait(others, timeout=1.0)
+        await asyncio.wait(others, timeout=PATIENCE)
     return [task.get_name() for task in others if not task.done()]
 
 
@@ -321,11 +321,15 @@ def work_until(
     done: threading.Event,
     failures: list[BaseException] | None = None,
 ) -> None:
-    """Run queries until `done`; note what fails, or fail."""
+    """Run queries until `done`; note what fails, or fail.
+
+    Most of the time it waits for PostgreSQL: threads that only compete for the interpreter keep
+    what they are to disturb from happening, for a long time on a busy machine.
+    """
     while not done.is_set():
         try:
             with pool.connection() as connection:
-                connection.execute("SELECT pg_sleep(0.001), current_user")
+                connection.execute("SELECT pg_sleep(0.02), current_user")
         except BaseException as error:
             if failures is None:
                 raise

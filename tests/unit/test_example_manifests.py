@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from docker_compose import find_compose
+from docker_engine import find_compose
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MANIFESTS = sorted((EXAMPLES / "kubernetes").glob("*.yaml"))

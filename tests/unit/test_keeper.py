@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import pickle
 import threading
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from ephemeral_creds import (
     ProviderUnavailable,
     RefreshPolicy,
 )
+from ephemeral_creds._keeper import _close_all
 from ephemeral_creds._signals import (
     Accepted,
     EndLearned,
@@ -192,6 +195,11 @@ class TestWaiting:
         with pytest.raises(NotReady, match="not been started"):
             keeper.current()
 
+    def test_a_keeper_that_was_not_started_does_not_wait_for_a_refresh(self, world: World) -> None:
+        keeper = world.keeper()
+        with pytest.raises(NotReady, match="not been started"):
+            keeper.refresh(math.inf)
+
     def test_close_ends_it(self, world: World) -> None:
         world.provider.gate.clear()
         keeper = world.keeper()
@@ -239,6 +247,107 @@ class TestRefresh:
         world.recorder.wait_for(CredentialsPublished, 2)
 
 
+class MeetingProvider(ScriptedProvider):
+    """Gives back only while all the others do."""
+
+    def __init__(self, clock: FakeClock, meeting: threading.Barrier) -> None:
+        super().__init__(clock)
+        self._meeting = meeting
+
+    def revoke(self, grant: Grant) -> None:
+        self._meeting.wait(PATIENCE)
+        super().revoke(grant)
+
+
+def refuse() -> None:
+    raise RuntimeError("no")
+
+
+class OwnError(ConfigurationError):
+    """A provider's own error, whose constructor takes what others do not."""
+
+    def __init__(self, role: str, *, mount: str) -> None:
+        super().__init__(f"no role {role} at {mount}")
+        self.role = role
+
+
+class Local:
+    """Something that a caller holds while it asks."""
+
+
+class TestErrorsThatAreRaised:
+    """The keeper keeps the last error; it must keep nothing else by that."""
+
+    def asking(self, ask: Callable[[], object]) -> weakref.ref[Local]:
+        local = Local()
+        try:
+            raise ValueError("the caller's own trouble")
+        except ValueError:
+            with pytest.raises((ConfigurationError, NotReady)):
+                ask()
+        return weakref.ref(local)
+
+    @pytest.mark.parametrize("how", ["wait", "refresh"])
+    def test_do_not_keep_the_callers_variables(self, world: World, how: str) -> None:
+        world.provider.failures["fetch"] = [ConfigurationError("no such role")] * 2
+        keeper = world.keeper()
+        keeper.start()
+        world.recorder.wait_for(FetchFailed)
+        caller = self.asking(lambda: getattr(keeper, how)(math.inf))
+        gc.collect()
+        assert caller() is None
+
+    def test_nor_does_what_is_chained(self, world: World) -> None:
+        world.provider.failures["fetch"] = [ProviderUnavailable("away")]
+        keeper = world.keeper()
+        keeper.start()
+        world.recorder.wait_for(FetchFailed)
+        with pytest.raises(NotReady) as caught:
+            keeper.wait(0.0)
+        assert str(caught.value.__cause__) == "away"
+        assert caught.value.__cause__ is not keeper._machine.last_error
+
+    def test_are_what_the_provider_raised_whatever_its_constructor_takes(
+        self, world: World
+    ) -> None:
+        world.provider.failures["fetch"] = [OwnError("app", mount="db")]
+        keeper = world.keeper()
+        keeper.start()
+        with pytest.raises(OwnError, match="no role app at db") as caught:
+            keeper.wait(math.inf)
+        assert caught.value.role == "app"
+
+
+class TestStarting:
+    @pytest.fixture
+    def unable(self, world: World, monkeypatch: pytest.MonkeyPatch) -> CredentialKeeper:
+        """A keeper that was to start while the process was at its limit of threads."""
+        keeper = world.keeper()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", self.refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                keeper.start()
+        return keeper
+
+    @staticmethod
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def test_without_a_thread_to_be_had_can_be_repeated(
+        self, world: World, unable: CredentialKeeper
+    ) -> None:
+        with pytest.raises(NotReady, match="not been started"):
+            unable.current()
+        unable.start()
+        assert unable.wait(math.inf).generation == 1
+
+    def test_without_a_thread_to_be_had_can_be_closed(
+        self, world: World, unable: CredentialKeeper
+    ) -> None:
+        unable.close()
+        assert world.provider.closed
+
+
 class TestClosing:
     def test_revokes_and_closes_the_provider(self, world: World) -> None:
         keeper = world.started()
@@ -273,6 +382,35 @@ class TestClosing:
         assert world.provider.closed
         with pytest.raises(KeeperClosed):
             keeper.start()
+
+    def test_at_exit_they_are_closed_side_by_side(self, world: World) -> None:
+        """None has to wait for another one whose provider takes its time."""
+        meeting = threading.Barrier(3)
+        providers = [MeetingProvider(world.clock, meeting) for _ in range(3)]
+        keepers = [CredentialKeeper(p, clock=world.clock, observers=[]) for p in providers]
+        for keeper in keepers:
+            keeper.start()
+            keeper.wait(math.inf)
+        _close_all(keepers, PATIENCE)
+        assert [p.live for p in providers] == [set()] * 3
+        assert all(p.closed for p in providers)
+
+    def test_at_exit_what_hangs_is_left_to_itself(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        hanging = [world.started() for _ in range(2)]
+        world.provider.gate.clear()
+        _close_all(hanging, 0.0)
+        assert caplog.text.count("does not answer") == 2
+
+    @pytest.mark.parametrize("started", [False, True])
+    def test_a_provider_that_cannot_be_closed_is_reported(
+        self, world: World, started: bool
+    ) -> None:
+        keeper = world.started() if started else world.keeper()
+        world.provider.close = refuse  # type: ignore[method-assign]
+        keeper.close(PATIENCE)
+        assert "closing failed: RuntimeError at test_keeper.py" in str(world.recorder.events[-1])
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

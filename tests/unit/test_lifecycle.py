@@ -87,6 +87,26 @@ class TestStart:
         driver.failed(ProviderUnavailable("quota", status=429, retry_after=17.0))
         assert driver.machine.deadline - driver.now == 17.0
 
+    def test_r6_the_servers_own_wish_is_no_reason_to_stop_asking(self) -> None:
+        driver = Driver()
+        driver.send(Start())
+        driver.failed(ProviderUnavailable("quota", status=429, retry_after=86400.0))
+        assert driver.machine.deadline - driver.now == 300.0
+
+    def test_r6_nor_to_let_the_credentials_in_use_end(self) -> None:
+        """Each wish is granted half of what is left at most, down to our own pace."""
+        driver = Driver().serving(600.0)
+        refused = ProviderUnavailable("quota", status=429, retry_after=86400.0)
+        asked = []
+        while driver.now < 1600.0:
+            while driver.in_flight is not None:
+                asked.append((type(driver.in_flight), driver.now - 1000.0))
+                driver.failed(refused)
+            driver.at(driver.machine.deadline)
+        assert asked[:4] == [(Renew, 400.0), (Renew, 500.0), (Fetch, 500.0), (Renew, 550.0)]
+        assert driver.machine.state is State.ACQUIRING
+        assert driver.machine.deadline - driver.now <= 300.0
+
     def test_an_answer_that_took_longer_than_the_lease_is_a_failure(self) -> None:
         driver = Driver()
         driver.send(Start())
@@ -227,6 +247,32 @@ class TestMinting:
         driver.send(SourceChanged())
         assert driver.send(SourceChanged()) == []
         assert Fetch() in driver.send(Granted(grant(2, driver.now, math.inf)))
+
+    def test_a_change_during_a_fetch_that_fails_is_fetched_at_once(self) -> None:
+        driver = Driver(mints=False)
+        driver.send(Start())
+        for _ in range(8):
+            driver.failed(AWAY)
+            driver.at(driver.machine.deadline)
+        driver.send(SourceChanged())
+        assert driver.failed(AWAY) == [Fetch()]
+        assert driver.events_of(events.FetchFailed)[-1].retry_in == 0.0
+        # It was one change: the next failure is followed by its full delay.
+        driver.failed(AWAY)
+        assert driver.machine.deadline - driver.now == 60.0
+
+    def test_a_source_that_changes_in_a_loop_and_fails_is_asked_at_its_pace(self) -> None:
+        driver = Driver(RefreshPolicy(change_burst=3), mints=False)
+        driver.send(Start())
+        asked = 0
+        until = driver.now + 10.0
+        while driver.now < until:
+            while driver.in_flight is not None:
+                driver.send(SourceChanged())
+                driver.failed(AWAY)
+                asked += 1
+            driver.at(driver.machine.deadline)
+        assert asked <= 1 + 3 + 10.0 / 0.2
 
     def test_r10_a_server_that_refuses_all_roles_is_not_fed_with_more(self) -> None:
         """A day of refusals mints a role a minute at most, and each is given back."""
@@ -438,7 +484,11 @@ class TestExpiry:
         if driver.in_flight is None:
             driver.at(driver.machine.deadline)
         published = driver.send(Granted(grant(2, driver.now)))
-        assert [type(a) for a in published] == [Publish, Retire]
+        assert [(type(a), number(a)) for a in published] == [
+            (Publish, 2),
+            (Retire, 1),
+            (Expire, 1),
+        ]
         assert driver.machine.retired == ()
 
     def test_r3_a_suspend_past_the_deadline_is_noticed_on_waking(self) -> None:

@@ -15,6 +15,7 @@ from ephemeral_creds._signals import (
     Accepted,
     Close,
     Expire,
+    Fetch,
     Granted,
     Left,
     Prove,
@@ -212,7 +213,7 @@ class TestLateRenewals:
         driver.send(Granted(grant(2, driver.now)))
         assert kinds(driver.at(1030.0)) == [Renew]
         wanted = driver.at(1060.0)
-        assert kinds(wanted) == [Expire, Publish, Retire]
+        assert kinds(wanted) == [Expire, Publish, Retire, Expire]
         driver.send(Renewed(1, Lease(1030.0, 60.0, renewable=True, lease_id="lease-1")))
         assert driver.machine.retired == (1,)
         assert not isinstance(driver.in_flight, Revoke)
@@ -320,3 +321,45 @@ class TestRefusals:
             driver.after(5.0, Rejected(1, 1, refused=True))
         driver.after(10.0)
         assert driver.in_flight is not None
+
+    def healed(self, driver: Driver, made: int) -> None:
+        """Let the fetch in flight bring a role that works."""
+        driver.send(Granted(grant(made, driver.now, 86400.0)))
+        driver.send(Accepted(1, made))
+        assert in_use(driver) == made
+
+    @pytest.mark.parametrize("later", [60.0, 7200.0])
+    def test_an_independent_trouble_is_answered_as_fast_as_the_first(self, later: float) -> None:
+        """A pool tells of a login once per generation: nothing came in between."""
+        driver = Driver(RefreshPolicy(jitter=0.0)).serving(86400.0)
+        driver.send(Rejected(1, 1, refused=True))
+        self.healed(driver, 2)
+        driver.after(later, Rejected(1, 2, refused=True))
+        assert driver.in_flight == Fetch()
+        self.healed(driver, 3)
+        driver.after(59.0, Rejected(1, 3, refused=True))
+        assert driver.in_flight is None
+        assert driver.machine.deadline - driver.now == 30.0
+
+    def test_what_was_fetched_late_because_of_a_refusal_may_be_refused_for_the_same_reason(
+        self,
+    ) -> None:
+        driver = Driver(RefreshPolicy(jitter=0.0)).serving(86400.0)
+        driver.send(Rejected(1, 1, refused=True))
+        driver.after(1000.0, Granted(grant(2, driver.now + 1000.0)))
+        driver.send(Accepted(1, 2))
+        driver.after(1.0, Rejected(1, 2, refused=True))
+        assert driver.in_flight is None
+        assert driver.machine.deadline - driver.now == 30.0
+
+    def test_a_candidate_of_later_that_is_condemned_is_replaced_at_once(self) -> None:
+        driver = Driver(RefreshPolicy(jitter=0.0, proof_attempts=1)).serving(86400.0)
+        driver.send(Rejected(1, 1, refused=True))
+        self.healed(driver, 2)
+        driver.after(7200.0, RefreshRequested())
+        driver.send(Granted(grant(3, driver.now)))
+        driver.send(Rejected(1, 3, refused=True))
+        assert driver.in_flight == Fetch()
+        driver.send(Granted(grant(4, driver.now)))
+        driver.send(Rejected(1, 4, refused=True))
+        assert driver.machine._fetch_at - driver.now == 30.0

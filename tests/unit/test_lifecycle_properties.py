@@ -71,6 +71,7 @@ errors = st.sampled_from(
     [
         ProviderUnavailable("away"),
         ProviderUnavailable("quota", retry_after=33.0),
+        ProviderUnavailable("a proxy's mistake", retry_after=86400.0),
         MalformedResponse("html"),
         AccessDenied("denied"),
         ConfigurationError("unknown role"),
@@ -92,6 +93,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.proofs: list[Prove] = []
         self.asked: set[tuple[int, int]] = set()
         self.refusals: Counter[tuple[int, int]] = Counter()
+        self.refused_at = self.granted_at = -math.inf
         self.held: set[tuple[int, int]] = set()
         self.retired: list[tuple[int, int]] = []
         self.passwords: Counter[str] = Counter()
@@ -103,6 +105,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.failed_revocations: Counter[str] = Counter()
         self.published: str | None = None
         self.to_log_in_with: Credentials | None = None
+        self.lapsed: set[int] = set()
+        self.expired: set[int] = set()
         self.closing = self.stopped = False
 
     @initialize(
@@ -140,7 +144,14 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     def send(self, signal: Signal) -> None:
         self.note(signal)
-        for action in self.machine.handle(signal, self.now):
+        counts = self.machine.counts
+        rejected, grants = counts.rejected_logins, counts.grants
+        actions = self.machine.handle(signal, self.now)
+        if counts.rejected_logins > rejected:
+            self.refused_at = self.now
+        if counts.grants > grants:
+            self.granted_at = self.now
+        for action in actions:
             match action:
                 case Fetch() | Renew() | Revoke():
                     assert self.in_flight is None, "two operations in flight"
@@ -172,9 +183,13 @@ class LifecycleMachine(RuleBasedStateMachine):
                     in_use = current is not None and current.generation == dead.generation
                     grace = 0.0 if in_use else self.policy.grace
                     assert dead.lease.expires_at - grace <= self.now, "expired a live one"
+                    if not in_use:
+                        self.expired.add(dead.generation)
                 case AskEnd(asked):
                     assert asked.lease.duration == math.inf, "asked about what has a deadline"
                     assert self.pools, "asked nobody"
+                case Report(events.CredentialsLapsed(generation=number)):
+                    self.lapsed.add(number)
                 case Report(events.CandidateDiscarded(generation=number, reason="logins refused")):
                     worst = max(n for (_, g), n in self.refusals.items() if g == number)
                     assert worst == self.policy.proof_attempts, "condemned too soon"
@@ -245,6 +260,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             lease = replace(current.lease, requested_at=self.now)
         elif duration:
             self.ends[current.credentials.username] = lease.expires_at
+            self.lapsed.discard(current.generation)
         self.answer(Granted(Grant(current.credentials, lease)))
 
     @precondition(lambda self: isinstance(self.in_flight, Fetch))
@@ -281,6 +297,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         renewed = self.in_flight.grant
         lease = Lease(self.now, duration, renewable, renewed.lease.lease_id)
         self.ends[renewed.credentials.username] = lease.expires_at
+        if lease.expires_at > self.now:
+            self.lapsed.discard(renewed.generation)
         self.answer(Renewed(renewed.generation, lease))
 
     @precondition(lambda self: isinstance(self.in_flight, Renew))
@@ -315,7 +333,13 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.failed_revocations[operation.grant.credentials.username] += 1
         if isinstance(error, LeaseLost) and isinstance(operation, Renew):
             self.given_back.add(operation.grant.credentials.username)
+        changed = self.machine._fetch_again and not self.closing
         self.answer(Failed(operation, error))
+        if changed and isinstance(operation, Fetch) and self.in_flight is None:
+            follow_at = max(self.now, self.machine._changes.available_at(self.now))
+            if self.machine._limiter is not None:
+                follow_at = self.machine._limiter.available_at(follow_at)
+            assert self.machine.deadline <= follow_at, "a change is not followed"
         if isinstance(operation, Revoke) and not self.knows(operation.grant):
             self.gave_up(operation.grant, error)
 
@@ -400,8 +424,17 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule()
     def login_with_the_current_one_is_refused(self) -> None:
-        if self.machine.current is not None:
-            self.send(Rejected(1, self.machine.current.generation, True))
+        machine = self.machine
+        if machine.current is None:
+            return
+        answered = self.machine._fetch_at < math.inf
+        independent = self.now - max(self.refused_at, self.granted_at) >= self.policy.retry_max
+        limiter = machine._limiter
+        allowed_at = limiter.available_at(self.now) if limiter is not None else self.now
+        self.send(Rejected(1, machine.current.generation, True))
+        if independent and not answered and self.in_flight is None:
+            assert machine._candidate is None
+            assert machine.deadline <= allowed_at, "a second trouble waits for the first"
 
     @precondition(lambda self: len(self.fetched_at) > 1 or isinstance(self.in_flight, Renew))
     @rule()
@@ -473,7 +506,8 @@ class LifecycleMachine(RuleBasedStateMachine):
     def nothing_stalls(self) -> None:
         machine = self.machine
         if machine.state in (State.ACQUIRING, State.CLOSING) and self.in_flight is None:
-            assert machine.deadline < math.inf
+            longest = max(self.policy.retry_after_max, self.policy.mint_interval)
+            assert machine.deadline - self.now <= longest, "nobody is asked any more"
 
     @invariant()
     def every_mint_is_known_until_it_is_revoked_or_expired(self) -> None:
@@ -501,6 +535,13 @@ class LifecycleMachine(RuleBasedStateMachine):
                 self.in_flight.grant.generation == generation.number
             )
             assert not generation.lapsed or renewing, "it has ended"
+
+    @invariant()
+    def what_is_borrowed_of_one_that_lapsed_is_seen_to(self) -> None:
+        if self.closing:
+            return
+        for number in self.lapsed - set(self.machine._generations):
+            assert number in self.expired, "forgotten without a word to the pools"
 
     def teardown(self) -> None:
         """In the end, whatever has happened, closing gives everything back and stops."""

@@ -43,6 +43,7 @@ def test_backoff_is_bounded(failures: int, draw: float) -> None:
         {"margin": -1.0},
         {"retry_initial": 0.0},
         {"retry_max": 0.5},
+        {"retry_after_max": math.inf},
         {"escalate_at": 1.1},
         {"mint_burst": 0},
         {"mint_interval": math.inf},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -28,11 +29,36 @@ def test_what_is_being_opened_counts_as_open() -> None:
     ledger.opened(session, 1)
     ledger.opening(2)
     assert ledger.by_generation() == {1: 1, 2: 1}
+    assert ledger.open_by_generation() == {1: 1}
     assert ledger.size == ledger.peak == 2
     assert ledger.has_before(2)
     assert not ledger.has_before(1)
     ledger.failed(2)
     assert ledger.by_generation() == {1: 1}
+
+
+def test_a_connection_may_be_returned_while_it_is_counted() -> None:
+    """A collection does so, of a generator that was forgotten within ``with connection()``."""
+    ledger: Ledger[Session] = Ledger()
+
+    class Forgotten(Session):
+        @property
+        def closed(self) -> bool:
+            return not ledger.owns(self)
+
+        @closed.setter
+        def closed(self, _: bool) -> None:
+            pass
+
+    session = Forgotten(1)
+    ledger.opening(1)
+    ledger.opened(session, 1)
+    counts: list[dict[int, int]] = []
+    # In a thread: without that it would wait for itself.
+    counting = threading.Thread(target=lambda: counts.append(ledger.by_generation()), daemon=True)
+    counting.start()
+    counting.join(60.0)
+    assert counts == [{1: 1}]
 
 
 def test_nothing_is_kept_of_generations_that_are_gone() -> None:

@@ -57,6 +57,12 @@ def test_one_connect_finds_out_and_the_others_wait_for_its_answer(reconnects: Re
     assert reconnects.missing({"pool_size": 1}, 20, 20) == 19
 
 
+def test_what_failed_without_a_word_waits_as_well(reconnects: Reconnects) -> None:
+    reconnects.lost(5.0, patience=300.0)
+    assert not reconnects.take_due(5.0)
+    assert reconnects.take_due(6.0)
+
+
 def test_one_that_gets_no_answer_is_not_waited_for_for_ever(reconnects: Reconnects) -> None:
     reconnects.failed(FAILURE, 1, now=0.0)
     reconnects.lost(0.0, patience=300.0)

@@ -118,6 +118,27 @@ def test_a_generation_is_not_released_while_a_login_with_it_is_about_to_start(
     assert keeper.signals == [Released(0, 1)]
 
 
+def test_a_generation_is_not_released_under_a_login_that_began_while_it_was_counted(
+    rotation: Rotation[Any], keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = rotation.ledger.by_generation
+
+    def count_and_be_overtaken() -> dict[int, int]:
+        counts = count()
+        assert rotation.begin_login(1)
+        rotation.publish(grant(2))
+        rotation.retire(grant(1))
+        return counts
+
+    monkeypatch.setattr(rotation.ledger, "by_generation", count_and_be_overtaken)
+    rotation.end_move("pool", 0.0)
+    monkeypatch.undo()
+    assert Released(0, 1) not in keeper.signals
+    rotation.ledger.failed(1)
+    rotation.end_move("pool", 0.0)
+    assert Released(0, 1) in keeper.signals
+
+
 def test_no_login_starts_with_a_generation_that_was_overtaken(rotation: Rotation[Any]) -> None:
     opened(rotation, 1)
     rotation.publish(grant(2))

@@ -6,7 +6,8 @@ breaks the network. `DatabaseEngine` and `VaultAdmin` set up either Vault in the
 """
 
 from ephemeral_creds.testing._admin import AppRole, VaultAdmin
-from ephemeral_creds.testing._agent import VaultAgent, dotenv_template
+from ephemeral_creds.testing._agent import VaultAgent
+from ephemeral_creds.testing._agent_config import dotenv_template
 from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
 from ephemeral_creds.testing._clock import FakeClock
 from ephemeral_creds.testing._emulator import Fault, Faults, RequestRecord, VaultEmulator

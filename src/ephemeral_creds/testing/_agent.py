@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
-import shutil
 import signal
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.testing._admin import AppRole
+from ephemeral_creds.testing._agent_config import agent_config
 from ephemeral_creds.testing._binaries import find_vault
-from ephemeral_creds.testing._process import Guard, end_process, free_port, plain_environment
+from ephemeral_creds.testing._owned import OwnedProcess
+from ephemeral_creds.testing._process import free_port, private_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
+    from ephemeral_creds.testing._admin import AppRole
     from ephemeral_creds.testing._kubernetes import ServiceAccount
 
-__all__ = ["VaultAgent", "dotenv_template"]
+__all__ = ["VaultAgent"]
 
 _POLL = 0.02
 _LOG_TAIL = 500
-
-
-def dotenv_template(path: str) -> str:
-    """Return the usual template: ``DB_USERNAME=`` and ``DB_PASSWORD=``, no newline at the end.
-
-    Args:
-        path: where credentials are read, such as ``database/creds/my-app-role``.
-    """
-    return (
-        f'{{{{- with secret "{path}" -}}}}\n'
-        "DB_USERNAME={{ .Data.username }}\n"
-        "DB_PASSWORD={{ .Data.password }}\n"
-        "{{- end -}}\n"
-    )
 
 
 class VaultAgent:
@@ -96,10 +79,7 @@ class VaultAgent:
         self._api_proxy = api_proxy
         self._environment = dict(environment or {})
         self._port = 0
-        self._owner = os.getpid()
-        self._home: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: Guard | None = None
+        self._own = OwnedProcess("agent", self.close)
 
     def __repr__(self) -> str:
         return f"<VaultAgent running={self.running}>"
@@ -129,7 +109,7 @@ class VaultAgent:
     @property
     def running(self) -> bool:
         """Whether the agent's process is alive."""
-        return self._process is not None and self._process.poll() is None
+        return self._own.running
 
     @property
     def log(self) -> str:
@@ -139,7 +119,7 @@ class VaultAgent:
     @property
     def token(self) -> Secret | None:
         """The token it works with now; ``None`` before its first login and after `close`."""
-        if self._home is None:
+        if not self._own.has_folder:
             return None
         try:
             text = self._file("token").read_text().strip()
@@ -151,24 +131,25 @@ class VaultAgent:
         """Start the agent; it logs in and writes a little later: see `wait`."""
         if self.running:
             return
-        if self._home is None:
-            atexit.register(self.close)
-            self._home = Path(tempfile.mkdtemp(prefix="ephemeral-creds-agent-"))
+        self._own.make_folder()
         self._port = self._port or free_port()
         # What an earlier run left says nothing about this one.
         self._file("token").unlink(missing_ok=True)
-        config = self._private("agent.json", json.dumps(self._config()))
-        with self._file("log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [self.binary, "agent", f"-config={config}"],
-                cwd=self._home,
-                env=plain_environment({"HOME": str(self._home), **self._environment}),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._guard = Guard(self._process, self._home)
+        config = agent_config(
+            self._own.folder,
+            self._vault,
+            self._login,
+            self._mount,
+            self._templates,
+            self._perms,
+            f"127.0.0.1:{self._port}" if self._api_proxy else None,
+        )
+        private_file(self._file("agent.json"), json.dumps(config))
+        self._own.spawn(
+            [self.binary, "agent", "-config=agent.json"],
+            output="log",
+            environment={"HOME": str(self._own.folder), **self._environment},
+        )
 
     def wait(self, timeout: float = 30.0) -> None:
         """Wait until it has logged in and every file is there.
@@ -195,99 +176,23 @@ class VaultAgent:
         Raises:
             ConfigurationError: it has; the message has the last lines of its log.
         """
-        if self._process is not None and self._process.poll() is not None:
+        if self._own.ended_by_itself:
             raise ConfigurationError(
                 f"{self.binary.name} agent has ended by itself: {self.log.strip()[-_LOG_TAIL:]}"
             )
 
     def stop(self) -> None:
         """Stop it as Kubernetes does; nothing happens if it does not run."""
-        self._end((signal.SIGTERM, 5.0))
+        self._own.end((signal.SIGTERM, 5.0))
 
     def kill(self) -> None:
         """End the process at once, as a crash does."""
-        self._end()
+        self._own.end()
 
     def close(self) -> None:
         """Stop it and remove its folder; what it wrote elsewhere stays. May be called again."""
-        if os.getpid() != self._owner:
-            return
         self.stop()
-        home, self._home = self._home, None
-        if home is not None:
-            shutil.rmtree(home, ignore_errors=True)
-        atexit.unregister(self.close)
-
-    def _config(self) -> dict[str, object]:
-        config: dict[str, object] = {
-            "vault": {"address": self._vault},
-            "auto_auth": {
-                "method": [self._method()],
-                "sink": [
-                    {"type": "file", "config": {"path": str(self._file("token")), "mode": 0o600}}
-                ],
-            },
-        }
-        if self._templates:
-            perms = {} if self._perms is None else {"perms": self._perms}
-            config["template"] = [
-                {"contents": contents, "destination": str(path), **perms}
-                for path, contents in self._templates.items()
-            ]
-        if self._api_proxy:
-            config |= {
-                "api_proxy": {"use_auto_auth_token": True},
-                "cache": {},
-                "listener": [{"tcp": {"address": f"127.0.0.1:{self._port}", "tls_disable": True}}],
-            }
-        return config
-
-    def _method(self) -> dict[str, object]:
-        login = self._login
-        if isinstance(login, AppRole):
-            kind, options = (
-                "approle",
-                {
-                    "role_id_file_path": str(self._private("role-id", login.role_id)),
-                    "secret_id_file_path": str(
-                        self._private("secret-id", login.secret_id.reveal())
-                    ),
-                    "remove_secret_id_file_after_reading": False,
-                },
-            )
-        else:
-            kind, options = (
-                "kubernetes",
-                {
-                    "role": login.role,
-                    "token_path": str(self._private("jwt", login.jwt.reveal())),
-                },
-            )
-        return {
-            "type": kind,
-            "mount_path": f"auth/{self._mount or kind}",
-            "config": options,
-            # Its own minimum is a second, far longer than a Vault on the same machine is away.
-            "min_backoff": "100ms",
-        }
-
-    def _private(self, name: str, text: str) -> Path:
-        path = self._file(name)
-        path.touch(0o600)
-        path.write_text(text)
-        return path
+        self._own.remove()
 
     def _file(self, name: str) -> Path:
-        if self._home is None:
-            raise RuntimeError("the agent has not been started")
-        return self._home / name
-
-    def _end(self, *steps: tuple[signal.Signals, float]) -> None:
-        if os.getpid() != self._owner:
-            return
-        process, self._process = self._process, None
-        if process is not None:
-            end_process(process, *steps)
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            guard.dismiss()
+        return self._own.folder / name

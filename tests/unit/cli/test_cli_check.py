@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from ephemeral_creds.cli import main
 from ephemeral_creds.cli._arguments import build_parser
+from ephemeral_creds.cli._check.credentials import CredentialSteps
 from ephemeral_creds.cli._check.findings import Findings
 from ephemeral_creds.cli._check.options import CheckOptions
+from ephemeral_creds.testing import FakeClock, ScriptedProvider
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ephemeral_creds.cli._check.database import RoleSession
 
 
 def parse(*arguments: str) -> CheckOptions:
@@ -102,3 +107,27 @@ def test_without_libpq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setitem(sys.modules, "ephemeral_creds.cli._check.run", None)
     assert main(["check", "file:///x"]) == 2
     assert "psycopg[binary]" in capsys.readouterr().err
+
+
+class AgeingSession:
+    """A session of a role that may log in for `left` seconds more."""
+
+    def __init__(self, left: float) -> None:
+        self._left = left
+
+    def valid_until(self) -> float:
+        return 1e9 + self._left
+
+    def clock(self) -> tuple[float, float]:
+        return 1e9, 1e9
+
+
+@pytest.mark.parametrize(("passed", "level"), [(0.0, "warn"), (100.0, "ok")])
+def test_time_that_has_passed_since_the_mint_is_no_clock_that_is_wrong(
+    passed: float, level: str
+) -> None:
+    found, provider = Findings("x"), ScriptedProvider(FakeClock(), duration=3600.0)
+    steps = CredentialSteps(provider, found, None)
+    steps._minted_at = time.monotonic() - passed
+    steps._check_expiry(cast("RoleSession", AgeingSession(3500.0)), provider.fetch())
+    assert [finding.level for finding in found.found] == [level]

@@ -165,6 +165,7 @@ def test_the_environment_holds_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
         ("file:///", ["the path"]),
         ("file:///x?format=toml", ["format=toml", "known: auto", "conninfo"]),
         ("file:///x?world_readable=maybe", ["world_readable=maybe", "known: allow, warn, refuse"]),
+        ("file:///x?mounted_alone=no", ["mounted_alone=no", "known: allow, warn, refuse"]),
         ("file:///x?owner=warn", ["'owner'", "foreign_owner"]),
         ("file:///x?poll_interval=soon", ["poll_interval=soon", "number of seconds"]),
         ("file:///x?notify=maybe", ["notify=maybe", "true or false"]),

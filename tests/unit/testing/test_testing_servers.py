@@ -21,6 +21,7 @@ from ephemeral_creds.testing import (
     VaultServer,
     find_vault,
     vault_cache_path,
+    vault_request,
 )
 
 SCRIPT = """
@@ -32,8 +33,8 @@ SCRIPT = """
         servers.append(VaultServer())
     for server in servers:
         server.start()
-    print("ready", *(server._process.pid for server in servers), flush=True)
-    print(*(server._home for server in servers), flush=True)
+    print("ready", *(server._own.pid for server in servers), flush=True)
+    print(*(server._own.folder for server in servers), flush=True)
     {ending}
 """
 
@@ -56,9 +57,9 @@ def run(ending: str, *, send: signal.Signals | None = None, cwd: Path) -> list[P
     traces = [Path(f"/proc/{pid}") for pid in pids] + [Path(home) for home in homes]
     if send is not None:
         script.send_signal(send)
-    script.wait(30)
+    script.wait(60)
     script.stdout.close()
-    give_up_at = time.monotonic() + 10
+    give_up_at = time.monotonic() + 60
     while any(trace.exists() for trace in traces) and time.monotonic() < give_up_at:
         time.sleep(0.05)
     return [trace for trace in traces if trace.exists()]
@@ -117,11 +118,25 @@ def test_no_secret_in_arguments(postgres: PostgresServer, real_vault: VaultServe
         (postgres, postgres.password),
         (real_vault, real_vault.root_token),
     ):
-        assert server._process is not None
-        arguments = Path(f"/proc/{server._process.pid}/cmdline")
+        arguments = Path(f"/proc/{server._own.pid}/cmdline")
         if arguments.exists():
             assert secret.reveal().encode() not in arguments.read_bytes()
         assert secret.reveal() not in f"{server!r} {server.__dict__}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_paused_vault_does_nothing_any_more(real_vault: VaultServer) -> None:
+    threads = Path(f"/proc/{real_vault._own.pid}/task")
+    for _ in range(20):
+        real_vault.pause()
+        try:
+            states = {
+                (t / "stat").read_text().rpartition(")")[2].split()[0] for t in threads.iterdir()
+            }
+        finally:
+            real_vault.resume()
+        assert states == {"T"}
+        assert vault_request(real_vault.address, "GET", "sys/health").status == 200
 
 
 def test_where_vault_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

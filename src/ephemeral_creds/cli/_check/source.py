@@ -16,6 +16,7 @@ from ephemeral_creds import (
     EphemeralCredsError,
     ProviderUnavailable,
 )
+from ephemeral_creds.providers.file.policy import mounted_alone
 
 if TYPE_CHECKING:
     from ephemeral_creds import FileProvider
@@ -33,7 +34,7 @@ _PATH_OF_ADDRESS = "set VAULT_ADDR, or address= in the URL, to where Vault liste
 
 
 def check_file(provider: FileProvider, findings: Findings) -> bool:
-    """Look at the file: is it there, may it be read, may others read it, can it be understood."""
+    """Look at the file: can it be read, by whom, can it be understood, will changes be seen."""
     try:
         provider.fetch()
     except ProviderUnavailable as error:
@@ -56,6 +57,14 @@ def check_file(provider: FileProvider, findings: Findings) -> bool:
         )
     else:
         findings.add("file", "ok", f"{text}; mode {mode:04o}")
+    if mounted_alone(provider.path):
+        findings.add(
+            "file",
+            "warn",
+            "it is mounted by itself: once somebody replaces it by a rename, as agents do, the old "
+            "one is all that can be read here",
+            "mount its directory",
+        )
     return True
 
 

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast, get_args
 
 from ephemeral_creds.providers.file.parse import FORMATS
-from ephemeral_creds.providers.file.policy import FilePolicy, Verdict
+from ephemeral_creds.providers.file.policy import VERDICTS, FilePolicy, Verdict
 
 if TYPE_CHECKING:
     from ephemeral_creds.providers._location import Location
     from ephemeral_creds.providers.file.parse import Format
 
 __all__ = ["FileSettings", "settings_from"]
-
-_VERDICTS = ("foreign_owner", "outside_link", "world_readable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +39,7 @@ def settings_from(location: Location) -> FileSettings:
             "the path", "must be absolute, as in file:///vault/secrets/db-creds.txt"
         )
     location.expect(
-        ("format", "notify", "password_key", "poll_interval", "username_key", *_VERDICTS)
+        ("format", "notify", "password_key", "poll_interval", "username_key", *VERDICTS)
     )
     return FileSettings(
         path=location.path,
@@ -63,4 +61,5 @@ def _policy(location: Location) -> FilePolicy:
         world_readable=verdict("world_readable"),
         foreign_owner=verdict("foreign_owner"),
         outside_link=verdict("outside_link"),
+        mounted_alone=verdict("mounted_alone"),
     )

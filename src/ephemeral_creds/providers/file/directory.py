@@ -59,15 +59,21 @@ def read_directory(
     error: EphemeralCredsError = MalformedResponse(f"{path} is being written to")
     for _ in range(_ATTEMPTS):
         folder = _opened(path)
+        if isinstance(folder, ProviderUnavailable):
+            error = folder
+            continue
         if isinstance(folder, EphemeralCredsError):
             raise folder
         try:
             files = _read_all(path, folder, wanted, max_size)
+            current = _is_current(path, folder)
         finally:
             os.close(folder)
-        if isinstance(files, ProviderUnavailable):
+        if files is None or not current:
+            error = MalformedResponse(f"{path} is being written to")
+        elif isinstance(files, ProviderUnavailable):
             error = files
-        elif files is not None:
+        else:
             return files
     raise error
 
@@ -78,17 +84,21 @@ def entries_of_files(files: Mapping[str, FileText]) -> Iterator[Entry]:
         yield Entry(name, file.text.removesuffix("\n").removesuffix("\r"), f"file {name}")
 
 
+def _place(path: Path) -> Path:
+    """Return the directory that has the files."""
+    swapped = path / SWAPPED
+    return swapped if swapped.is_symlink() else path
+
+
 def _opened(path: Path) -> int | EphemeralCredsError:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+    place = _place(path)
     try:
-        try:
-            return os.open(path / SWAPPED, flags)
-        except FileNotFoundError:
-            return os.open(path, flags)
+        return os.open(place, flags)
     except NotADirectoryError:
         return ConfigurationError(f"{path} is not a directory with one file per key")
     except OSError as error:
-        return translated(error, path)
+        return translated(error, place)
 
 
 def _read_all(
@@ -105,19 +115,19 @@ def _read_all(
         same = all(
             _same_file(os.stat(name, dir_fd=folder), file.status) for name, file in files.items()
         )
-        # One that has been replaced is emptied before it is removed.
-        here = os.fstat(folder)
-        same = same and any(
-            os.path.samestat(here, place.stat())
-            for place in (path / SWAPPED, path)
-            if place.exists()
-        )
     except FileNotFoundError:
         return None
     except ProviderUnavailable as error:
-        # Listed a moment ago: perhaps it was replaced together with its directory.
         return error
     return files if same else None
+
+
+def _is_current(path: Path, folder: int) -> bool:
+    """Whether `folder` has not been replaced: one that has is emptied before it is removed."""
+    try:
+        return os.path.samestat(os.fstat(folder), _place(path).stat())
+    except OSError:
+        return False
 
 
 def _same_file(one: os.stat_result, other: os.stat_result) -> bool:

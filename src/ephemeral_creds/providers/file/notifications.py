@@ -8,7 +8,9 @@ watch for good.
 from __future__ import annotations
 
 import logging
+import os
 import stat
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeAlias
 
 from ephemeral_creds.providers.file.directory import SWAPPED
@@ -26,8 +28,14 @@ _logger = logging.getLogger("ephemeral_creds")
 
 _DirectoryId: TypeAlias = "tuple[int, int]"
 
-# Polls until notifications are tried again after they could not be had.
-_REARM_EVERY = 30
+# Polls until notifications are tried again after they could not be had; each time twice as many.
+# Watchdog 6 loses three descriptors for good where the system's watches have run out.
+_REARM_AFTER = 30
+
+# Descriptors that watchdog takes for a directory at most, and that are left for reading the file.
+# They have to be there before it is asked: where it gets only some, it loses them for good.
+_PER_DIRECTORY = 3
+_FOR_READING = 2
 
 # Seconds that stopping waits for a thread; longer only where a file system hangs.
 _JOIN = 2.0
@@ -55,21 +63,25 @@ class Notifications:
         self._observer: BaseObserver | None = None
         self._armed: dict[_DirectoryId, Path] = {}
         self._polls_until_rearm = 0
+        self._rearm_after = _REARM_AFTER
         self._told: set[str] = set()
 
     def supervise(self) -> None:
         """Make sure that the directories which count now are watched, if it can be done."""
+        if self._polls_until_rearm > 0:
+            self._polls_until_rearm -= 1
+            return
         wanted = _directories(self._path)
-        if wanted.keys() == self._armed.keys():
-            if self._healthy():
-                return
-            if self._polls_until_rearm > 0:
-                self._polls_until_rearm -= 1
-                return
+        if wanted.keys() == self._armed.keys() and self._healthy():
+            return
         self.stop()
         self._armed = wanted
         # A death later on is cured at once: a directory made anew may get its old number.
-        self._polls_until_rearm = 0 if self._arm() else _REARM_EVERY
+        if self._arm():
+            self._rearm_after = _REARM_AFTER
+        else:
+            self._polls_until_rearm = self._rearm_after
+            self._rearm_after *= 2
 
     def stop(self) -> None:
         """Let go of the watches and their threads."""
@@ -95,6 +107,7 @@ class Notifications:
             return True
         wake = self._wake
         try:
+            _require_descriptors(_PER_DIRECTORY * len(self._armed) + _FOR_READING)
             from watchdog.events import FileSystemEventHandler
             from watchdog.observers import Observer
 
@@ -122,6 +135,13 @@ class Notifications:
                 )
             return False
         return True
+
+
+def _require_descriptors(count: int) -> None:
+    """Raise an `OSError` unless so many can be had now."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 def _directories(path: Path) -> dict[_DirectoryId, Path]:

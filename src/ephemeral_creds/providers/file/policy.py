@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ephemeral_creds.exceptions import ConfigurationError
@@ -13,11 +14,10 @@ from ephemeral_creds.providers.file.read import mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ephemeral_creds.providers.file.read import FileText
 
-__all__ = ["FilePolicy", "Inspection", "Verdict"]
+__all__ = ["VERDICTS", "FilePolicy", "Inspection", "Verdict", "mounted_alone"]
 
 _logger = logging.getLogger("ephemeral_creds")
 
@@ -27,8 +27,13 @@ _WORLD_READABLE = (
     "defaultMode: 0400 in a Secret volume; 0440 where the service has another user"
 )
 _FOREIGN_OWNER = "belongs to uid {owner}, which is neither this process's user ({user}) nor root"
+_MOUNTED_ALONE = (
+    "is a mount of its own (docker run -v FILE:FILE, a subPath): once somebody replaces it by a "
+    "rename, as agents do, the old one is all that can be read here; mount its directory"
+)
 
 Verdict: TypeAlias = Literal["allow", "warn", "refuse"]
+VERDICTS = ("foreign_owner", "mounted_alone", "outside_link", "world_readable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +56,16 @@ class FilePolicy:
     outside_link: Verdict = "warn"
     """A symlink that leads out of the mount that it is in."""
 
+    # Right for a file that is written in place, or never.
+    mounted_alone: Verdict = "warn"
+    """A file that is mounted by itself, without its directory. Linux only."""
+
     # Credentials have a few hundred bytes; with certificates in the same file, a few thousand.
     max_size: int = 64 * 1024
     """Bytes above which a file is refused, in any case: it is a wrong path."""
 
     def __post_init__(self) -> None:
-        for name in ("world_readable", "foreign_owner", "outside_link"):
+        for name in VERDICTS:
             value = getattr(self, name)
             if value not in ("allow", "warn", "refuse"):
                 raise ConfigurationError(
@@ -96,6 +105,12 @@ class Inspection:
                 _logger.warning("%s %s (FilePolicy.%s)", path, finding, name)
 
 
+def mounted_alone(path: Path) -> bool:
+    """Say whether a file is known to be a mount of its own, without its directory."""
+    real = Path(os.path.realpath(path))
+    return real.is_file() and _elsewhere(real.parent, _mount_at(real))
+
+
 def _findings(path: Path, file: FileText) -> Iterator[tuple[str, str]]:
     status = file.status
     mode = stat.S_IMODE(status.st_mode)
@@ -103,8 +118,10 @@ def _findings(path: Path, file: FileText) -> Iterator[tuple[str, str]]:
         yield "world_readable", _WORLD_READABLE.format(mode=mode, name=path.name)
     if status.st_uid not in (os.geteuid(), 0):
         yield "foreign_owner", _FOREIGN_OWNER.format(owner=status.st_uid, user=os.geteuid())
-    if path.is_symlink() and _mount_of_folder(path.parent) not in (file.mount, None):
+    if path.is_symlink() and _elsewhere(path.parent, file.mount):
         yield "outside_link", "is a symlink that leads out of the mount that it is in"
+    if _elsewhere(Path(os.path.realpath(path)).parent, file.mount):
+        yield "mounted_alone", _MOUNTED_ALONE
 
 
 def _searchable(folder: Path) -> bool:
@@ -114,9 +131,15 @@ def _searchable(folder: Path) -> bool:
         return True
 
 
-def _mount_of_folder(folder: Path) -> object:
+def _elsewhere(folder: Path, mount: object) -> bool:
+    """Say whether a folder is known to be in another mount."""
+    found = _mount_at(folder)
+    return None not in (found, mount) and found != mount
+
+
+def _mount_at(path: Path) -> object:
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:

@@ -39,8 +39,8 @@ class FileProvider(CredentialProvider):
     file that cannot be used is an error of `fetch`; whoever holds good credentials keeps them.
 
     Works with files replaced by a rename (Vault Agent), with the ``..data`` symlinks of Kubernetes
-    volumes, and with files written in place. A ``subPath`` mount never sees an update: mount the
-    directory instead.
+    volumes, and with files written in place. A file that is mounted by itself (``subPath``) never
+    sees an update, which is logged once: mount the directory instead.
 
     Args:
         path: the file, or a directory with one file per key. Made absolute at once; symlinks in
@@ -106,8 +106,8 @@ class FileProvider(CredentialProvider):
         """Make a provider of a URL: ``file:///vault/secrets/db-creds.txt``.
 
         Its keys: ``format``, ``username_key``, ``password_key``, ``poll_interval`` and ``notify``
-        of the constructor, and ``world_readable``, ``foreign_owner`` and ``outside_link`` of
-        `FilePolicy`.
+        of the constructor, and ``world_readable``, ``foreign_owner``, ``outside_link`` and
+        ``mounted_alone`` of `FilePolicy`.
 
         Args:
             url: the URL.

@@ -27,7 +27,7 @@ class FileText:
     Attributes:
         text: its whole content.
         status: what the file system says of it.
-        mount: the mount that it is in, as far as the system tells.
+        mount: what stands for the mount that it is in; None if the system does not tell.
     """
 
     text: str = field(repr=False)
@@ -94,15 +94,20 @@ def _read(path: Path, max_size: int, folder: int | None) -> FileText | Ephemeral
 
 
 def mount_of(descriptor: int) -> object:
-    """Return what is equal for two files of one mount: its number on Linux, else the device's."""
+    """Return what is equal for two files of one mount, or None if that cannot be told now.
+
+    It is the mount's number on Linux, and the device's elsewhere.
+    """
     try:
         with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as lines:  # noqa: PTH123
             for line in lines:
                 if line.startswith("mnt_id:"):
                     return int(line.split()[1])
-    except OSError:
+    except FileNotFoundError:
+        return os.fstat(descriptor).st_dev
+    except OSError:  # no descriptor is left to look with
         pass
-    return os.fstat(descriptor).st_dev
+    return None
 
 
 def translated(error: OSError, path: Path) -> EphemeralCredsError:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import requests.adapters
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProxyError
 
 from ephemeral_creds.providers.vault._deadline import DeadlineAdapter, DeadlineResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["NamedServerAdapter", "SocketAdapter", "never_arrived"]
+__all__ = ["NamedServerAdapter", "SocketAdapter", "causes", "never_arrived"]
+
+# What urllib3, and our connections by TLS, raise for all that happens before a request is sent.
+_NOT_CONNECTED = (NewConnectionError, ConnectTimeoutError, ProxyError)
 
 
 class NamedServerAdapter(DeadlineAdapter):
@@ -92,9 +95,25 @@ class _SocketPool(HTTPConnectionPool):
         super().__init__("localhost", maxsize=1, path=path)
 
 
-def never_arrived(error: requests.RequestException) -> bool:
-    """Whether a request cannot have reached the server: there was no connection to send it on."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(error, requests.ConnectTimeout) or isinstance(
-        reason, NewConnectionError | ConnectTimeoutError
-    )
+def never_arrived(error: Exception) -> bool:
+    """Whether a request cannot have reached the server, as there was nothing to send it on.
+
+    This decides two things: only then is what was asked not in doubt, and only then may the next
+    address be asked for it.
+    """
+    # InvalidURL and the like, and a CA bundle that is missing: requests did not get so far.
+    if isinstance(error, ValueError) or type(error) is OSError:
+        return True
+    return any(isinstance(cause, _NOT_CONNECTED) for cause in causes(error))
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all that it came from, urllib3's habit of hiding them included."""
+    seen: set[int] = set()
+    todo: list[object] = [error]
+    while todo:
+        item = todo.pop(0)
+        if isinstance(item, BaseException) and id(item) not in seen:
+            seen.add(id(item))
+            yield item
+            todo += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import requests.adapters
 import urllib3.connection
 import urllib3.connectionpool
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 if TYPE_CHECKING:
     import socket
@@ -69,6 +70,19 @@ class _Connection(urllib3.connection.HTTPConnection):
 
 class _TLSConnection(urllib3.connection.HTTPSConnection):
     response_class = DeadlineResponse
+
+    def connect(self) -> None:
+        """Connect, and have it told apart from later trouble that no request has been sent yet.
+
+        urllib3 does so for TCP only: a tunnel or a handshake that fails, or takes too long, looks
+        to it as if there had been no answer to a request.
+        """
+        try:
+            super().connect()
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "no handshake in time") from error
+        except OSError as error:
+            raise NewConnectionError(self, type(error).__name__) from error
 
 
 # Pyright's idea of http.client has attributes that urllib3's own classes do not fit either.

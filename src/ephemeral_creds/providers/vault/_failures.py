@@ -8,7 +8,6 @@ header or a body.
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,11 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
+from ephemeral_creds.providers.vault._connections import causes, never_arrived
 from ephemeral_creds.providers.vault._transport import AnswerTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ephemeral_creds.providers.vault._errors import Operation
 
@@ -36,15 +36,6 @@ _SILENT = (
     urllib3.exceptions.ReadTimeoutError,
     TimeoutError,
 )
-# Nothing has been sent yet where one of these is the reason.
-_NOT_CONNECTED = (
-    requests.ConnectTimeout,
-    requests.exceptions.ProxyError,
-    urllib3.exceptions.NewConnectionError,
-    urllib3.exceptions.ConnectTimeoutError,
-    ConnectionRefusedError,
-    socket.gaierror,
-)
 # OpenSSL's words for an answer that is not TLS.
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 # OpenSSL's numbers (X509_V_ERR_…) for what a clock or a name is to blame for.
@@ -53,25 +44,22 @@ _NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
 
 def in_doubt(error: Exception) -> bool:
     """Whether the request may have arrived, so that what it asked for may have been done."""
-    if not isinstance(error, requests.RequestException | AnswerTooLarge | OSError):
-        return False
-    if isinstance(error, ValueError) or type(error) is OSError:
-        return False  # InvalidURL and the like, and a CA bundle that is missing
-    chain = list(_chain(error))
-    return _tls_problem(chain) is None and not any(isinstance(c, _NOT_CONNECTED) for c in chain)
+    sent = isinstance(error, requests.RequestException | AnswerTooLarge | OSError)
+    return sent and not never_arrived(error)
 
 
 def from_exception(operation: Operation, error: Exception) -> EphemeralCredsError:
     """Return the error for an exchange that ended without an answer."""
     intro = f"Vault at {operation.address}, asked for {operation.what},"
-    chain = list(_chain(error))
+    chain = list(causes(error))
     if isinstance(error, AnswerTooLarge):
         return MalformedResponse(
             f"{intro} sent {error}, where Vault's answers have a few hundred bytes; that is not "
             f"Vault speaking: check the address and what is in between; {_IN_DOUBT}",
             status=error.status,
         )
-    if (problem := _tls_problem(chain)) is not None:
+    not_sent = never_arrived(error)
+    if not_sent and (problem := _tls_problem(chain)) is not None:
         return ConfigurationError(f"{intro} {problem}")
     if isinstance(error, requests.ConnectTimeout):
         return ProviderUnavailable(f"{intro} did not accept a connection in time")
@@ -87,9 +75,10 @@ def from_exception(operation: Operation, error: Exception) -> EphemeralCredsErro
         return MalformedResponse(f"{intro} sent a body that cannot be decoded; {_IN_DOUBT}")
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
         said = next((c.strerror for c in chain if isinstance(c, OSError) and c.strerror), None)
+        doubt = "" if not_sent else f"; {_IN_DOUBT}"
         return ProviderUnavailable(
             f"{intro} cannot be reached: {said or type(error).__name__}; check the address "
-            "(VAULT_ADDR) and that Vault runs there"
+            f"(VAULT_ADDR) and that Vault runs there{doubt}"
         )
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
         return ConfigurationError(
@@ -138,15 +127,3 @@ def _is_not_http(cause: BaseException) -> bool:
     return isinstance(
         cause, http.client.BadStatusLine | http.client.LineTooLong
     ) and not isinstance(cause, ConnectionError)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that it came from, urllib3's habit of hiding them included."""
-    seen: set[int] = set()
-    todo: list[object] = [error]
-    while todo:
-        item = todo.pop(0)
-        if isinstance(item, BaseException) and id(item) not in seen:
-            seen.add(id(item))
-            yield item
-            todo += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]

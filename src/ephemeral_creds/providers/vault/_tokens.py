@@ -65,6 +65,10 @@ class TokenSession:
         self.at_its_end = not token.renewable
         self.dead = False
 
+    def is_over(self, now: float) -> bool:
+        """Whether it has ended, as far as we know; its leases have ended with it."""
+        return self.dead or self.token.expires_at <= now
+
     def covers(self, seconds: float, now: float) -> bool:
         """Whether the token lives about as long as a lease of so many seconds from now on."""
         return not self.dead and self.token.expires_at - now >= seconds * _ENOUGH
@@ -204,15 +208,19 @@ class Tokens:
 
     def settle(self) -> None:
         """Give back superseded tokens whose last grant is gone, with whatever leases remain."""
-        done = [s for s in self._superseded if s.dead or not s.grants]
+        now = self._clock.now()
+        # Of what ends by itself nobody gives the grants back.
+        done = [s for s in self._superseded if s.is_over(now) or not s.grants]
         self._superseded = [s for s in self._superseded if s not in done]
         for session in done:
-            if session.token.revocable and not session.dead:
+            if session.token.revocable and not session.is_over(now):
                 session.dead = self._revoke(session.token) is None
 
     def close(self) -> None:
         """Give back every token that we logged in for; stop at the first that gets no answer."""
-        sessions = [s for s in (self.current, *self._superseded) if s is not None and not s.dead]
+        now = self._clock.now()
+        known = [s for s in (self.current, *self._superseded) if s is not None]
+        sessions = [s for s in known if not s.is_over(now)]
         self.current, self._superseded = None, []
         for session in sessions:
             if isinstance(self._revoke(session.token), ProviderUnavailable):

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ephemeral_creds._fork import renew_lock_in_child
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.providers.vault._inputs import as_secret, checked_path, read_secret
 from ephemeral_creds.providers.vault.auth import AuthMethod, Token, shown
@@ -63,6 +64,7 @@ class AppRoleAuth(AuthMethod):
         self._mount = checked_path(mount, "mount of an auth method")
         # Several providers may share this; a wrapping token opens once.
         self._unwrapping = threading.Lock()
+        renew_lock_in_child(self, "_unwrapping")
         self._unwrapped: tuple[Secret, Secret] | None = None
 
     def login(self, client: VaultClient, clock: Clock) -> Token:

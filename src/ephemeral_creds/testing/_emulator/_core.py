@@ -5,22 +5,22 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.testing._emulator import _routes_data, _routes_sys
+from ephemeral_creds.testing._emulator import _sys
 from ephemeral_creds.testing._emulator._acl import Policies
-from ephemeral_creds.testing._emulator._auth import UserpassMount
 from ephemeral_creds.testing._emulator._leases import LeaseStore
-from ephemeral_creds.testing._emulator._static import StaticRoles
 from ephemeral_creds.testing._emulator._tokens import TokenStore
 from ephemeral_creds.testing._emulator._wire import Refusal, denied
 from ephemeral_creds.testing._emulator._wrapping import Wrappings
+from ephemeral_creds.testing._emulator.auth.token import serve_token
+from ephemeral_creds.testing._emulator.database.paths import serve_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ephemeral_creds.testing._emulator._auth import AuthMount
-    from ephemeral_creds.testing._emulator._database import DatabaseMount
     from ephemeral_creds.testing._emulator._tokens import Token
     from ephemeral_creds.testing._emulator._wire import Answer, Request
+    from ephemeral_creds.testing._emulator.auth.base import AuthMount
+    from ephemeral_creds.testing._emulator.database.engine import DatabaseMount
 
 __all__ = ["Core"]
 
@@ -54,7 +54,6 @@ class Core:
         self.tokens.add_root(root_token)
         self.wrappings = Wrappings(clock, self.lock, self.tokens)
         self.databases: dict[str, DatabaseMount] = {}
-        self._static_roles: dict[DatabaseMount, StaticRoles] = {}
         self.auths: dict[str, AuthMount] = {}
         self.minted: list[str] = []
         self._expiring = threading.Lock()
@@ -75,21 +74,25 @@ class Core:
             with self.lock:
                 self.tokens.expire()
             self.leases.expire()
-            for static_roles in list(self._static_roles.values()):
-                static_roles.rotate_due()
+            for database in list(self.databases.values()):
+                database.static.rotate_due()
 
-    def static_roles(self, mount: DatabaseMount) -> StaticRoles:
-        """Return the static roles of a database engine."""
-        with self.lock:
-            return self._static_roles.setdefault(mount, StaticRoles(mount, self.now))
+    def login_mount(self, path: str) -> AuthMount | None:
+        """Return the auth method that logs in at `path`; ``None`` if it is no such path."""
+        path = path.removeprefix("auth/")
+        if path.endswith("/login"):
+            return self.auths.get(path.removesuffix("/login"))
+        mount, found, _ = path.partition("/login/")
+        by_user = self.auths.get(mount) if found else None
+        return by_user if by_user and by_user.login_names_role else None
 
     def _handle(self, request: Request) -> Answer:
         if request.path in _OPEN_PATHS:
-            return _routes_sys.serve(self, request)
+            return _sys.serve(self, request)
         if self.sealed:
             raise Refusal(503, "Vault is sealed")
         wrap_ttl = self.wrappings.ttl(request)
-        if mount := self._login_mount(request):
+        if mount := self.login_mount(request.path):
             answer = mount.login(request)
         elif self.wrappings.serves(request):
             answer = self.wrappings.serve(request, self._admit)
@@ -100,22 +103,23 @@ class Core:
     def _route(self, request: Request, token: Token) -> Answer:
         head, _, rest = request.path.partition("/")
         if head == "sys":
-            return _routes_sys.serve(self, request)
+            return _sys.serve(self, request)
         if head == "auth":
-            return _routes_data.serve_auth(self, request, token)
-        for name, mount_point in list(self.databases.items()):
+            return self._serve_auth(request, rest, token)
+        for name, database in list(self.databases.items()):
             if request.path.startswith(f"{name}/"):
                 rest = request.path.removeprefix(f"{name}/")
-                return _routes_data.serve_database(self, mount_point, request, rest, token)
-        raise Refusal(404, f'no handler for route "{request.path}". route entry not found.')
+                return serve_database(self, database, request, rest, token)
+        raise _no_route(request)
 
-    def _login_mount(self, request: Request) -> AuthMount | None:
-        path = request.path.removeprefix("auth/")
-        if path.endswith("/login"):
-            return self.auths.get(path.removesuffix("/login"))
-        mount, found, _ = path.partition("/login/")
-        by_user = self.auths.get(mount) if found else None
-        return by_user if isinstance(by_user, UserpassMount) else None
+    def _serve_auth(self, request: Request, rest: str, token: Token) -> Answer:
+        with self.lock:
+            if rest.startswith("token/"):
+                return serve_token(self, request, rest.removeprefix("token/"), token)
+            for name, auth in self.auths.items():
+                if rest.startswith(f"{name}/"):
+                    return auth.serve(request, rest.removeprefix(f"{name}/"))
+        raise _no_route(request)
 
     def _admit(self, request: Request) -> Token:
         """Return the token of a request that may go on, counting its use."""
@@ -130,3 +134,7 @@ class Core:
             if not self.policies.allow(token.policies, request.path, request.operation):
                 raise denied()
         return token
+
+
+def _no_route(request: Request) -> Refusal:
+    return Refusal(404, f'no handler for route "{request.path}". route entry not found.')

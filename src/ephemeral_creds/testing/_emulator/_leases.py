@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ephemeral_creds.testing._emulator._database import DatabaseTrouble
 from ephemeral_creds.testing._emulator._wire import (
     SYSTEM_MAX_TTL,
     Refusal,
@@ -15,13 +14,14 @@ from ephemeral_creds.testing._emulator._wire import (
     left,
     random_text,
 )
+from ephemeral_creds.testing._emulator.database.postgres import DatabaseTrouble
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from ephemeral_creds.testing._emulator._database import DatabaseMount
     from ephemeral_creds.testing._emulator._tokens import Token
+    from ephemeral_creds.testing._emulator.database.engine import DatabaseMount
 
 __all__ = ["Lease", "LeaseStore"]
 

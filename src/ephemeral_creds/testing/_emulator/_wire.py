@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cryptography.x509 import Certificate
+
 __all__ = [
     "Answer",
     "Refusal",
@@ -47,6 +49,7 @@ class Request:
         token: the value of ``X-Vault-Token``, empty where there was none.
         query: the parameters after the path's ``?``.
         wrap_ttl: the value of ``X-Vault-Wrap-TTL``, empty where there was none.
+        certificates: what the client showed of itself, its own first; ``None`` without TLS.
     """
 
     operation: str
@@ -55,6 +58,7 @@ class Request:
     token: str = field(repr=False)
     query: Mapping[str, str] = field(default_factory=dict)
     wrap_ttl: str = ""
+    certificates: tuple[Certificate, ...] | None = None
 
     def text(self, name: str) -> str:
         """Return a member of the body as text; empty where it is missing."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hands import HANDS, BindMountedFile, CsiDriver, Hand, SecretVolume, Systemd
-from watched_file import GENEROUS, POLL, Counter
+from watched_file import POLL, Counter
 
 from ephemeral_creds.exceptions import EphemeralCredsError, MalformedResponse, ProviderUnavailable
-from ephemeral_creds.providers.file import FilePolicy, FileProvider
+from ephemeral_creds.providers.file import FilePolicy, FileProvider, directory, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from ephemeral_creds.providers.file.read import FileText
 
 pytestmark = pytest.mark.slow  # each takes many steps, with threads
 
@@ -89,31 +90,52 @@ def test_the_same_again_is_no_change(followed: Followed) -> None:
         assert before == 0
 
 
-@pytest.mark.parametrize("kind", [SecretVolume, CsiDriver])
-def test_a_pair_is_never_torn_by_a_swap(tmp_path: Path, kind: type[SecretVolume]) -> None:
-    hand = kind(tmp_path)
-    hand.write("0", "0")
-    provider = FileProvider(hand.path, policy=QUIET, **hand.options)  # type: ignore[arg-type]
-    stop = threading.Event()
+@pytest.fixture(params=[SecretVolume, CsiDriver])
+def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Followed:
+    """A volume whose files are replaced together, with user-0 in it."""
+    volume = Followed(request.param(tmp_path), notify=False)
+    volume.hand.write("user-0", "pw-0")
+    return volume
 
-    def swap() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            hand.write(str(number), str(number))
 
-    writer = threading.Thread(target=swap)
-    writer.start()
-    try:
-        seen: set[str] = set()
-        while len(seen) < 20:
-            with contextlib.suppress(MalformedResponse):  # it gave up: swapped too often
-                credentials = provider.fetch().credentials
-                assert credentials.username == credentials.password.reveal()
-                seen.add(credentials.username)
-    finally:
-        stop.set()
-        writer.join(GENEROUS)
+@pytest.mark.parametrize("files_before", [0, 1])
+def test_a_pair_is_never_torn_by_a_swap(
+    volume: Followed, monkeypatch: pytest.MonkeyPatch, files_before: int
+) -> None:
+    reads = itertools.count()
+
+    def read_text(*args: Any, **kwargs: Any) -> FileText:
+        if next(reads) == files_before:
+            volume.hand.write("user-1", "pw-1")
+        return read.read_text(*args, **kwargs)
+
+    monkeypatch.setattr(directory, "read_text", read_text)
+    assert volume.read() == ("user-1", "pw-1")
+
+
+def test_a_volume_that_is_swapped_at_each_attempt(
+    volume: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = itertools.count(1)
+
+    def read_text(*args: Any, **kwargs: Any) -> FileText:
+        number = next(numbers)
+        volume.hand.write(f"user-{number}", f"pw-{number}")
+        return read.read_text(*args, **kwargs)
+
+    monkeypatch.setattr(directory, "read_text", read_text)
+    with pytest.raises(MalformedResponse, match="is being written to"):
+        volume.read()
+    monkeypatch.undo()
+    last = next(numbers) - 1
+    assert volume.read() == (f"user-{last}", f"pw-{last}")
+
+
+def test_a_volume_whose_link_leads_nowhere(volume: Followed) -> None:
+    (volume.hand.folder / "..data").unlink()
+    (volume.hand.folder / "..data").symlink_to("gone")
+    with pytest.raises(ProviderUnavailable, match=r"/\.\.data is not there"):
+        volume.read()
 
 
 def test_a_file_that_is_replaced_behind_a_bind_mount_stays_old(tmp_path: Path) -> None:

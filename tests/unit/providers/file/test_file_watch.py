@@ -60,7 +60,7 @@ def test_limits_of_the_system(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(watchdog.observers, "Observer", Broken(OSError(code, os.strerror(code))))
-    monkeypatch.setattr(notify_module, "_REARM_EVERY", 2)
+    monkeypatch.setattr(notify_module, "_REARM_AFTER", 2)
     watched = make_watched(notify=True)
     with caplog.at_level(logging.INFO, logger="ephemeral_creds"):
         watched.begin()
@@ -71,6 +71,23 @@ def test_limits_of_the_system(
     assert len(told) == 1
     assert os.strerror(code) in told[0].message
     assert Broken.started > 1
+
+
+def test_each_time_it_waits_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Counter()
+
+    def observer() -> NoReturn:
+        attempts()
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(watchdog.observers, "Observer", observer)
+    notifications = Notifications(tmp_path / "creds", Counter())
+    seen = []
+    for _ in range(31 + 61 + 121):
+        notifications.supervise()
+        seen.append(attempts.value)
+    assert [seen.index(count) for count in (1, 2, 3)] == [0, 31, 31 + 61]
+    assert seen[-1] == 3
 
 
 def test_without_watchdog(make_watched: MakeWatched, monkeypatch: pytest.MonkeyPatch) -> None:

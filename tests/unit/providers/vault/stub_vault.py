@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -117,6 +118,15 @@ class StubVault:
     def asked(self) -> list[str]:
         """The last parts of the paths that have been asked for, in order."""
         return [request.what.rsplit("/", 1)[1] for request in self.requests]
+
+    def settled(self, *asked: str) -> bool:
+        """Wait until just this has been asked: who sent it may have lost patience before."""
+        give_up_at = time.monotonic() + 20.0
+        while self.asked != list(asked):
+            if time.monotonic() > give_up_at:
+                return False
+            time.sleep(0.002)
+        return True
 
     def forget(self) -> None:
         self.requests.clear()

@@ -7,13 +7,13 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ephemeral_creds.testing._emulator._auth import AuthMount
 from ephemeral_creds.testing._emulator._wire import Refusal
+from ephemeral_creds.testing._emulator.auth.base import AuthMount
 from ephemeral_creds.testing._kubernetes import decode_claims
 
 if TYPE_CHECKING:
-    from ephemeral_creds.testing._emulator._auth import AuthRole
     from ephemeral_creds.testing._emulator._wire import Answer, Request
+    from ephemeral_creds.testing._emulator.auth.base import AuthRole
 
 __all__ = ["KubernetesMount"]
 

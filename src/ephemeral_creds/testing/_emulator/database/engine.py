@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import sql
-
 from ephemeral_creds.testing._emulator._wire import Refusal, one_error, random_text, seconds
+from ephemeral_creds.testing._emulator.database.postgres import (
+    Connection,
+    DatabaseTrouble,
+    drop_as_vault_does,
+    run,
+)
+from ephemeral_creds.testing._emulator.database.static import StaticRoles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-__all__ = ["DatabaseMount", "DatabaseTrouble", "Role"]
+__all__ = ["DatabaseMount", "Role"]
 
-_CONNECT_TIMEOUT = 20  # seconds; Vault itself has no limit but that of the request
 _LOGIN_MARGIN = 5.0  # Vault lets VALID UNTIL outlive the lease by this many seconds
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
-
-
-class DatabaseTrouble(Exception):
-    """PostgreSQL refused, or is away."""
 
 
 @dataclass(slots=True)
@@ -53,55 +50,30 @@ class Role:
         }
 
 
-@dataclass(slots=True)
-class _Connection:
-    url: str
-    username: str
-    password: str = field(repr=False)
-    allowed_roles: list[str] = field(default_factory=list)
-    verify: bool = True
-    # Vault's plugin serves one statement at a time for each connection configured.
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextmanager
-    def open(self) -> Iterator[psycopg.Connection]:
-        url = self.url.replace("{{username}}:{{password}}@", "")
-        with self.lock:
-            try:
-                connection = psycopg.connect(
-                    url,
-                    user=self.username,
-                    password=self.password,
-                    autocommit=True,
-                    connect_timeout=_CONNECT_TIMEOUT,
-                )
-            except psycopg.OperationalError as error:
-                # Never the error itself: it carries the connection, and that the password.
-                text = str(error).splitlines()[0]
-                raise DatabaseTrouble(f"failed to connect to `{url}`: {text}") from None
-            with closing(connection):
-                yield connection
-
-
 class DatabaseMount:
     """One mounted database engine.
 
     Args:
         now: Unix time in seconds.
+
+    Attributes:
+        roles: what makes credentials, by name.
+        static: the roles that stay.
     """
 
     mount_type = "database"
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._connections: dict[str, _Connection] = {}
+        self._connections: dict[str, Connection] = {}
         self.roles: dict[str, Role] = {}
+        self.static = StaticRoles(self.change_password, now)
 
     def configure(self, name: str, body: dict[str, Any]) -> None:
         """Remember a connection, once it has been tried; what is not said stays as it was."""
-        known = self._connections.get(name, _Connection("", "", ""))
+        known = self._connections.get(name, Connection("", "", ""))
         allowed = body.get("allowed_roles", known.allowed_roles)
-        connection = _Connection(
+        connection = Connection(
             url=str(body.get("connection_url", known.url)),
             username=str(body.get("username", known.username)),
             password=str(body.get("password", known.password)),
@@ -173,7 +145,7 @@ class DatabaseMount:
         }
         try:
             with connection.open() as conn:
-                _run(conn, role.creation, values)
+                run(conn, role.creation, values)
         except DatabaseTrouble as error:
             raise Refusal(500, one_error(f"unable to start transaction: {error}")) from None
         return {"username": values["name"], "password": values["password"]}
@@ -187,7 +159,7 @@ class DatabaseMount:
         role, connection = self._of(role_name)
         statements = role.renewal or ["ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}'"]
         with connection.open() as conn:
-            _run(conn, statements, {"name": username, "expiration": self._expiration(ttl)})
+            run(conn, statements, {"name": username, "expiration": self._expiration(ttl)})
 
     def drop(
         self, role_name: str, connection_name: str, statements: list[str], username: str
@@ -204,9 +176,9 @@ class DatabaseMount:
             connection_name, statements = role.connection, role.revocation
         with self._connections[connection_name].open() as conn:
             if statements:
-                _run(conn, statements, {"name": username})
+                run(conn, statements, {"name": username})
             else:
-                _drop_as_vault_does(conn, username)
+                drop_as_vault_does(conn, username)
 
     def change_password(self, connection_name: str, username: str) -> str:
         """Give a role that stays another password, and return it.
@@ -221,14 +193,14 @@ class DatabaseMount:
             )
         values = {"name": username, "password": random_text(20, _LETTERS)}
         with connection.open() as conn:
-            _run(conn, ["ALTER ROLE \"{{name}}\" WITH PASSWORD '{{password}}'"], values)
+            run(conn, ["ALTER ROLE \"{{name}}\" WITH PASSWORD '{{password}}'"], values)
         return values["password"]
 
     def role_of(self, name: str) -> Role | None:
         """Return a role as it is defined now."""
         return self.roles.get(name)
 
-    def _of(self, role_name: str) -> tuple[Role, _Connection]:
+    def _of(self, role_name: str) -> tuple[Role, Connection]:
         role = self.roles.get(role_name)
         if role is None:
             raise DatabaseTrouble(
@@ -243,60 +215,3 @@ class DatabaseMount:
 
 def _statements(value: str | list[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
-
-
-def _run(conn: psycopg.Connection, statements: list[str], values: dict[str, str]) -> None:
-    """Run templates in one transaction."""
-    texts = dict(values, username=values["name"])
-    try:
-        with conn.transaction():
-            for statement in statements:
-                for key, value in texts.items():
-                    statement = statement.replace("{{" + key + "}}", value)  # noqa: PLW2901
-                for part in filter(None, map(str.strip, statement.split(";"))):
-                    conn.execute(part.encode())
-    except psycopg.Error as error:
-        raise DatabaseTrouble(_as_vault_says(error)) from None
-
-
-def _as_vault_says(error: psycopg.Error) -> str:
-    """Word what PostgreSQL said as Vault's own driver does."""
-    said = f"{error.diag.severity}: {error.diag.message_primary} (SQLSTATE {error.sqlstate})"
-    return said if error.sqlstate else str(error)
-
-
-def _drop_as_vault_does(conn: psycopg.Connection, username: str) -> None:
-    """Take each right away, going on after failures; drop the role only if none failed."""
-    if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [username]).fetchone():
-        return
-    role = sql.Identifier(username)
-    rows = conn.execute(
-        "SELECT DISTINCT table_schema FROM information_schema.role_column_grants "
-        "WHERE grantee = %s",
-        [username],
-    ).fetchall()
-    steps = []
-    for schema in {row[0] for row in rows} | {"public"}:
-        place = sql.Identifier(schema)
-        steps += [
-            sql.SQL(text).format(place, role)
-            for text in (
-                "REVOKE ALL PRIVILEGES ON ALL TABLES IN SCHEMA {} FROM {}",
-                "REVOKE ALL PRIVILEGES ON ALL SEQUENCES IN SCHEMA {} FROM {}",
-                "REVOKE USAGE ON SCHEMA {} FROM {}",
-            )
-        ]
-    database = sql.Identifier(conn.info.dbname)
-    steps.append(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(database, role))
-    failure = ""
-    for step in steps:
-        try:
-            conn.execute(step)
-        except psycopg.Error as error:
-            failure = _as_vault_says(error)
-    if failure:
-        raise DatabaseTrouble(f"could not perform all revocation statements: {failure}")
-    try:
-        conn.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
-    except psycopg.Error as error:
-        raise DatabaseTrouble(_as_vault_says(error)) from None

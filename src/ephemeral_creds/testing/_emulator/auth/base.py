@@ -1,4 +1,4 @@
-"""What auth methods share; and AppRole and userpass, which need nobody else."""
+"""What the auth methods share: roles, settings, and the token that a login gives."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ephemeral_creds.testing._emulator._wire import (
     SYSTEM_MAX_TTL,
+    Answer,
     Refusal,
     envelope,
     one_error,
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from ephemeral_creds.testing._emulator._tokens import TokenStore
-    from ephemeral_creds.testing._emulator._wire import Answer, Request
+    from ephemeral_creds.testing._emulator._tokens import Token, TokenStore
+    from ephemeral_creds.testing._emulator._wire import Request
 
-__all__ = ["AppRoleMount", "AuthMount", "AuthRole", "UserpassMount"]
+__all__ = ["AuthMount", "AuthRole", "no_cryptography"]
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class AuthMount:
 
     mount_type = ""
     config_path = ""  # below the mount; empty where there is nothing to configure
+    roles_path = "role"  # below the mount; what Vault calls the roles of the method
+    login_names_role = False  # whether the role comes after ``login/``
 
     def __init__(
         self, mount: str, tokens: TokenStore, now: Callable[[], float], lock: threading.RLock
@@ -63,6 +66,31 @@ class AuthMount:
         self._roles: dict[str, AuthRole] = {}
         self._entities: dict[str, str] = {}
         self.config: dict[str, Any] = {}
+
+    def serve(self, request: Request, rest: str) -> Answer:
+        """Answer a request other than a login.
+
+        Args:
+            request: from somebody who may make it.
+            rest: the path below the mount.
+        """
+        match rest.split("/"), request.operation:
+            case _, "update" if rest == self.config_path:
+                self.configure(request.body)
+                return Answer(204)
+            case [self.roles_path, name], "update":
+                self.write_role(name, request.body)
+                return Answer(204)
+            case [self.roles_path, name], "read":
+                role = self.role(name)
+                shown = {"token_policies": role.policies, "token_ttl": round(role.token_ttl)}
+                return envelope(role.body | shown, mount_type=self.mount_type)
+            case [self.roles_path, name], "delete":
+                self.delete_role(name)
+                return Answer(204)
+            case ["login" | "config"] | [self.roles_path, *_], _:
+                raise Refusal(405, one_error("unsupported operation"))
+        raise Refusal(404, one_error("unsupported path"))
 
     def configure(self, body: dict[str, Any]) -> None:
         """Take the settings of the method, instead of those before."""
@@ -98,7 +126,16 @@ class AuthMount:
         """Answer a login."""
         raise NotImplementedError
 
-    def _grant(self, role: AuthRole, alias: str, metadata: dict[str, str]) -> Answer:
+    def check_renewal(self, token: Token, request: Request) -> None:
+        """See that `token`, which came from a login here, may be renewed.
+
+        Raises:
+            Refusal: it may not.
+        """
+
+    def _grant(
+        self, role: AuthRole, alias: str, metadata: dict[str, str], *, display_name: str = ""
+    ) -> Answer:
         warnings: list[str] = []
         with self._lock:
             token = self._tokens.create(
@@ -106,7 +143,7 @@ class AuthMount:
                 limit_warnings=warnings,
                 policies=sorted({"default", *role.policies}),
                 path=f"auth/{self.mount}/login",
-                display_name=f"{self.mount}-{alias}" if self.mount != "approle" else self.mount,
+                display_name=self._display_name(display_name or alias),
                 max_ttl=role.token_max_ttl or SYSTEM_MAX_TTL,
                 period=role.token_period,
                 num_uses=role.token_num_uses,
@@ -116,60 +153,14 @@ class AuthMount:
             )
         return envelope(mount_type="", auth=token.auth(self._now()), warnings=warnings or None)
 
-
-class AppRoleMount(AuthMount):
-    """Logins by role id and secret id."""
-
-    mount_type = "approle"
-
-    def add_secret_id(self, name: str) -> dict[str, Any]:
-        """Create a secret id for a role."""
-        role = self.role(name)
-        uses = int(role.body.get("secret_id_num_uses", 0))
-        secret_id = str(uuid.uuid4())
-        role.secret_ids[secret_id] = uses
-        return {
-            "secret_id": secret_id,
-            "secret_id_accessor": str(uuid.uuid4()),
-            "secret_id_num_uses": uses,
-            "secret_id_ttl": 0,
-        }
-
-    def login(self, request: Request) -> Answer:
-        """Answer a login."""
-        role_id, secret_id = request.text("role_id"), request.text("secret_id")
-        # A GET, as a redirect makes of a login, has no body and gets the same answer.
-        if not role_id:
-            raise Refusal(500, "failed to determine alias name from login request")
-        with self._lock:
-            for role in self._roles.values():
-                if role.role_id == role_id and secret_id in role.secret_ids:
-                    self._use(role, secret_id)
-                    return self._grant(role, role_id, {"role_name": role.name})
-        raise Refusal(400, "invalid role or secret ID")
-
-    @staticmethod
-    def _use(role: AuthRole, secret_id: str) -> None:
-        uses = role.secret_ids[secret_id]
-        if uses == 1:
-            del role.secret_ids[secret_id]
-        elif uses:
-            role.secret_ids[secret_id] = uses - 1
+    def _display_name(self, who: str) -> str:
+        return f"{self.mount}-{who}" if self.mount != "approle" else self.mount
 
 
-class UserpassMount(AuthMount):
-    """Logins by user name and password; a user is a role with a password."""
-
-    mount_type = "userpass"
-
-    def login(self, request: Request) -> Answer:
-        """Answer a login."""
-        if request.operation != "update":
-            raise Refusal(405, one_error("unsupported operation"))
-        if not request.text("password"):
-            raise Refusal(400, "invalid credentials")
-        name = request.path.rpartition("/")[2].lower()
-        user = self._roles.get(name)
-        if user is None or user.body.get("password") != request.text("password"):
-            raise Refusal(400, "invalid username or password")
-        return self._grant(user, name, {"username": name})
+def no_cryptography(what: str) -> Refusal:
+    """Return the answer where the package is missing with which the emulator does `what`."""
+    return Refusal(
+        501,
+        f"the emulator {what} with the package 'cryptography', which is not installed: "
+        "pip install cryptography",
+    )

@@ -9,8 +9,8 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from ephemeral_creds.testing._emulator._auth import AuthMount
 from ephemeral_creds.testing._emulator._wire import Refusal
+from ephemeral_creds.testing._emulator.auth.base import AuthMount
 
 if TYPE_CHECKING:
     from ephemeral_creds.testing._emulator._wire import Answer, Request

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +13,7 @@ __all__ = ["Schedule"]
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_ANY = ("*", "?")
 _DAYS_AHEAD = 5 * 366  # a 29th of February comes within them
 
 
@@ -19,13 +21,17 @@ class Schedule:
     """Minute, hour, day of the month, month, and day of the week.
 
     Args:
-        text: the five fields: numbers, names, lists, ranges and steps.
+        text: the five fields: numbers, names, lists, ranges and steps. A time zone before them,
+            as in ``TZ=Europe/Berlin 0 3 * * *``, has to exist and changes nothing, as with Vault.
 
     Raises:
         ValueError: these are not five fields, or one cannot be read.
     """
 
     def __init__(self, text: str) -> None:
+        text = _without_zone(text)
+        if text.startswith("@"):
+            raise ValueError(f"parser does not accept descriptors: {text}")
         fields = text.split()
         if len(fields) != 5:
             raise ValueError(f"expected exactly 5 fields, found {len(fields)}: [{text}]")
@@ -36,7 +42,7 @@ class Schedule:
         self._months = _field(months, 1, 12, _MONTHS)
         self._weekdays = _field(weekdays, 0, 6, _WEEKDAYS)
         # Where both are given, cron takes a day that fits either.
-        self._either_day = "*" not in (days[0], weekdays[0])
+        self._either_day = days[0] not in _ANY and weekdays[0] not in _ANY
 
     def after(self, instant: float) -> float:
         """Return when it is due next after `instant`, both in Unix time.
@@ -64,12 +70,24 @@ class Schedule:
         return fits and day.month in self._months
 
 
+def _without_zone(text: str) -> str:
+    if not text.startswith(("TZ=", "CRON_TZ=")):
+        return text
+    zone, _, rest = text.partition(" ")
+    name = zone.partition("=")[2]
+    try:
+        ZoneInfo(name)
+    except (ValueError, ZoneInfoNotFoundError):
+        raise ValueError(f"provided bad location {name}: unknown time zone {name}") from None
+    return rest.strip()
+
+
 def _field(text: str, lowest: int, highest: int, names: Sequence[str] = ()) -> set[int]:
     values: set[int] = set()
     for part in text.split(","):
         span, stepped, step = part.partition("/")
         first, ranged, last = span.partition("-")
-        if first == "*":
+        if first in _ANY:
             begin, end = lowest, highest
         else:
             begin = _number(first, lowest, names)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ephemeral_creds.testing._emulator._database import DatabaseMount
-from ephemeral_creds.testing._emulator._methods import METHODS
 from ephemeral_creds.testing._emulator._wire import Answer, Refusal, envelope, one_error, seconds
+from ephemeral_creds.testing._emulator.auth import METHODS
+from ephemeral_creds.testing._emulator.database.engine import DatabaseMount
 
 if TYPE_CHECKING:
     from collections.abc import Callable

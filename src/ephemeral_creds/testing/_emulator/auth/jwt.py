@@ -6,8 +6,8 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-from ephemeral_creds.testing._emulator._auth import AuthMount
 from ephemeral_creds.testing._emulator._wire import Refusal
+from ephemeral_creds.testing._emulator.auth.base import AuthMount, no_cryptography
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -18,10 +18,6 @@ __all__ = ["JWTMount"]
 
 _CLOCK_SKEW = 60.0  # seconds that a token's times may be off
 _LEEWAY = 150.0  # seconds around the time that a token names, where it names only one
-_NO_CRYPTOGRAPHY = (
-    "the emulator checks the signatures of JSON Web Tokens with the package 'cryptography', which "
-    "is not installed: pip install cryptography"
-)
 
 
 class JWTMount(AuthMount):
@@ -154,7 +150,7 @@ def _public_key(pem: str) -> RSAPublicKey:
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     except ImportError:
-        raise Refusal(501, _NO_CRYPTOGRAPHY) from None
+        raise no_cryptography("checks the signatures of JSON Web Tokens") from None
     try:
         key = load_pem_public_key(pem.encode())
     except ValueError:

@@ -6,14 +6,12 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ephemeral_creds.testing._emulator._cron import Schedule
-from ephemeral_creds.testing._emulator._database import DatabaseTrouble
 from ephemeral_creds.testing._emulator._wire import Refusal, iso_time, one_error, seconds
+from ephemeral_creds.testing._emulator.database.cron import Schedule
+from ephemeral_creds.testing._emulator.database.postgres import DatabaseTrouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from ephemeral_creds.testing._emulator._database import DatabaseMount
 
 __all__ = ["StaticRoles"]
 
@@ -60,12 +58,14 @@ class StaticRoles:
     """The static roles of one mounted database engine.
 
     Args:
-        mount: the engine.
+        change_password: gives the role of that name, on the connection before it, another password.
         now: Unix time in seconds.
     """
 
-    def __init__(self, mount: DatabaseMount, now: Callable[[], float]) -> None:
-        self._mount = mount
+    def __init__(
+        self, change_password: Callable[[str, str], str], now: Callable[[], float]
+    ) -> None:
+        self._change_password = change_password
         self._now = now
         self._roles: dict[str, _StaticRole] = {}
         # Held while PostgreSQL works: a password and what is remembered of it belong together.
@@ -118,7 +118,7 @@ class StaticRoles:
 
     def _rotate(self, role: _StaticRole) -> None:
         try:
-            role.password = self._mount.change_password(role.connection, role.username)
+            role.password = self._change_password(role.connection, role.username)
         except DatabaseTrouble as error:
             raise Refusal(500, one_error(f"failed to update user: {error}")) from None
         role.rotated_at = self._now()

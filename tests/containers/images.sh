@@ -1,0 +1,42 @@
+#!/bin/sh
+# Make the images that `nox -s containers` runs; itself, it fetches none.
+#   tests/containers/images.sh               pulls them, and builds the machine with systemd
+#   tests/containers/images.sh --stand-ins   pulls nothing: for where there is no registry
+# Stand-ins are made of Debian's packages (debootstrap, as root) and of the Vault that `nox -s vault`
+# has built. They bear the names of the real ones, as far as the examples can tell are the same, and
+# are for this only.
+set -eu
+cd "$(dirname "$0")"
+
+debian=trixie
+postgres=postgres:17 python=python:3.13-slim vault=hashicorp/vault:1.21.1
+
+build() { docker build -q --network host "$@"; }
+is_here() { docker image inspect "$1" > /dev/null 2>&1; }
+
+if [ "${1:-}" = --stand-ins ]; then
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    if ! is_here "debian:$debian"; then
+        debootstrap --variant=minbase --include=ca-certificates "$debian" "$folder/root"
+        # What this machine trusts besides, so that pip gets through a proxy of its own.
+        cp -r /usr/local/share/ca-certificates "$folder/root/usr/local/share"
+        chroot "$folder/root" update-ca-certificates
+        tar -C "$folder/root" -c . | docker import - "debian:$debian"
+    fi
+    is_here "$postgres" || build -t "$postgres" stand-ins/postgres
+    if ! is_here "$vault"; then
+        cp -r stand-ins/vault "$folder"
+        cp "${VAULT_BINARY:-$HOME/.cache/ephemeral-creds/vault-1.21.1/vault}" "$folder/vault/vault"
+        build -t "$vault" "$folder/vault"
+    fi
+    if ! is_here "$python"; then
+        cp -r stand-ins/python ../../pyproject.toml ../../README.md ../../LICENSE ../../src "$folder"
+        build -t "$python" -f "$folder/python/Dockerfile" "$folder"
+    fi
+else
+    for image in "$postgres" "$python" "$vault"; do
+        is_here "$image" || docker pull "$image"
+    done
+fi
+build -t ephemeral-creds-machine - < machine.Dockerfile

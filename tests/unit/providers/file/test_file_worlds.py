@@ -1,0 +1,95 @@
+"""The watch in worlds that are real: mounts, and the system's limits reached.
+
+Each is a process of its own (`worlds.py`), so that nothing of it gets out.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORLDS = Path(__file__).with_name("worlds.py")
+APART = ("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private")
+"""What a command is run by to have limits and mounts of its own; nobody has to be root for it."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="namespaces and inotify are Linux'"),
+]
+
+
+def require(*command: str) -> None:
+    """Skip the test where a command is not there, or is not allowed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip(f"there is no {command[0]} here")
+    if done.returncode != 0:
+        pytest.skip(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def see(world: str, folder: Path, *within: str) -> dict[str, Any]:
+    """Run a world and return what it shows."""
+    done = subprocess.run(
+        [*within, sys.executable, WORLDS, world, folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown: dict[str, Any] = json.loads(done.stdout)
+    return shown
+
+
+def test_a_file_that_is_mounted_by_itself(tmp_path: Path) -> None:
+    require(*APART, "mount", "--bind", str(tmp_path), str(tmp_path))
+    shown = see("single_file", tmp_path, *APART)
+    assert shown["after_rename"] == [0, "one"], "the old inode stays, and nobody can see it"
+    assert shown["in_place"] == "three"
+    assert shown["refused"].endswith("refused by FilePolicy.mounted_alone")
+    assert shown["check"] == [["ok", ""], ["warn", "mount its directory"]]
+    [said] = shown["said"]
+    assert f"{tmp_path}/container/creds is a mount of its own" in said
+    assert "mount its directory (FilePolicy.mounted_alone)" in said
+
+
+@pytest.mark.parametrize("world", ["bound_directory", "tmpfs", "overlay"])
+def test_notifications_come(world: str, tmp_path: Path) -> None:
+    probe = f"mount -t tmpfs tmpfs {tmp_path}"
+    if world == "overlay":
+        probe += f" && cd {tmp_path} && mkdir l u w m && mount -t overlay overlay"
+        probe += " -o lowerdir=l,upperdir=u,workdir=w,userxattr m"
+    require(*APART, "sh", "-c", probe)
+    assert see(world, tmp_path, *APART) == {"password": "two", "said": []}
+
+
+@pytest.mark.parametrize(
+    ("world", "reason"),
+    [("instances", "inotify instance limit reached"), ("watches", "inotify watch limit reached")],
+)
+def test_inotifys_limits(world: str, reason: str, tmp_path: Path) -> None:
+    setting = f"/proc/sys/user/max_inotify_{world}"
+    require(*APART, "sh", "-c", f"echo 0 > {setting}")
+    shown = see(world, tmp_path, *APART)
+    del shown["lost"]  # watchdog 6 does
+    said = f"no file notifications for {tmp_path}/creds ({reason}): relying on polls"
+    assert shown == {"notified": False, "during": "two", "afterwards": "three", "said": [said]}
+
+
+def test_too_few_descriptors_for_notifications(tmp_path: Path) -> None:
+    shown = see("few_descriptors", tmp_path)
+    said = f"no file notifications for {tmp_path}/creds (Too many open files): relying on polls"
+    assert shown == {
+        "notified": False, "lost": 0, "during": "two", "afterwards": "three", "said": [said],
+    }  # fmt: skip
+
+
+def test_no_descriptor_to_read_with(tmp_path: Path) -> None:
+    shown = see("no_descriptors", tmp_path)
+    assert shown["refused"] == f"cannot read {tmp_path}/creds: Too many open files"
+    assert (shown["changes"], shown["afterwards"]) == (0, "two")
