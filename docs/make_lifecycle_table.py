@@ -29,6 +29,7 @@ WORDS = {
     "_revoked": "forget the grant",
     "_failed": "plan the next attempt, if there is to be one",
     "_source_changed": "ask the provider again",
+    "_source_seen": "note whether it can be used",
     "_refresh_requested": "ask the provider, unless that is under way",
     "_left": "count the pool out",
     "_accepted": "note the proof",

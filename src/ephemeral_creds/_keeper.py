@@ -41,6 +41,7 @@ from ephemeral_creds._signals import (
     Revoked,
     Signal,
     SourceChanged,
+    SourceSeen,
     Start,
     Stop,
     Suspect,
@@ -250,7 +251,7 @@ class CredentialKeeper:
         with self._changed:
             now = self._clock.now()
             machine = self._machine
-            grant, error = machine.current, machine.last_error
+            grant = machine.current
             remaining = grant.lease.expires_at - now if grant is not None else None
             ends_in = machine.ends_at - now
             return KeeperStatus(
@@ -262,8 +263,9 @@ class CredentialKeeper:
                 username=grant.credentials.username if grant is not None else None,
                 expires_in=remaining if remaining != float("inf") else None,
                 retired=machine.retired,
-                last_error=f"{type(error).__name__}: {error}" if error is not None else None,
+                last_error=machine.last_failure,
                 ends_in=ends_in if ends_in != float("inf") else None,
+                source_error=machine.source_error or None,
                 **asdict(machine.counts),
             )
 
@@ -381,7 +383,7 @@ class CredentialKeeper:
 
     def _work(self) -> None:
         try:
-            self._provider.observe(self.report)
+            self._provider.observe(self._hear)
             self._provider.watch(lambda: self.signal(SourceChanged()))
         except BaseException as error:  # noqa: BLE001 - without a watch there is still a fetch
             self.report(events.KeeperFailed(error=f"watching failed: {_place(error)}"))
@@ -399,6 +401,16 @@ class CredentialKeeper:
             self._provider.close()
         except BaseException as error:  # noqa: BLE001 - there is nothing left to be done
             self.report(events.KeeperFailed(error=f"closing failed: {_place(error)}"))
+
+    def _hear(self, event: events.Event) -> None:
+        """Pass on what the provider tells; when a source's problem counts, the machine says."""
+        match event:
+            case events.SourceUnusable(error=error):
+                self.signal(SourceSeen(error))
+            case events.SourceRecovered():
+                self.signal(SourceSeen(""))
+            case _:
+                self.report(event)
 
     def _step(self, pending: deque[tuple[int, Signal]]) -> bool:
         """Have the machine handle the next signal, and do what it says; true at the end."""
@@ -494,8 +506,8 @@ class CredentialKeeper:
             )
         if self._closing:
             return KeeperClosed(f"{where}: the keeper {self._name!r} is closed")
-        error = self._machine.last_error
-        because = f"; last failure: {type(error).__name__}: {error}" if error is not None else ""
+        failure = self._machine.last_failure
+        because = f"; last failure: {failure}" if failure is not None else ""
         if (asked_at := self._asked_at) is not None:
             waited = self._clock.now() - asked_at
             because += f"; a request of {waited:.0f} s ago is not answered yet"

@@ -77,10 +77,12 @@ from ephemeral_creds._signals import (
     Revoked,
     Signal,
     SourceChanged,
+    SourceSeen,
     Start,
     Stop,
     Suspect,
 )
+from ephemeral_creds._source_trouble import SourceTrouble
 from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
@@ -146,10 +148,12 @@ class Lifecycle:
         self.state = State.NEW
         self.counts = Counts()
         self.last_error: Exception | None = None
+        self.last_failure: str | None = None
         self._policy = policy
         self._draw = draw
         self._limiter = Limiter(policy.mint_interval, policy.mint_burst) if mints else None
         self._changes = Limiter(policy.change_interval, policy.change_burst)
+        self._trouble = SourceTrouble(policy.source_patience)
         self._now = -math.inf
         self._members: set[int] = set()
         self._generations: dict[int, Generation] = {}
@@ -191,6 +195,8 @@ class Lifecycle:
             instants.append(self._current.end.look_at)
         if self._candidate is not None:
             instants.append(self._candidate.next_look())
+        if self.state is State.SERVING:
+            instants.append(self._trouble.look_at)
         if self._in_flight is None:
             instants += [g.due_at for g in self._generations.values()]
             instants += [self._fetch_allowed_at(), self._replacement_at()]
@@ -225,6 +231,11 @@ class Lifecycle:
     def ends_at(self) -> float:
         """When the current grant is expected to end although it has no deadline; or ``inf``."""
         return self._current.end.at if self._current is not None else math.inf
+
+    @property
+    def source_error(self) -> str:
+        """Why what the source has now is not used; empty where it is, or might be in a moment."""
+        return self._trouble.error
 
     @property
     def retired(self) -> tuple[int, ...]:
@@ -326,7 +337,7 @@ class Lifecycle:
                 assert_never(operation)
 
     def _fetch_failed(self, error: Exception) -> None:
-        self.last_error = error
+        self._note(error)
         self.counts.failed_fetches += 1
         self._fetch_failures += 1
         if self.state is State.CLOSING:
@@ -343,7 +354,7 @@ class Lifecycle:
         )
 
     def _renewal_failed(self, generation: Generation, error: Exception) -> None:
-        self.last_error = error
+        self._note(error)
         self.counts.failed_renewals += 1
         lost = isinstance(error, LeaseLost)
         # What is being given back, or has ended meanwhile, is not renewed once more.
@@ -376,7 +387,7 @@ class Lifecycle:
             self._forget(generation)
 
     def _revocation_failed(self, generation: Generation, error: Exception) -> None:
-        self.last_error = error
+        self._note(error)
         self.counts.failed_revocations += 1
         generation.failures += 1
         final = (
@@ -398,6 +409,9 @@ class Lifecycle:
             self._fetch_again = True
         else:
             self._follow_source()
+
+    def _source_seen(self, signal: SourceSeen) -> None:
+        self._trouble.see(self._now, signal.error)
 
     def _refresh_requested(self, _: RefreshRequested) -> None:
         if self._candidate is None and not isinstance(self._in_flight, Fetch):
@@ -463,6 +477,7 @@ class Lifecycle:
         if self.state is not State.CLOSING:
             self._settle_candidate()
             self._settle_announcements()
+            self._settle_trouble()
             self._settle_end()
         if self._in_flight is None:
             self._settle_operations()
@@ -504,6 +519,16 @@ class Lifecycle:
             generation.announced = True
             self._actions.append(Expire(generation.grant))
 
+    def _settle_trouble(self) -> None:
+        """Tell of the source while something serves; where nothing does, each failed fetch does."""
+        if self.state is not State.SERVING or not self._trouble.due(self._now):
+            return
+        if error := self._trouble.error:
+            self.last_failure = error
+            self._report(events.SourceUnusable(error=error))
+        else:
+            self._report(events.SourceRecovered())
+
     def _settle_end(self) -> None:
         """Whatever is known of the current grant's end, it stays in use."""
         current = self._current
@@ -514,7 +539,11 @@ class Lifecycle:
                 self._actions.append(AskEnd(current.grant))
             case "tell":
                 ends_in = current.end.at - self._now
-                self._report(events.CredentialsEnding(generation=current.number, ends_in=ends_in))
+                self._report(
+                    events.CredentialsEnding(
+                        generation=current.number, ends_in=ends_in, source_error=self.source_error
+                    )
+                )
 
     def _settle_candidate(self) -> None:
         candidate = self._candidate
@@ -716,6 +745,9 @@ class Lifecycle:
 
     # -- small helpers ---------------------------------------------------------------------
 
+    def _note(self, error: Exception) -> None:
+        self.last_error, self.last_failure = error, _text(error)
+
     def _request(self, operation: Operation) -> None:
         self._in_flight = operation
         self._actions.append(operation)
@@ -844,6 +876,7 @@ class Lifecycle:
     _LIVE: ClassVar[_Handlers] = {
         **_ANY_TIME,
         SourceChanged: _source_changed,
+        SourceSeen: _source_seen,
         RefreshRequested: _refresh_requested,
         Accepted: _accepted,
         Rejected: _rejected,

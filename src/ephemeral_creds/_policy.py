@@ -90,6 +90,11 @@ class RefreshPolicy:
     change_burst: int = 20
     """So many may follow each other at once after a quiet time."""
 
+    # A script that redirects into the file empties it before it asks for the credentials, and a
+    # sidecar that is restarted may take its file away first.
+    source_patience: float = 3.0
+    """How long what the source has may be unusable before that is told."""
+
     # A replica lags by seconds, an authentication proxy's cache lives somewhat longer.
     proof_timeout: float = 30.0
     """How long a new generation may stay untested because PostgreSQL does not answer."""
@@ -133,6 +138,7 @@ class RefreshPolicy:
             ("mint_burst", 1, math.inf),
             ("change_interval", 0.0, math.inf),
             ("change_burst", 1, math.inf),
+            ("source_patience", 0.0, math.inf),
             ("proof_timeout", 0.0, math.inf),
             ("proof_retry", 0.001, math.inf),
             ("proof_attempts", 1, math.inf),

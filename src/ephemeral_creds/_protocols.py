@@ -38,11 +38,14 @@ class KeeperStatus:
         failed_fetches: requests for credentials that failed.
         failed_renewals: renewals that failed.
         failed_revocations: revocations that failed.
-        last_error: the last failure, for reading; ``None`` where there was none.
+        last_error: the last failure, for reading, be it over or not; ``None`` where there was none.
         ends_in: seconds until the credentials are expected to end, where they have no lease and
             thus no ``expires_in``: by ``VALID UNTIL`` in PostgreSQL, or by what the source says.
             Negative where they are past it and, for want of others, still in use. ``None`` where
             nobody knows.
+        source_error: why what the source has now is not used, while older credentials are: a file
+            that was replaced by garbage, for example. ``None`` where it is used, and while the
+            problem is younger than ``RefreshPolicy.source_patience``.
     """
 
     name: str
@@ -64,6 +67,7 @@ class KeeperStatus:
     failed_revocations: int
     last_error: str | None
     ends_in: float | None = None
+    source_error: str | None = None
 
 
 class Member(Protocol):

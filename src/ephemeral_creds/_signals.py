@@ -34,6 +34,7 @@ __all__ = [
     "Revoked",
     "Signal",
     "SourceChanged",
+    "SourceSeen",
     "Start",
     "Stop",
     "Suspect",
@@ -163,6 +164,13 @@ class SourceChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSeen:
+    """The provider looked at its source; `error` says why it is of no use, empty where it is."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class RefreshRequested:
     """Somebody asked for new credentials."""
 
@@ -224,6 +232,7 @@ Signal = (
     | Revoked
     | Failed
     | SourceChanged
+    | SourceSeen
     | RefreshRequested
     | Left
     | Accepted

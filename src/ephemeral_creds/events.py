@@ -30,6 +30,8 @@ __all__ = [
     "ProviderRequest",
     "RenewalFailed",
     "RevocationFailed",
+    "SourceRecovered",
+    "SourceUnusable",
 ]
 
 
@@ -137,10 +139,32 @@ class CredentialsEnding(Problem):
         generation: which ones.
         ends_in: seconds until PostgreSQL refuses them or the source expects them to end; negative
             after it.
+        source_error: why what the source has now is not used, as in `SourceUnusable`; empty where
+            it can be used and holds nothing else.
     """
 
     generation: int
     ends_in: float
+    source_error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceUnusable(Problem):
+    """What the source has now cannot be used: a file is gone, half written, refused or garbage.
+
+    Told once for each distinct problem that lasts for ``RefreshPolicy.source_patience``. The
+    credentials that were read before stay in use until PostgreSQL refuses them.
+
+    Attributes:
+        error: the error's class and text, which say where and what to do.
+    """
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRecovered(Event):
+    """What the source has can be used again, after a `SourceUnusable`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,9 +47,11 @@ def test_a_read_creates_a_role_that_can_log_in(any_engine: DatabaseEngine, uniqu
 def test_every_read_is_a_mint(any_engine: DatabaseEngine, unique: Unique) -> None:
     role = unique("mints")
     any_engine.create_role(role)
+    any_engine.create_role(f"{role}0")
     names = {any_engine.read(role).data["username"] for _ in range(3)}
+    any_engine.read(f"{role}0")
     assert len(names) == 3
-    assert any_engine.mints(role) == 3
+    assert (any_engine.mints(role), any_engine.mints(f"{role}0")) == (3, 1)
     assert len(any_engine.leases(role)) == 3
 
 

@@ -22,7 +22,7 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 LAYERS: list[list[tuple[str, ...]]] = [
     [("exceptions",), ("_clock",), ("_fork",)],
     [("_values",)],
-    [("_policy",), ("_expected_end",), ("events",), ("providers.__init__",)],
+    [("_policy",), ("_expected_end",), ("_source_trouble",), ("events",), ("providers.__init__",)],
     [("providers._base",)],
     [("providers._location",)],
     [("_signals",), ("_logging",), ("_json_log",), ("_generation",)],
@@ -55,10 +55,10 @@ HOMES: dict[str, tuple[str, ...]] = {
 
 # These decide; others look at clocks, wait, log, draw lots and talk to the world.
 PURE = {
-    "exceptions", "_values", "_policy", "_expected_end", "events", "_signals", "_protocols",
-    "_generation", "_lifecycle", "providers.file.parse", "providers.file.fields",
-    "providers.file.ends", "providers.file.lines", "providers.file.document",
-    "providers.file.conninfo", "providers.file.properties",
+    "exceptions", "_values", "_policy", "_expected_end", "_source_trouble", "events",
+    "_signals", "_protocols", "_generation", "_lifecycle", "providers.file.parse",
+    "providers.file.entry", "providers.file.fields", "providers.file.ends", "providers.file.lines",
+    "providers.file.document", "providers.file.conninfo", "providers.file.properties",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "datetime", "http", "io", "logging", "multiprocessing", "os",

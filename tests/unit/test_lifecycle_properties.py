@@ -49,6 +49,7 @@ from ephemeral_creds._signals import (
     Revoked,
     Signal,
     SourceChanged,
+    SourceSeen,
     Start,
     Stop,
     Tick,
@@ -414,6 +415,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule(
         signal=st.sampled_from([SourceChanged(), RefreshRequested(), Tick()])
+        | st.builds(SourceSeen, st.sampled_from(["", "gone", "garbage"]))
         | st.builds(Rejected, generations, generations, st.booleans())
         | st.builds(Accepted, generations, generations)
         | st.builds(Released, generations, generations)

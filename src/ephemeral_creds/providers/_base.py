@@ -66,6 +66,10 @@ class CredentialProvider(ABC):
 
         `report` never raises; it may take a while, so it is called with no lock held, from the
         thread that made the request. Called once, before the first `fetch`.
+
+        A provider that looks at its source between fetches reports `SourceUnusable` when what is
+        there cannot be used and `SourceRecovered` when it can again. Each change will do, however
+        short: the keeper tells of what lasts.
         """
 
     def close(self) -> None:

@@ -168,6 +168,15 @@ class Location:
             raise self.error(f"{key}={value}", "must be a positive number of seconds")
         return seconds
 
+    def count(self, key: str, default: int) -> int:
+        """Return a key's whole number, of 1 or more."""
+        value = self.text(key)
+        if value is None:
+            return default
+        if not (re.fullmatch(r"[0-9]{1,18}", value) and int(value)):
+            raise self.error(f"{key}={value}", "must be a whole number, of 1 or more")
+        return int(value)
+
     def secret(self, stem: str) -> tuple[Secret | None, str | None]:
         """Return the secret that ``STEM_env`` leads to, or the path that ``STEM_file`` names.
 

@@ -17,7 +17,7 @@ from ephemeral_creds.testing._http import VaultCallFailed
 from ephemeral_creds.testing._owned import OwnedProcess
 from ephemeral_creds.testing._process import free_port
 from ephemeral_creds.testing._vault_config import as_hcl, tls_listeners
-from ephemeral_creds.testing._vault_like import no_tls_listener
+from ephemeral_creds.testing._vault_like import is_below, no_tls_listener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,7 +166,7 @@ class VaultServer:
         self._wait_until_ready()
 
     def mints(self, path: str = "database/creds/") -> int:
-        """Return how many leases were handed out below `path` since the start."""
+        """Return how many leases were handed out at `path` and below it since the start."""
         count = 0
         with self._file("requests.log").open() as log:
             for line in log:
@@ -174,7 +174,7 @@ class VaultServer:
                     break  # being written right now
                 entry = json.loads(line)
                 answered = entry["type"] == "response" and not entry.get("error")
-                if answered and entry["request"].get("path", "").startswith(path):
+                if answered and is_below(entry["request"].get("path", ""), path):
                     count += "lease_id" in entry["response"].get("secret", {})
         return count
 

@@ -9,7 +9,7 @@ from ephemeral_creds.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from ephemeral_creds._values import Secret
 
-__all__ = ["VaultLike", "no_tls_listener"]
+__all__ = ["VaultLike", "is_below", "no_tls_listener"]
 
 
 class VaultLike(Protocol):
@@ -64,7 +64,7 @@ class VaultLike(Protocol):
         ...
 
     def mints(self, path: str = "database/creds/") -> int:
-        """Return how many leases were handed out below `path` since the start."""
+        """Return how many leases were handed out at `path` and below it since the start."""
         ...
 
 
@@ -73,3 +73,8 @@ def no_tls_listener(kind: str) -> ConfigurationError:
     return ConfigurationError(
         f"this {kind} does not listen for TLS: make it with tls_certificate=(certificate, key)"
     )
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Tell whether `path` is `folder` or below it: ``creds/app2`` is not below ``creds/app``."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")

@@ -121,6 +121,15 @@ def test_a_file(tmp_path: Path) -> None:
     assert provider._notify
 
 
+def test_a_file_of_at_most_so_many_bytes_with_a_uri_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "db.env"
+    path.write_text("REPORTS_DB=postgresql://me:x@db/reports\n", encoding="utf-8")
+    url = f"{path.as_uri()}?url_key=REPORTS_DB&max_size="
+    assert provider_from_url(f"{url}100", environ={}).fetch().credentials.username == "me"
+    with pytest.raises(ConfigurationError, match="more than the 10 of FilePolicy"):
+        provider_from_url(f"{url}10", environ={}).fetch()
+
+
 def test_the_environment_holds_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPHEMERAL_CREDS_URL", " file:///creds?notify=false\n")
     assert provider_from_url().description == "file /creds"
@@ -168,6 +177,8 @@ def test_the_environment_holds_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
         ("file:///x?mounted_alone=no", ["mounted_alone=no", "known: allow, warn, refuse"]),
         ("file:///x?owner=warn", ["'owner'", "foreign_owner"]),
         ("file:///x?poll_interval=soon", ["poll_interval=soon", "number of seconds"]),
+        ("file:///x?max_size=0", ["max_size=0", "whole number"]),
+        ("file:///x?max_size=64K", ["max_size=64K", "whole number"]),
         ("file:///x?notify=maybe", ["notify=maybe", "true or false"]),
     ],
 )

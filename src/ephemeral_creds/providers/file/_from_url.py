@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FileSettings", "settings_from"]
 
+_KEYS = (
+    "format", "max_size", "notify", "password_key", "poll_interval", "url_key", "username_key",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSettings:
@@ -23,6 +27,7 @@ class FileSettings:
     format: Format
     username_key: str | None
     password_key: str | None
+    url_key: str | None
     policy: FilePolicy
     poll_interval: float
     notify: bool
@@ -38,14 +43,13 @@ def settings_from(location: Location) -> FileSettings:
         raise location.error(
             "the path", "must be absolute, as in file:///vault/secrets/db-creds.txt"
         )
-    location.expect(
-        ("format", "notify", "password_key", "poll_interval", "username_key", *VERDICTS)
-    )
+    location.expect((*_KEYS, *VERDICTS))
     return FileSettings(
         path=location.path,
         format=cast("Format", location.one_of("format", FORMATS, "auto")),
         username_key=location.text("username_key"),
         password_key=location.text("password_key"),
+        url_key=location.text("url_key"),
         policy=_policy(location),
         poll_interval=location.seconds("poll_interval", 1.0),
         notify=location.flag("notify", default=True),
@@ -62,4 +66,5 @@ def _policy(location: Location) -> FilePolicy:
         foreign_owner=verdict("foreign_owner"),
         outside_link=verdict("outside_link"),
         mounted_alone=verdict("mounted_alone"),
+        max_size=location.count("max_size", default.max_size),
     )

@@ -11,21 +11,29 @@ import re
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, MalformedResponse
-from ephemeral_creds.providers.file.fields import Entry
+from ephemeral_creds.providers.file.entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SCHEMES", "read_conninfo", "read_uri"]
+__all__ = ["is_uri", "read_conninfo", "read_uri"]
 
-SCHEMES = ("postgresql://", "postgres://")
+# libpq's own, SQLAlchemy's with the name of a driver, and Java's.
+_SCHEME = re.compile(r"postgres(?:ql)?(?P<driver>\+\w+)?://|(?P<java>jdbc:postgresql:)", re.ASCII)
 
 _ENCODE = (
     "characters such as @ / % in a user name or password have to be percent-encoded, for example "
     "by {{ .Data.password | urlquery }} in the template; or use JSON, which needs no such thing"
 )
+_UNFILLED = (
+    "has a variable in it, which nobody fills in here: have the template write its value, or "
+    "percent-encode what only looks like one"
+)
+_PLUS = "has a + that some take for a space: write %2B for a plus sign, or %20 for a space"
 # Hosts with their ports, as far as that tells them from a user name and half a password.
 _HOSTS = re.compile(r"(?:(?:\[[^\]]*\]|[^:\[\],]*)(?::[0-9]*)?(?:,|$))*")
+# A shell's or a template's, which should have been filled in before.
+_VARIABLE = re.compile(r"\$\{\w+\}|\$\(\w+\)|\{\{")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})?")
 
 # What C's isspace() says in any locale.
@@ -38,21 +46,48 @@ _PAIR = re.compile(
 _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
 
 
-def read_uri(text: str) -> Iterator[Entry]:
-    """Read ``postgresql://user:password@host/dbname?…``.
+def is_uri(text: str) -> bool:
+    """Tell whether it begins as a connection URI of PostgreSQL does."""
+    return _SCHEME.match(text.lstrip()) is not None
 
-    See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS.
+
+def read_uri(text: str) -> Iterator[Entry]:
+    """Read ``postgresql://user:password@host/dbname?…``, and other libraries' spellings of it.
+
+    See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS,
+    https://docs.sqlalchemy.org/en/20/core/engines.html#database-urls and
+    https://jdbc.postgresql.org/documentation/use/.
 
     Raises:
-        ConfigurationError: something in it has not been percent-encoded.
+        ConfigurationError: something in it has not been percent-encoded, or could mean two things.
         MalformedResponse: it is something else, or half written.
     """
     uri = text.strip()
-    scheme = next((scheme for scheme in SCHEMES if uri.startswith(scheme)), None)
+    scheme = _SCHEME.match(uri)
     if scheme is None or any(character.isspace() for character in uri):
-        raise MalformedResponse("it is not one connection URI, postgresql://user:password@host")
+        raise MalformedResponse(
+            "it is not one connection URI, postgresql://user:password@host, in which a space is %20"
+        )
+    if scheme["java"]:
+        yield from _java(uri[scheme.end() :])
+    else:
+        yield from _libpq(uri[scheme.end() :], plus_is_plus=scheme["driver"] is None)
+
+
+def _java(rest: str) -> Iterator[Entry]:
+    server, _, query = rest.partition("?")
+    if "@" in server:
+        raise ConfigurationError(
+            "a jdbc: URI has its user name and password at its end, ?user=…&password=…; or write "
+            "postgresql:// in front"
+        )
+    if query:
+        yield from _parameters(query, plus_is_plus=False)
+
+
+def _libpq(rest: str, *, plus_is_plus: bool) -> Iterator[Entry]:
     # libpq looks for an @ before the first slash, wherever there is a question mark.
-    authority, slash, rest = uri[len(scheme) :].partition("/")
+    authority, slash, rest = rest.partition("/")
     user_info, at, hosts = authority.partition("@") if "@" in authority else ("", "", authority)
     place, question, query = f"{hosts}{slash}{rest}".partition("?")
     hosts, _, path = place.partition("/")
@@ -60,15 +95,26 @@ def read_uri(text: str) -> Iterator[Entry]:
         raise ConfigurationError(_ENCODE)
     if at:
         user, colon, password = user_info.partition(":")
-        yield Entry("user", _decoded(user), "the URI")
+        yield _entry("user", user, "the URI")
         if colon:
-            yield Entry("password", _decoded(password), "the URI")
+            yield _entry("password", password, "the URI")
     if question:
-        for parameter in query.split("&"):
-            key, equals, value = parameter.partition("=")
-            if not equals:
-                raise ConfigurationError(f"one of its parameters has no value: {_ENCODE}")
-            yield Entry(_decoded(key), _decoded(value), "its parameters")
+        yield from _parameters(query, plus_is_plus=plus_is_plus)
+
+
+def _parameters(query: str, *, plus_is_plus: bool) -> Iterator[Entry]:
+    """Read the parameters; only libpq takes a plus sign in them for what it is."""
+    for parameter in query.split("&"):
+        key, equals, value = parameter.partition("=")
+        if not equals:
+            raise ConfigurationError(f"one of its parameters has no value: {_ENCODE}")
+        entry = _entry(_decoded(key), value, "its parameters")
+        yield entry if plus_is_plus or "+" not in value else entry._replace(doubt=_PLUS)
+
+
+def _entry(key: str, encoded: str, where: str) -> Entry:
+    doubt = _UNFILLED if _VARIABLE.search(encoded) else ""
+    return Entry(key, _decoded(encoded), where, doubt=doubt)
 
 
 def read_conninfo(text: str) -> Iterator[Entry]:

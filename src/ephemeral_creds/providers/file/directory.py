@@ -13,11 +13,11 @@ from ephemeral_creds.exceptions import (
     ProviderUnavailable,
 )
 from ephemeral_creds.providers.file.ends import END_KEYS
-from ephemeral_creds.providers.file.fields import Entry
+from ephemeral_creds.providers.file.entry import Entry
 from ephemeral_creds.providers.file.read import FileText, read_text, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["SWAPPED", "entries_of_files", "read_directory"]
@@ -32,9 +32,7 @@ _MAX_FILES = 256
 _ATTEMPTS = 5
 
 
-def read_directory(
-    path: Path, keys: Sequence[tuple[str, str]], *, max_size: int
-) -> dict[str, FileText]:
+def read_directory(path: Path, keys: Collection[str], *, max_size: int) -> dict[str, FileText]:
     """Read the files of `path` whose names are among `keys`, all of one moment.
 
     Where there is a ``..data``, what it leads to is opened once and everything is read from
@@ -44,7 +42,7 @@ def read_directory(
 
     Args:
         path: the directory.
-        keys: pairs of the names to look for; case does not matter.
+        keys: the names to look for; case does not matter.
         max_size: bytes above which a file is refused.
 
     Returns:
@@ -55,7 +53,7 @@ def read_directory(
         MalformedResponse: it was replaced at the same moment.
         ConfigurationError: a file may not be read, or is no regular file.
     """
-    wanted = {key.upper() for pair in keys for key in pair} | END_KEYS
+    wanted = {key.upper() for key in keys} | END_KEYS
     error: EphemeralCredsError = MalformedResponse(f"{path} is being written to")
     for _ in range(_ATTEMPTS):
         folder = _opened(path)

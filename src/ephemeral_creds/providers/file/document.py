@@ -6,12 +6,12 @@ import json
 from typing import TYPE_CHECKING, TypeAlias
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, MalformedResponse
-from ephemeral_creds.providers.file.fields import Entry
+from ephemeral_creds.providers.file.entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["entries_of", "read_json"]
+__all__ = ["entries_of", "kind_of", "read_json"]
 
 _Pairs: TypeAlias = "list[tuple[str, object]]"
 
@@ -49,7 +49,7 @@ def entries_of(document: _Pairs) -> Iterator[Entry]:
         if isinstance(value, str):
             yield Entry(name, value, _place(key))
         else:
-            yield Entry(name, _number(value), _place(key), _kind(value))
+            yield Entry(name, _number(value), _place(key), kind_of(value))
 
 
 def _place(key: str) -> str:
@@ -86,14 +86,15 @@ def _loaded(text: str) -> _Pairs | EphemeralCredsError:
     return document
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Return what a value is, where it is not text."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, int | float):
         return "a number"
-    return "an object" if isinstance(value, _Object) else "a list"
+    return "an object" if isinstance(value, dict | _Object) else "a list"
 
 
 def _number(value: object) -> str:

@@ -6,14 +6,22 @@ import re
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from ephemeral_creds.exceptions import ConfigurationError, MalformedResponse
-from ephemeral_creds.providers.file.conninfo import SCHEMES, read_conninfo, read_uri
+from ephemeral_creds.providers.file.conninfo import is_uri, read_conninfo, read_uri
 from ephemeral_creds.providers.file.document import read_json
-from ephemeral_creds.providers.file.fields import DEFAULT_KEYS, Entry, Found, pick
-from ephemeral_creds.providers.file.lines import lines_of, read_env, read_map
+from ephemeral_creds.providers.file.fields import (
+    CONNECTION_KEYS,
+    DEFAULT_KEYS,
+    URI_KEYS,
+    Found,
+    pick,
+)
+from ephemeral_creds.providers.file.lines import as_yaml, lines_of, read_env, read_map
 from ephemeral_creds.providers.file.properties import read_properties
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from ephemeral_creds.providers.file.entry import Entry
 
 __all__ = ["FORMATS", "Format", "TextFormat", "parse", "recognise"]
 
@@ -31,8 +39,6 @@ _READERS: Mapping[str, Callable[[str], Iterator[Entry]]] = {
     "conninfo": read_conninfo,
     "properties": read_properties,
 }
-_CONNECTION_KEYS = (("user", "password"),)
-
 _MAP_LINE = re.compile(r"[ \t]*[A-Za-z_][\w-]*:(?: |$)", re.ASCII)
 _DOTTED_LINE = re.compile(r"[ \t]*[\w-]+(?:\.[\w-]+)+[ \t]*[=: ]", re.ASCII)
 _SETTING = re.compile(r"(?:^|[ \t])(\w+)[ \t]*=", re.ASCII)
@@ -43,6 +49,7 @@ def parse(
     *,
     format: Format = "auto",  # noqa: A002 - what it is called everywhere
     keys: Sequence[tuple[str, str]] = DEFAULT_KEYS,
+    uris: Sequence[str] = URI_KEYS,
 ) -> Found:
     """Read the credentials in `text`.
 
@@ -51,10 +58,11 @@ def parse(
         format: what it is written in; ``auto`` recognises it by its content.
         keys: pairs of the user name's key and the password's key; the first complete pair
             counts, and case does not matter. A connection string has its own.
+        uris: keys of connection URIs, which count where no pair is complete.
 
     Raises:
-        ConfigurationError: retrying does not help: a value is ``<no value>``, a key occurs twice
-            with different values, there is a NUL in the text …
+        ConfigurationError: retrying does not help: a value is ``<no value>`` or in doubt, a key
+            occurs twice with different values, there is a NUL in the text …
         MalformedResponse: the text may be half written: it is empty, a key or its value is
             missing, a line is not what it should be …
     """
@@ -64,8 +72,12 @@ def parse(
     if not content.strip():
         raise MalformedResponse("it is empty: is the template's body inside a false condition?")
     name = recognise(content) if format == "auto" else format
-    connection = name in ("uri", "conninfo")
-    return pick(_READERS[name](content), _CONNECTION_KEYS if connection else keys)
+    entries = _READERS[name](content)
+    if name in ("uri", "conninfo"):
+        return pick(entries, CONNECTION_KEYS)
+    if name == "map" and format == "auto":
+        entries = as_yaml(entries, {key.upper() for pair in keys for key in pair})
+    return pick(entries, keys, uris)
 
 
 def recognise(text: str) -> TextFormat:
@@ -77,7 +89,7 @@ def recognise(text: str) -> TextFormat:
     start = text.lstrip()
     if start.startswith(("{", "[")):
         return "json"
-    if start.startswith(SCHEMES):
+    if is_uri(start):
         return "uri"
     line = next((line for _, line in lines_of(text)), "")
     if _MAP_LINE.match(line):

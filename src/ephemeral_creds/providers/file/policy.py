@@ -13,7 +13,7 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.providers.file.read import mount_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ephemeral_creds.providers.file.read import FileText
 
@@ -54,7 +54,7 @@ class FilePolicy:
 
     # Kubernetes' own symlinks stay in their volume. One that does not was made by somebody.
     outside_link: Verdict = "warn"
-    """A symlink that leads out of the mount that it is in."""
+    """A symlink that leads out of the mount that it is in: the file, or a directory of files."""
 
     # Right for a file that is written in place, or never.
     mounted_alone: Verdict = "warn"
@@ -86,17 +86,18 @@ class Inspection:
         self.policy = policy
         self._told: set[str] = set()
 
-    def inspect(self, path: Path, file: FileText) -> None:
+    def inspect(self, path: Path, file: FileText, *, folders: Iterable[Path] = ()) -> None:
         """Look at a file that has been read.
 
         Args:
             path: where it is.
             file: what was read.
+            folders: those on the way to it that may be symlinks, apart from what leads to them.
 
         Raises:
             ConfigurationError: the policy refuses it.
         """
-        for name, finding in _findings(path, file):
+        for name, finding in _findings(path, file, folders):
             verdict: Verdict = getattr(self.policy, name)
             if verdict == "refuse":
                 raise ConfigurationError(f"{path} {finding}: refused by FilePolicy.{name}")
@@ -111,16 +112,20 @@ def mounted_alone(path: Path) -> bool:
     return real.is_file() and _elsewhere(real.parent, _mount_at(real))
 
 
-def _findings(path: Path, file: FileText) -> Iterator[tuple[str, str]]:
+def _findings(path: Path, file: FileText, folders: Iterable[Path]) -> Iterator[tuple[str, str]]:
     status = file.status
     mode = stat.S_IMODE(status.st_mode)
     if mode & stat.S_IROTH and _searchable(path.parent):
         yield "world_readable", _WORLD_READABLE.format(mode=mode, name=path.name)
     if status.st_uid not in (os.geteuid(), 0):
         yield "foreign_owner", _FOREIGN_OWNER.format(owner=status.st_uid, user=os.geteuid())
-    if path.is_symlink() and _elsewhere(path.parent, file.mount):
-        yield "outside_link", "is a symlink that leads out of the mount that it is in"
-    if _elsewhere(Path(os.path.realpath(path)).parent, file.mount):
+    for link in (*folders, path):
+        if link.is_symlink() and _elsewhere(link.parent, file.mount):
+            what = "is" if link == path else f"is reached by {link},"
+            yield "outside_link", f"{what} a symlink that leads out of the mount that it is in"
+    real = Path(os.path.realpath(path))
+    # What only ..data has is not there.
+    if real.exists() and _elsewhere(real.parent, file.mount):
         yield "mounted_alone", _MOUNTED_ALONE
 
 

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.exceptions import MalformedResponse
-from ephemeral_creds.providers.file.fields import Entry
+from ephemeral_creds.providers.file.entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds._clock import Clock, SystemClock
 from ephemeral_creds._values import Grant, Lease
+from ephemeral_creds.events import SourceRecovered, SourceUnusable
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers._base import CredentialProvider
 from ephemeral_creds.providers._location import Location, url_from_env
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import ClassVar, Self
 
+    from ephemeral_creds.events import Event
     from ephemeral_creds.providers.file.parse import Format
-    from ephemeral_creds.providers.file.source import Content, ParseFunction
+    from ephemeral_creds.providers.file.source import ParseFunction
 
 __all__ = ["FileProvider"]
 
@@ -36,7 +38,8 @@ class FileProvider(CredentialProvider):
     they are replaced when the file's user name or password changes, or read again when PostgreSQL
     refuses them. Where the file names an end, or PostgreSQL has one (``VALID UNTIL``), it is shown
     in the keeper's status, and a `CredentialsEnding` event says when it comes with no new file. A
-    file that cannot be used is an error of `fetch`; whoever holds good credentials keeps them.
+    file that cannot be used is an error of `fetch`; whoever holds good credentials keeps them, and
+    a `SourceUnusable` event says why what is there now is not used.
 
     Works with files replaced by a rename (Vault Agent), with the ``..data`` symlinks of Kubernetes
     volumes, and with files written in place. A file that is mounted by itself (``subPath``) never
@@ -50,6 +53,7 @@ class FileProvider(CredentialProvider):
         username_key: the key of the user name, where it is none of the usual ones. In JSON, a
             path with dots.
         password_key: the same for the password.
+        url_key: the key of a connection URI, where it is none of the usual ones; instead of both.
         parse: a function that turns the file's text into `Credentials`, into user name and
             password, or into a mapping that has them under the keys above; instead of `format`.
             May raise `ConfigurationError` or `MalformedResponse`, to whose messages the path is
@@ -78,6 +82,7 @@ class FileProvider(CredentialProvider):
         format: Format = "auto",  # noqa: A002 - what it is called everywhere
         username_key: str | None = None,
         password_key: str | None = None,
+        url_key: str | None = None,
         parse: ParseFunction | None = None,
         policy: FilePolicy | None = None,
         poll_interval: float = 1.0,
@@ -90,24 +95,30 @@ class FileProvider(CredentialProvider):
         self._source = FileSource(
             self._path,
             format=format,
-            keys=keys_from(format, username_key, password_key, parse),
+            keys=keys_from(format, username_key, password_key, url_key, parse),
             parse=parse,
             inspection=Inspection(policy or FilePolicy()),
         )
+        self._format = format
         self._poll_interval = poll_interval
         self._notify = notify
         self._clock = SystemClock() if clock is None else clock
         self._watcher: FileWatcher | None = None
         self._last = LastRead()
+        self._report: Callable[[Event], None] = _nobody
+        self._error = ""
         self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"FileProvider({str(self._path)!r}, format={self._format!r})"
 
     @classmethod
     def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
         """Make a provider of a URL: ``file:///vault/secrets/db-creds.txt``.
 
-        Its keys: ``format``, ``username_key``, ``password_key``, ``poll_interval`` and ``notify``
-        of the constructor, and ``world_readable``, ``foreign_owner``, ``outside_link`` and
-        ``mounted_alone`` of `FilePolicy`.
+        Its keys: ``format``, ``username_key``, ``password_key``, ``url_key``, ``poll_interval`` and
+        ``notify`` of the constructor, and ``world_readable``, ``foreign_owner``, ``outside_link``,
+        ``mounted_alone`` and ``max_size`` (in bytes) of `FilePolicy`.
 
         Args:
             url: the URL.
@@ -122,6 +133,7 @@ class FileProvider(CredentialProvider):
             format=settings.format,
             username_key=settings.username_key,
             password_key=settings.password_key,
+            url_key=settings.url_key,
             policy=settings.policy,
             poll_interval=settings.poll_interval,
             notify=settings.notify,
@@ -189,7 +201,11 @@ class FileProvider(CredentialProvider):
             raise ConfigurationError(f"{self.description} is watched already, by another keeper")
         # The baseline, so that only what changes from here on counts.
         ticket = self._last.begin()
-        self._last.record(ticket, self._read_or_none())
+        try:
+            self._last.record(ticket, self._source.read())
+        except EphemeralCredsError:
+            self._last.record(ticket, None)
+        self._error = ""
         self._watcher = FileWatcher(
             self._path,
             lambda: self._look(on_change),
@@ -197,6 +213,16 @@ class FileProvider(CredentialProvider):
             notify=self._notify,
         )
         self._watcher.start()
+
+    def observe(self, report: Callable[[Event], None]) -> None:
+        """Call `report`, from the watching thread, when the file becomes unusable or usable again.
+
+        That is a `SourceUnusable` for each distinct problem and a `SourceRecovered` after it.
+
+        Args:
+            report: must return soon.
+        """
+        self._report = report
 
     def close(self) -> None:
         """Stop watching. `fetch` goes on working."""
@@ -208,19 +234,22 @@ class FileProvider(CredentialProvider):
     def _look(self, on_change: Callable[[], None]) -> bool:
         """Compare the file with what was read last; return False if somebody read meanwhile."""
         ticket = self._last.begin()
-        content = self._read_or_none()
-        if content is None:
-            return True  # the good ones in use are better; `fetch` will say what is wrong
+        try:
+            content = self._source.read()
+        except EphemeralCredsError as error:
+            self._tell(f"{type(error).__name__}: {error}")
+            return False  # what mends it need not show in the file
+        self._tell("")
         changed = self._last.replace(ticket, content)
         if changed:
             on_change()
         return changed is not None
 
-    def _read_or_none(self) -> Content | None:
-        try:
-            return self._source.read()
-        except EphemeralCredsError:
-            return None
+    def _tell(self, error: str) -> None:
+        """Report what a look has found, where the last one found something else."""
+        if error != self._error:
+            self._error = error
+            self._report(SourceUnusable(error=error) if error else SourceRecovered())
 
     def _leave_to_parent(self) -> None:
         """After a fork, drop the inherited watch: its threads stayed in the parent."""
@@ -228,3 +257,7 @@ class FileProvider(CredentialProvider):
             self._pid = os.getpid()
             self._watcher = None
             self._last = LastRead()  # its lock may have been held at the moment of the fork
+
+
+def _nobody(_: Event) -> None:
+    """Take no notice."""

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["FileText", "read_text", "translated"]
 
 
+_KINDS = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a directory"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class FileText:
     """What was in a file.
@@ -64,21 +73,21 @@ def _read(path: Path, max_size: int, folder: int | None) -> FileText | Ephemeral
     name = path if folder is None else path.name
     try:
         # Looked at before it is opened: opening a device can do things.
-        if not stat.S_ISREG(os.stat(name, dir_fd=folder).st_mode):
-            return ConfigurationError(f"{path} is not a regular file")
+        if not stat.S_ISREG(mode := os.stat(name, dir_fd=folder).st_mode):
+            return _irregular(path, mode)
         # O_NONBLOCK: a FIFO that takes its place meanwhile is to be reported, not waited for.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         descriptor = os.open(name, flags, dir_fd=folder)
         try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
-                return ConfigurationError(f"{path} is not a regular file")
+                return _irregular(path, before.st_mode)
             if before.st_size > max_size:
                 return ConfigurationError(
                     f"{path} has {before.st_size} bytes, more than the {max_size} of "
                     "FilePolicy.max_size: is this the path of the credentials?"
                 )
-            data = os.read(descriptor, max_size + 1)
+            data = os.read(descriptor, before.st_size + 1)
             after = os.fstat(descriptor)
             mount = mount_of(descriptor)
         finally:
@@ -91,6 +100,13 @@ def _read(path: Path, max_size: int, folder: int | None) -> FileText | Ephemeral
         return FileText(data.decode("utf-8-sig"), before, mount)
     except UnicodeDecodeError as error:
         return ConfigurationError(f"{path} is not UTF-8: byte {error.start} is invalid")
+
+
+def _irregular(path: Path, mode: int) -> ConfigurationError:
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+    return ConfigurationError(
+        f"{path} is {kind}, not a regular file: is this the path of the credentials?"
+    )
 
 
 def mount_of(descriptor: int) -> object:

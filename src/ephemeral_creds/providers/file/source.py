@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ephemeral_creds._values import Credentials
 from ephemeral_creds.exceptions import (
@@ -12,18 +12,19 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     MalformedResponse,
 )
-from ephemeral_creds.providers.file.directory import entries_of_files, read_directory
-from ephemeral_creds.providers.file.fields import DEFAULT_KEYS, Entry, Found, pick
+from ephemeral_creds.providers.file.directory import SWAPPED, entries_of_files, read_directory
+from ephemeral_creds.providers.file.document import kind_of
+from ephemeral_creds.providers.file.entry import Entry
+from ephemeral_creds.providers.file.fields import DEFAULT_KEYS, URI_KEYS, Found, pick
 from ephemeral_creds.providers.file.parse import FORMATS, Format, parse
 from ephemeral_creds.providers.file.read import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from ephemeral_creds.providers.file.policy import Inspection
 
-__all__ = ["Content", "FileSource", "ParseFunction", "Parsed", "keys_from"]
+__all__ = ["Content", "FileSource", "Keys", "ParseFunction", "Parsed", "keys_from"]
 
 Parsed: TypeAlias = "Credentials | tuple[str, str] | Mapping[str, str]"
 ParseFunction: TypeAlias = Callable[[str], "Parsed"]
@@ -57,13 +58,25 @@ class Content:
         return min(end.at, self.written_at + end.after) - now
 
 
+class Keys(NamedTuple):
+    """What to look for.
+
+    Attributes:
+        pairs: the keys of user name and password.
+        uris: the keys of connection URIs.
+    """
+
+    pairs: Sequence[tuple[str, str]] = DEFAULT_KEYS
+    uris: Sequence[str] = URI_KEYS
+
+
 class FileSource:
     """One path, and how to read it.
 
     Args:
         path: a file, or a directory with one file per key.
         format: what it is written in.
-        keys: pairs of keys to look for.
+        keys: what to look for in it.
         parse: the user's own function instead.
         inspection: what the files may be like.
     """
@@ -73,7 +86,7 @@ class FileSource:
         path: Path,
         *,
         format: Format,  # noqa: A002 - what it is called everywhere
-        keys: Sequence[tuple[str, str]],
+        keys: Keys,
         parse: ParseFunction | None,
         inspection: Inspection,
     ) -> None:
@@ -101,20 +114,22 @@ class FileSource:
 
     def _read_directory(self) -> Content:
         max_size = self._inspection.policy.max_size
-        files = read_directory(self._path, self._keys, max_size=max_size)
+        names = [key for pair in self._keys.pairs for key in pair]
+        files = read_directory(self._path, [*names, *self._keys.uris], max_size=max_size)
         for name, file in files.items():
-            self._inspection.inspect(self._path / name, file)
-        found = self._located(lambda: pick(entries_of_files(files), self._keys))
+            path = self._path / name
+            self._inspection.inspect(path, file, folders=(self._path, self._path / SWAPPED))
+        found = self._located(lambda: pick(entries_of_files(files), *self._keys))
         return Content(found, max(file.status.st_mtime for file in files.values()))
 
     def _found(self, text: str) -> Found:
         if self._parse is None:
-            return parse(text, format=self._format, keys=self._keys)
+            return parse(text, format=self._format, keys=self._keys.pairs, uris=self._keys.uris)
         parsed = self._parse(text)
         if isinstance(parsed, Credentials):
             return Found(parsed)
         if isinstance(parsed, Mapping):
-            return pick([Entry(k, v, "parse") for k, v in parsed.items()], self._keys)
+            return pick([_entry(key, value) for key, value in parsed.items()], *self._keys)
         username, password = parsed
         pair = [Entry("username", username, "parse"), Entry("password", password, "parse")]
         return pick(pair, [("username", "password")])
@@ -140,13 +155,21 @@ class FileSource:
             )
 
 
+def _entry(key: str, value: object) -> Entry:
+    """Return what a caller's function has found, which may be a number where YAML was read."""
+    if isinstance(value, str):
+        return Entry(key, value, "parse")
+    return Entry(key, "", "parse", kind_of(value))
+
+
 def keys_from(
     format: Format,  # noqa: A002 - what it is called everywhere
     username_key: str | None,
     password_key: str | None,
+    url_key: str | None,
     parse: ParseFunction | None,
-) -> tuple[tuple[str, str], ...]:
-    """Return the pairs of keys to look for.
+) -> Keys:
+    """Return the keys to look for.
 
     Raises:
         ConfigurationError: the options contradict each other.
@@ -155,14 +178,21 @@ def keys_from(
         raise ConfigurationError(f"format={format!r}: must be one of {', '.join(FORMATS)}")
     if parse is not None and format != "auto":
         raise ConfigurationError(f"format={format!r} and parse contradict each other: give one")
-    if username_key is None and password_key is None:
-        return DEFAULT_KEYS
+    given = {"username_key": username_key, "password_key": password_key, "url_key": url_key}
+    named = {name: key for name, key in given.items() if key is not None}
+    if not named:
+        return Keys()
     if format in ("uri", "conninfo"):
         raise ConfigurationError(
-            f"format={format!r} has keys of its own: remove username_key and password_key"
+            f"format={format!r} has keys of its own: remove {', '.join(named)}"
         )
-    for name, key in (("username_key", username_key), ("password_key", password_key)):
-        if key == "":
-            raise ConfigurationError(f"{name} is empty")
+    if "" in named.values():
+        raise ConfigurationError(f"{next(name for name, key in named.items() if not key)} is empty")
+    if url_key is not None:
+        if len(named) > 1:
+            raise ConfigurationError(
+                "url_key names a URI with both in it: remove username_key and password_key, or it"
+            )
+        return Keys((), (url_key,))
     pairs = ((username_key or user, password_key or password) for user, password in DEFAULT_KEYS)
-    return tuple(dict.fromkeys(pairs))
+    return Keys(tuple(dict.fromkeys(pairs)), ())

@@ -14,7 +14,7 @@ from ephemeral_creds.testing._emulator._listener import Listener, RequestRecord
 from ephemeral_creds.testing._emulator._tls import TLS
 from ephemeral_creds.testing._emulator._wire import Answer, Request
 from ephemeral_creds.testing._process import free_port
-from ephemeral_creds.testing._vault_like import no_tls_listener
+from ephemeral_creds.testing._vault_like import is_below, no_tls_listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,11 +178,11 @@ class VaultEmulator:
         self._state().sealed = False
 
     def mints(self, path: str = "database/creds/") -> int:
-        """Return how many leases were handed out below `path` since the start.
+        """Return how many leases were handed out at `path` and below it since the start.
 
         An answer that a fault swallowed counts: the role exists.
         """
-        return sum(minted.startswith(path) for minted in self._state().minted)
+        return sum(is_below(minted, path) for minted in self._state().minted)
 
     def tick(self) -> None:
         """End what is due by the clock now, rather than within the next 50 ms."""

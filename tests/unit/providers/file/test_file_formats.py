@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import traceback
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from watched_file import read
 
 from ephemeral_creds.exceptions import (
     ConfigurationError,
@@ -58,6 +59,35 @@ username: {USER}
     "uri, IPv6": ("uri", f"postgresql://{USER}:{CANARY}@[::1]:5432,b/app"),
     "uri, any ports": ("uri", f"postgresql://{USER}:{CANARY}@a:1,[::2]:3,c/app?options=-c%20x%3D1"),
     "uri, parameters": ("uri", f"postgresql:///app?user={USER}&password={CANARY}&host=/run"),
+    "uri of SQLAlchemy": ("uri", f"postgresql+psycopg://{USER}:{CANARY}@db/app"),
+    "uri of SQLAlchemy, old": (
+        "uri",
+        f"postgres+psycopg2://{USER}:{CANARY}@db/app?sslmode=require",
+    ),
+    "uri of Java": ("uri", f"jdbc:postgresql://db:5432/app?user={USER}&password={CANARY}&ssl=true"),
+    "uri of Java, no host": ("uri", f"jdbc:postgresql:app?password={CANARY}&user={USER}"),
+    "uri in env": ("env", f"DEBUG=1\nDATABASE_URL=postgresql://{USER}:{CANARY}@db/app\n"),
+    "uri in env, quoted": ("env", f"DATABASE_URI='postgres+asyncpg://{USER}:{CANARY}@${{HOST}}/a'"),
+    "uri in env, the second": (
+        "env",
+        f"DATABASE_URL=mysql://root@db\nPOSTGRES_URL=postgres://{USER}:{CANARY}@db\n",
+    ),
+    "uri and half a pair": (
+        "env",
+        f"DB_PASSWORD=other\nDATABASE_URL=postgresql://{USER}:{CANARY}@db/app\n",
+    ),
+    "a whole pair and a uri": (
+        "env",
+        f"DATABASE_URL=postgresql://${{USER}}:x@db\nDB_USERNAME={USER}\nDB_PASSWORD={CANARY}\n",
+    ),
+    "uri in properties": (
+        "properties",
+        f"spring.datasource.url=jdbc\\:postgresql\\://db/app?user\\={USER}&password\\={CANARY}",
+    ),
+    "uri in JSON": ("json", json.dumps({"data": {"uri": f"postgresql://{USER}:{CANARY}@db"}})),
+    "uri in map": ("map", f"uri: postgresql://{USER}:{CANARY}@db/app\n"),
+    "map for YAML": ("map", f'host: db\nusername: "{USER}"\npassword: "{CANARY}"\n'),
+    "map for YAML, single": ("map", f"password: '{CANARY}'\nusername: '{USER}'\n"),
     "conninfo": ("conninfo", f"host=db user={USER} password={CANARY} dbname=app\n"),
     "conninfo, quoted": ("conninfo", f"user = '{USER}'  password='{CANARY}'host=db"),
     "properties": ("properties", SPRING),
@@ -115,6 +145,67 @@ REFUSED: dict[str, tuple[str, type[EphemeralCredsError], str]] = {
     "uri, not UTF-8": (f"postgresql://app:{CANARY}%ff@db/app", ConfigurationError, "not UTF-8"),
     "uri, NUL": (f"postgresql://app:{CANARY}%00@db/app", ConfigurationError, "NUL"),
     "uri with a space": (f"postgresql://app:{CANARY} x@db/app", MalformedResponse, "not one conn"),
+    "uri of Java, user in front": (
+        f"jdbc:postgresql://app:{CANARY}@db/app",
+        ConfigurationError,
+        r"\?user=…&password=…",
+    ),
+    "uri of Java, plus": (
+        f"jdbc:postgresql://db/app?user=app&password={CANARY}+x",
+        ConfigurationError,
+        "password in its parameters has a .*%2B",
+    ),
+    "uri of Java, raw &": (
+        f"jdbc:postgresql://db/app?user=app&password={CANARY}&x",
+        ConfigurationError,
+        "encoded",
+    ),
+    "uri of SQLAlchemy, raw /": (
+        f"postgresql+psycopg://app:{CANARY}/x@db/app",
+        ConfigurationError,
+        "encoded",
+    ),
+    "uri in env, variables": (
+        "DATABASE_URL=postgresql://${DB_USER}:${DB_PASSWORD}@db/app",
+        ConfigurationError,
+        "DATABASE_URL: user in the URI has a variable in it",
+    ),
+    "uri in env, no password": (
+        f"DATABASE_URL=postgresql://{CANARY}@db/app",
+        MalformedResponse,
+        "DATABASE_URL: password is missing",
+    ),
+    "uri in env, a comment": (
+        f"DATABASE_URL=postgresql://app:{CANARY}@db/app # main",
+        MalformedResponse,
+        "DATABASE_URL: it is not one connection URI",
+    ),
+    "uri in env, twice": (
+        f"DB_URL=postgresql://app:{CANARY}@a\nDB_URL=postgresql://app:{CANARY}@b",
+        ConfigurationError,
+        "DB_URL has one value in line 1 and another in line 2",
+    ),
+    "uri in env, another database's": (
+        f"DATABASE_URL=mysql://app:{CANARY}@db/app",
+        MalformedResponse,
+        "a URI of PostgreSQL in DATABASE_URL or",
+    ),
+    **{
+        f"map for YAML, {what}": (
+            f"username: {user}\npassword: {password}\n",
+            ConfigurationError,
+            r"in line \d is written as YAML writes it.*format='map'",
+        )
+        for what, user, password in [
+            ("one in quotes", "app", f'"{CANARY}"'),
+            ("an escape", '"app"', f'"{CANARY}\\""'),
+            ("quotes in quotes", "'app'", f"'{CANARY}''{CANARY}'"),
+            ("a comment", '"app"', f'"{CANARY}" # of the app'),
+            ("spaces in front", "app", f"   {CANARY}"),
+            ("a space at the end", "app", f"{CANARY} "),
+            ("a block", "app", "|-"),
+        ]
+    },
     "conninfo, open quote": (
         f"user=u password='{CANARY}",
         MalformedResponse,
@@ -135,7 +226,9 @@ REFUSED: dict[str, tuple[str, type[EphemeralCredsError], str]] = {
 def test_recognised_and_read(name: Any, text: str, end: str) -> None:
     text = text.replace("\n", end)
     assert recognise(text) == name
-    for named in ("auto", name):
+    # Quotes are part of the value in a map that is named.
+    quoted = name == "map" and f'{CANARY}"' in text.replace("'", '"')
+    for named in ("auto",) if quoted else ("auto", name):
         credentials = parse(text, format=named).credentials
         assert credentials.username == USER
         assert credentials.password.reveal() == CANARY
@@ -152,6 +245,18 @@ def test_refused_without_a_word_of_it(
     assert USER not in shown
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
+
+
+def test_a_map_that_is_named_is_verbatim() -> None:
+    text = f'username: "{USER}"\npassword:  "{CANARY}" # \n'
+    credentials = parse(text, format="map").credentials
+    assert credentials.username == f'"{USER}"'
+    assert credentials.password.reveal() == f' "{CANARY}" # '
+
+
+def test_java_means_by_its_parameters_what_it_says_and_nothing_in_front() -> None:
+    text = f"jdbc:postgresql://db?user={USER}&password={CANARY}@x/?y"
+    assert parse(text).credentials.password.reveal() == f"{CANARY}@x/?y"
 
 
 def test_json_keys_can_be_paths() -> None:
@@ -219,6 +324,16 @@ def as_uri(user: str, password: str) -> str:
     return f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@db:5432/app"
 
 
+def as_sqlalchemy(user: str, password: str) -> str:
+    # It leaves a plus sign alone, as the URI itself does.
+    return f"postgresql+psycopg://{quote(user, safe='')}:{quote(password, safe='+')}@db:5432/app"
+
+
+def as_jdbc(user: str, password: str) -> str:
+    encoded = urlencode({"user": user, "password": password}, quote_via=quote, safe="")
+    return f"jdbc:postgresql://db:5432/app?ssl=true&{encoded}"
+
+
 def as_properties(user: str, password: str) -> str:
     def escaped(text: str) -> str:
         units = text.encode("utf-16-be")
@@ -232,7 +347,25 @@ def as_properties(user: str, password: str) -> str:
 @given(one_line)
 def test_round_trip_of_the_map(password: str) -> None:
     text = f"password: {password}\nusername: {USER}\n"
-    assert parse(text).credentials.password.reveal() == password
+    assert read(text, format="map") == password
+    outcome = read(text)
+    if isinstance(outcome, ConfigurationError):
+        assert "format='map'" in str(outcome)
+        assert password[0] in " \t'\"|>" or password[-1] in " \t"
+    else:
+        assert outcome == password
+
+
+@pytest.mark.slow
+@given(one_line, st.sampled_from("\"'"))
+def test_round_trip_of_quoted_yaml(password: str, quotes: str) -> None:
+    text = f"username: {quotes}{USER}{quotes}\npassword: {quotes}{password}{quotes}\n"
+    outcome = read(text)
+    if isinstance(outcome, ConfigurationError):
+        assert "format='map'" in str(outcome)
+        assert quotes in password or "\\" in password
+    else:
+        assert outcome == password
 
 
 @pytest.mark.slow
@@ -244,10 +377,21 @@ def test_round_trip_of_the_map(password: str) -> None:
         as_conninfo,
         as_quoted_conninfo,
         as_uri,
+        as_sqlalchemy,
+        as_jdbc,
         as_properties,
+        lambda user, password: f"DATABASE_URL={as_uri(user, password)}\n",
+        lambda user, password: f'DB_URL = "{as_sqlalchemy(user, password)}"\n',
+        lambda user, password: f"url: '{as_uri(user, password)}'\n",
+        lambda user, password: f"spring.datasource.url={as_jdbc(user, password)}\n",
+        lambda user, password: json.dumps({"jdbc-uri": as_jdbc(user, password), "port": 5432}),
     ],
-    ids=["json", "json below data", "conninfo", "conninfo quoted", "uri", "properties"],
-)
+    ids=[
+        "json", "json below data", "conninfo", "conninfo quoted", "uri", "SQLAlchemy", "JDBC",
+        "properties", "uri in env", "SQLAlchemy in env", "uri in map", "JDBC in properties",
+        "JDBC in json",
+    ],
+)  # fmt: skip
 @given(password=passwords)
 def test_round_trip(write: Callable[[str, str], str], password: str) -> None:
     assert parse(write(USER, password)).credentials.password.reveal() == password

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from watched_file import read
 
 from ephemeral_creds.exceptions import (
     ConfigurationError,
@@ -36,6 +37,11 @@ ACCEPTED = {
     "double quotes": f'DB_USERNAME="{USER}"\nDB_PASSWORD="{CANARY}"\n',
     "single quotes": f"DB_USERNAME='{USER}'\nDB_PASSWORD='{CANARY}'\n",
     "indented": f"  DB_USERNAME={USER}\n\tDB_PASSWORD={CANARY}\n",
+    "spaces around the sign": f"DB_USERNAME = {USER}\nDB_PASSWORD   ={CANARY}\n",
+    "spaces and quotes": f"DB_USERNAME = '{USER}'\nDB_PASSWORD =  \"{CANARY}\"  \n",
+    "exported, with spaces": f"export DB_USERNAME\t= {USER}\nexport DB_PASSWORD =\t{CANARY}\n",
+    "spaces, lower case": f"username = {USER}\npassword = {CANARY}\n",
+    "in doubt, but not needed": f"DB_USERNAME={USER}\nDB_PASSWORD={CANARY}\nX = a \\\nY='a' # b\n",
     "password first": f"DB_PASSWORD={CANARY}\nDB_USERNAME={USER}\n",
     "lower case": f"db_username={USER}\ndb_password={CANARY}\n",
     "plain keys": f"username={USER}\npassword={CANARY}\n",
@@ -68,7 +74,34 @@ REJECTED = {
         MalformedResponse,
         "line 3 is not KEY=VALUE",
     ),
-    "space before the sign": ("DB_USERNAME =u\n", MalformedResponse, "line 1 is not KEY=VALUE"),
+    "no sign": ("DB_USERNAME u\n", MalformedResponse, "line 1 is not KEY=VALUE"),
+    "a comment after quotes": (
+        f'DB_USERNAME={USER}\nDB_PASSWORD="{CANARY}" # of the app\n',
+        ConfigurationError,
+        "DB_PASSWORD in line 2 has something after its closing quote",
+    ),
+    "spaces after quotes": (
+        f"DB_USERNAME={USER}\nDB_PASSWORD='{CANARY}'  \n",
+        ConfigurationError,
+        "closing quote",
+    ),
+    **{
+        f"spaced, {what}": (
+            f"DB_USERNAME = {USER}\nDB_PASSWORD = {value}\n",
+            ConfigurationError,
+            "DB_PASSWORD in line 2 has spaces around its =.*format='properties'",
+        )
+        for what, value in {
+            "a space at the end": f"{CANARY} ",
+            "two in front": f" {CANARY}",
+            "a comment": f"{CANARY} # of the app",
+            "a backslash": f"{CANARY}\\",
+            "an escape in quotes": f'"{CANARY}\\""',
+            "a quote that does not end": f'"{CANARY}',
+            "quotes and a comment": f'"{CANARY}" # of the app',
+            "quotes in quotes": f"'{CANARY}' '{CANARY}'",
+        }.items()
+    },
     "wrong field": (
         f"DB_USERNAME=<no value>\nDB_PASSWORD={CANARY}\n",
         ConfigurationError,
@@ -145,7 +178,28 @@ def test_bare_passwords_survive(password: str, end: str, final: bool) -> None:
     if len(password) > 1 and password[0] == password[-1] and password[0] in "\"'":
         password += "."  # the one thing that needs quotes, as the docstring says
     text = f"DB_USERNAME=u{end}DB_PASSWORD={password}" + end * final
-    assert parse_env(text).password.reveal() == password
+    outcome = read(text, format="env")
+    if isinstance(outcome, ConfigurationError):
+        assert "closing quote" in str(outcome)
+        assert password[0] in "\"'"
+        assert password[0] in password[1:]
+    else:
+        assert outcome == password
+
+
+@pytest.mark.slow
+@given(passwords, st.sampled_from([" =", "\t= ", " = "]), st.sampled_from(["", "'", '"']))
+def test_passwords_after_spaces_are_whole_or_in_doubt(password: str, sign: str, quote: str) -> None:
+    outcome = read(f"DB_USERNAME=u\nDB_PASSWORD{sign}{quote}{password}{quote}\n", format="env")
+    bare = len(password) > 1 and password[0] == password[-1] and password[0] in "\"'"
+    if isinstance(outcome, ConfigurationError):
+        assert "spaces around its =" in str(outcome)
+        assert not password.isalnum()
+    elif isinstance(outcome, MalformedResponse):
+        assert "no value" in str(outcome)
+        assert not password.strip("\"'")
+    else:
+        assert outcome == (password[1:-1] if bare and not quote else password)
 
 
 def test_other_keys_can_be_chosen() -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from watched_file import text
 
-from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds._values import Credentials, Secret
+from ephemeral_creds.exceptions import ConfigurationError, MalformedResponse
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
 
 if TYPE_CHECKING:
@@ -121,6 +122,41 @@ def test_a_link_that_leads_out_of_its_mount(
         FileProvider(link, policy=FilePolicy(outside_link="refuse")).fetch()
 
 
+@pytest.mark.parametrize("linked", ["the directory", "its ..data", "one of its files"])
+def test_a_directory_that_is_reached_by_such_a_link(
+    tmp_path: Path, elsewhere: Path, linked: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "creds"
+    for name in ("username", "password"):
+        (elsewhere / name).write_text(name)
+        (elsewhere / name).chmod(0o600)
+    if linked == "the directory":
+        folder.symlink_to(elsewhere)
+    else:
+        folder.mkdir()
+        link = "..data" if linked == "its ..data" else "password"
+        (folder / link).symlink_to(elsewhere if link == "..data" else elsewhere / link)
+        if link == "password":
+            (folder / "username").write_text("app")
+            (folder / "username").chmod(0o600)
+    FileProvider(folder).fetch()
+    assert len([message for message in told(caplog) if "leads out of the mount" in message]) == 1
+    with pytest.raises(ConfigurationError, match=r"refused by FilePolicy\.outside_link"):
+        FileProvider(folder, policy=FilePolicy(outside_link="refuse")).fetch()
+
+
+def test_a_directory_that_is_reached_by_a_link_within_its_mount(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for name in ("username", "password"):
+        (tmp_path / "real" / name).write_text(name)
+        (tmp_path / "real" / name).chmod(0o600)
+    FileProvider(tmp_path / "link", policy=FilePolicy(outside_link="refuse")).fetch()
+    assert told(caplog) == []
+
+
 def test_a_file_in_a_directory_is_inspected_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -130,6 +166,11 @@ def test_a_file_in_a_directory_is_inspected_too(
         (tmp_path / name).chmod(0o644)
     FileProvider(tmp_path).fetch()
     assert len(told(caplog)) == 1
+
+
+def test_a_limit_costs_no_memory(path: Path) -> None:
+    policy = FilePolicy(max_size=2**60)
+    assert FileProvider(path, policy=policy).fetch().credentials.username == "app"
 
 
 def test_megabytes_are_not_read(path: Path) -> None:
@@ -142,13 +183,15 @@ def test_megabytes_are_not_read(path: Path) -> None:
         FileProvider(path, policy=FilePolicy(max_size=100)).fetch()
 
 
-@pytest.mark.parametrize("target", ["/dev/zero", "/dev/tty", "fifo"])
-def test_devices_and_fifos_are_refused_at_once(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "kind"), [("/dev/zero", "device"), ("/dev/tty", "device"), ("fifo", "FIFO")]
+)
+def test_devices_and_fifos_are_refused_at_once(tmp_path: Path, target: str, kind: str) -> None:
     if target == "fifo":
         os.mkfifo(tmp_path / target)
     link = tmp_path / "creds"
     link.symlink_to(target)
-    with pytest.raises(ConfigurationError, match="not a regular file"):
+    with pytest.raises(ConfigurationError, match=f"creds is a {kind}, not a regular file: is this"):
         FileProvider(link).fetch()
 
 
@@ -172,11 +215,55 @@ def test_a_policy_checks_its_values(options: dict[str, Any], words: str) -> None
         ({"format": "json", "parse": str}, "contradict each other"),
         ({"format": "uri", "username_key": "x"}, "has keys of its own"),
         ({"password_key": ""}, "password_key is empty"),
+        ({"url_key": "X", "username_key": "Y"}, "url_key names a URI with both in it"),
+        ({"format": "uri", "url_key": "X"}, "remove url_key"),
     ],
 )
 def test_options_that_cannot_be(path: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         FileProvider(path, **options)
+
+
+def test_a_uri_under_a_key_of_ones_own(path: Path) -> None:
+    path.write_text(
+        "DB_USERNAME=other\nDB_PASSWORD=x\nREPORTS_DB=postgresql://app:one@db/reports\n"
+    )
+    grant = FileProvider(path, url_key="reports_db").fetch()
+    assert grant.credentials == Credentials("app", Secret("one"))
+    with pytest.raises(MalformedResponse, match="expected a URI of PostgreSQL in OTHER_DB"):
+        FileProvider(path, url_key="OTHER_DB").fetch()
+
+
+def test_a_uri_in_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "uri").write_text("postgresql://app:one@db/app\n")
+    (tmp_path / "host").write_text("db")
+    assert FileProvider(tmp_path).fetch().credentials == Credentials("app", Secret("one"))
+    (tmp_path / "username").write_text("other")
+    (tmp_path / "password").write_text("two")
+    assert FileProvider(tmp_path).fetch().credentials == Credentials("other", Secret("two"))
+
+
+def test_its_repr_says_where_and_what_and_no_secret(path: Path) -> None:
+    provider = FileProvider(path, format="env")
+    provider.fetch()
+    assert repr(provider) == f"FileProvider('{path}', format='env')"
+
+
+def test_yaml_is_read_by_a_reader_of_yaml(path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    path.write_text("""db: {host: h}\nusername: app\npassword: "a\\tb"  # of the app\n""")
+    with pytest.raises(ConfigurationError, match="is written as YAML writes it"):
+        FileProvider(path).fetch()
+    grant = FileProvider(path, parse=yaml.safe_load).fetch()
+    assert grant.credentials == Credentials("app", Secret("a\tb"))
+
+
+def test_a_function_that_finds_a_number_is_told_so(path: Path) -> None:
+    def parse(_: str) -> Any:
+        return {"username": "app", "password": 12345678}
+
+    with pytest.raises(ConfigurationError, match="PASSWORD is a number, not text"):
+        FileProvider(path, parse=parse).fetch()
 
 
 def test_keys_of_ones_own(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Self
 
+from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
 from ephemeral_creds.providers.file.parse import parse
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ephemeral_creds._values import Credentials
+    from ephemeral_creds.providers.file.parse import Format
 
 GENEROUS = 20.0  # seconds; a test that has to wait for so long has failed
 POLL = 0.005
@@ -96,6 +98,14 @@ class Watched:
 
 def text(password: str, username: str = "app") -> str:
     return f"DB_USERNAME={username}\nDB_PASSWORD={password}"
+
+
+def read(content: str, *, format: Format = "auto") -> str | EphemeralCredsError:  # noqa: A002
+    """Return the password in `content`, or why there is none."""
+    try:
+        return parse(content, format=format).credentials.password.reveal()
+    except EphemeralCredsError as error:
+        return error
 
 
 def rename_over(path: Path, content: str) -> None:

@@ -1,0 +1,46 @@
+"""What is wrong with what the source has now, while older credentials serve."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["SourceTrouble"]
+
+
+class SourceTrouble:
+    """Which problem of a source lasts, so that somebody is told of it, once.
+
+    A file that is being written cannot be used for a moment, and nobody wants to know.
+
+    Args:
+        patience: for how long a problem is nothing to tell, in seconds.
+
+    Attributes:
+        error: the problem that was told; empty where there is none, or none any more.
+        look_at: the instant at which to call `due`.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.error = ""
+        self.look_at = math.inf
+        self._patience = patience
+        self._seen = ""
+
+    def see(self, now: float, error: str) -> None:
+        """Take note of a look at the source at `now`; `error` is empty where it can be used."""
+        before, self._seen = self._seen, error
+        if error == self.error:
+            self.look_at = math.inf
+        elif not error:
+            self.look_at = now
+        elif not before or self.look_at == math.inf:
+            # From the first look on: a source that is wrong in ever new ways is wrong all the same.
+            self.look_at = now + self._patience
+
+    def due(self, now: float) -> bool:
+        """Tell whether `error` has become another one by `now`."""
+        if now < self.look_at:
+            return False
+        self.look_at = math.inf
+        self.error = self._seen
+        return True
