@@ -60,7 +60,30 @@ def minimum_requirements() -> list[str]:
     return [f"{name}=={version}" for name, version in lowest.items()]
 
 
-# --- Vault ----------------------------------------------------------------------------------
+# --- Servers, from their source -------------------------------------------------------------
+
+
+def cache() -> Path:
+    """Return where what has been built stays."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "ephemeral-creds"
+
+
+def build_tools(session: nox.Session, module: str, target: Path, *flags: str) -> None:
+    """Build the programs that a module of Go names as its tools into a folder."""
+    session.log(f"building {target}; this takes about 15 minutes, once")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    linker = " ".join(["-s", "-w", *flags])
+    # Built next to where they belong and renamed, so that an interrupted build leaves no half ones.
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        with session.chdir(module):
+            session.run(
+                *("go", "build", "-trimpath", "-ldflags", linker, "-o", f"{folder}/", "tool"),
+                external=True,
+            )
+        target.mkdir(exist_ok=True)
+        for built in Path(folder).iterdir():
+            built.rename(target / built.name)
 
 
 def vault_target() -> Path:
@@ -70,8 +93,7 @@ def vault_target() -> Path:
     for path in sorted(source.glob("*.py")):
         text = path.read_text(encoding="utf-8")
         if match := re.search(r'^VAULT_VERSION\b[^=]*= "([\d.]+)"$', text, re.MULTILINE):
-            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-            return cache / "ephemeral-creds" / f"vault-{match[1]}" / "vault"
+            return cache() / f"vault-{match[1]}" / "vault"
     raise RuntimeError(f"there is no VAULT_VERSION in {source}")
 
 
@@ -87,18 +109,7 @@ def vault(session: nox.Session) -> None:
     if shutil.which("go") is None:
         session.log("no vault, bao or go here: the tests use the emulator")
         return
-    session.log(f"building {target}; this takes about 15 minutes, once")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Built next to where it belongs and renamed, so that an interrupted build leaves no half one.
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        built = Path(folder) / "vault"
-        with session.chdir("tests/vault_server"):
-            session.run(
-                *("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(built)),
-                "github.com/hashicorp/vault",
-                external=True,
-            )
-        built.rename(target)
+    build_tools(session, "tests/vault_server", target.parent)
 
 
 # --- What every change has to pass ----------------------------------------------------------
@@ -184,6 +195,33 @@ def containers(session: nox.Session) -> None:
     session.run(
         *("pytest", *(f"tests/integration/{name}" for name in tests), *session.posargs),
         env={"EPHEMERAL_CREDS_CONTAINERS": "1"},
+    )
+
+
+@nox.session(default=False)
+def kubernetes(session: nox.Session) -> None:
+    """Run examples/kubernetes on a Kubernetes of its own, as root (4 minutes; at first 25)."""
+    if platform.system() != "Linux" or os.geteuid() != 0:
+        session.skip("a node needs Linux, and root")
+    module = "tests/kubernetes_server"
+    required = (ROOT / module / "go.mod").read_text(encoding="utf-8")
+    match = re.search(r"^\s*k8s\.io/kubernetes v((\d+)\.(\d+)\.\d+)", required, re.MULTILINE)
+    assert match is not None, f"{module} requires no Kubernetes"
+    version, major, minor = match.groups()
+    programs = cache() / f"kubernetes-{version}"
+    if not programs.exists():
+        if shutil.which("go") is None:
+            session.skip(f"there is neither {programs} nor Go to build it")
+        set_version = "-X k8s.io/component-base/version"
+        build_tools(
+            *(session, module, programs, f"{set_version}.gitVersion=v{version}"),
+            *(f"{set_version}.gitMajor={major}", f"{set_version}.gitMinor={minor}"),
+        )
+    session.install("-e", ".[test]", *GROUPS["examples"])
+    session.run(
+        *("python", "tests/isolated.py"),
+        *("pytest", "-s", "tests/integration/test_example_kubernetes.py", *session.posargs),
+        env={"EPHEMERAL_CREDS_KUBERNETES": str(programs)},
     )
 
 

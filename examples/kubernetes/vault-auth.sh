@@ -1,6 +1,13 @@
 #!/bin/sh
 # Let the service account my-app of the namespace production log in. After ../vault/database.sh.
 #
+# AUDIENCE is whom a token has to be meant for. native-sidecar.yaml and vault-secrets-operator.yaml
+# ask for what is the default here. A token that nobody asked anything of, which the injector's agent
+# and KubernetesAuth find in a pod, is meant for the cluster's own API, and that has another name
+# with kubeadm and elsewhere. What it is:
+#   kubectl create token my-app -n production |
+#       jq -Rr 'split(".")[1] | @base64d | fromjson | .aud[0]'
+#
 # A Vault in the cluster reviews tokens as its own service account. One outside needs to be told:
 #   export KUBERNETES_HOST=https://k8s.example.com:6443 KUBERNETES_CA=@/path/to/ca.crt
 #   export TOKEN_REVIEWER_JWT=...     # of a service account with the role system:auth-delegator

@@ -28,18 +28,31 @@ class ExampleWorld:
     Args:
         binary: a real Vault: the examples use its command line.
         folder: for a link to it that is called `vault`.
+        postgres: a server of another kind than the usual one.
+        vault: the same.
+        settings: further variables of the administrator's shell.
     """
 
-    def __init__(self, binary: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        folder: Path,
+        *,
+        postgres: PostgresServer | None = None,
+        vault: VaultServer | None = None,
+        **settings: str,
+    ) -> None:
         self._stack = ExitStack()
-        self._binary = binary
+        self._postgres = postgres or PostgresServer()
+        self._vault = vault or VaultServer(binary)
+        self._settings = settings
         self._commands = folder / "commands"
         self._commands.mkdir()
         (self._commands / "vault").symlink_to(binary)
 
     def __enter__(self) -> Self:
-        self.postgres = self._stack.enter_context(PostgresServer())
-        self.vault = self._stack.enter_context(VaultServer(self._binary))
+        self.postgres = self._stack.enter_context(self._postgres)
+        self.vault = self._stack.enter_context(self._vault)
         self.admin = VaultAdmin(self.vault)
         with self.postgres.admin() as connection:
             connection.execute("CREATE DATABASE mydb")
@@ -67,6 +80,7 @@ class ExampleWorld:
             "PGHOST": self.postgres.host,
             "PGPORT": str(self.postgres.port),
             "PGPASSWORD": self.postgres.password.reveal(),
+            **self._settings,
         }
 
     def run(self, script: Path, *arguments: str, **variables: str) -> str:

@@ -9,14 +9,14 @@ import json
 import os
 import re
 import subprocess
-import threading
 import urllib.request
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from example_world import EXAMPLES
+from load import Load
 from minting import PATIENCE
 from twins import wait_until
 
@@ -103,42 +103,6 @@ class Stack:
         return set(self.run(*psql).split())
 
 
-class Load:
-    """Requests without a pause, until the block ends; each failure is kept."""
-
-    def __init__(self, stack: Stack, workers: int = 4) -> None:
-        self.succeeded = 0
-        self.failures: list[str] = []
-        self._stack = stack
-        self._done = threading.Event()
-        self._threads = [threading.Thread(target=self._work) for _ in range(workers)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        for thread in self._threads:
-            thread.join(PATIENCE)
-
-    def goes_on(self) -> None:
-        """Wait until each worker may have succeeded once more, or one has failed."""
-        wanted = self.succeeded + 2 * len(self._threads)
-        wait_until(lambda: self.failures or self.succeeded >= wanted, "requests")
-
-    def _work(self) -> None:
-        while not self._done.wait(0.01):
-            try:
-                job = self._stack.ask("/jobs?payload=x", "POST")
-                assert self._stack.ask(f"/jobs/{job['id']}")["payload"] == "x"
-            except Exception as error:
-                self.failures.append(repr(error))
-            else:
-                self.succeeded += 1
-
-
 @pytest.fixture
 def stack() -> Iterator[Stack]:
     compose = find_compose()
@@ -157,7 +121,7 @@ def stack() -> Iterator[Stack]:
 def test_no_request_fails_while_the_role_changes(stack: Stack) -> None:
     users = stack.users()
     assert len(users) == 1
-    with Load(stack) as load:
+    with Load(stack.ask) as load:
         for generation in (2, 3):
             wait_until(partial(stack.has_reached, generation), "a rotation")
             load.goes_on()

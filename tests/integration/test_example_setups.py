@@ -130,7 +130,7 @@ def test_the_policy_allows_what_the_library_does_and_no_more(world: ExampleWorld
 
 
 def injector_annotations() -> dict[str, str]:
-    deployment = list(yaml.safe_load_all((KUBERNETES / "injector.yaml").read_text()))[1]
+    deployment = yaml.safe_load((KUBERNETES / "injector.yaml").read_text())
     found: dict[str, str] = deployment["spec"]["template"]["metadata"]["annotations"]
     return {key.removeprefix("vault.hashicorp.com/"): value for key, value in found.items()}
 

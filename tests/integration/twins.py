@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, cast
 
@@ -335,10 +336,13 @@ def work_until(
             failures.append(error)
 
 
-def wait_until(condition: Callable[[], object], what: str = "") -> None:
-    """Wait until a condition holds that nobody announces."""
+def wait_until(
+    condition: Callable[[], object], what: str = "", patience: float = 3 * PATIENCE
+) -> None:
+    """Wait until a condition holds that nobody announces, for so many seconds at most."""
     pause = threading.Event()
-    for _ in range(int(PATIENCE / 0.01)):
+    give_up_at = time.monotonic() + patience
+    while time.monotonic() < give_up_at:
         if condition():
             return
         pause.wait(0.01)

@@ -74,6 +74,15 @@ def test_custom_resources_refer_to_each_other() -> None:
 
 
 @pytest.mark.parametrize("name", WITH_A_FILE)
+def test_the_namespace_has_what_every_deployment_needs(name: str) -> None:
+    deployment = one(name, "Deployment")
+    account = one("namespace.yaml", "ServiceAccount")["metadata"]
+    assert deployment["spec"]["template"]["spec"]["serviceAccountName"] == account["name"]
+    namespace = one("namespace.yaml", "Namespace")["metadata"]["name"]
+    assert deployment["metadata"]["namespace"] == account["namespace"] == namespace
+
+
+@pytest.mark.parametrize("name", WITH_A_FILE)
 def test_what_every_deployment_does(name: str) -> None:
     pod = one(name, "Deployment")["spec"]["template"]["spec"]
     [service] = pod["containers"]

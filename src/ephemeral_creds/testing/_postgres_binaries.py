@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["run_program", "usable_postgres"]
 
 
-def usable_postgres(folder: Path, run_as: RunAs) -> Path:
+def usable_postgres(folder: Path, run_as: RunAs, chosen: Path | None = None) -> Path:
     """Return a folder of binaries that the chosen user may run: theirs, or a copy.
 
     Args:
         folder: where a copy may go, and what the programs are run in.
         run_as: the user.
+        chosen: where they are; ``None`` takes what `find_postgres` finds.
 
     Raises:
         ConfigurationError: there are none, or they cannot be used.
     """
-    found = find_postgres()
+    found = chosen or find_postgres()
     try:
         run_program(found / "initdb", "--version", folder=folder, run_as=run_as)
     except (PermissionError, ConfigurationError) as error:
