@@ -487,7 +487,8 @@ def test_a_file(checker: Checker, good: str, tmp_path: Path, canary: Canary) -> 
     path.unlink()
     os.mkfifo(path)
     bad = checker.run(f"file://{path}", "--wait", "60")  # which is not spent
-    assert "is not a regular file -> give the path of the file" in bad["file"][0]
+    assert "is a FIFO, not a regular file" in bad["file"][0]
+    assert "-> give the path of the file that the sid" in bad["file"][0]
 
     path.unlink()
     assert "not there (yet)" in checker.run(f"file://{path}")["file"][0]

@@ -429,7 +429,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         machine = self.machine
         if machine.current is None:
             return
-        answered = self.machine._fetch_at < math.inf
+        # Where others wait to be proven, they are used at once.
+        answered = machine._fetch_at < math.inf or machine._candidate is not None
         independent = self.now - max(self.refused_at, self.granted_at) >= self.policy.retry_max
         limiter = machine._limiter
         allowed_at = limiter.available_at(self.now) if limiter is not None else self.now

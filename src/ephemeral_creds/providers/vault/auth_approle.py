@@ -33,7 +33,7 @@ class AppRoleAuth(AuthMethod):
     token a ``token_period``, so that it needs no second login, or a file that is kept fresh.
 
     Args:
-        role_id: the role's id; not a secret by itself, yet masked in `repr`.
+        role_id: the role's id; not a secret by itself, yet not shown in `repr`.
         secret_id: the secret id; ``None`` for a role that asks for none (``bind_secret_id``).
         secret_id_file: a file to read it from, anew at each login.
         wrapped: whether what is given is not the secret id, but a wrapping token for it
@@ -47,7 +47,6 @@ class AppRoleAuth(AuthMethod):
     """
 
     _shown: ClassVar[tuple[str, ...]] = (
-        "role_id",
         "secret_id",
         "secret_id_file",
         "wrapped",
@@ -64,11 +63,10 @@ class AppRoleAuth(AuthMethod):
         mount: str = "approle",
     ) -> None:
         # Before anything is raised, whose traceback shows the arguments as they are by then.
-        identity, no_identity = masked(role_id)
-        del role_id
         secret_id, no_secret = masked(secret_id)
-        if identity is None or no_identity:
-            raise ConfigurationError(f"AppRoleAuth: the role_id {no_identity or 'is missing'}")
+        given: object = role_id
+        if not isinstance(given, str) or not given.strip():
+            raise ConfigurationError("AppRoleAuth: the role_id must be a str that is not empty")
         if no_secret:
             raise ConfigurationError(
                 f"AppRoleAuth: the secret_id {no_secret}; a role that asks for none "
@@ -80,7 +78,7 @@ class AppRoleAuth(AuthMethod):
             raise ConfigurationError(
                 "AppRoleAuth(wrapped=True) takes a wrapping token as secret_id, or a file with it"
             )
-        self._role_id = identity
+        self._role_id = role_id
         self._secret_id = secret_id
         self._secret_id_file = file_path(secret_id_file)
         self._wrapped = wrapped
@@ -101,7 +99,7 @@ class AppRoleAuth(AuthMethod):
         requested_at = clock.now()
         reply = client.login(
             lambda vault: vault.auth.approle.login(
-                self._role_id.reveal(),
+                self._role_id,
                 None if secret_id is None else secret_id.reveal(),
                 use_token=False,
                 mount_point=self._mount,

@@ -41,8 +41,8 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "empty token": (lambda: TokenAuth(""), "TokenAuth: the token is empty"),
     "blank token": (lambda: TokenAuth(" \n"), "the token is empty"),
     "token of bytes": (lambda: TokenAuth(ODD), "the token must be a str or a Secret, not bytes"),
-    "empty role id": (lambda: AppRoleAuth(""), "AppRoleAuth: the role_id is empty"),
-    "role id of bytes": (lambda: AppRoleAuth(ODD), "role_id must be a str or a Secret"),
+    "empty role id": (lambda: AppRoleAuth(""), "AppRoleAuth: the role_id must be a str"),
+    "no role id": (lambda: AppRoleAuth(cast("str", None)), "role_id must be a str that"),
     "empty secret id": (lambda: AppRoleAuth("r", ""), "secret_id is empty; a role that asks for"),
     "secret id of bytes": (lambda: AppRoleAuth("r", ODD), "secret_id must be a str or a Secret"),
     "empty jwt": (lambda: JWTAuth("r", ""), "JWTAuth: the jwt is empty"),
@@ -174,7 +174,7 @@ def test_a_mount_may_have_the_auth_in_front_that_vault_shows(
 
 def test_reprs_show_what_a_method_was_made_with() -> None:
     assert repr(AppRoleAuth("r", SECRET_ID)) == (
-        "AppRoleAuth(role_id=Secret('**********'), secret_id=Secret('**********'), "
+        "AppRoleAuth(secret_id=Secret('**********'), "
         "secret_id_file=None, wrapped=False, mount='approle')"
     )
     assert repr(AgentAuth()) == "AgentAuth()"
