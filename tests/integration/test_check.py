@@ -217,14 +217,18 @@ def test_creation_statements_without_an_end(checker: Checker, unique: Callable[[
 def test_a_lease_that_is_at_its_max_ttl_from_the_start(
     checker: Checker, unique: Callable[[str], str]
 ) -> None:
-    checker.engine.create_role(role := unique("check"), default_ttl="1h", max_ttl="1h")
+    grants = ['GRANT pg_read_all_data TO "{{name}}"']
+    checker.engine.create_role(
+        role := unique("check"), default_ttl="1h", max_ttl="1h", grants=grants
+    )
     assert checker.run(checker.url(role, checker.login(role))) == {}
     assert "max_ttl" in checker.texts("renewal")
 
 
 def test_a_revocation_that_ends_sessions(checker: Checker, unique: Callable[[str], str]) -> None:
     role = unique("check")
-    checker.engine.create_role(role, revocation_statements=CORRECTED)
+    grants = ['GRANT pg_read_all_data TO "{{name}}"']
+    checker.engine.create_role(role, grants=grants, revocation_statements=CORRECTED)
     assert checker.run(checker.url(role, checker.login(role))) == {}
     assert "no sessions and no login any more" in checker.texts("revocation")
     assert roles_of(checker.engine, role) == []
