@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 else:
     _PsycopgPool = object
 
-__all__ = ["LeasedPool", "after_fork"]
+__all__ = ["NOT_AFTER_FORK", "LeasedPool", "after_fork"]
+
+NOT_AFTER_FORK = ("getconn", "wait", "resize", "check", "drain")
+"""Methods that would use the parent's sockets, or wait for what never comes."""
 
 
 class LeasedPool(_PsycopgPool):

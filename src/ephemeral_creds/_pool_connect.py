@@ -214,7 +214,7 @@ class Ledger(Generic[T]):
     def by_generation(self) -> dict[int, int]:
         """Return how many connections there are of each generation."""
         with self._lock:
-            counts = Counter(c.lease_generation for c in self._open if not c.closed)
+            counts = Counter(self.open_by_generation())
             counts.update(self._opening)
             return dict(sorted(counts.items()))
 

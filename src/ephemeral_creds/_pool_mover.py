@@ -288,15 +288,22 @@ class Mover(Generic[CT]):
                 continue
             heard = self._bell.wait(heard, remaining)
 
+    def _take_idle(self, pool: ConnectionPool[Any]) -> Connection[Any] | None:
+        """Take an idle connection out; ``None`` where there is none at once."""
+        try:
+            # Not the pool's own getconn(), whose errors are explained to people.
+            connection: Connection[Any] = ConnectionPool.getconn(pool, timeout=_AT_ONCE)
+        except (PoolClosed, PoolTimeout, TooManyRequests):
+            return None
+        self._rotation.note_own_checkout()
+        return connection
+
     def _finds_idle(self, pool: ConnectionPool[Any]) -> bool:
         """Tell whether an old connection is idle, without a replacement for it."""
         rotation = self._rotation
         for _ in range(ConnectionPool.get_stats(pool)["pool_available"]):
-            try:
-                connection = ConnectionPool.getconn(pool, timeout=_AT_ONCE)
-            except (PoolClosed, PoolTimeout, TooManyRequests):
+            if (connection := self._take_idle(pool)) is None:
                 return False
-            rotation.note_own_checkout()
             ConnectionPool.putconn(pool, connection)
             if generation_of(connection) < rotation.serving:
                 return True
@@ -311,12 +318,8 @@ class Mover(Generic[CT]):
         for _ in range(ConnectionPool.get_stats(pool)["pool_available"]):
             if not rotation.replacements.claimable(rotation.serving):
                 return
-            try:
-                # Not the pool's own getconn(), whose errors are explained to people.
-                connection = ConnectionPool.getconn(pool, timeout=_AT_ONCE)
-            except (PoolClosed, PoolTimeout, TooManyRequests):
+            if (connection := self._take_idle(pool)) is None:
                 return
-            rotation.note_own_checkout()
             pool.putconn(connection)
         self._looked_at = hint
 

@@ -22,6 +22,8 @@ from ephemeral_creds.exceptions import NoCredentials
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from psycopg import AsyncConnection
+
     from ephemeral_creds._policy import RotationPolicy
     from ephemeral_creds._pool_connector_async import AsyncConnector
     from ephemeral_creds._pool_rotation import Rotation
@@ -308,15 +310,24 @@ class AsyncMover(Generic[ACT]):
                 continue
             heard = await self._bell.wait(heard, remaining)
 
+    async def _take_idle(self, pool: AsyncConnectionPool[Any]) -> AsyncConnection[Any] | None:
+        """Take an idle connection out; ``None`` where there is none at once."""
+        try:
+            # Not the pool's own getconn(), whose errors are explained to people.
+            connection: AsyncConnection[Any] = await AsyncConnectionPool.getconn(
+                pool, timeout=_AT_ONCE
+            )
+        except (PoolClosed, PoolTimeout, TooManyRequests):
+            return None
+        self._rotation.note_own_checkout()
+        return connection
+
     async def _finds_idle(self, pool: AsyncConnectionPool[Any]) -> bool:
         """Tell whether an old connection is idle, without a replacement for it."""
         rotation = self._rotation
         for _ in range(AsyncConnectionPool.get_stats(pool)["pool_available"]):
-            try:
-                connection = await AsyncConnectionPool.getconn(pool, timeout=_AT_ONCE)
-            except (PoolClosed, PoolTimeout, TooManyRequests):
+            if (connection := await self._take_idle(pool)) is None:
                 return False
-            rotation.note_own_checkout()
             await AsyncConnectionPool.putconn(pool, connection)
             if generation_of(connection) < rotation.serving:
                 return True
@@ -331,11 +342,7 @@ class AsyncMover(Generic[ACT]):
         for _ in range(AsyncConnectionPool.get_stats(pool)["pool_available"]):
             if not rotation.replacements.claimable(rotation.serving):
                 return
-            try:
-                # Not the pool's own getconn(), whose errors are explained to people.
-                connection = await AsyncConnectionPool.getconn(pool, timeout=_AT_ONCE)
-            except (PoolClosed, PoolTimeout, TooManyRequests):
+            if (connection := await self._take_idle(pool)) is None:
                 return
-            rotation.note_own_checkout()
             await pool.putconn(connection)
         self._looked_at = hint

@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from psycopg_pool.abc import ACT
 
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
-from ephemeral_creds._pool_base import LeasedPool, after_fork
+from ephemeral_creds._pool_base import NOT_AFTER_FORK, LeasedPool, after_fork
 from ephemeral_creds._pool_connect import Borrowed, check_parameters, generation_of
 from ephemeral_creds._pool_connector_async import AsyncConnector
 from ephemeral_creds._pool_errors import (
@@ -50,9 +50,6 @@ __all__ = ["AsyncRotatingConnectionPool"]
 
 # What psycopg_pool is given where no time is left: zero would mean "at once" to it.
 _AT_ONCE = 0.001
-
-# What would use the parent's sockets, or wait for what never comes.
-_NOT_AFTER_FORK = ("getconn", "wait", "resize", "check", "drain")
 
 quieten()
 
@@ -391,7 +388,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         if self._begun:
             self._ended = self._abandoned = True
             self._rotation.abandon()
-            for name in _NOT_AFTER_FORK:
+            for name in NOT_AFTER_FORK:
                 setattr(self, name, _refuse_after_fork)
             self.putconn = _leave_to_parent  # type: ignore[method-assign]
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from threading import Timer
 from typing import TYPE_CHECKING
 
 import pytest
+from agent_socket import agent_on_a_socket
 from check_command import Checker
 
 from certificates import Authority
-from ephemeral_creds.testing import DatabaseEngine, find_vault
-from ephemeral_creds.testing._process import plain_environment
+from ephemeral_creds.testing import DatabaseEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,37 +127,14 @@ def test_the_socket_of_an_agent(
     role = unique("check")
     checker.engine.create_role(role, grants=['GRANT pg_read_all_data TO "{{name}}"'])
     token = checker.engine.admin.create_token([checker.engine.policy(role)], ttl="2h")
-    (tmp_path / "token").write_text(token.reveal())
-    (tmp_path / "agent.hcl").write_text(
-        f"""
-        vault {{ address = "{real_vault.address}" }}
-        auto_auth {{
-          method "token_file" {{ config = {{ token_file_path = "{tmp_path}/token" }} }}
-        }}
-        api_proxy {{ use_auto_auth_token = true }}
-        listener "unix" {{
-          address     = "{tmp_path}/agent.sock"
-          tls_disable = true
-        }}
-        """
-    )
-    agent = subprocess.Popen(
-        [str(find_vault()), "agent", f"-config={tmp_path}/agent.hcl"],
-        env=plain_environment({"HOME": str(tmp_path)}),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        url = f"vault://{role}?auth=agent&address=unix://{tmp_path}/agent.sock"
+    with agent_on_a_socket(tmp_path, real_vault.address, token) as path:
+        url = f"vault://{role}?auth=agent&address=unix://{path}"
         until = time.monotonic() + 60
         # It listens before it has logged in.
         while "login" in (bad := checker.run(url, "--wait", "60")) and time.monotonic() < until:
             time.sleep(0.05)
         assert bad == {}
         assert checker.texts("tls").endswith("agent.sock: a socket of this machine")
-    finally:
-        agent.terminate()
-        agent.wait(20)
 
 
 # --- namespaces -------------------------------------------------------------------------

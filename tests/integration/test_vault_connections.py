@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 import pytest
+from agent_socket import agent_on_a_socket
 
 from certificates import Authority
 from ephemeral_creds import (
@@ -104,38 +105,15 @@ def test_the_agent_behind_a_socket_logs_in(
     """A real Vault Agent that adds its own token to what has none."""
     canary.allow_secret_file(tmp_path)
     token = engine.admin.create_token([engine.policy("app")], ttl="1h")
-    (tmp_path / "token").write_text(token.reveal())
-    (tmp_path / "agent.hcl").write_text(
-        f"""
-        vault {{ address = "{engine.vault.address}" }}
-        auto_auth {{
-          method "token_file" {{ config = {{ token_file_path = "{tmp_path}/token" }} }}
-        }}
-        api_proxy {{ use_auto_auth_token = true }}
-        listener "unix" {{
-          address     = "{tmp_path}/agent.sock"
-          tls_disable = true
-        }}
-        """
-    )
-    agent = subprocess.Popen(
-        [str(find_vault()), "agent", f"-config={tmp_path}/agent.hcl"],
-        env=plain_environment({"HOME": str(tmp_path)}),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with agent_on_a_socket(tmp_path, engine.vault.address, token) as path:
         give_up_at = time.monotonic() + 20
-        while not (tmp_path / "agent.sock").exists() and time.monotonic() < give_up_at:
+        while not path.exists() and time.monotonic() < give_up_at:
             time.sleep(0.02)
-        url = f"vault://app?auth=agent&address=unix://{tmp_path}/agent.sock"
+        url = f"vault://app?auth=agent&address=unix://{path}"
         with contextlib.closing(provider_from_url(url, environ={})) as provider:
             grant = fetch_when_ready(provider, give_up_at)
             assert provider.renew(grant).duration == pytest.approx(3600, abs=100)
             provider.revoke(grant)
-    finally:
-        agent.terminate()
-        agent.wait(20)
     # It is the agent's: ours is not to revoke it.
     assert engine.admin.request("GET", "auth/token/lookup-self", token=token).status == 200
 
