@@ -26,7 +26,7 @@ FIELDS = frozenset(
         "accessor", "address", "age", "cancelled", "connections", "current", "duration",
         "ends_in", "error", "failures", "final", "generation", "keeper", "lease", "mount",
         "operation", "outcome", "pool", "previous", "proven", "reason", "retry_in", "role",
-        "shortened", "source_error", "status", "username", "where",
+        "shortened", "source_error", "sqlstate", "status", "username", "where",
     }
 )  # fmt: skip
 """The fields that are written. One that an event of somebody else's has besides is left out."""

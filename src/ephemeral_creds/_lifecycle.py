@@ -52,6 +52,7 @@ from ephemeral_creds import events
 from ephemeral_creds._expected_end import ExpectedEnd
 from ephemeral_creds._generation import Generation, Stage
 from ephemeral_creds._policy import Limiter, RefreshPolicy
+from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds._signals import (
     Accepted,
     Action,
@@ -437,7 +438,11 @@ class Lifecycle:
         candidate, current = self._candidate, self._current
         if candidate is not None and signal.generation == candidate.number:
             self._proof_failed(candidate, signal)
-        elif current is not None and signal.generation == current.number and signal.refused:
+        elif (
+            current is not None
+            and signal.generation == current.number
+            and signal.reason is LoginFailure.CREDENTIALS
+        ):
             self._login_refused(current)
 
     def _login_refused(self, current: Generation) -> None:
@@ -794,13 +799,14 @@ class Lifecycle:
         if proof is None or proof.ask_at < math.inf:
             # It was not asked, or has answered: an attempt counts once.
             return
-        if signal.refused:
+        refused = signal.reason is LoginFailure.CREDENTIALS
+        if refused:
             proof.refusals += 1
             self._count_refusal(candidate, current=False)
         if proof.refusals >= self._policy.proof_attempts:
             self._drop_candidate(_CANDIDATE_REFUSED, self._now + self._refusal_delay())
             self._refused_in_row += 1
-        elif signal.refused:
+        elif refused:
             proof.ask_at = self._now + self._policy.proof_retry_after(proof.refusals, self._draw())
         else:
             proof.ask_at = self._now + self._policy.retry_after(1, self._draw())

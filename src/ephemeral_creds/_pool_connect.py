@@ -7,12 +7,13 @@ import threading
 import traceback
 import weakref
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 
 if TYPE_CHECKING:
@@ -52,11 +53,14 @@ class ConnectFailure:
     """Why a connect failed, without the secrets that psycopg's own exception carries."""
 
     error: Exception
-    refused: bool
-    """The server said no after it had been given a password (libpq: PQconnectionUsedPassword).
+    reason: LoginFailure = LoginFailure.UNREACHABLE
+    sqlstate: str | None = None
+    """What the server said, where it is known: psycopg 3 has none for a failed connect."""
 
-    A failed connect has no SQLSTATE in psycopg 3, and the server's text depends on its language.
-    """
+    @property
+    def refused(self) -> bool:
+        """Whether other credentials may help."""
+        return self.reason is LoginFailure.CREDENTIALS
 
 
 def clean_failure(error: Exception) -> ConnectFailure:
@@ -69,17 +73,19 @@ def clean_failure(error: Exception) -> ConnectFailure:
     """
     if isinstance(error, EphemeralCredsError):
         error.__cause__ = error.__context__ = None
-        return ConnectFailure(error.with_traceback(None), refused=False)
+        return ConnectFailure(error.with_traceback(None))
     if not isinstance(error, psycopg.Error):
         frames = traceback.extract_tb(error.__traceback__)
         where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         text = f"{type(error).__name__}{where}"
-        return ConnectFailure(psycopg.OperationalError(text), refused=False)
+        return ConnectFailure(psycopg.OperationalError(text))
     pgconn = error.pgconn
-    refused = bool(pgconn is not None and pgconn.used_password)
+    # The server said no after it had been given a password (libpq: PQconnectionUsedPassword).
+    refused = pgconn is not None and pgconn.used_password
+    reason = LoginFailure.CREDENTIALS if refused else LoginFailure.UNREACHABLE
     # A subclass of the user's may take other arguments, or more than a text.
     kind = next(k for k in type(error).__mro__ if k.__module__.startswith("psycopg"))
-    return ConnectFailure(kind(str(error)), refused)
+    return ConnectFailure(kind(str(error)), reason)
 
 
 def check_parameters(conninfo: str, kwargs: Mapping[str, object]) -> None:
@@ -128,7 +134,7 @@ def member_of(role: str, failure: ConnectFailure) -> ConnectFailure:
         f"{failure.error} (session_role={role!r}: if that is why, GRANT {role} TO the roles that "
         "log in, for example in Vault's creation_statements)"
     )
-    return ConnectFailure(error, refused=True)
+    return replace(failure, error=error)
 
 
 def generation_of(connection: object) -> int:

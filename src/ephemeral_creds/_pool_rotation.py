@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from ephemeral_creds._pool_connect import ConnectFailure, Ledger
 from ephemeral_creds._pool_reconnects import Reconnects
 from ephemeral_creds._pool_replacements import Replacements
+from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds._signals import Accepted, Close, EndLearned, Rejected, Released
 from ephemeral_creds.events import BorrowedAtDeadline, PoolRotated
 
@@ -171,7 +172,10 @@ class Rotation(Generic[T]):
         """A login for the sake of the question has ended."""
         self.replacements.cancel()
         if isinstance(outcome, ConnectFailure):
-            self._keeper.signal(Rejected(self._number, generation, outcome.refused))
+            self._keeper.signal(self._rejected(generation, outcome))
+
+    def _rejected(self, generation: int, failure: ConnectFailure) -> Rejected:
+        return Rejected(self._number, generation, failure.reason, failure.sqlstate)
 
     def note_end(self, generation: int, remaining: float | None) -> None:
         """PostgreSQL has answered: so many seconds; ``None`` for no limit."""
@@ -229,13 +233,13 @@ class Rotation(Generic[T]):
         if generation:
             if failure.refused:
                 self.suspect_generation(generation)
-            self._keeper.signal(Rejected(self._number, generation, failure.refused))
+            self._keeper.signal(self._rejected(generation, failure))
 
     def note_proof(self, generation: int, outcome: T | ConnectFailure, now: float) -> None:
         """A candidate was tried out. It failing bars nothing: nothing else uses it."""
         if isinstance(outcome, ConnectFailure):
             self.replacements.cancel()
-            self._keeper.signal(Rejected(self._number, generation, outcome.refused))
+            self._keeper.signal(self._rejected(generation, outcome))
         else:
             self.replacements.add(outcome, now + self.policy.park)
             self._keeper.signal(Accepted(self._number, generation))
@@ -285,7 +289,7 @@ class Rotation(Generic[T]):
             self._own_discards += not alive
             self._own_checkouts += not alive
         if not alive:
-            self._keeper.signal(Rejected(self._number, generation, refused=True))
+            self._keeper.signal(Rejected(self._number, generation, LoginFailure.CREDENTIALS))
 
     @property
     def upheavals(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ephemeral_creds._refusals import LoginFailure
     from ephemeral_creds._values import Grant, Lease
     from ephemeral_creds.events import Event
 
@@ -192,11 +193,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A login with this generation failed; `refused` where the server said no to a password."""
+    """A login with this generation failed."""
 
     member: int
     generation: int
-    refused: bool
+    reason: LoginFailure
+    sqlstate: str | None = None
+    """What the server said, where it is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,10 +116,21 @@ class FetchFailed(Problem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginRejected(Problem):
-    """PostgreSQL refused a login; `current` where no newer credentials were published."""
+    """PostgreSQL refused a login; `current` where no newer credentials were published.
+
+    Attributes:
+        generation: what it logged in with.
+        current: whether that is in use, rather than waiting to be proven.
+        reason: ``credentials`` where it refused user or password, ``pg_hba`` where it turned the
+            login away before it asked for a password, ``server`` where it said no for a reason
+            that other credentials do not change.
+        sqlstate: the server's code, such as ``28P01``; ``None`` where it is not known.
+    """
 
     generation: int
     current: bool
+    reason: str = "credentials"
+    sqlstate: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

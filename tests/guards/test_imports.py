@@ -21,8 +21,15 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 # name pattern, or several that belong together; a package's name stands for all that is in it.
 LAYERS: list[list[tuple[str, ...]]] = [
     [("exceptions",), ("_clock",), ("_fork",)],
-    [("_values",)],
-    [("_policy",), ("_expected_end",), ("_source_trouble",), ("events",), ("providers.__init__",)],
+    [("_values",), ("providers.__init__",)],
+    [
+        ("_policy",),
+        ("_refusals",),
+        ("_expected_end",),
+        ("_source_trouble",),
+        ("events",),
+        ("providers.__init__",),
+    ],
     [("providers._base",)],
     [("providers._location",)],
     [("_signals",), ("_logging",), ("_json_log",), ("_generation",)],
@@ -55,7 +62,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 
 # These decide; others look at clocks, wait, log, draw lots and talk to the world.
 PURE = {
-    "exceptions", "_values", "_policy", "_expected_end", "_source_trouble", "events",
+    "exceptions", "_values", "_policy", "_refusals", "_expected_end", "_source_trouble", "events",
     "_signals", "_protocols", "_generation", "_lifecycle", "providers.file.parse",
     "providers.file.entry", "providers.file.fields", "providers.file.ends", "providers.file.lines",
     "providers.file.document", "providers.file.conninfo", "providers.file.properties",

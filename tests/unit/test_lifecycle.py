@@ -10,6 +10,7 @@ from lifecycle_driver import Driver, grant
 from ephemeral_creds import events
 from ephemeral_creds._lifecycle import State
 from ephemeral_creds._policy import RefreshPolicy
+from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds._signals import (
     Accepted,
     Close,
@@ -216,7 +217,7 @@ class TestMinting:
         driver.send(SourceChanged())
         assert driver.in_flight is None
         assert driver.machine.deadline == 1010.0
-        driver.send(Rejected(1, 2, refused=True))
+        driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
         assert driver.in_flight is None
         assert driver.at(1010.0) == [Fetch()]
 
@@ -230,7 +231,7 @@ class TestMinting:
         driver = Driver().serving()
         assert driver.send(RefreshRequested()) == [Fetch()]
         assert driver.send(RefreshRequested()) == []
-        assert driver.send(Rejected(1, 1, refused=True)) == []
+        assert driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS)) == []
         rotate(driver, 2)
         assert driver.in_flight is None
         assert driver.machine.settled
@@ -239,7 +240,7 @@ class TestMinting:
         driver = Driver().serving()
         driver.send(RefreshRequested())
         rotate(driver, 2)
-        assert driver.send(Rejected(1, 1, refused=True)) == []
+        assert driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS)) == []
         assert driver.machine.settled
 
     def test_a_change_during_a_fetch_is_fetched_after_it(self) -> None:
@@ -277,7 +278,7 @@ class TestMinting:
     def test_r10_a_server_that_refuses_all_roles_is_not_fed_with_more(self) -> None:
         """A day of refusals mints a role a minute at most, and each is given back."""
         driver = Driver().serving()
-        driver.send(Rejected(1, 1, refused=True))
+        driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
         made = 1
         end = driver.now + 3600.0
         while driver.now < end:
@@ -292,7 +293,7 @@ class TestMinting:
                 case None:
                     candidate = driver.machine._candidate
                     if candidate is not None and candidate.proofs[1].ask_at == math.inf:
-                        driver.send(Rejected(1, candidate.number, refused=True))
+                        driver.send(Rejected(1, candidate.number, LoginFailure.CREDENTIALS))
                         driver.send(Released(1, candidate.number))
                     else:
                         driver.at(driver.machine.deadline)
@@ -324,7 +325,7 @@ class TestProof:
         driver = Driver().serving()
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
-        assert driver.send(Rejected(1, 2, refused=True)) == []
+        assert driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS)) == []
         # A sidecar may hand over a second before the end: this must leave most of it.
         (again,) = driver.after(0.1)
         assert isinstance(again, Prove)
@@ -336,10 +337,10 @@ class TestProof:
         driver.send(Granted(grant(2, driver.now)))
         begun = driver.now
         for _ in range(6):
-            driver.send(Rejected(1, 2, refused=True))
+            driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
             driver.at(driver.machine.deadline)
         assert driver.now - begun == pytest.approx(6.3)
-        (retire,) = driver.send(Rejected(1, 2, refused=True))
+        (retire,) = driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
         assert number(retire) == 2
         (revoke,) = driver.send(Released(1, 2))
         assert isinstance(revoke, Revoke)
@@ -350,14 +351,14 @@ class TestProof:
         driver = Driver().serving()
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
-        driver.send(Rejected(1, 2, refused=False))
+        driver.send(Rejected(1, 2, LoginFailure.UNREACHABLE))
         assert Publish in [type(a) for a in driver.after(30.0)]
 
     def test_an_unproven_candidate_takes_over_when_the_old_one_ends(self) -> None:
         driver = Driver().serving(3600.0, renewable=False)
         driver.after(2400.0)
         driver.after(1180.0, Granted(grant(2, driver.now + 1180.0)))
-        driver.send(Rejected(1, 2, refused=True))
+        driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
         wanted = driver.after(20.0)
         assert [number(a) for a in wanted if isinstance(a, Publish)] == [2]
 
@@ -365,7 +366,7 @@ class TestProof:
         driver = Driver().serving()
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
-        assert Publish in [type(a) for a in driver.send(Rejected(1, 1, refused=True))]
+        assert Publish in [type(a) for a in driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))]
 
     def test_a_newer_change_supersedes_an_unproven_candidate(self) -> None:
         driver = Driver(mints=False).serving(math.inf)

@@ -11,6 +11,7 @@ from lifecycle_driver import Driver, grant
 from ephemeral_creds import events
 from ephemeral_creds._lifecycle import State
 from ephemeral_creds._policy import RefreshPolicy
+from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds._signals import (
     Accepted,
     Close,
@@ -93,7 +94,7 @@ class TestProofs:
         """A replica that lags refuses the first login of every pool, however many there are."""
         driver = candidate(pools=8)
         for pool in range(1, 9):
-            assert driver.send(Rejected(pool, 2, refused=True)) == []
+            assert driver.send(Rejected(pool, 2, LoginFailure.CREDENTIALS)) == []
         assert asked(driver.after(1.0)) == list(range(1, 9))
         for pool in range(1, 8):
             assert driver.send(Accepted(pool, 2)) == []
@@ -104,15 +105,15 @@ class TestProofs:
         driver = candidate(pools=2)
         driver.send(Accepted(2, 2))
         for _ in range(RefreshPolicy().proof_attempts - 1):
-            driver.send(Rejected(1, 2, refused=True))
+            driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
             assert asked(driver.at(driver.machine.deadline)) == [1]
-        assert kinds(driver.send(Rejected(1, 2, refused=True)))[0] is Retire
+        assert kinds(driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS)))[0] is Retire
         assert in_use(driver) == 1
 
     def test_an_attempt_counts_once(self) -> None:
         driver = candidate(pools=1, proof_attempts=2)
         for _ in range(10):
-            driver.send(Rejected(1, 2, refused=True))
+            driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
         assert driver.machine.counts.rejected_logins == 1
         assert asked(driver.after(1.0)) == [1]
 
@@ -120,7 +121,7 @@ class TestProofs:
         """One server hangs, the other says no: what is asked of the first must not pile up."""
         driver = candidate(pools=2, proof_attempts=1000, proof_timeout=100.0)
         for _ in range(5):
-            driver.send(Rejected(2, 2, refused=False))
+            driver.send(Rejected(2, 2, LoginFailure.UNREACHABLE))
             assert asked(driver.after(1.0)) == [2]
 
     def test_a_pool_that_does_not_answer_does_not_hold_it_up(self) -> None:
@@ -132,7 +133,7 @@ class TestProofs:
 
     def test_a_pool_that_was_refused_does_until_it_is_let_in(self) -> None:
         driver = candidate(pools=2)
-        driver.send(Rejected(1, 2, refused=True))
+        driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
         wanted = driver.after(40.0)
         assert asked(wanted) == [1]
         assert Publish not in kinds(wanted)
@@ -157,7 +158,7 @@ class TestProofs:
     def test_a_condemned_one_is_not_replaced_twice(self) -> None:
         driver = candidate(pools=1, proof_attempts=1, mint_interval=0.0)
         driver.send(SourceChanged())
-        driver.send(Rejected(1, 2, refused=True))
+        driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
         driver.send(Granted(grant(3, driver.now)))
         driver.send(Accepted(1, 3))
         assert driver.machine.settled
@@ -318,14 +319,14 @@ class TestRefusals:
         driver = Driver(RefreshPolicy(jitter=0.0), mints=False)
         driver.send(Start())
         driver.send(Granted(self.same(driver)))
-        driver.after(10.0, Rejected(1, 1, refused=True))
+        driver.after(10.0, Rejected(1, 1, LoginFailure.CREDENTIALS))
         assert driver.in_flight is not None
         driver.send(Granted(self.same(driver)))
-        assert driver.after(5.0, Rejected(1, 1, refused=True)) == []
+        assert driver.after(5.0, Rejected(1, 1, LoginFailure.CREDENTIALS)) == []
         # Not at once: a server that refuses them all is not hammered.
         assert driver.machine.deadline - driver.now == 30.0
         for _ in range(4):
-            driver.after(5.0, Rejected(1, 1, refused=True))
+            driver.after(5.0, Rejected(1, 1, LoginFailure.CREDENTIALS))
         driver.after(10.0)
         assert driver.in_flight is not None
 
@@ -339,12 +340,12 @@ class TestRefusals:
     def test_an_independent_trouble_is_answered_as_fast_as_the_first(self, later: float) -> None:
         """A pool tells of a login once per generation: nothing came in between."""
         driver = Driver(RefreshPolicy(jitter=0.0)).serving(86400.0)
-        driver.send(Rejected(1, 1, refused=True))
+        driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
         self.healed(driver, 2)
-        driver.after(later, Rejected(1, 2, refused=True))
+        driver.after(later, Rejected(1, 2, LoginFailure.CREDENTIALS))
         assert driver.in_flight == Fetch()
         self.healed(driver, 3)
-        driver.after(59.0, Rejected(1, 3, refused=True))
+        driver.after(59.0, Rejected(1, 3, LoginFailure.CREDENTIALS))
         assert driver.in_flight is None
         assert driver.machine.deadline - driver.now == 30.0
 
@@ -352,21 +353,21 @@ class TestRefusals:
         self,
     ) -> None:
         driver = Driver(RefreshPolicy(jitter=0.0)).serving(86400.0)
-        driver.send(Rejected(1, 1, refused=True))
+        driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
         driver.after(1000.0, Granted(grant(2, driver.now + 1000.0)))
         driver.send(Accepted(1, 2))
-        driver.after(1.0, Rejected(1, 2, refused=True))
+        driver.after(1.0, Rejected(1, 2, LoginFailure.CREDENTIALS))
         assert driver.in_flight is None
         assert driver.machine.deadline - driver.now == 30.0
 
     def test_a_candidate_of_later_that_is_condemned_is_replaced_at_once(self) -> None:
         driver = Driver(RefreshPolicy(jitter=0.0, proof_attempts=1)).serving(86400.0)
-        driver.send(Rejected(1, 1, refused=True))
+        driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
         self.healed(driver, 2)
         driver.after(7200.0, RefreshRequested())
         driver.send(Granted(grant(3, driver.now)))
-        driver.send(Rejected(1, 3, refused=True))
+        driver.send(Rejected(1, 3, LoginFailure.CREDENTIALS))
         assert driver.in_flight == Fetch()
         driver.send(Granted(grant(4, driver.now)))
-        driver.send(Rejected(1, 4, refused=True))
+        driver.send(Rejected(1, 4, LoginFailure.CREDENTIALS))
         assert driver.machine._fetch_at - driver.now == 30.0

@@ -25,6 +25,7 @@ from ephemeral_creds import events
 from ephemeral_creds._generation import Stage
 from ephemeral_creds._lifecycle import Lifecycle, State
 from ephemeral_creds._policy import RefreshPolicy
+from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds._signals import (
     Accepted,
     AskEnd,
@@ -68,6 +69,7 @@ EXAMPLES = int(os.environ.get("EPHEMERAL_CREDS_EXAMPLES", "300"))
 durations = st.sampled_from([0.0, 0.5, 2.0, 4.0, 60.0, 3600.0, 86400.0])
 pauses = st.sampled_from([0.0, 0.001, 0.5, 1.0, 3.0, 10.0, 45.0, 1000.0, 50000.0])
 generations = st.integers(0, 12)
+reasons = st.sampled_from(LoginFailure)
 errors = st.sampled_from(
     [
         ProviderUnavailable("away"),
@@ -205,9 +207,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         match signal:
             case Accepted(pool, number):
                 self.asked.discard((pool, number))
-            case Rejected(pool, number, refused) if (pool, number) in self.asked:
+            case Rejected(pool, number, reason) if (pool, number) in self.asked:
                 self.asked.discard((pool, number))
-                self.refusals[pool, number] += refused
+                self.refusals[pool, number] += reason is LoginFailure.CREDENTIALS
             case Released(pool, number) if (pool, number) in self.retired:
                 self.retired = [held for held in self.retired if held != (pool, number)]
                 self.held.discard((pool, number))
@@ -317,7 +319,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         if isinstance(self.in_flight, Fetch):
             self.answer(self.new_grant(60.0, renewable=True, sent_before=0.0))
         while self.proofs:
-            self.proof_ends(accepted=True, refused=False)
+            self.proof_ends(accepted=True, reason=LoginFailure.UNREACHABLE)
 
     @precondition(lambda self: isinstance(self.in_flight, Revoke))
     @rule()
@@ -393,20 +395,20 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.send(Left(data.draw(st.sampled_from(sorted(self.pools)))))
 
     @precondition(lambda self: self.proofs)
-    @rule(accepted=st.booleans(), refused=st.booleans())
-    def proof_ends(self, accepted: bool, refused: bool) -> None:
+    @rule(accepted=st.booleans(), reason=reasons)
+    def proof_ends(self, accepted: bool, reason: LoginFailure) -> None:
         proof = self.proofs.pop(0)
         if accepted:
             self.send(Accepted(proof.member, proof.grant.generation))
         else:
-            self.send(Rejected(proof.member, proof.grant.generation, refused))
+            self.send(Rejected(proof.member, proof.grant.generation, reason))
 
     @precondition(lambda self: self.proofs)
     @rule(accepted=st.booleans())
     def all_proofs_end_alike(self, accepted: bool) -> None:
         """As with a replica that lags behind, or does not any more."""
         for _ in range(len(self.proofs)):
-            self.proof_ends(accepted, refused=True)
+            self.proof_ends(accepted, LoginFailure.CREDENTIALS)
 
     @precondition(lambda self: self.retired)
     @rule(data=st.data())
@@ -416,7 +418,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule(
         signal=st.sampled_from([SourceChanged(), RefreshRequested(), Tick()])
         | st.builds(SourceSeen, st.sampled_from(["", "gone", "garbage"]))
-        | st.builds(Rejected, generations, generations, st.booleans())
+        | st.builds(Rejected, generations, generations, reasons)
         | st.builds(Accepted, generations, generations)
         | st.builds(Released, generations, generations)
         | st.builds(EndLearned, generations, st.sampled_from([-5.0, 0.0, 3.0, 4000.0, math.inf]))
@@ -434,7 +436,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         independent = self.now - max(self.refused_at, self.granted_at) >= self.policy.retry_max
         limiter = machine._limiter
         allowed_at = limiter.available_at(self.now) if limiter is not None else self.now
-        self.send(Rejected(1, machine.current.generation, True))
+        self.send(Rejected(1, machine.current.generation, LoginFailure.CREDENTIALS))
         if independent and not answered and self.in_flight is None:
             assert machine._candidate is None
             assert machine.deadline <= allowed_at, "a second trouble waits for the first"

@@ -9,7 +9,7 @@ from ephemeral_creds import RotationPolicy
 from ephemeral_creds._pool_connect import ConnectFailure
 from ephemeral_creds._pool_reconnects import Reconnects
 
-FAILURE = ConnectFailure(psycopg.OperationalError("away"), refused=False)
+FAILURE = ConnectFailure(psycopg.OperationalError("away"))
 EMPTY = {"pool_size": 0}
 
 
