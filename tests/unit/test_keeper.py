@@ -172,8 +172,11 @@ class TestWaiting:
         world.provider.failures["fetch"] = [ProviderUnavailable("vault is sealed")] * 100
         keeper = world.keeper()
         keeper.start()
-        waiting = world.in_thread(lambda: keeper.wait(30.0))
         world.recorder.wait_for(FetchFailed)
+        waiting = world.in_thread(lambda: keeper.wait(30.0))
+        # Its deadline counts from when it began: the keeper's thread waits as well.
+        while len(world.clock._waiting) < 2:
+            pass
         world.clock.advance(30.0)
         error = waiting.get()
         assert isinstance(error, NotReady)
@@ -431,13 +434,14 @@ class TestClosing:
 
 
 class BrokenClock(FakeClock):
-    """Breaks down when it is told to, in the thread of a keeper that waits."""
+    """Breaks down at an instant, in the thread of a keeper that waits."""
 
-    broken = False
+    breaks_at = 1001.0
 
     def wait(self, condition: threading.Condition, until: float) -> None:
-        super().wait(condition, until)
-        if self.broken:
+        # Whoever begins to wait after that instant must not sleep through it.
+        super().wait(condition, min(until, self.breaks_at))
+        if self.now() >= self.breaks_at:
             raise SystemExit("clock-secret-text")
 
 
@@ -447,7 +451,6 @@ class TestAThreadThatEnded:
         world.clock = clock = BrokenClock()
         world.provider = ScriptedProvider(clock)
         keeper = world.started()
-        clock.broken = True
         clock.advance(1.0)
         world.recorder.wait_for(KeeperFailed)
         return keeper
