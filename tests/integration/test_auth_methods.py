@@ -13,8 +13,10 @@ from ephemeral_creds import (
     AppRoleAuth,
     AWSAuth,
     ConfigurationError,
+    CredentialKeeper,
     JWTAuth,
     MalformedResponse,
+    RefreshPolicy,
     Secret,
     UserpassAuth,
     VaultConfig,
@@ -190,6 +192,19 @@ class TestJWT:
             with pytest.raises(AccessDenied, match="bound_audiences") as caught:
                 fetch(JWTAuth("app", wrong, mount="ci"))
             assert wrong.reveal() not in str(caught.value)
+
+    def test_one_that_is_valid_in_a_moment_is_waited_for(
+        self, engine: DatabaseEngine, key: rsa.RSAPrivateKey
+    ) -> None:
+        """The issuer's clock is ahead of Vault's: no reason to give up at the start."""
+        later = time.time() + 600
+        tokens = [jwt(key), jwt(key, iat=later), jwt(key, nbf=later)]
+        auth = JWTAuth("app", tokens.pop, mount="ci")
+        config = VaultConfig(engine.vault.address, read_timeout=20)
+        provider = VaultDynamicProvider("app", auth=auth, config=config)
+        with CredentialKeeper(provider, policy=RefreshPolicy(retry_initial=0.05)) as keeper:
+            assert keeper.wait(30).credentials.username.startswith("v-ci-")
+            assert keeper.status().failed_fetches == 2
 
     def test_an_unknown_role(self, fetch: Fetch, key: rsa.RSAPrivateKey) -> None:
         with pytest.raises((AccessDenied, ConfigurationError), match="role 'nobody' at auth/ci"):

@@ -248,6 +248,7 @@ def test_what_the_url_says_of_certificates_replaces_what_the_environment_says(pr
     environ = {
         **ENVIRON,
         f"{prefix}_CACERT": "/env/ca.pem",
+        f"{prefix}_CACERT_BYTES": "-----BEGIN CERTIFICATE-----",
         f"{prefix}_CAPATH": "/env/ca",
         f"{prefix}_CLIENT_CERT": "/env/c.pem",
         f"{prefix}_CLIENT_KEY": "/env/k.pem",

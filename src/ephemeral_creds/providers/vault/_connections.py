@@ -24,9 +24,9 @@ _NOT_CONNECTED = (NewConnectionError, ConnectTimeoutError, ProxyError)
 class NamedServerAdapter(DeadlineAdapter):
     """Expects the certificate of another name than the address's, and asks for it (SNI)."""
 
-    def __init__(self, server_name: str) -> None:
+    def __init__(self, server_name: str, ca_certificates: str | None = None) -> None:
         self._server_name = server_name
-        super().__init__()
+        super().__init__(ca_certificates)
 
     def init_poolmanager(  # type: ignore[no-untyped-def]  # as untyped as what it overrides
         self, connections, maxsize, block=False, **kwargs

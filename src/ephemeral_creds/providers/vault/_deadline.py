@@ -12,7 +12,7 @@ import io
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import requests.adapters
 import urllib3.connection
@@ -75,13 +75,20 @@ class _Connection(urllib3.connection.HTTPConnection):
 class _TLSConnection(urllib3.connection.HTTPSConnection):
     response_class = DeadlineResponse
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._given_ca = self.ca_cert_data
+
     def connect(self) -> None:
         """Connect, and have it told apart from later trouble that no request has been sent yet.
 
         urllib3 does so for TCP only: a tunnel or a handshake that fails, or takes too long, looks
         to it as if there had been no answer to a request.
         """
-        if self.ca_cert_dir:
+        if self._given_ca:
+            # The vault command trusts nobody else then; requests names the system's CAs as well.
+            self.ca_certs = self.ca_cert_dir = None
+        elif self.ca_cert_dir:
             # OpenSSL finds only files there that are named by a hash; the vault command reads all.
             self.ca_cert_data = _certificates_in(Path(self.ca_cert_dir)) or None
         try:
@@ -115,17 +122,25 @@ _POOLS = {"http": _Pool, "https": _TLSPool}
 
 
 class DeadlineAdapter(requests.adapters.HTTPAdapter):
-    """Makes connections whose answers have a time limit; never sends anything twice."""
+    """Makes connections whose answers have a time limit; never sends anything twice.
+
+    Args:
+        ca_certificates: whom alone to trust, in PEM; ``None`` leaves it to ``verify``.
+    """
+
+    def __init__(self, ca_certificates: str | None = None) -> None:
+        self._ca = {"ca_cert_data": ca_certificates} if ca_certificates is not None else {}
+        super().__init__()
 
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: object
     ) -> None:
         """Have the pools of direct connections made of our classes."""
-        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs, **self._ca)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: object) -> urllib3.PoolManager:
         """Have the pools of connections through a proxy made of them, too."""
-        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **proxy_kwargs, **self._ca)
         manager.pool_classes_by_scheme = _POOLS
         return manager

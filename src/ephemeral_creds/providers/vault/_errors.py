@@ -48,7 +48,11 @@ _DEATHS = (
 )
 # What PostgreSQL said of the role's statements; Vault passes it on in its own words.
 _SQLSTATE = re.compile(r"\(SQLSTATE (42|22|0[AL]|2B)")
+# Two statements changed one entry of PostgreSQL's catalogue at once: mints that all GRANT one role.
+_CONCURRENT = re.compile(r"\(SQLSTATE XX000\)|tuple concurrently updated")
 _BAD_LOGIN_SETUP = ("invalid role name", "missing ", "unsupported", "could not load")
+# Of a token whose nbf or iat has not come yet: its issuer's clock is ahead of Vault's.
+_EARLY = ("token not yet valid", "token not valid yet", "token issued in the future")
 
 
 class Kind(enum.Enum):
@@ -115,7 +119,7 @@ def from_answer(operation: Operation, answer: Answer) -> EphemeralCredsError:
                 "connection's own user may do"
             )
         return ProviderUnavailable(
-            f"{message}{_advice(operation, status)}",
+            f"{message}{_advice(operation, status, said)}",
             status=status,
             retry_after=answer.retry_after,
         )
@@ -124,6 +128,12 @@ def from_answer(operation: Operation, answer: Answer) -> EphemeralCredsError:
     if answer.body is None:
         return MalformedResponse(
             f"{message}; that is not Vault speaking: check the address and what is in between",
+            status=status,
+        )
+    if operation.kind is Kind.LOGIN and any(text in said for text in _EARLY):
+        return ProviderUnavailable(
+            f"{message}; it will be in a moment: have the clocks of Vault and of who signed the "
+            "token synchronised, or raise clock_skew_leeway of the auth role",
             status=status,
         )
     if status == 400:
@@ -135,11 +145,17 @@ def from_answer(operation: Operation, answer: Answer) -> EphemeralCredsError:
     return MalformedResponse(f"{message}; no such status is expected here", status=status)
 
 
-def _advice(operation: Operation, status: int) -> str:
+def _advice(operation: Operation, status: int, said: str) -> str:
     if status == 503:
         return "; unseal it, or wait if it is starting"
     if status == 429:
         return "; raise its quota, or ask less often"
+    if status == 500 and _CONCURRENT.search(said):
+        return (
+            "; another statement changed the same entry of PostgreSQL's catalogue at that instant, "
+            "and the next attempt succeeds. Where it happens often: GRANT one role to the new one "
+            "(IN ROLE) instead of rights on many objects"
+        )
     if status == 500 and operation.kind is Kind.MINT:
         return "; check that the database connection of this mount reaches PostgreSQL"
     return ""

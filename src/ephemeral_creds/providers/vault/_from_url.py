@@ -40,8 +40,8 @@ _CONFIG_KEYS = {
 # What goes by one of these in the URL does not go by another of them in the environment.
 _ALTERNATIVES = (
     ("address", ("ADDR", "AGENT_ADDR")),
-    ("cacert", ("CACERT", "CAPATH", "SKIP_VERIFY")),
-    ("capath", ("CACERT", "CAPATH", "SKIP_VERIFY")),
+    ("cacert", ("CACERT", "CACERT_BYTES", "CAPATH", "SKIP_VERIFY")),
+    ("capath", ("CACERT", "CACERT_BYTES", "CAPATH", "SKIP_VERIFY")),
     ("skip_verify", ("SKIP_VERIFY",)),
     ("client_cert", ("CLIENT_CERT", "CLIENT_KEY")),
     ("client_key", ("CLIENT_CERT", "CLIENT_KEY")),

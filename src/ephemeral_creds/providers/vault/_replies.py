@@ -121,15 +121,15 @@ def parse_login(body: Mapping[str, object]) -> TokenReply:
         if auth.get("mfa_requirement"):
             raise Malformed("a demand for a second factor, which a service cannot give")
         raise Malformed("no 'auth.client_token'")
-    ttl = _seconds(auth, "lease_duration")
+    ttl = _number(auth, "lease_duration")
     return TokenReply(
         Secret(value),
         # Vault says 0 for a token that never expires.
-        ttl=ttl or math.inf,
+        ttl=math.inf if ttl == 0 else max(ttl, 0.0),
         renewable=auth.get("renewable") is True,
         # Vault before 1.0 had no token_type, and no batch tokens.
         service=auth.get("token_type", "service") == "service",
-        uses=int(_seconds(auth, "num_uses", 0.0)),
+        uses=int(_number(auth, "num_uses", 0.0)),
         accessor=_text(auth, "accessor") or "",
     )
 
@@ -137,15 +137,15 @@ def parse_login(body: Mapping[str, object]) -> TokenReply:
 def parse_lookup(body: Mapping[str, object]) -> TokenReply:
     """Parse the answer to a token's lookup of itself."""
     data = _mapping(body, "data")
-    ttl = _seconds(data, "ttl")
+    ttl = _number(data, "ttl")
     # A ttl of 0 means "never" only together with no expiry; else the last second is running.
     never = ttl == 0 and data.get("expire_time") is None
     return TokenReply(
         Secret(""),
-        ttl=math.inf if never else ttl,
+        ttl=math.inf if never else max(ttl, 0.0),
         renewable=data.get("renewable") is True,
         service=data.get("type", "service") == "service",
-        uses=int(_seconds(data, "num_uses", 0.0)),
+        uses=int(_number(data, "num_uses", 0.0)),
         period=_seconds(data, "period", 0.0),
         accessor=_text(data, "accessor") or "",
     )
@@ -223,6 +223,11 @@ def _mapping(source: Mapping[str, object], key: str) -> Mapping[str, object]:
 
 
 def _seconds(source: Mapping[str, object], key: str, default: float | None = None) -> float:
+    """Return how long something still lives: what ended a moment ago may have less than nothing."""
+    return max(_number(source, key, default), 0.0)
+
+
+def _number(source: Mapping[str, object], key: str, default: float | None = None) -> float:
     value = source.get(key)
     if value is None and default is not None:
         return default
@@ -231,6 +236,6 @@ def _seconds(source: Mapping[str, object], key: str, default: float | None = Non
         value = int(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
-        if math.isfinite(seconds) and seconds >= 0:
+        if math.isfinite(seconds):
             return seconds
     raise Malformed(f"no number of seconds as {key!r}")

@@ -56,18 +56,19 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
 
     def __init__(self, config: VaultConfig, clock: Clock) -> None:
         session = _Session()
+        ca = config.ca_certificates
         for scheme in ("http://", "https://"):
-            session.mount(scheme, DeadlineAdapter())
+            session.mount(scheme, DeadlineAdapter(ca))
         # What is compressed may unfold to any size within one piece.
         session.headers["Accept-Encoding"] = "identity"
         # An auth of its own keeps requests from looking into ~/.netrc, whose Authorization header
         # Vault would take for a token. Proxies from the environment stay, hence not trust_env.
         session.auth = _unchanged
         # hvac lets these three of a session win over its own arguments.
-        session.verify = config.verify
+        session.verify = config.verify if ca is None else True
         session.cert = config.client_cert
         session.proxies = dict(config.proxies or {})
-        self._tls = {"cert": config.client_cert, "verify": config.verify}
+        self._tls = {"cert": config.client_cert, "verify": session.verify}
         self._nodes = Nodes(config.addresses, clock)
         for node in self._nodes:
             if node.address.startswith("unix://"):
@@ -75,7 +76,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
                 session.trust_env = False
                 session.mount(node.base, SocketAdapter(node.address.removeprefix("unix://")))
         if config.tls_server_name is not None:
-            session.mount("https://", NamedServerAdapter(config.tls_server_name))
+            session.mount("https://", NamedServerAdapter(config.tls_server_name, ca))
         self._asked = self._nodes.in_order()[0]
         super().__init__(
             base_uri=self._asked.base,

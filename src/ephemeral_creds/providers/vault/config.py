@@ -27,6 +27,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 # leaves behind a role that Vault goes on creating and nobody knows of.
 _READ_TIMEOUT = 90.0
 
+_PEM = "-----BEGIN CERTIFICATE-----"
+
 
 @dataclass(frozen=True, slots=True)
 class VaultConfig:
@@ -42,7 +44,7 @@ class VaultConfig:
         namespace: the namespace of the secrets engine, and of leases (Enterprise, OpenBao).
         auth_namespace: the namespace of the auth method; ``None`` means the same.
         verify: whether to check the server's certificate, or the path of a CA bundle or of a
-            directory with files of CA certificates.
+            directory with files of CA certificates, or such certificates themselves, in PEM.
         tls_server_name: the name to expect in the server's certificate, where that is not the
             address's.
         client_cert: the paths of a client certificate and of its key.
@@ -92,9 +94,11 @@ class VaultConfig:
         """Read the variables that the ``vault`` and ``bao`` commands read.
 
         ``VAULT_ADDR`` (``VAULT_AGENT_ADDR`` goes before it), ``VAULT_NAMESPACE``,
-        ``VAULT_CACERT``, ``VAULT_CAPATH``, ``VAULT_CLIENT_CERT``, ``VAULT_CLIENT_KEY``,
-        ``VAULT_TLS_SERVER_NAME``, ``VAULT_SKIP_VERIFY``, ``VAULT_CLIENT_TIMEOUT`` and
-        ``VAULT_PROXY_ADDR``; where one is not set, its twin with ``BAO_`` for ``VAULT_`` counts.
+        ``VAULT_CACERT``, ``VAULT_CACERT_BYTES``, ``VAULT_CAPATH`` (the first that is set),
+        ``VAULT_CLIENT_CERT``, ``VAULT_CLIENT_KEY``, ``VAULT_TLS_SERVER_NAME``,
+        ``VAULT_SKIP_VERIFY``, ``VAULT_CLIENT_TIMEOUT``, ``VAULT_PROXY_ADDR`` and
+        ``VAULT_HTTP_PROXY`` (the first that is set, for plain HTTP and for HTTPS); where one is not
+        set, its twin with ``BAO_`` for ``VAULT_`` counts.
         See https://developer.hashicorp.com/vault/docs/commands.
 
         Raises:
@@ -113,10 +117,16 @@ class VaultConfig:
         cert, key = read("CLIENT_CERT"), read("CLIENT_KEY")
         if (cert is None) != (key is None):
             raise ConfigurationError("VAULT_CLIENT_CERT and VAULT_CLIENT_KEY go together")
-        verify: bool | str = read("CACERT") or read("CAPATH") or True
+        certificates = read("CACERT_BYTES")
+        if certificates is not None and _PEM not in certificates:
+            raise ConfigurationError(
+                "VAULT_CACERT_BYTES has no certificate in it: it takes the lines of a PEM file, "
+                "-----BEGIN CERTIFICATE----- and all; VAULT_CACERT takes the path of one"
+            )
+        verify: bool | str = read("CACERT") or certificates or read("CAPATH") or True
         if _boolean("VAULT_SKIP_VERIFY", read("SKIP_VERIFY")):
             verify = False
-        proxy = read("PROXY_ADDR")
+        proxy = read("PROXY_ADDR") or read("HTTP_PROXY")
         timeout = read("CLIENT_TIMEOUT")
         return cls(
             address,
@@ -127,6 +137,11 @@ class VaultConfig:
             read_timeout=_READ_TIMEOUT if timeout is None else _duration(timeout),
             proxies={"http": proxy, "https": proxy} if proxy else None,
         )
+
+    @property
+    def ca_certificates(self) -> str | None:
+        """The CA certificates that `verify` holds itself, in PEM; ``None`` where it does not."""
+        return self.verify if isinstance(self.verify, str) and _PEM in self.verify else None
 
     @property
     def addresses(self) -> tuple[str, ...]:

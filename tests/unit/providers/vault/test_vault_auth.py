@@ -111,6 +111,15 @@ REFUSALS = [
     (errors(403, "permission denied"), AccessDenied, "check the mount"),
     (errors(404, "no handler for route"), ConfigurationError, "auth/approle"),
     (errors(500, "internal error"), ProviderUnavailable, "internal error"),
+    *(
+        (errors(status, f"error validating token: {early}"), ProviderUnavailable, "synchronised")
+        for status in (400, 403)
+        for early in (
+            "invalid not before (nbf) claim: token not yet valid",
+            "invalid issued at (iat) claim: token issued in the future",
+            "go-jose/go-jose/jwt: validation failed, token not valid yet (nbf)",
+        )
+    ),
 ]
 
 
@@ -128,6 +137,15 @@ def test_r18_a_login_that_is_refused(
         AppRoleAuth("role-id", SECRET_ID).login(client, clock)
 
 
+@pytest.mark.parametrize(("seconds", "ttl"), [(0, math.inf), (60, 60), (-1, 0)])
+def test_how_long_the_token_of_a_login_lives(
+    stub: StubVault, client: VaultClient, clock: FakeClock, seconds: int, ttl: float
+) -> None:
+    """0 is for ever; less has ended on the way here, and must not be."""
+    stub.token_ttl = seconds
+    assert AppRoleAuth("role-id", SECRET_ID).login(client, clock).ttl == ttl
+
+
 def test_a_given_token_is_looked_up(stub: StubVault, client: VaultClient, clock: FakeClock) -> None:
     data = {"ttl": 60, "renewable": True, "type": "service", "num_uses": 4, "period": 60}
     stub.script(LOOKUP, Reply(body={"data": data}))
@@ -137,6 +155,9 @@ def test_a_given_token_is_looked_up(stub: StubVault, client: VaultClient, clock:
     assert TokenAuth(TOKEN).login(client, clock).ttl == math.inf
     stub.script(LOOKUP, Reply(body={"data": {"ttl": 0, "expire_time": "2026-01-01T00:00:00Z"}}))
     assert TokenAuth(TOKEN).login(client, clock).ttl == 0
+    for expiry in (None, "2026-01-01T00:00:00Z"):
+        stub.script(LOOKUP, Reply(body={"data": {"ttl": -2, "expire_time": expiry}}))
+        assert TokenAuth(TOKEN).login(client, clock).ttl == 0
     stub.script(LOOKUP, Reply(body={"data": {"ttl": 9, "type": "batch", "renewable": True}}))
     assert not TokenAuth(TOKEN).login(client, clock).renewable
 

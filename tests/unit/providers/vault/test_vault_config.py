@@ -9,17 +9,21 @@ import pytest
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.providers.vault import TokenAuth, VaultConfig, VaultDynamicProvider
 
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
 
 def test_the_environment_that_the_vault_command_reads() -> None:
     environ = {
         "VAULT_ADDR": "https://vault:8200/",
         "VAULT_NAMESPACE": "team/",
         "VAULT_CACERT": "/ca.pem",
+        "VAULT_CACERT_BYTES": PEM,
         "VAULT_CAPATH": "/ca",
         "VAULT_CLIENT_CERT": "/cert.pem",
         "VAULT_CLIENT_KEY": "/key.pem",
         "VAULT_CLIENT_TIMEOUT": "1m30s",
         "VAULT_PROXY_ADDR": "http://proxy:3128",
+        "VAULT_HTTP_PROXY": "http://other:3128",
         "VAULT_SKIP_VERIFY": "false",
     }
     assert VaultConfig.from_env(environ) == VaultConfig(
@@ -29,6 +33,22 @@ def test_the_environment_that_the_vault_command_reads() -> None:
         client_cert=("/cert.pem", "/key.pem"),
         read_timeout=90.0,
         proxies={"http": "http://proxy:3128", "https": "http://proxy:3128"},
+    )
+
+
+def test_certificates_in_a_variable_go_before_a_directory_of_them() -> None:
+    environ = {"VAULT_ADDR": "https://v", "VAULT_CACERT_BYTES": PEM, "VAULT_CAPATH": "/ca"}
+    config = VaultConfig.from_env(environ)
+    assert config.verify == config.ca_certificates == PEM
+    assert VaultConfig("https://v", verify="/ca").ca_certificates is None
+    skipped = VaultConfig.from_env(environ | {"VAULT_SKIP_VERIFY": "1"})
+    assert (skipped.verify, skipped.ca_certificates) == (False, None)
+
+
+def test_the_older_name_of_the_proxy_counts_where_the_newer_is_not_set() -> None:
+    environ = {"VAULT_ADDR": "https://v", "VAULT_HTTP_PROXY": "http://proxy:3128"}
+    assert VaultConfig.from_env(environ).proxies == dict.fromkeys(
+        ("http", "https"), "http://proxy:3128"
     )
 
 
@@ -61,6 +81,7 @@ def test_skipping_verification_wins(value: str, verify: bool) -> None:
         ({"VAULT_CLIENT_TIMEOUT": "5s!"}, "VAULT_CLIENT_TIMEOUT"),
         ({"VAULT_CLIENT_TIMEOUT": "0"}, "read_timeout"),
         ({"VAULT_CLIENT_CERT": "/cert.pem"}, "go together"),
+        ({"VAULT_CACERT_BYTES": "/ca.pem"}, "VAULT_CACERT takes the path"),
     ],
 )
 def test_an_environment_that_cannot_be_right(environ: dict[str, str], text: str) -> None:

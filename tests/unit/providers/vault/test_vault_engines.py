@@ -98,6 +98,7 @@ class TestStatic:
             ({"ttl": 59.6}, 59.6),
             ({"ttl": "59"}, 59),
             ({"rotation_schedule": "0 0 * * SAT", "rotation_window": 3600}, 60),
+            ({"ttl": -3}, 0),
         ],
     )
     def test_what_servers_call_a_ttl(
@@ -123,7 +124,6 @@ class TestStatic:
             (data(password=None), MalformedResponse, "gave ttl, username where"),
             (data(password=None, rsa_private_key="x"), ConfigurationError, "credential_type"),
             (data(ttl="soon"), MalformedResponse, "no number of seconds as 'ttl'"),
-            (data(ttl=-1), MalformedResponse, "no number of seconds as 'ttl'"),
             (errors(400, "unknown role: app"), ConfigurationError, "with a static role 'app'"),
             (errors(404), ConfigurationError, "with a static role 'app'"),
             (errors(503, "Vault is sealed"), ProviderUnavailable, "unseal it"),

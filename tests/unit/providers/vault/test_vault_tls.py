@@ -91,6 +91,24 @@ def test_a_directory_of_plain_certificates_is_trusted(ca: Authority, tmp_path: P
     assert (outcome, times) == ("refused", 1)
 
 
+def test_certificates_by_value_are_trusted_and_nobody_else_is(
+    ca: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file is written; and what requests would trust besides is not."""
+    other = Authority(tmp_path, "another CA")
+    error, outcome, times = asked(ca, verify=f"Our CA\n{other.pem}{ca.pem}")
+    assert "it is Vault" in str(error)
+    assert (outcome, times) == ("refused", 1)
+    for bundle in (str(ca.path), str(ca.path.parent)):
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+        error, outcome, times = asked(ca, verify=other.pem)
+        assert "cannot be trusted" in str(error)
+    error, outcome, times = asked(
+        ca, verify=ca.pem, ip="127.0.0.2", tls_server_name="vault.internal"
+    )
+    assert "it is Vault" in str(error)
+
+
 @pytest.mark.parametrize("text", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nxx\n"])
 def test_a_ca_file_that_is_none_is_not_held_for_an_outage(
     ca: Authority, tmp_path: Path, text: str

@@ -72,6 +72,11 @@ ANSWERS: dict[str, tuple[Reply, type[EphemeralCredsError], str]] = {
         ConfigurationError,
         "allowed_roles",
     ),
+    "500 concurrent": (
+        errors(500, "failed: ERROR: tuple concurrently updated (SQLSTATE XX000)"),
+        ProviderUnavailable,
+        "the next attempt succeeds",
+    ),
     "501": (errors(501, "not initialized"), ProviderUnavailable, "not initialized"),
     "502 html": (Reply(502, "<p>", kind="text/html"), ProviderUnavailable, "text/html"),
     "503": (errors(503, "Vault is sealed"), ProviderUnavailable, "Vault is sealed"),
