@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -39,12 +40,11 @@ class SystemClock:
     so on macOS but not on Linux.
     """
 
-    def __init__(self) -> None:
-        self._clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-    def now(self) -> float:
-        """Return the seconds since boot."""
-        return time.clock_gettime(self._clock_id)
+    # Each checkout asks for it: a function in C costs half of what one in Python does.
+    now = staticmethod(
+        functools.partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    )
+    """Return the seconds since boot."""
 
     def wait(self, condition: threading.Condition, until: float) -> None:
         """Wait for a notification of `condition` or for the instant `until`."""

@@ -25,6 +25,7 @@ from ephemeral_creds._signals import (
     AskEnd,
     Close,
     Expire,
+    Extend,
     Failed,
     Fetch,
     Granted,
@@ -145,6 +146,11 @@ class CredentialKeeper:
     def name(self) -> str:
         """What the keeper is called in logs."""
         return self._name
+
+    @property
+    def clock(self) -> Clock:
+        """What the deadlines of its grants are instants of."""
+        return self._clock
 
     def start(self) -> None:
         """Start fetching, in the background. Does nothing where that has been done.
@@ -447,6 +453,9 @@ class CredentialKeeper:
             case Publish(grant):
                 for member in self._all_members():
                     member.publish(grant)
+            case Extend(grant):
+                for member in self._all_members():
+                    member.extend(grant)
             case Retire(grant):
                 for member in self._all_members():
                     member.retire(grant)

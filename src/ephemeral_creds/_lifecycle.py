@@ -60,6 +60,7 @@ from ephemeral_creds._signals import (
     Close,
     EndLearned,
     Expire,
+    Extend,
     Failed,
     Fetch,
     Granted,
@@ -842,7 +843,10 @@ class Lifecycle:
     def _extend(self, generation: Generation, lease: Lease) -> None:
         if lease.requested_at < generation.grant.lease.requested_at:
             return
+        moved = lease.expires_at != generation.expires_at
         generation.grant = replace(generation.grant, lease=lease)
+        if moved and generation.stage in (Stage.CURRENT, Stage.RETIRED):
+            self._actions.append(Extend(generation.grant))
         if self._now < lease.expires_at - self._policy.grace_of(generation.asked):
             # Its end has moved away, and is announced once more when it comes.
             generation.announced = False

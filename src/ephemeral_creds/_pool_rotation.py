@@ -15,7 +15,7 @@ from ephemeral_creds._pool_connect import ConnectFailure, Ledger
 from ephemeral_creds._pool_reconnects import Reconnects
 from ephemeral_creds._pool_replacements import Replacements
 from ephemeral_creds._refusals import LoginFailure
-from ephemeral_creds._signals import Accepted, Close, EndLearned, Rejected, Released
+from ephemeral_creds._signals import Accepted, Close, EndLearned, Rejected, Released, Tick
 from ephemeral_creds.events import BorrowedAtDeadline, PoolRotated
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._policy import RotationPolicy
     from ephemeral_creds._protocols import Keeper
-    from ephemeral_creds._values import Grant
+    from ephemeral_creds._values import Grant, Lease
     from ephemeral_creds.events import Event
 
 __all__ = ["Rotation"]
@@ -49,6 +49,9 @@ class Rotation(Generic[T]):
     Attributes:
         serving: the generation that new connections log in with; 0 before the first.
         careful: whether a checkout has more to do than psycopg_pool's own.
+        trusted_until: the instant, on the keeper's clock, from which it has: the first deadline
+            of a generation that connections are open of; ``-inf`` where that is now.
+        now: reads that clock.
         idle_hint: changes whenever an old connection may have become idle.
         cut_off: how many connections were cut off at their deadline.
     """
@@ -56,6 +59,8 @@ class Rotation(Generic[T]):
     def __init__(self, keeper: Keeper, policy: RotationPolicy, wake: Callable[[], None]) -> None:
         self.serving = 0
         self.careful = True
+        self.trusted_until = -math.inf
+        self.now = keeper.clock.now
         self.idle_hint = 0
         self.cut_off = 0
         self.stopped = False
@@ -74,6 +79,7 @@ class Rotation(Generic[T]):
         self._expiring: deque[Grant] = deque()
         self._accepted = 0
         self._suspects: set[int] = set()
+        self._leases: dict[int, Lease] = {}
         self._dead = self._upheavals = 0
         self._moving_since: float | None = None
         self._moved = 0
@@ -103,6 +109,7 @@ class Rotation(Generic[T]):
         """
         self.stopped, self.serving, self.wake = True, 0, _nothing
         self._lock = threading.RLock()  # as in `Ledger`
+        self._leases, self.trusted_until = {}, math.inf
         self.ledger = Ledger()
         self.replacements = Replacements(self.policy.overshoot)
         self.reconnects = Reconnects(self.policy)
@@ -123,12 +130,24 @@ class Rotation(Generic[T]):
             self._upheavals += 0 < self.serving < grant.generation
             self.serving = max(self.serving, grant.generation)
             self.idle_hint += 1
-            if grant.generation == self._dead:
-                # It was renewed after all: one test tells.
-                self._dead = 0
-            self._be_careful()
+            self._note_lease(grant)
         self.reconnects.renewed(grant.generation)
         self.wake()
+
+    def extend(self, grant: Grant) -> None:
+        """Note that the deadline of `grant` has moved."""
+        with self._lock:
+            if grant.generation in self._leases:
+                self._note_lease(grant)
+
+    def _note_lease(self, grant: Grant) -> None:
+        known = self._leases.setdefault(grant.generation, grant.lease)
+        if grant.lease.requested_at >= known.requested_at:
+            self._leases[grant.generation] = grant.lease
+        if grant.generation == self._dead:
+            # It was renewed after all: one test tells.
+            self._dead = 0
+        self._be_careful()
 
     def retire(self, grant: Grant) -> None:
         """Have the pool replace its connections of `grant`."""
@@ -271,6 +290,20 @@ class Rotation(Generic[T]):
             self._be_careful()
         self.wake()
 
+    def suspect_expired(self) -> None:
+        """Have what is past its deadline tested, although the keeper has not spoken yet.
+
+        After a suspend its thread may go on sleeping for some seconds; it is woken.
+        """
+        now = self.now()
+        with self._lock:
+            late = [g for g, lease in self._leases.items() if lease.expires_at <= now]
+            expired = max((g for g in late if g not in self._suspects), default=0)
+            self._dead = max(self._dead, expired)
+        if expired:
+            self.suspect_generation(expired)
+            self._keeper.signal(Tick())
+
     def is_suspect(self, generation: int) -> bool:
         """Tell whether a connection of `generation` has to be tested before it is lent."""
         return generation in self._suspects
@@ -312,6 +345,8 @@ class Rotation(Generic[T]):
 
     def _be_careful(self) -> None:
         self.careful = self.serving == 0 or bool(self._suspects) or self.policy.trace_borrowers
+        ends = [lease.expires_at for g, lease in self._leases.items() if g not in self._suspects]
+        self.trusted_until = -math.inf if self.careful else min(ends, default=math.inf)
 
     # -- moving ----------------------------------------------------------------------------
 
@@ -413,6 +448,8 @@ class Rotation(Generic[T]):
             self._retiring.difference_update(released)
             # Of the generation in use there may be none for a moment; of older ones none come.
             self._suspects = {g for g in self._suspects if g in counts or g >= serving}
+            for generation in [g for g in self._leases if g not in counts and g < serving]:
+                del self._leases[generation]
             self._be_careful()
         for generation in released:
             self._keeper.signal(Released(self._number, generation))

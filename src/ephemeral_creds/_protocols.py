@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from ephemeral_creds._clock import Clock
     from ephemeral_creds._signals import Signal
     from ephemeral_creds._values import Grant
     from ephemeral_creds.events import Event
@@ -85,6 +86,10 @@ class Member(Protocol):
         """Log in with `grant` from now on."""
         ...
 
+    def extend(self, grant: Grant) -> None:
+        """The deadline of `grant`, which is in use or on its way out, has moved."""
+        ...
+
     def retire(self, grant: Grant) -> None:
         """Replace the connections of `grant`, then signal `Released`."""
         ...
@@ -112,6 +117,11 @@ class Keeper(Protocol):
     @property
     def name(self) -> str:
         """What it is called in logs."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """What the deadlines of its grants are instants of."""
         ...
 
     def join(self, member: Member) -> tuple[int, Grant | None]:

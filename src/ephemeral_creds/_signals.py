@@ -17,6 +17,7 @@ __all__ = [
     "Close",
     "EndLearned",
     "Expire",
+    "Extend",
     "Failed",
     "Fetch",
     "Granted",
@@ -85,6 +86,13 @@ class Retire:
 
 
 @dataclass(frozen=True, slots=True)
+class Extend:
+    """The deadline of this grant, which pools may have connections of, has moved."""
+
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
 class Expire:
     """This grant's deadline has come, or is about to where it has been replaced.
 
@@ -121,7 +129,7 @@ class Stop:
 
 
 Operation = Fetch | Renew | Revoke
-Action = Operation | Prove | Publish | Retire | Expire | Suspect | AskEnd | Report | Stop
+Action = Operation | Prove | Publish | Extend | Retire | Expire | Suspect | AskEnd | Report | Stop
 
 
 @dataclass(frozen=True, slots=True)

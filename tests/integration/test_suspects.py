@@ -144,6 +144,17 @@ class TestZombies:
         setup.provider.wait_for_sessions({2: 5})
         wait_until(lambda: not pool.status().suspect)
 
+    def test_a_suspend_that_outlasts_the_lease(self, setup: Setup) -> None:
+        """The keeper's thread sleeps on: no checkout may wait for it to notice."""
+        clock = setup.clock()
+        pool = setup.pool(min_size=4)
+        assert users(pool, 4) == [setup.role(1)] * 4
+        drop(setup, 1)
+        clock.suspend(3601.0)
+        assert users(pool, 20) == [setup.role(2)] * 20
+        assert setup.provider.calls.count("fetch") == 2
+        setup.provider.wait_for_sessions({2: 4})
+
     def test_d3_dead_ones_do_not_make_a_checkout_wait(self, setup: Setup) -> None:
         pool = setup.pool(min_size=6)
         drop(setup, 1)

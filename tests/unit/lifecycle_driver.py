@@ -10,6 +10,7 @@ from ephemeral_creds._policy import RefreshPolicy
 from ephemeral_creds._signals import (
     Action,
     Expire,
+    Extend,
     Failed,
     Fetch,
     Granted,
@@ -51,14 +52,16 @@ class Driver:
         self.now = 1000.0
         self.actions: list[Action] = []
         self.events: list[Event] = []
+        self.extended: list[Grant] = []
         for number in range(1, pools + 1):
             self.machine.join(number)
 
     def send(self, signal: Signal) -> list[Action]:
-        """Send a signal; return what came out, reports aside."""
+        """Send a signal; return what came out, reports and moved deadlines aside."""
         fresh = self.machine.handle(signal, self.now)
         self.events += [a.event for a in fresh if isinstance(a, Report)]
-        wanted: list[Action] = [a for a in fresh if not isinstance(a, Report)]
+        self.extended += [a.grant for a in fresh if isinstance(a, Extend)]
+        wanted: list[Action] = [a for a in fresh if not isinstance(a, Report | Extend)]
         self.actions += wanted
         return wanted
 

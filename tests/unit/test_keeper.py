@@ -606,6 +606,9 @@ class Member:
     def publish(self, grant: Grant) -> None:
         self.seen.append(f"publish {grant.generation}")
 
+    def extend(self, grant: Grant) -> None:
+        self.seen.append(f"extend {grant.generation}")
+
     def retire(self, grant: Grant) -> None:
         self.seen.append(f"retire {grant.generation}")
 

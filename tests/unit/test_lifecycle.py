@@ -144,6 +144,12 @@ class TestRenewal:
         driver.renewed(1, 3600.0)
         assert driver.machine.deadline == driver.now + 2400.0
 
+    def test_pools_hear_of_each_deadline_that_moves(self) -> None:
+        driver = Driver().serving(3600.0)
+        driver.after(2400.0)
+        driver.renewed(1, 3600.0)
+        assert [g.lease.expires_at for g in driver.extended] == [driver.now + 3600.0]
+
     def test_r2_a_shorter_answer_replaces_now(self) -> None:
         driver = Driver().serving(3600.0)
         driver.after(2400.0)

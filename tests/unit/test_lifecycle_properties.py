@@ -32,6 +32,7 @@ from ephemeral_creds._signals import (
     Close,
     EndLearned,
     Expire,
+    Extend,
     Failed,
     Fetch,
     Granted,
@@ -108,6 +109,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.failed_revocations: Counter[str] = Counter()
         self.published: str | None = None
         self.to_log_in_with: Credentials | None = None
+        self.deadlines: dict[int, float] = {}
         self.lapsed: set[int] = set()
         self.expired: set[int] = set()
         self.closing = self.stopped = False
@@ -175,8 +177,12 @@ class LifecycleMachine(RuleBasedStateMachine):
                     assert not self.closing, "published while closing"
                     self.published = published.credentials.username
                     self.to_log_in_with = published.credentials
+                    self.deadlines[published.generation] = published.lease.expires_at
                     assert self.ends[self.published] > self.now, "published a dead one"
                     self.held |= {(pool, published.generation) for pool in self.pools}
+                case Extend(extended):
+                    assert extended.generation in self.deadlines, "extended what is not in use"
+                    self.deadlines[extended.generation] = extended.lease.expires_at
                 case Retire(old):
                     current = self.machine.current
                     assert current is None or current.generation != old.generation
@@ -481,6 +487,14 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.send(Tick())
 
     # -- what must always hold -------------------------------------------------------------
+
+    @invariant()
+    def pools_know_the_deadlines(self) -> None:
+        known = [g for g in self.machine._generations.values() if g.number in self.deadlines]
+        for generation in known:
+            if generation.stage is not Stage.RETURNING:
+                told = self.deadlines[generation.number]
+                assert told == generation.expires_at, "pools go by another deadline"
 
     @invariant()
     def no_login_with_a_dead_generation(self) -> None:

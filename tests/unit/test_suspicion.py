@@ -16,6 +16,7 @@ from ephemeral_creds import (
     Secret,
 )
 from ephemeral_creds._pool_rotation import Rotation
+from ephemeral_creds.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,14 +34,19 @@ class Session:
 _held: list[Session] = []
 
 
-def grant(generation: int) -> Grant:
-    lease = Lease(requested_at=0.0, duration=3600.0, renewable=True, lease_id="lease")
+def grant(generation: int, requested_at: float = 0.0) -> Grant:
+    lease = Lease(requested_at, duration=3600.0, renewable=True, lease_id="lease")
     return Grant(Credentials(f"user-{generation}", Secret("password-of-it")), lease, generation)
 
 
 @pytest.fixture
-def rotation() -> Iterator[Rotation[Any]]:
-    keeper = CredentialKeeper(FixedProvider("someone", "some-password"))
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def rotation(clock: FakeClock) -> Iterator[Rotation[Any]]:
+    keeper = CredentialKeeper(FixedProvider("someone", "some-password"), clock=clock)
     rotation: Rotation[Any] = Rotation(keeper, RotationPolicy(), wake=lambda: None)
     rotation.publish(grant(1))
     yield rotation
@@ -119,6 +125,61 @@ def test_a_renewal_that_came_late_helps(rotation: Rotation[Any]) -> None:
     assert rotation.is_suspect(1)
     rotation.note_test(1, alive=True)
     assert not rotation.careful
+
+
+class TestSuspended:
+    """Nobody has said anything: the clock alone tells."""
+
+    def test_what_is_past_its_deadline_is_suspect(
+        self, rotation: Rotation[Any], clock: FakeClock
+    ) -> None:
+        clock.suspend(3599.0 - clock.now())
+        assert rotation.now() < rotation.trusted_until
+        rotation.suspect_expired()
+        assert not rotation.careful
+        clock.suspend(1.0)
+        assert rotation.now() >= rotation.trusted_until
+        rotation.suspect_expired()
+        rotation.note_test(1, alive=True)
+        assert rotation.is_suspect(1)
+
+    def test_of_two_generations_the_old_one_alone(
+        self, rotation: Rotation[Any], clock: FakeClock
+    ) -> None:
+        opened(rotation, 1)
+        rotation.publish(grant(2, requested_at=2000.0))
+        clock.suspend(4000.0)
+        rotation.suspect_expired()
+        assert rotation.is_suspect(1)
+        assert not rotation.is_suspect(2)
+
+    def test_a_renewal_moves_the_deadline(self, rotation: Rotation[Any], clock: FakeClock) -> None:
+        rotation.extend(grant(1, requested_at=2000.0))
+        clock.suspend(4000.0)
+        rotation.suspect_expired()
+        assert not rotation.careful
+
+    def test_a_renewal_that_is_overtaken_does_not(self, rotation: Rotation[Any]) -> None:
+        rotation.extend(grant(1, requested_at=2000.0))
+        rotation.publish(grant(1))
+        assert rotation.trusted_until == 5600.0
+
+    def test_one_that_comes_after_all_needs_one_answer(
+        self, rotation: Rotation[Any], clock: FakeClock
+    ) -> None:
+        clock.suspend(4000.0)
+        rotation.suspect_expired()
+        rotation.extend(grant(1, requested_at=4000.0))
+        assert rotation.is_suspect(1)
+        rotation.note_test(1, alive=True)
+        assert not rotation.careful
+
+    def test_what_is_gone_is_forgotten(self, rotation: Rotation[Any], clock: FakeClock) -> None:
+        rotation.publish(grant(2, requested_at=2000.0))
+        rotation.extend(grant(3, requested_at=0.0))
+        rotation.end_move("pool", 0.0)
+        clock.suspend(4000.0)
+        assert rotation.now() < rotation.trusted_until
 
 
 def test_what_counts_as_an_upheaval(rotation: Rotation[Any]) -> None:

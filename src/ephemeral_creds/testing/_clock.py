@@ -11,7 +11,7 @@ _PATIENCE = 30.0
 
 
 class FakeClock:
-    """Time for tests: starts at `start` seconds and moves by `advance` only."""
+    """Time for tests: starts at `start` seconds and moves by `advance` and `suspend` only."""
 
     def __init__(self, start: float = 1000.0) -> None:
         self._now = start
@@ -30,6 +30,10 @@ class FakeClock:
         for condition in waiting:
             with condition:
                 condition.notify_all()
+
+    def suspend(self, seconds: float) -> None:
+        """Move time forward as a suspended machine does: whoever waits for it sleeps on."""
+        self._now += seconds
 
     def wait(self, condition: threading.Condition, until: float) -> None:
         """Wait for a notification of `condition`, or for a test to move time to `until`."""
