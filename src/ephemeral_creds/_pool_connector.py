@@ -101,10 +101,8 @@ class Connector(Generic[CT]):
         return functools.partial(self._noted, given) if callable(given) else given
 
     def for_pool(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
-        """Return a connection to psycopg_pool: one that is ready, or else a new one."""
+        """Return a new connection to psycopg_pool."""
         rotation = self._rotation
-        if (ready := rotation.take_ready()) is not None:
-            return ready
         while True:
             try:
                 check_parameters(conninfo, kwargs)
@@ -269,7 +267,6 @@ def _derive(
 
     class Leased(base):  # type: ignore[valid-type, misc]
         lease_generation = 0
-        lease_expected = False
         # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
         _pool: Any = None
 

@@ -134,10 +134,8 @@ class AsyncConnector(Generic[ACT]):
         return functools.partial(self._noted, given) if callable(given) else given
 
     async def for_pool(self, conninfo: str, kwargs: dict[str, Any]) -> ACT:
-        """Return a connection to psycopg_pool: one that is ready, or else a new one."""
+        """Return a new connection to psycopg_pool."""
         rotation = self._rotation
-        if (ready := rotation.take_ready()) is not None:
-            return ready
         while True:
             try:
                 check_parameters(conninfo, kwargs)
@@ -313,7 +311,6 @@ def _derive(
 
     class Leased(base):  # type: ignore[valid-type, misc]
         lease_generation = 0
-        lease_expected = False
         # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
         _pool: Any = None
 

@@ -186,10 +186,8 @@ def explain(
 class _ExpectedFilter(logging.Filter):
     """Drops what psycopg_pool logs about what we did on purpose.
 
-    It warns of each "discarding closed connection", of each "reconnection attempt failed" and of
-    each failed connect, but a rotation closes all of a pool's connections on purpose, and our
-    pools retry by a plan of their own. A rotation that looks like an incident in the log would
-    make the real one go unseen.
+    It warns of each "reconnection attempt failed" and of each failed connect, but our pools retry
+    by a plan of their own.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

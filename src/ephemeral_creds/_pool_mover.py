@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg
 from psycopg import Connection
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool import ConnectionPool
 from psycopg_pool.abc import CT
 
 from ephemeral_creds._logging import logger
-from ephemeral_creds._pool_connect import ConnectFailure, generation_of
+from ephemeral_creds._pool_connect import ConnectFailure
 from ephemeral_creds._pool_errors import LEFT_BORROWED
 from ephemeral_creds._pool_lines import hang_up
+from ephemeral_creds._pool_quirks import count_connect, has_idle, replace_idle, set_expiry
 from ephemeral_creds.exceptions import NoCredentials
 
 if TYPE_CHECKING:
@@ -26,17 +27,16 @@ if TYPE_CHECKING:
     from ephemeral_creds._pool_connector import Connector
     from ephemeral_creds._pool_rotation import Rotation
     from ephemeral_creds._protocols import Keeper
+    from ephemeral_creds._values import Grant
 
 __all__ = ["Bell", "Mover"]
 
-# A checkout of our own takes what is idle, and does not queue.
-_AT_ONCE = 0.001
 # After a defect, or with nothing to open a connection with, look again this soon.
 _SOON = 0.5
 # A cancel request is a connect of its own; without an answer the session is ended anyway.
 _CANCEL_TIMEOUT = 1.0
 # An idle connection that came back by a way that tells nobody is looked for this often.
-_LOOK_AT_IDLE = 5.0
+_LOOK_AT_IDLE = 0.5
 
 
 class Bell:
@@ -88,7 +88,6 @@ class Mover(Generic[CT]):
         self._policy = policy
         self._bell = bell
         self._threads: list[threading.Thread] = []
-        self._looked_at = -1
 
     def start(self) -> None:
         """Start the housekeeping thread."""
@@ -150,11 +149,11 @@ class Mover(Generic[CT]):
             connection.close()
         while (grant := rotation.next_candidate()) is not None:
             with rotation.replacements.reserved():
-                outcome = self._connector.ahead(grant)
+                outcome = self._open_ahead(pool, grant)
             rotation.note_proof(grant.generation, outcome, monotonic())
         while (grant := rotation.next_question()) is not None:
             with rotation.replacements.reserved():
-                outcome = self._connector.ahead(grant)
+                outcome = self._open_ahead(pool, grant)
             rotation.note_answer(grant.generation, outcome)
             if not isinstance(outcome, ConnectFailure):
                 outcome.close()
@@ -242,14 +241,13 @@ class Mover(Generic[CT]):
             self._bell.wait(heard, _SOON)
             return
         with rotation.replacements.reserved():
-            outcome = self._connector.ahead(grant)
+            outcome = self._open_ahead(pool, grant)
         if isinstance(outcome, ConnectFailure):
             rotation.replacements.cancel()
             rotation.note_failure(outcome, monotonic(), grant.generation)
             return
         rotation.note_success(grant.generation)
-        # Longer than it is parked for: until the pool has taken it, where room was made.
-        rotation.replacements.add(outcome, monotonic() + 2 * self._policy.park)
+        rotation.replacements.add(outcome)
         try:
             self._park(outcome, pool)
         finally:
@@ -281,47 +279,32 @@ class Mover(Generic[CT]):
         while rotation.idle_hint == hint and rotation.has_stale and not rotation.stopped:
             remaining = deadline - monotonic()
             if remaining <= 0:
-                if self._finds_idle(pool):
-                    self._looked_at = -1
+                if has_idle(pool, rotation.is_stale):
                     return
                 deadline = monotonic() + _LOOK_AT_IDLE
                 continue
             heard = self._bell.wait(heard, remaining)
 
-    def _take_idle(self, pool: ConnectionPool[Any]) -> Connection[Any] | None:
-        """Take an idle connection out; ``None`` where there is none at once."""
-        try:
-            # Not the pool's own getconn(), whose errors are explained to people.
-            connection: Connection[Any] = ConnectionPool.getconn(pool, timeout=_AT_ONCE)
-        except (PoolClosed, PoolTimeout, TooManyRequests):
-            return None
-        self._rotation.note_own_checkout()
-        return connection
-
-    def _finds_idle(self, pool: ConnectionPool[Any]) -> bool:
-        """Tell whether an old connection is idle, without a replacement for it."""
-        rotation = self._rotation
-        for _ in range(ConnectionPool.get_stats(pool)["pool_available"]):
-            if (connection := self._take_idle(pool)) is None:
-                return False
-            ConnectionPool.putconn(pool, connection)
-            if generation_of(connection) < rotation.serving:
-                return True
-        return False
-
     def _look_at_idle(self, pool: ConnectionPool[Any]) -> None:
-        """Take each idle connection out and put it back: an old one is replaced on the way."""
+        """Have what is ready take the places of old connections that are idle."""
         rotation = self._rotation
-        hint = rotation.idle_hint
-        if hint == self._looked_at:
-            return
-        for _ in range(ConnectionPool.get_stats(pool)["pool_available"]):
-            if not rotation.replacements.claimable(rotation.serving):
+        while True:
+            old = replace_idle(pool, rotation.is_stale, rotation.take_ready)
+            if old is None:
                 return
-            if (connection := self._take_idle(pool)) is None:
-                return
-            pool.putconn(connection)
-        self._looked_at = hint
+            try:
+                old.close()
+            finally:
+                rotation.note_replaced()
+
+    def _open_ahead(self, pool: ConnectionPool[Any], grant: Grant) -> CT | ConnectFailure:
+        began = monotonic()
+        outcome = self._connector.ahead(grant)
+        failed = isinstance(outcome, ConnectFailure)
+        if not failed:
+            set_expiry(pool, outcome)
+        count_connect(pool, monotonic() - began, failed=failed)
+        return outcome
 
 
 def _cancel(connection: Connection[Any]) -> None:

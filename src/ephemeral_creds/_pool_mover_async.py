@@ -10,35 +10,33 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool import AsyncConnectionPool
 from psycopg_pool.abc import ACT
 
 from ephemeral_creds._logging import logger
-from ephemeral_creds._pool_connect import ConnectFailure, generation_of
+from ephemeral_creds._pool_connect import ConnectFailure
 from ephemeral_creds._pool_errors import LEFT_BORROWED
 from ephemeral_creds._pool_lines import hang_up
+from ephemeral_creds._pool_quirks import count_connect, has_idle, replace_idle_async, set_expiry
 from ephemeral_creds.exceptions import NoCredentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from psycopg import AsyncConnection
-
     from ephemeral_creds._policy import RotationPolicy
     from ephemeral_creds._pool_connector_async import AsyncConnector
     from ephemeral_creds._pool_rotation import Rotation
     from ephemeral_creds._protocols import Keeper
+    from ephemeral_creds._values import Grant
 
 __all__ = ["AsyncBell", "AsyncMover"]
 
-# A checkout of our own takes what is idle, and does not queue.
-_AT_ONCE = 0.001
 # After a defect, or with nothing to open a connection with, look again this soon.
 _SOON = 0.5
 # A cancel request is a connect of its own; without an answer the session is ended anyway.
 _CANCEL_TIMEOUT = 1.0
 # An idle connection that came back by a way that tells nobody is looked for this often.
-_LOOK_AT_IDLE = 5.0
+_LOOK_AT_IDLE = 0.5
 
 
 class AsyncBell:
@@ -113,7 +111,6 @@ class AsyncMover(Generic[ACT]):
         self._policy = policy
         self._bell = bell
         self._tasks: list[asyncio.Task[None]] = []
-        self._looked_at = -1
 
     def start(self) -> None:
         """Start the housekeeping task."""
@@ -175,11 +172,11 @@ class AsyncMover(Generic[ACT]):
             await connection.close()
         while (grant := rotation.next_candidate()) is not None:
             with rotation.replacements.reserved():
-                outcome = await self._connector.ahead(grant)
+                outcome = await self._open_ahead(pool, grant)
             rotation.note_proof(grant.generation, outcome, monotonic())
         while (grant := rotation.next_question()) is not None:
             with rotation.replacements.reserved():
-                outcome = await self._connector.ahead(grant)
+                outcome = await self._open_ahead(pool, grant)
             rotation.note_answer(grant.generation, outcome)
             if not isinstance(outcome, ConnectFailure):
                 await outcome.close()
@@ -264,14 +261,13 @@ class AsyncMover(Generic[ACT]):
             await self._bell.wait(heard, _SOON)
             return
         with rotation.replacements.reserved():
-            outcome = await self._connector.ahead(grant)
+            outcome = await self._open_ahead(pool, grant)
         if isinstance(outcome, ConnectFailure):
             rotation.replacements.cancel()
             rotation.note_failure(outcome, monotonic(), grant.generation)
             return
         rotation.note_success(grant.generation)
-        # Longer than it is parked for: until the pool has taken it, where room was made.
-        rotation.replacements.add(outcome, monotonic() + 2 * self._policy.park)
+        rotation.replacements.add(outcome)
         try:
             await self._park(outcome, pool)
         finally:
@@ -303,46 +299,31 @@ class AsyncMover(Generic[ACT]):
         while rotation.idle_hint == hint and rotation.has_stale and not rotation.stopped:
             remaining = deadline - monotonic()
             if remaining <= 0:
-                if await self._finds_idle(pool):
-                    self._looked_at = -1
+                if has_idle(pool, rotation.is_stale):
                     return
                 deadline = monotonic() + _LOOK_AT_IDLE
                 continue
             heard = await self._bell.wait(heard, remaining)
 
-    async def _take_idle(self, pool: AsyncConnectionPool[Any]) -> AsyncConnection[Any] | None:
-        """Take an idle connection out; ``None`` where there is none at once."""
-        try:
-            # Not the pool's own getconn(), whose errors are explained to people.
-            connection: AsyncConnection[Any] = await AsyncConnectionPool.getconn(
-                pool, timeout=_AT_ONCE
-            )
-        except (PoolClosed, PoolTimeout, TooManyRequests):
-            return None
-        self._rotation.note_own_checkout()
-        return connection
-
-    async def _finds_idle(self, pool: AsyncConnectionPool[Any]) -> bool:
-        """Tell whether an old connection is idle, without a replacement for it."""
-        rotation = self._rotation
-        for _ in range(AsyncConnectionPool.get_stats(pool)["pool_available"]):
-            if (connection := await self._take_idle(pool)) is None:
-                return False
-            await AsyncConnectionPool.putconn(pool, connection)
-            if generation_of(connection) < rotation.serving:
-                return True
-        return False
-
     async def _look_at_idle(self, pool: AsyncConnectionPool[Any]) -> None:
-        """Take each idle connection out and put it back: an old one is replaced on the way."""
+        """Have what is ready take the places of old connections that are idle."""
         rotation = self._rotation
-        hint = rotation.idle_hint
-        if hint == self._looked_at:
-            return
-        for _ in range(AsyncConnectionPool.get_stats(pool)["pool_available"]):
-            if not rotation.replacements.claimable(rotation.serving):
+        while True:
+            old = await replace_idle_async(pool, rotation.is_stale, rotation.take_ready)
+            if old is None:
                 return
-            if (connection := await self._take_idle(pool)) is None:
-                return
-            await pool.putconn(connection)
-        self._looked_at = hint
+            try:
+                await old.close()
+            finally:
+                rotation.note_replaced()
+
+    async def _open_ahead(
+        self, pool: AsyncConnectionPool[Any], grant: Grant
+    ) -> ACT | ConnectFailure:
+        began = monotonic()
+        outcome = await self._connector.ahead(grant)
+        failed = isinstance(outcome, ConnectFailure)
+        if not failed:
+            set_expiry(pool, outcome)
+        count_connect(pool, monotonic() - began, failed=failed)
+        return outcome

@@ -20,9 +20,8 @@ T = TypeVar("T")
 class Replacements(Generic[T]):
     """New comes before old, and never more than `overshoot` of it.
 
-    Whoever opens a connection ahead reserves it first. Whoever closes an old one claims first:
-    there are never more claims than replacements that are ready. What psycopg_pool then opens in
-    place of the closed one is taken from here.
+    Whoever opens a connection ahead reserves it first. Whoever puts one in the place of an old
+    one takes it, and it counts until the old one is closed.
 
     Args:
         overshoot: how many may be reserved or waiting at a time.
@@ -34,7 +33,6 @@ class Replacements(Generic[T]):
         # Until when each may wait.
         self._ready: dict[T, float] = {}
         self._reserved = 0
-        self._claims = 0
 
     def reserve(self, wanted: float = math.inf) -> bool:
         """Ask for the right to open one; `cancel` or `add` follows.
@@ -49,7 +47,7 @@ class Replacements(Generic[T]):
             return True
 
     def cancel(self) -> None:
-        """The connect failed."""
+        """The connect failed; or what was taken has its place."""
         with self._lock:
             self._reserved -= 1
 
@@ -74,12 +72,15 @@ class Replacements(Generic[T]):
             self._ready[connection] = until
 
     def take(self, generation: int) -> T | None:
-        """Take one of `generation`, if there is any."""
+        """Take one of `generation`, if there is any; `cancel` follows."""
         if not self._ready:
             return None
         with self._lock:
             found = next((c for c in self._ready if generation_of(c) == generation), None)
-            return self._remove(found) if found is not None else None
+            if found is not None:
+                del self._ready[found]
+                self._reserved += 1
+            return found
 
     def has(self, connection: T) -> bool:
         """Tell whether this very one is still waiting."""
@@ -87,21 +88,9 @@ class Replacements(Generic[T]):
             return connection in self._ready
 
     def withdraw(self, connection: T) -> bool:
-        """Take this very one; false where somebody has, or is about to: room was made for it."""
+        """Take this very one, which is to be closed; false where somebody has taken it."""
         with self._lock:
-            generation = generation_of(connection)
-            if connection not in self._ready or not self.claimable(generation):
-                return False
-            del self._ready[connection]
-            return True
-
-    def withdraw_unclaimed(self, generation: int) -> list[T]:
-        """Take those of `generation` that nothing has made room for."""
-        with self._lock:
-            found = [c for c in self._ready if generation_of(c) == generation][self._claims :]
-            for connection in found:
-                del self._ready[connection]
-            return found
+            return self._ready.pop(connection, None) is not None
 
     def withdraw_all(self, unwanted: Callable[[int], bool], now: float) -> list[T]:
         """Take all whose generation is `unwanted`, or whose time is over."""
@@ -111,13 +100,17 @@ class Replacements(Generic[T]):
                 for connection, until in self._ready.items()
                 if until <= now or unwanted(generation_of(connection))
             ]
-            return [self._remove(connection) for connection in found]
+            for connection in found:
+                del self._ready[connection]
+            return found
 
     def make_room(self) -> T | None:
         """Take one where so many are waiting that no other may be opened."""
         with self._lock:
             if self._ready and self._reserved + len(self._ready) >= self._overshoot:
-                return self._remove(next(iter(self._ready)))
+                first = next(iter(self._ready))
+                del self._ready[first]
+                return first
         return None
 
     def due_in(self, now: float) -> float | None:
@@ -125,21 +118,3 @@ class Replacements(Generic[T]):
         with self._lock:
             first = min(self._ready.values(), default=math.inf)
         return max(first - now, 0.0) if first < math.inf else None
-
-    def claimable(self, generation: int) -> bool:
-        """Tell whether one of `generation` is ready that nothing has made room for yet."""
-        ready = sum(generation_of(c) == generation for c in list(self._ready))
-        return ready > self._claims
-
-    def claim(self, generation: int) -> bool:
-        """Ask for the right to close an old connection."""
-        with self._lock:
-            if not self.claimable(generation):
-                return False
-            self._claims += 1
-            return True
-
-    def _remove(self, connection: T) -> T:
-        del self._ready[connection]
-        self._claims = max(self._claims - 1, 0)
-        return connection

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ephemeral_creds._pool_connect import ConnectFailure, Ledger
+from ephemeral_creds._pool_connect import ConnectFailure, Ledger, generation_of
 from ephemeral_creds._pool_reconnects import Reconnects
 from ephemeral_creds._pool_replacements import Replacements
 from ephemeral_creds._refusals import LoginFailure
@@ -83,7 +83,7 @@ class Rotation(Generic[T]):
         self._dead = self._upheavals = 0
         self._moving_since: float | None = None
         self._moved = 0
-        self._own_checkouts = self._own_discards = 0
+        self._own_checkouts = 0
 
     def join(self) -> None:
         """Become a member of the keeper."""
@@ -319,7 +319,6 @@ class Rotation(Generic[T]):
                 self._suspects.discard(generation)
                 self._be_careful()
             self._upheavals += not alive
-            self._own_discards += not alive
             self._own_checkouts += not alive
         if not alive:
             self._keeper.signal(Rejected(self._number, generation, LoginFailure.CREDENTIALS))
@@ -361,12 +360,22 @@ class Rotation(Generic[T]):
         """Whether there are any; unlike `stale`, cheap enough to be asked at each wake-up."""
         return self.ledger.has_before(self.serving)
 
+    def is_stale(self, connection: object) -> bool:
+        """Tell whether `connection` is one of the pool's, of a generation before that in use."""
+        return generation_of(connection) < self.serving and self.ledger.owns(connection)
+
     def take_ready(self) -> T | None:
-        """Take a replacement for psycopg_pool to use."""
-        ready = self.replacements.take(self.serving)
+        """Take a replacement for an old connection, which is closed; `note_replaced` follows."""
+        ready = None if self.stopped else self.replacements.take(self.serving)
         if ready is not None:
-            self.wake()
+            with self._lock:
+                self._moved += 1
         return ready
+
+    def note_replaced(self) -> None:
+        """An old connection is closed, and a replacement has its place."""
+        self.replacements.cancel()
+        self.wake()
 
     def reserve(self, generation: int) -> bool:
         """Ask for the right to open a replacement ahead, and begin its login.
@@ -383,26 +392,17 @@ class Rotation(Generic[T]):
 
     def take_unwanted(self, now: float) -> list[T]:
         """Take the replacements that are of no use any more; all of them once stopped."""
+        # One of the generation in use is wanted for as long as there is something to replace.
+        first_wanted = self.serving if self.has_stale else self.serving + 1
         unwanted = self.replacements.withdraw_all(
             lambda generation: (
-                self.stopped or generation < self.serving or generation in self._retiring
+                self.stopped or generation < first_wanted or generation in self._retiring
             ),
             now,
         )
-        if not self.has_stale:
-            unwanted += self.replacements.withdraw_unclaimed(self.serving)
         if self._candidates and (in_the_way := self.replacements.make_room()) is not None:
             unwanted.append(in_the_way)
         return unwanted
-
-    def claim(self) -> bool:
-        """Ask for the right to close an old connection: there is one to take its place."""
-        if self.stopped or not self.replacements.claim(self.serving):
-            return False
-        with self._lock:
-            self._own_discards += 1
-            self._moved += 1
-        return True
 
     def hint_idle(self) -> None:
         """Note that an old connection may have become idle, or closed where none is kept."""
@@ -488,12 +488,8 @@ class Rotation(Generic[T]):
     def correct(self, stats: dict[str, int], *, reset: bool = False) -> dict[str, int]:
         """Take what a rotation did itself out of psycopg_pool's counters."""
         with self._lock:
-            for key, own in (
-                ("requests_num", self._own_checkouts),
-                ("returns_bad", self._own_discards),
-            ):
-                if key in stats:
-                    stats[key] = max(stats[key] - own, 0)
+            if "requests_num" in stats:
+                stats["requests_num"] = max(stats["requests_num"] - self._own_checkouts, 0)
             if reset:
-                self._own_checkouts = self._own_discards = 0
+                self._own_checkouts = 0
         return stats

@@ -23,6 +23,7 @@ from ephemeral_creds._pool_errors import (
     quieten,
     with_pool_timeout,
 )
+from ephemeral_creds._pool_quirks import check_borrowed, discard, replace_returned
 from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     NoCredentials,
@@ -343,38 +344,35 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         try:
             alive = self._connector.is_alive(conn, deadline - monotonic())
         except psycopg.Error:
-            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
+            # That says nothing about its role.
             self._rotation.note_own_checkout()
-            conn.pgconn.finish()
-            super().putconn(conn)
+            discard(self, conn)
             return False
         except BaseException:
             # Interrupted: it may be in the middle of the query.
-            self._discard(conn)
+            discard(self, conn)
             raise
         self._rotation.note_test(generation_of(conn), alive=alive)
         if not alive:
-            self._discard(conn)
+            discard(self, conn)
         return alive
 
     def _putconn_stale(self, conn: CT) -> None:
         rotation = self._rotation
-        ours = rotation.ledger.owns(conn) and generation_of(conn) < rotation.serving
-        if ours:
-            rotation.note_stale_return()
-        if ours and not conn.closed and rotation.claim():
-            self._discard(conn)
-            rotation.wake()
-        else:
+        if not rotation.is_stale(conn):
             super().putconn(conn)
-            if ours:
-                rotation.hint_idle()
-
-    def _discard(self, conn: CT) -> None:
-        cast("Any", conn).lease_expected = True
-        # Not close(): with close_returns=True that would return it once more.
-        conn.pgconn.finish()
-        super().putconn(conn)
+            return
+        check_borrowed(self, conn)
+        rotation.note_stale_return()
+        new = None if conn.closed else rotation.take_ready()
+        if new is None:
+            super().putconn(conn)
+            rotation.hint_idle()
+            return
+        try:
+            replace_returned(self, conn, new)
+        finally:
+            rotation.note_replaced()
 
     def _lost_slot(self) -> None:
         rotation = self._rotation

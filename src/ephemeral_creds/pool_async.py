@@ -25,6 +25,7 @@ from ephemeral_creds._pool_errors import (
     quieten,
     with_pool_timeout,
 )
+from ephemeral_creds._pool_quirks import check_borrowed, discard_async, replace_returned_async
 from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     NoCredentials,
@@ -347,38 +348,35 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         try:
             alive = await self._connector.is_alive(conn, deadline - monotonic())
         except psycopg.Error:
-            # That says nothing about its role; psycopg_pool logs and replaces it as any other.
+            # That says nothing about its role.
             self._rotation.note_own_checkout()
-            conn.pgconn.finish()
-            await super().putconn(conn)
+            await discard_async(self, conn)
             return False
         except BaseException:
             # Interrupted: it may be in the middle of the query.
-            await self._discard(conn)
+            await discard_async(self, conn)
             raise
         self._rotation.note_test(generation_of(conn), alive=alive)
         if not alive:
-            await self._discard(conn)
+            await discard_async(self, conn)
         return alive
 
     async def _putconn_stale(self, conn: ACT) -> None:
         rotation = self._rotation
-        ours = rotation.ledger.owns(conn) and generation_of(conn) < rotation.serving
-        if ours:
-            rotation.note_stale_return()
-        if ours and not conn.closed and rotation.claim():
-            await self._discard(conn)
-            rotation.wake()
-        else:
+        if not rotation.is_stale(conn):
             await super().putconn(conn)
-            if ours:
-                rotation.hint_idle()
-
-    async def _discard(self, conn: ACT) -> None:
-        cast("Any", conn).lease_expected = True
-        # Not close(): with close_returns=True that would return it once more.
-        conn.pgconn.finish()
-        await super().putconn(conn)
+            return
+        check_borrowed(self, conn)
+        rotation.note_stale_return()
+        new = None if conn.closed else rotation.take_ready()
+        if new is None:
+            await super().putconn(conn)
+            rotation.hint_idle()
+            return
+        try:
+            await replace_returned_async(self, conn, new)
+        finally:
+            rotation.note_replaced()
 
     async def _lost_slot(self) -> None:
         rotation = self._rotation

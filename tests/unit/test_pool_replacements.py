@@ -41,28 +41,24 @@ def test_never_more_than_there_is_to_replace() -> None:
     assert not replacements.reserve(2)
 
 
-def test_no_more_claims_than_replacements_that_are_ready() -> None:
-    replacements: Replacements[Session] = Replacements(2)
-    assert not replacements.claim(2)
+def test_what_was_taken_counts_until_the_old_one_is_closed() -> None:
+    replacements: Replacements[Session] = Replacements(1)
     session = ready(replacements, 2)
-    assert not replacements.claim(3)
-    assert replacements.claim(2)
-    assert not replacements.claim(2)
+    assert replacements.take(3) is None
     assert replacements.take(2) is session
     assert replacements.take(2) is None
+    assert not replacements.withdraw(session)
+    assert not replacements.reserve()
+    replacements.cancel()
+    assert replacements.reserve()
 
 
-def test_what_room_was_made_for_is_left_to_the_pool() -> None:
-    """The old connection is closed: without its replacement the pool would open another one."""
-    replacements: Replacements[Session] = Replacements(2)
-    first, second = ready(replacements, 2), ready(replacements, 2)
-    assert replacements.claim(2)
-    assert replacements.withdraw_unclaimed(2) == [second]
-    assert not replacements.withdraw(first)
-    assert replacements.take(2) is first
-    third = ready(replacements, 2)
-    assert replacements.withdraw(third)
-    assert not replacements.withdraw(third)
+def test_one_that_nobody_has_taken_is_withdrawn_once() -> None:
+    replacements: Replacements[Session] = Replacements(1)
+    session = ready(replacements, 2)
+    assert replacements.withdraw(session)
+    assert not replacements.withdraw(session)
+    assert replacements.reserve()
 
 
 def test_an_error_gives_back_what_was_reserved() -> None:

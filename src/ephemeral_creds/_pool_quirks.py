@@ -1,0 +1,135 @@
+"""What the pools do inside psycopg_pool, for which it has no public way.
+
+Seen in psycopg_pool 3.3.3; tests/guards/test_pool_quirks.py fails when one of these changes.
+"""
+
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool
+    from psycopg_pool.abc import ACT, CT
+
+__all__ = [
+    "check_borrowed",
+    "count_connect",
+    "discard",
+    "discard_async",
+    "has_idle",
+    "replace_idle",
+    "replace_idle_async",
+    "replace_returned",
+    "replace_returned_async",
+    "set_expiry",
+]
+
+
+def replace_idle(
+    pool: ConnectionPool[CT], is_old: Callable[[CT], bool], take_new: Callable[[], CT | None]
+) -> CT | None:
+    """Have a new connection take the place of an old one that is idle.
+
+    `getconn` and `putconn` would do that, too, and compete with the clients: who comes meanwhile
+    finds one connection fewer, so that the pool grows or refuses him. They would run the user's
+    ``check`` and ``reset`` as well, and count a request.
+
+    Returns:
+        The old connection, to be closed; ``None`` where no old one is idle, or none is ready.
+    """
+    with pool._lock:
+        return _replace_idle(pool, is_old, take_new)
+
+
+async def replace_idle_async(
+    pool: AsyncConnectionPool[ACT],
+    is_old: Callable[[ACT], bool],
+    take_new: Callable[[], ACT | None],
+) -> ACT | None:
+    """Do what `replace_idle` does."""
+    async with pool._lock:
+        return _replace_idle(pool, is_old, take_new)
+
+
+def _replace_idle(
+    pool: Any, is_old: Callable[[Any], bool], take_new: Callable[[], Any | None]
+) -> Any | None:
+    for place, old in enumerate(pool._pool):
+        if is_old(old):
+            if (new := take_new()) is None:
+                return None
+            pool._pool[place] = new
+            return old
+    return None
+
+
+def has_idle(
+    pool: ConnectionPool[Any] | AsyncConnectionPool[Any], is_old: Callable[[Any], bool]
+) -> bool:
+    """Tell whether an old connection is idle."""
+    return any(is_old(connection) for connection in list(pool._pool))
+
+
+def check_borrowed(pool: ConnectionPool[Any] | AsyncConnectionPool[Any], connection: Any) -> None:
+    """Do what ``putconn`` does first.
+
+    Raises:
+        ValueError: it is not of this pool, or was returned before.
+    """
+    pool._check_pool_putconn(connection)
+
+
+def replace_returned(pool: ConnectionPool[CT], old: CT, new: CT) -> None:
+    """Close a connection that is being returned, and give the pool a new one for it.
+
+    Were it closed and put back, a client would have to wait for a worker, and ``returns_bad``
+    would count it.
+    """
+    try:
+        pool._close_connection(old)
+    finally:
+        pool._add_to_pool(new)
+
+
+async def replace_returned_async(pool: AsyncConnectionPool[ACT], old: ACT, new: ACT) -> None:
+    """Do what `replace_returned` does."""
+    try:
+        await pool._close_connection(old)
+    finally:
+        await pool._add_to_pool(new)
+
+
+def discard(pool: ConnectionPool[CT], connection: CT) -> None:
+    """Have the pool open another one for a connection that was checked out and is not lent.
+
+    psycopg_pool does so with one that fails its ``check``, and counts it as lost.
+    """
+    pool._close_connection(connection)
+    pool._putconn(connection, from_getconn=True)
+
+
+async def discard_async(pool: AsyncConnectionPool[ACT], connection: ACT) -> None:
+    """Do what `discard` does."""
+    await pool._close_connection(connection)
+    await pool._putconn(connection, from_getconn=True)
+
+
+def set_expiry(pool: ConnectionPool[Any] | AsyncConnectionPool[Any], connection: Any) -> None:
+    """Have ``max_lifetime`` and `drain` apply to a connection that the pool did not open itself."""
+    pool._set_connection_expiry_date(connection)
+
+
+def count_connect(
+    pool: ConnectionPool[Any] | AsyncConnectionPool[Any], seconds: float, *, failed: bool
+) -> None:
+    """Count a connect that the pool did not make itself."""
+    pool._stats[pool._CONNECTIONS_NUM] += 1
+    if failed:
+        pool._stats[pool._CONNECTIONS_ERRORS] += 1
+    else:
+        pool._stats[pool._CONNECTIONS_MS] += int(1000.0 * seconds)

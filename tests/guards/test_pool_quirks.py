@@ -1,0 +1,143 @@
+"""What `_pool_quirks` relies on is still so inside psycopg_pool; no user has to find out."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter, deque
+from typing import Any
+
+import psycopg_pool
+import pytest
+from psycopg.pq import TransactionStatus
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from ephemeral_creds import _pool_quirks as quirks
+
+POOLS: list[Any] = [ConnectionPool, AsyncConnectionPool]
+
+
+class Line:
+    """As much of a `psycopg.pq.PGconn` as is looked at."""
+
+    transaction_status: TransactionStatus = TransactionStatus.IDLE
+
+
+class Session:
+    """A connection without a server."""
+
+    _pool: Any = None
+
+    def __init__(self) -> None:
+        self.pgconn = Line()
+
+    def close(self) -> None:
+        self.pgconn.transaction_status = TransactionStatus.UNKNOWN
+
+    @classmethod
+    def connect(cls, *_: object, **__: object) -> Session:
+        return cls()
+
+
+class AsyncSession(Session):
+    async def close(self) -> None:  # type: ignore[override]
+        super().close()
+
+    @classmethod
+    async def connect(cls, *_: object, **__: object) -> Session:  # type: ignore[override]
+        return cls()
+
+
+def made(kind: Any, **options: Any) -> Any:
+    sessions = Session if kind is ConnectionPool else AsyncSession
+    return kind(connection_class=sessions, open=False, **{"min_size": 1} | options)
+
+
+def test_the_version_was_looked_at() -> None:
+    assert psycopg_pool.__version__.startswith("3.3."), "look through _pool_quirks once more"
+
+
+@pytest.mark.parametrize("kind", POOLS)
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("_check_pool_putconn", ["conn"]),
+        ("_close_connection", ["conn"]),
+        ("_add_to_pool", ["conn"]),
+        ("_putconn", ["conn", "from_getconn"]),
+        ("_set_connection_expiry_date", ["conn"]),
+    ],
+)
+def test_the_methods_are_there(kind: Any, name: str, parameters: list[str]) -> None:
+    assert list(inspect.signature(getattr(kind, name)).parameters) == ["self", *parameters]
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_what_is_idle_is_in_a_deque_and_counters_in_a_counter(kind: Any) -> None:
+    pool = made(kind)
+    assert (type(pool._pool), type(pool._stats)) == (deque, Counter)
+    quirks.count_connect(pool, 0.25, failed=False)
+    quirks.count_connect(pool, 0.25, failed=True)
+    stats = pool.get_stats()
+    assert [stats[f"connections_{name}"] for name in ("num", "ms", "errors")] == [2, 250, 1]
+
+
+def test_a_new_one_takes_the_place_of_an_idle_one() -> None:
+    with made(ConnectionPool, timeout=5.0) as pool:
+        pool.wait()
+        (old,) = pool._pool
+        assert quirks.has_idle(pool, lambda c: c is old)
+        assert quirks.replace_idle(pool, lambda c: c is old, lambda: None) is None
+        assert quirks.replace_idle(pool, lambda _: False, Session) is None
+        new = Session()
+        quirks.set_expiry(pool, new)
+        assert quirks.replace_idle(pool, lambda c: c is old, lambda: new) is old
+        assert pool.getconn() is new
+        assert pool.get_stats()["pool_size"] == 1
+        pool.putconn(new)
+        assert not quirks.has_idle(pool, lambda c: c is old)
+
+
+def test_a_new_one_takes_the_place_of_one_that_is_returned() -> None:
+    with made(ConnectionPool, timeout=5.0) as pool:
+        old, new = pool.getconn(), Session()
+        quirks.set_expiry(pool, new)
+        quirks.check_borrowed(pool, old)
+        quirks.replace_returned(pool, old, new)
+        assert old.pgconn.transaction_status == TransactionStatus.UNKNOWN
+        with pytest.raises(ValueError, match="doesn't come from any pool"):
+            quirks.check_borrowed(pool, old)
+        assert pool.getconn() is new
+        pool.putconn(new)
+        assert pool.get_stats().get("returns_bad", 0) == 0
+
+
+def test_another_one_is_opened_for_one_that_is_discarded() -> None:
+    with made(ConnectionPool, timeout=5.0) as pool:
+        old = pool.getconn()
+        quirks.discard(pool, old)
+        new = pool.getconn()
+        assert new is not old
+        pool.putconn(new)
+        stats = pool.get_stats()
+        assert (stats["connections_lost"], stats.get("returns_bad", 0)) == (1, 0)
+
+
+def test_the_async_pool_does_the_same() -> None:
+    async def scenario() -> None:
+        async with made(AsyncConnectionPool, timeout=5.0) as pool:
+            await pool.wait()
+            (old,) = pool._pool
+            new, newest = AsyncSession(), AsyncSession()
+            quirks.set_expiry(pool, new)
+            quirks.set_expiry(pool, newest)
+            assert await quirks.replace_idle_async(pool, lambda c: c is old, lambda: new) is old
+            assert await pool.getconn() is new
+            await quirks.replace_returned_async(pool, new, newest)
+            assert await pool.getconn() is newest
+            await quirks.discard_async(pool, newest)
+            last = await pool.getconn()
+            assert last is not newest
+            await pool.putconn(last)
+
+    asyncio.run(scenario())
