@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         NotReady,
         ProviderError,
         ProviderUnavailable,
+        ServerRefused,
     )
     from ephemeral_creds.pool import RotatingConnectionPool
     from ephemeral_creds.pool_async import AsyncRotatingConnectionPool
@@ -104,6 +105,7 @@ __all__ = [
     "RotatingConnectionPool",
     "RotationPolicy",
     "Secret",
+    "ServerRefused",
     "SystemClock",
     "TokenAuth",
     "UserpassAuth",
@@ -140,6 +142,7 @@ _HOMES = {
         "NotReady",
         "ProviderError",
         "ProviderUnavailable",
+        "ServerRefused",
     ),
     "_pool_status": ("PoolStatus",),
     "pool": ("RotatingConnectionPool",),

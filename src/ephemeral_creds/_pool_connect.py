@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import traceback
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from ephemeral_creds._pool_diagnosis import FailedLogin
 from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ephemeral_creds._values import Credentials
+    from ephemeral_creds._pool_diagnosis import Diagnosis, Verdict
+    from ephemeral_creds._values import Grant
 
 __all__ = [
     "CURRENT_USER",
@@ -48,6 +51,12 @@ SELECT CASE WHEN isfinite(rolvaliduntil)
 FROM pg_catalog.pg_roles WHERE rolname = session_user"""
 
 
+# insufficient_privilege and invalid_parameter_value: what the startup option of a role leads to
+# that was not granted, or does not exist.
+_LACKS_RIGHT = "42501"
+_NO_SUCH_ROLE = "22023"
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectFailure:
     """Why a connect failed, without the secrets that psycopg's own exception carries."""
@@ -61,6 +70,10 @@ class ConnectFailure:
     def refused(self) -> bool:
         """Whether other credentials may help."""
         return self.reason is LoginFailure.CREDENTIALS
+
+    def because(self, verdict: Verdict) -> ConnectFailure:
+        """Return the same failure with what was found out about it."""
+        return replace(self, reason=verdict.reason, sqlstate=verdict.sqlstate)
 
 
 def clean_failure(error: Exception) -> ConnectFailure:
@@ -79,13 +92,9 @@ def clean_failure(error: Exception) -> ConnectFailure:
         where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         text = f"{type(error).__name__}{where}"
         return ConnectFailure(psycopg.OperationalError(text))
-    pgconn = error.pgconn
-    # The server said no after it had been given a password (libpq: PQconnectionUsedPassword).
-    refused = pgconn is not None and pgconn.used_password
-    reason = LoginFailure.CREDENTIALS if refused else LoginFailure.UNREACHABLE
     # A subclass of the user's may take other arguments, or more than a text.
     kind = next(k for k in type(error).__mro__ if k.__module__.startswith("psycopg"))
-    return ConnectFailure(kind(str(error)), reason)
+    return ConnectFailure(kind(str(error)))
 
 
 def check_parameters(conninfo: str, kwargs: Mapping[str, object]) -> None:
@@ -128,13 +137,16 @@ def acting_as(role: str, conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, 
 
 def member_of(role: str, failure: ConnectFailure) -> ConnectFailure:
     """Say what a refused login may lack, when it also asked to act as `role`."""
-    if not failure.refused:
+    lacks_right = failure.sqlstate == _LACKS_RIGHT
+    if not (failure.refused or lacks_right or failure.sqlstate == _NO_SUCH_ROLE):
         return failure
     error = type(failure.error)(
         f"{failure.error} (session_role={role!r}: if that is why, GRANT {role} TO the roles that "
         "log in, for example in Vault's creation_statements)"
     )
-    return replace(failure, error=error)
+    # Of other credentials the role may be a member.
+    reason = LoginFailure.CREDENTIALS if lacks_right else failure.reason
+    return replace(failure, error=error, reason=reason)
 
 
 def generation_of(connection: object) -> int:
@@ -238,9 +250,14 @@ class Ledger(Generic[T]):
 
 
 def login(
-    connect: Callable[..., T], conninfo: str, kwargs: Mapping[str, Any], credentials: Credentials
+    connect: Callable[..., T],
+    conninfo: str,
+    kwargs: Mapping[str, Any],
+    grant: Grant,
+    diagnosis: Diagnosis,
 ) -> T | ConnectFailure:
-    """Connect with `credentials`; a failure is returned, so that no frame with them is raised."""
+    """Connect with `grant`; a failure is returned, so that no frame with its password is raised."""
+    credentials = grant.credentials
     try:
         return connect(
             conninfo,
@@ -248,21 +265,27 @@ def login(
             user=credentials.username,
             password=credentials.password.reveal(),
         )
+    except psycopg.Error as error:
+        failure = clean_failure(error)
+        failed = FailedLogin(error, conninfo, kwargs, credentials)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
         return clean_failure(error)
     except BaseException as error:
         # Interrupted in psycopg, whose frames have the password.
         error.__traceback__ = None
         raise
+    return failure.because(diagnosis.explain(failed, grant.generation))
 
 
 async def login_async(
     connect: Callable[..., Awaitable[T]],
     conninfo: str,
     kwargs: Mapping[str, Any],
-    credentials: Credentials,
+    grant: Grant,
+    diagnosis: Diagnosis,
 ) -> T | ConnectFailure:
     """Do what `login` does, with a connection class that has to be awaited."""
+    credentials = grant.credentials
     try:
         return await connect(
             conninfo,
@@ -270,9 +293,15 @@ async def login_async(
             user=credentials.username,
             password=credentials.password.reveal(),
         )
+    except psycopg.Error as error:
+        failure = clean_failure(error)
+        failed = FailedLogin(error, conninfo, kwargs, credentials)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
         return clean_failure(error)
     except BaseException as error:
         # Interrupted in psycopg, whose frames have the password.
         error.__traceback__ = None
         raise
+    # libpq resolves names and starts a connect without asking whether it may wait.
+    verdict = await asyncio.to_thread(diagnosis.explain, failed, grant.generation)
+    return failure.because(verdict)

@@ -28,6 +28,7 @@ from ephemeral_creds._pool_connect import (
     login,
     member_of,
 )
+from ephemeral_creds._pool_diagnosis import Diagnosis
 from ephemeral_creds._pool_errors import ROLE_MISSING, StillFailing, may_lack_its_role
 from ephemeral_creds._pool_lines import TimeLimit
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
@@ -79,6 +80,7 @@ class Connector(Generic[CT]):
         self._rotation = rotation
         self._timeout = timeout
         self._session_role = session_role
+        self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
         self._user_conninfo, self._user_kwargs = conninfo, kwargs
         self._connect, self.connection_class = _derive(base, weakref.ref(self), rotation)
@@ -194,7 +196,7 @@ class Connector(Generic[CT]):
         try:
             if self._session_role is not None:
                 kwargs = acting_as(self._session_role, conninfo, kwargs)
-            outcome = login(self._connect, conninfo, kwargs, grant.credentials)
+            outcome = login(self._connect, conninfo, kwargs, grant, self._diagnosis)
             if self._session_role is not None:
                 outcome = self._checked_role(outcome, self._session_role)
             if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):

@@ -29,6 +29,7 @@ from ephemeral_creds._pool_connect import (
     login_async,
     member_of,
 )
+from ephemeral_creds._pool_diagnosis import Diagnosis
 from ephemeral_creds._pool_errors import ROLE_MISSING, StillFailing, may_lack_its_role
 from ephemeral_creds._pool_lines import TimeLimit
 from ephemeral_creds.exceptions import (
@@ -95,6 +96,7 @@ class AsyncConnector(Generic[ACT]):
         self._rotation = rotation
         self._timeout = timeout
         self._session_role = session_role
+        self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
         self._user_conninfo, self._user_kwargs = conninfo, kwargs
         self._bell = bell
@@ -230,7 +232,7 @@ class AsyncConnector(Generic[ACT]):
         try:
             if self._session_role is not None:
                 kwargs = acting_as(self._session_role, conninfo, kwargs)
-            outcome = await login_async(self._connect, conninfo, kwargs, grant.credentials)
+            outcome = await login_async(self._connect, conninfo, kwargs, grant, self._diagnosis)
             if self._session_role is not None:
                 outcome = await self._checked_role(outcome, self._session_role)
             if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):

@@ -9,6 +9,7 @@ from psycopg import Error, OperationalError
 from psycopg_pool import PoolTimeout
 
 from ephemeral_creds import exceptions
+from ephemeral_creds._refusals import LoginFailure, advice
 
 if TYPE_CHECKING:
     from ephemeral_creds._pool_connect import ConnectFailure
@@ -80,6 +81,10 @@ class CheckoutTimeout(exceptions.CheckoutFailed, PoolTimeout):
     last_error: Exception | None = None
     keeper_status: KeeperStatus | None = None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # By the name that it has, pickle would find the public class.
+        return _restored, (getattr(exceptions, type(self).__name__), self.args, vars(self))
+
 
 class _AllInUse(CheckoutTimeout):
     pass
@@ -90,6 +95,10 @@ class _Unreachable(exceptions.DatabaseUnreachable, CheckoutTimeout):
 
 
 class _Refused(exceptions.LoginRefused, CheckoutTimeout):
+    pass
+
+
+class _ServerRefused(exceptions.ServerRefused, CheckoutTimeout):
     pass
 
 
@@ -117,6 +126,7 @@ _AS_TIMEOUT: dict[type[Exception], type[CheckoutTimeout]] = {
     exceptions.CheckoutFailed: _AllInUse,
     exceptions.DatabaseUnreachable: _Unreachable,
     exceptions.LoginRefused: _Refused,
+    exceptions.ServerRefused: _ServerRefused,
     exceptions.NotReady: _NotReady,
     exceptions.CredentialsExpired: _Expired,
     exceptions.KeeperClosed: _Closed,
@@ -128,6 +138,14 @@ for _public, _hybrid in _AS_TIMEOUT.items():
     _hybrid.__name__ = _hybrid.__qualname__ = _public.__name__
     _hybrid.__module__ = _public.__module__
     _hybrid.__doc__ = _public.__doc__
+
+
+def _restored(
+    public: type[Exception], arguments: tuple[str, ...], attributes: dict[str, object]
+) -> CheckoutTimeout:
+    error = _AS_TIMEOUT[public](*arguments)
+    vars(error).update(attributes)
+    return error
 
 
 def with_pool_timeout(error: Exception, status: KeeperStatus) -> CheckoutTimeout:
@@ -165,19 +183,26 @@ def explain(
         )
     elif isinstance(failure.error, exceptions.ConfigurationError):
         error = _Misconfigured(f"pool {pool!r}: {timeout}: {failure.error}")
-    elif failure.refused:
-        error = _Refused(
-            f"pool {pool!r}: {timeout}: PostgreSQL refuses the login of {status.username!r} from "
-            f"{status.provider} ({lease}): check that "
-            "provider and pool mean the same server, that the role has LOGIN and a password (where "
-            "Vault makes it: that its creation_statements give it both), and that it may CONNECT "
-            f"to the database; the server said: {failure.error}"
-        )
     else:
-        error = _Unreachable(
-            f"pool {pool!r}: {timeout}: PostgreSQL cannot be reached: check host, port and that "
-            f"it runs; last attempt: {failure.error} (credentials: {lease})"
-        )
+        hint = advice(failure.reason, failure.sqlstate)
+        who = f"{status.username!r} from {status.provider} ({lease})"
+        match failure.reason:
+            case LoginFailure.CREDENTIALS:
+                error = _Refused(
+                    f"pool {pool!r}: {timeout}: PostgreSQL refuses the login of {who}: {hint}; "
+                    f"the server said: {failure.error}"
+                )
+            case LoginFailure.PG_HBA | LoginFailure.SERVER:
+                error = _ServerRefused(
+                    f"pool {pool!r}: {timeout}: PostgreSQL does not let {who} in, and "
+                    f"other credentials would not change that ({failure.sqlstate}): {hint}; the "
+                    f"server said: {failure.error}"
+                )
+            case LoginFailure.UNREACHABLE:
+                error = _Unreachable(
+                    f"pool {pool!r}: {timeout}: PostgreSQL cannot be reached: {hint}; last "
+                    f"attempt: {failure.error} (credentials: {lease})"
+                )
     error.last_error = failure.error if failure is not None else None
     error.keeper_status = status
     return error

@@ -21,8 +21,9 @@ class PoolStatus:
     Attributes:
         name: the pool's name.
         ready: whether a request that needs the database should be sent here: the pool is open
-            and has a connection, or has credentials and no reason to think that they fail. An
-            outage of Vault alone does not make it unready.
+            and has a connection, or has credentials and no reason to think that they fail: no
+            connect has failed since one succeeded, and none is waiting for an answer. An outage
+            of Vault alone does not make it unready.
         generation: what new connections log in with; 0 before the first.
         expires_in: seconds until that one's deadline; ``None`` where it has none.
         connections: open connections, by generation.
@@ -34,6 +35,9 @@ class PoolStatus:
         peak: the most connections there ever were at a time.
         suspect: whether connections are tested before they are lent.
         last_error: why the last connect failed; ``None`` where it succeeded.
+        last_error_reason: the same as one word: ``credentials``, ``pg_hba``, ``server`` or
+            ``unreachable``, as in `LoginRejected`; ``None`` where it succeeded.
+        last_error_sqlstate: the server's code, such as ``53300``; ``None`` where it is not known.
         keeper: the keeper's own status.
     """
 
@@ -50,6 +54,8 @@ class PoolStatus:
     peak: int
     suspect: bool
     last_error: str | None
+    last_error_reason: str | None
+    last_error_sqlstate: str | None
     keeper: KeeperStatus
 
 
@@ -60,9 +66,11 @@ def pool_status(
     status = keeper.status()
     connections = rotation.ledger.open_by_generation()
     failure = rotation.reconnects.last_failure
+    # One that has no answer yet, where nothing is open: the server may be silent.
+    doubtful = failure is not None or rotation.ledger.size > 0
     return PoolStatus(
         name=name,
-        ready=not closed and bool(connections or (status.ready and failure is None)),
+        ready=not closed and bool(connections or (status.ready and not doubtful)),
         generation=rotation.serving,
         expires_in=status.expires_in,
         connections=connections,
@@ -74,6 +82,8 @@ def pool_status(
         peak=rotation.ledger.peak,
         suspect=rotation.is_suspect(rotation.serving),
         last_error=str(failure.error) if failure is not None else None,
+        last_error_reason=failure.reason.value if failure is not None else None,
+        last_error_sqlstate=failure.sqlstate if failure is not None else None,
         keeper=status,
     )
 

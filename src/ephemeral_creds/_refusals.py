@@ -1,10 +1,10 @@
-"""Why a login failed, as the lifecycle machine needs to know it."""
+"""Why a login failed, and what to do about it."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["LoginFailure"]
+__all__ = ["LoginFailure", "advice"]
 
 
 class LoginFailure(Enum):
@@ -18,3 +18,61 @@ class LoginFailure(Enum):
     """The server said no for a reason that no other credentials change: no free slot, say."""
     UNREACHABLE = "unreachable"
     """The server did not answer, or not in time."""
+
+
+_CREDENTIALS = (
+    "check that provider and pool mean the same server, and that the role has LOGIN, a password "
+    "and a VALID UNTIL that is not past (where Vault makes it: that its creation_statements give "
+    "it all three)"
+)
+_PG_HBA = (
+    "pg_hba.conf lets nobody in with this user, database, client address and encryption: add a "
+    "line, GRANT the role that its line names (+role) in the creation_statements, or set sslmode"
+)
+_UNREACHABLE = "check host, port and that it runs"
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_SERVER = {
+    "08P01": (
+        "a pooler in between, such as PgBouncer, does not take what it was sent: most often the "
+        "startup parameter 'options', which it must know (ignore_startup_parameters drops it)"
+    ),
+    "22023": (
+        "a setting in 'options', or of ALTER ROLE … SET, has a value that the server does not "
+        "take: correct it"
+    ),
+    "3D000": "there is no such database: check dbname",
+    "42501": (
+        "the role lacks a right: GRANT CONNECT ON DATABASE … TO it, or for a setting in 'options' "
+        "what that needs (where Vault makes the role: in its creation_statements)"
+    ),
+    "42704": "the server knows no such setting: check the names in 'options'",
+    "53300": (
+        "no connection is free: that is the server's max_connections, of which some are reserved "
+        "for superusers, or the CONNECTION LIMIT of the role or the database: lower max_size, "
+        "close what is left open elsewhere, or raise that limit"
+    ),
+    "55000": (
+        "the database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true, or connect "
+        "to another one"
+    ),
+    "57P03": "the server is starting, stopping or recovering: wait, and see its log if it lasts",
+}
+_OTHER = "it gives its reason, and other credentials do not change it"
+
+
+def advice(reason: LoginFailure, sqlstate: str | None) -> str:
+    """Return what is wrong and what to do, as the end of a sentence.
+
+    Args:
+        reason: why the login failed.
+        sqlstate: the server's code, where it is known.
+    """
+    match reason:
+        case LoginFailure.CREDENTIALS:
+            return _CREDENTIALS
+        case LoginFailure.PG_HBA:
+            return _PG_HBA
+        case LoginFailure.SERVER:
+            return _SERVER.get(sqlstate or "", _OTHER)
+        case LoginFailure.UNREACHABLE:
+            return _UNREACHABLE

@@ -15,7 +15,8 @@
     │   └── KeeperClosed            closed, or inherited through a fork
     └── CheckoutFailed              a pool could not hand out a connection in time
         ├── DatabaseUnreachable     PostgreSQL does not answer
-        └── LoginRefused            PostgreSQL refuses the credentials
+        ├── LoginRefused            PostgreSQL refuses the credentials
+        └── ServerRefused           PostgreSQL lets nobody in, whatever the credentials
 
 Where a pool raises `NoCredentials` or `CheckoutFailed`, the error is a
 `psycopg_pool.PoolTimeout` as well, hence a `psycopg.OperationalError`: existing ``except``
@@ -43,6 +44,7 @@ __all__ = [
     "NotReady",
     "ProviderError",
     "ProviderUnavailable",
+    "ServerRefused",
 ]
 
 
@@ -118,3 +120,11 @@ class DatabaseUnreachable(CheckoutFailed):
 
 class LoginRefused(CheckoutFailed):
     """PostgreSQL refused the credentials."""
+
+
+class ServerRefused(CheckoutFailed):
+    """PostgreSQL, or a pooler before it, said no for a reason that is not the credentials.
+
+    No slot is free, there is no such database, `pg_hba.conf` has no line for it: the message says
+    which, and what to do. No new credentials are fetched because of it.
+    """

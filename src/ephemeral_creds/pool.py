@@ -200,6 +200,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             ConfigurationError, AccessDenied: at once, where only a person can help.
             NotReady: no credentials came in time; the message has the last failure.
             LoginRefused: PostgreSQL refuses the credentials.
+            ServerRefused: PostgreSQL says no for another reason.
             DatabaseUnreachable: PostgreSQL does not answer.
         """
         deadline = monotonic() + timeout

@@ -35,6 +35,7 @@ from ephemeral_creds import (
     LoginRefused,
     NotReady,
     RotatingConnectionPool,
+    ServerRefused,
     VaultConfig,
     VaultDynamicProvider,
 )
@@ -437,10 +438,9 @@ def test_a_role_whose_sql_fails_says_what_to_do(
 
 def test_a_database_that_does_not_exist(world: World, postgres: PostgresServer) -> None:
     provider = FixedProvider(postgres.superuser, postgres.password)
-    error = world.after(LoginRejected, provider, postgres.conninfo("no_such_database"))
-    assert isinstance(error, LoginRefused)
-    says(error, "'orders'", 'database "no_such_database" does not exist')
-    says(error, "that it may CONNECT to the database")
+    error = world.after_a_connect(provider, postgres.conninfo("no_such_database"))
+    assert isinstance(error, ServerRefused)
+    says(error, "'orders'", 'database "no_such_database" does not exist', "check dbname")
 
 
 # --- a file -------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from ephemeral_creds import ConfigurationError, Credentials, Secret
+from ephemeral_creds import ConfigurationError, Credentials, Grant, Lease, Secret
 from ephemeral_creds._pool_connect import ConnectFailure, Ledger, clean_failure, login
+from ephemeral_creds._pool_diagnosis import Diagnosis
 
 if TYPE_CHECKING:
     from canary import Canary
@@ -78,14 +79,19 @@ def test_nothing_is_kept_of_generations_that_are_gone() -> None:
 PASSWORD = "cannot-be-\ud800-encoded"
 
 
+def grant(password: str) -> Grant:
+    return Grant(Credentials("someone", Secret(password)), Lease(0.0, 3600.0), 1)
+
+
 def everything_of(error: BaseException) -> str:
     return repr((error, error.args, vars(error), error.__cause__, error.__context__))
 
 
 def test_r27_a_password_that_cannot_be_encoded_is_not_quoted(canary: Canary) -> None:
     canary.register_secret(PASSWORD)
-    credentials = Credentials("someone", Secret(PASSWORD))
-    outcome = login(psycopg.Connection.connect, "host=127.0.0.1 port=1", {}, credentials)
+    outcome = login(
+        psycopg.Connection.connect, "host=127.0.0.1 port=1", {}, grant(PASSWORD), Diagnosis(1.0)
+    )
     assert isinstance(outcome, ConnectFailure)
     assert "UnicodeEncodeError" in str(outcome.error)
     assert not canary.seen_in(everything_of(outcome.error))
@@ -95,9 +101,8 @@ def test_r27_nor_is_what_a_class_of_the_users_puts_into_its_errors(canary: Canar
     def connect(_: str, **kwargs: object) -> None:
         raise TypeError(f"unexpected {kwargs}") from ValueError(kwargs)
 
-    credentials = Credentials("someone", Secret("password-of-someone"))
     canary.register_secret("password-of-someone")
-    outcome = login(connect, "", {}, credentials)
+    outcome = login(connect, "", {}, grant("password-of-someone"), Diagnosis(1.0))
     assert isinstance(outcome, ConnectFailure)
     assert f"TypeError at {__file__}:" in str(outcome.error)
     assert not canary.seen_in(everything_of(outcome.error))

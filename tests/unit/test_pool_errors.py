@@ -1,11 +1,32 @@
-"""Which errors are those of a session whose role may be gone."""
+"""What a pool's errors say and are, and which are those of a session whose role may be gone."""
 
 from __future__ import annotations
 
+import pickle
+import re
+from dataclasses import replace
+
 import psycopg
 import pytest
+from psycopg_pool import PoolTimeout
 
-from ephemeral_creds._pool_errors import may_lack_its_role
+from ephemeral_creds import (
+    CheckoutFailed,
+    CredentialKeeper,
+    DatabaseUnreachable,
+    FixedProvider,
+    LoginRefused,
+    NotReady,
+    ServerRefused,
+)
+from ephemeral_creds._pool_connect import ConnectFailure
+from ephemeral_creds._pool_errors import (
+    CheckoutTimeout,
+    explain,
+    may_lack_its_role,
+    with_pool_timeout,
+)
+from ephemeral_creds._refusals import LoginFailure, advice
 
 GONE = psycopg.errors.UndefinedObject("invalid role OID: 1")
 DENIED = psycopg.errors.InsufficientPrivilege("permission denied for table jobs")
@@ -49,3 +70,71 @@ def test_errors_that_lead_in_a_circle() -> None:
 
 def test_a_group_of_very_many_is_not_looked_through() -> None:
     assert not may_lack_its_role(ExceptionGroup("many", [KeyError(n) for n in range(10_000)]))
+
+
+STATUS = replace(
+    CredentialKeeper(FixedProvider("v-app", "in-clear")).status(), username="v-app", generation=3
+)
+TIMEOUT = PoolTimeout("couldn't get a connection after 1.00 sec")
+
+
+def explained(reason: LoginFailure, sqlstate: str | None = None) -> CheckoutTimeout:
+    failure = ConnectFailure(psycopg.OperationalError("FATAL: what it said"), reason, sqlstate)
+    return explain("jobs", TIMEOUT, failure, STATUS)
+
+
+@pytest.mark.parametrize(
+    ("reason", "sqlstate", "kind", "hint"),
+    [
+        (LoginFailure.CREDENTIALS, "28P01", LoginRefused, "LOGIN, a password"),
+        (LoginFailure.CREDENTIALS, None, LoginRefused, "creation_statements"),
+        (LoginFailure.PG_HBA, "28000", ServerRefused, "pg_hba.conf"),
+        (LoginFailure.SERVER, "53300", ServerRefused, "max_connections.*CONNECTION LIMIT"),
+        (LoginFailure.SERVER, "3D000", ServerRefused, "no such database: check dbname"),
+        (LoginFailure.SERVER, "42501", ServerRefused, "GRANT CONNECT"),
+        (LoginFailure.SERVER, "42704", ServerRefused, "names in 'options'"),
+        (LoginFailure.SERVER, "22023", ServerRefused, "a value"),
+        (LoginFailure.SERVER, "08P01", ServerRefused, "PgBouncer"),
+        (LoginFailure.SERVER, "55000", ServerRefused, "ALLOW_CONNECTIONS"),
+        (LoginFailure.SERVER, "57P03", ServerRefused, "starting"),
+        (LoginFailure.SERVER, "XX000", ServerRefused, "gives its reason"),
+        (LoginFailure.UNREACHABLE, None, DatabaseUnreachable, "check host, port"),
+    ],
+)
+def test_an_error_names_cause_and_cure(
+    reason: LoginFailure, sqlstate: str | None, kind: type[CheckoutFailed], hint: str
+) -> None:
+    error = explained(reason, sqlstate)
+    assert type(error).__mro__[1] is kind
+    assert isinstance(error, PoolTimeout)
+    for words in (hint, "'jobs'", "1.00 sec", "generation 3", "FATAL: what it said"):
+        assert re.search(words, str(error))
+    assert kind is not ServerRefused or f"({sqlstate})" in str(error)
+
+
+def test_what_is_no_refused_credential_names_no_role_s_sql() -> None:
+    assert "PASSWORD" not in advice(LoginFailure.SERVER, "53300").upper()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(explained(reason, "28000") for reason in LoginFailure),
+        explain("jobs", TIMEOUT, None, STATUS),
+        with_pool_timeout(NotReady("none yet"), STATUS),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_survives_pickling(error: CheckoutTimeout) -> None:
+    """A task queue sends them from process to process."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert str(copy.last_error) == str(error.last_error)
+    assert copy.keeper_status == STATUS
+
+
+@pytest.mark.parametrize("sqlstate", ["42501", "42704"])
+def test_a_code_of_a_refused_login_says_nothing_of_a_session(sqlstate: str) -> None:
+    error = explained(LoginFailure.SERVER, sqlstate)
+    assert not may_lack_its_role(raised(error, cause=error.last_error))
