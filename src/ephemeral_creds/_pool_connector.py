@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 import weakref
@@ -29,15 +28,17 @@ from ephemeral_creds._pool_connect import (
     member_of,
 )
 from ephemeral_creds._pool_diagnosis import Diagnosis
-from ephemeral_creds._pool_errors import ROLE_MISSING, StillFailing, may_lack_its_role
+from ephemeral_creds._pool_errors import ROLE_MISSING, may_lack_its_role, with_pool_timeout
 from ephemeral_creds._pool_lines import TimeLimit
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from psycopg_pool.abc import ConnectionCB, ConninfoParam, KwargsParam
+    from psycopg_pool import ConnectionPool
+    from psycopg_pool.abc import ConnectionCB
 
+    from ephemeral_creds._pool_openings import Opening
     from ephemeral_creds._pool_rotation import Rotation
     from ephemeral_creds._protocols import Keeper
     from ephemeral_creds._values import Grant
@@ -55,9 +56,8 @@ class Connector(Generic[CT]):
     """Opens connections with the keeper's credentials and writes down their generation.
 
     Args:
+        pool: whose ``conninfo`` and ``kwargs`` they are, neither with user or password.
         base: the user's connection class.
-        conninfo: as psycopg_pool has it, and so `kwargs`.
-        kwargs: without user and password.
         configure: the user's function for new connections, if any.
         keeper: where the credentials come from.
         rotation: the pool's state.
@@ -67,9 +67,8 @@ class Connector(Generic[CT]):
 
     def __init__(
         self,
+        pool: ConnectionPool[Any],
         base: type[CT],
-        conninfo: ConninfoParam,
-        kwargs: KwargsParam | None,
         configure: ConnectionCB[CT] | None,
         keeper: Keeper,
         rotation: Rotation[CT],
@@ -82,46 +81,48 @@ class Connector(Generic[CT]):
         self._session_role = session_role
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
-        self._user_conninfo, self._user_kwargs = conninfo, kwargs
-        self._connect, self.connection_class = _derive(base, weakref.ref(self), rotation)
+        self._pool = weakref.ref(pool)
+        leased, apart = _derive(base, weakref.ref(self), rotation)
+        self._connect, self._connect_apart = leased.connect_directly, apart.connect_directly
+        self.connection_class: type[CT] = apart
 
     @property
     def configure(self) -> Callable[[CT], None] | None:
         """What psycopg_pool is to call for a new connection: nothing twice."""
         return self._configure_for_pool if self._user_configure is not None else None
 
-    @property
-    def conninfo(self) -> ConninfoParam:
-        """What psycopg_pool is to connect with: it calls what is callable before it connects."""
-        given = self._user_conninfo
-        return functools.partial(self._noted, given) if callable(given) else given
+    def connect(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
+        """Do what the ``connect`` of the pool's ``connection_class`` does.
 
-    @property
-    def kwargs(self) -> KwargsParam | None:
-        """The same for its other half."""
-        given = self._user_kwargs
-        return functools.partial(self._noted, given) if callable(given) else given
+        Who asks for itself gets a connection as it asked for, with the credentials in use, that
+        the pool knows nothing of.
+        """
+        opening = self._rotation.openings.asked()
+        if opening is not None:
+            return self._for_pool(opening, conninfo, kwargs)
+        check_parameters(conninfo, kwargs)
+        try:
+            grant = self._keeper.wait(self._timeout)
+        except EphemeralCredsError as error:
+            raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+        outcome = self._session(self._connect_apart, grant, conninfo, kwargs)
+        if isinstance(outcome, ConnectFailure):
+            raise outcome.error
+        return outcome
 
-    def for_pool(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
+    def _for_pool(self, opening: Opening, conninfo: str, kwargs: dict[str, Any]) -> CT:
         """Return a new connection to psycopg_pool."""
         rotation = self._rotation
+        check_parameters(conninfo, kwargs)
         while True:
-            try:
-                check_parameters(conninfo, kwargs)
-                grant = self._grant()
-            except EphemeralCredsError as error:
-                rotation.note_failure(clean_failure(error), monotonic())
-                raise
-            if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
-                raise StillFailing(str(barred))
+            grant = self._grant()
             if rotation.begin_login(grant.generation):
                 break
+        opening.generation = grant.generation
         outcome = self._log_in(grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
-            rotation.note_failure(outcome, monotonic(), grant.generation)
+            opening.failure = outcome
             raise outcome.error
-        if self._user_configure is None:
-            rotation.note_success(grant.generation)
         return outcome
 
     def ahead(self, grant: Grant) -> CT | ConnectFailure:
@@ -130,9 +131,9 @@ class Connector(Generic[CT]):
         Its login has been begun; see `Rotation.begin_login`.
         """
         try:
-            conninfo, kwargs = self._user_conninfo, self._user_kwargs
-            text = conninfo() if callable(conninfo) else conninfo
-            options = dict((kwargs() if callable(kwargs) else kwargs) or {})
+            pool = self._pool()
+            text: str = _resolved(pool.conninfo if pool else "") or ""
+            options: dict[str, Any] = dict(_resolved(pool.kwargs if pool else None) or {})
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
@@ -171,17 +172,6 @@ class Connector(Generic[CT]):
             raise
         return True
 
-    def _noted(self, given: Callable[[], Any]) -> Any:
-        """Call a callable of the user's, unless it is too early, and write its failure down."""
-        rotation = self._rotation
-        if (barred := rotation.reconnects.barred(rotation.serving, monotonic())) is not None:
-            raise StillFailing(str(barred))
-        try:
-            return given()
-        except Exception as error:
-            rotation.note_failure(clean_failure(error), monotonic())
-            raise
-
     def _grant(self) -> Grant:
         while not self._rotation.serving and not self._rotation.stopped:
             # Nothing has been lent out yet, so that nothing waits behind this worker.
@@ -194,11 +184,7 @@ class Connector(Generic[CT]):
     def _log_in(self, grant: Grant, conninfo: str, kwargs: dict[str, Any]) -> CT | ConnectFailure:
         ledger = self._rotation.ledger
         try:
-            if self._session_role is not None:
-                kwargs = acting_as(self._session_role, conninfo, kwargs)
-            outcome = login(self._connect, conninfo, kwargs, grant, self._diagnosis)
-            if self._session_role is not None:
-                outcome = self._checked_role(outcome, self._session_role)
+            outcome = self._session(self._connect, grant, conninfo, kwargs)
             if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
                 outcome = self._asked_end(outcome, grant)
         except BaseException:
@@ -210,6 +196,17 @@ class Connector(Generic[CT]):
             cast("Any", outcome).lease_generation = grant.generation
             ledger.opened(outcome, grant.generation)
         return outcome
+
+    def _session(
+        self, connect: Callable[..., CT], grant: Grant, conninfo: str, kwargs: dict[str, Any]
+    ) -> CT | ConnectFailure:
+        """Log in, as the session role where there is one."""
+        role = self._session_role
+        if role is None:
+            return login(connect, conninfo, kwargs, grant, self._diagnosis)
+        kwargs = acting_as(role, conninfo, kwargs)
+        outcome = login(connect, conninfo, kwargs, grant, self._diagnosis)
+        return self._checked_role(outcome, role)
 
     def _checked_role(self, outcome: CT | ConnectFailure, wanted: str) -> CT | ConnectFailure:
         """See to it that the session role has come through: a proxy may drop the option."""
@@ -244,44 +241,57 @@ class Connector(Generic[CT]):
         return connection
 
     def _configure_for_pool(self, connection: CT) -> None:
+        self._rotation.openings.configuring(monotonic())
         try:
             self._configure_once(connection)
-        except Exception as error:
-            # psycopg_pool counts this as a failed connect, but leaves the connection open. Not
-            # close(): with close_returns=True that would return it to the pool.
-            connection.pgconn.finish()
-            self._rotation.note_failure(clean_failure(error), monotonic())
+        except BaseException:
+            # psycopg_pool counts this as a failed connect, but leaves the connection open. With
+            # close_returns=True it has to be told that it is nobody's, or it would be returned.
+            cast("Any", connection)._pool = None  # noqa: SLF001 - as psycopg_pool itself does
+            connection.close()
             raise
-        self._rotation.note_success(generation_of(connection))
 
     def _configure_once(self, connection: CT) -> None:
         if not getattr(connection, "lease_configured", False) and self._user_configure:
             self._user_configure(connection)
-            if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-                raise ProgrammingError("the configure function left a transaction open")
+            if (status := connection.pgconn.transaction_status) != TransactionStatus.IDLE:
+                raise ProgrammingError(
+                    f"connection left in status {TransactionStatus(status).name} by configure "
+                    f"function {self._user_configure}: discarded"
+                )
             cast("Any", connection).lease_configured = True
+
+
+def _resolved(value: Any) -> Any:
+    """Return `value`, or what it returns."""
+    return value() if callable(value) else value
 
 
 def _derive(
     base: type[CT], reference: weakref.ref[Connector[CT]], rotation: Rotation[CT]
-) -> tuple[Callable[..., CT], type[CT]]:
-    """Derive the class whose ``connect`` psycopg_pool calls: its one public hook around it."""
+) -> tuple[type[Any], type[Any]]:
+    """Derive the classes of the pool's own connections, and of those that others ask it for.
 
-    class Leased(base):  # type: ignore[valid-type, misc]
-        lease_generation = 0
-        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
-        _pool: Any = None
+    Returns:
+        Both; the first is a subclass of the second.
+    """
 
+    class Apart(base):  # type: ignore[valid-type, misc]
         @classmethod
         def connect(cls, conninfo: str = "", **kwargs: Any) -> CT:
             connector = reference()
             if connector is None:
                 raise PoolClosed("the pool is gone")
-            return connector.for_pool(conninfo, kwargs)
+            return connector.connect(conninfo, kwargs)
 
         @classmethod
         def connect_directly(cls, conninfo: str, **kwargs: Any) -> CT:
             return cast("CT", super().connect(conninfo, **kwargs))
+
+    class Leased(Apart):
+        lease_generation = 0
+        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
+        _pool: Any = None
 
         def rollback(self) -> None:
             # Called while the error that led to it is being handled: nothing has to be looked at
@@ -293,12 +303,19 @@ def _derive(
             super().rollback()
 
         def close(self) -> None:
+            pool, broken = self._pool, self.closed
             super().close()
-            if self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
+            if broken and pool is not None and pool.close_returns:
+                # psycopg's own does nothing then, and the pool would miss it for ever.
+                pool.putconn(self)
+                self._pool = None
+            elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
                 rotation.hint_idle()
 
-    Leased.__name__, Leased.__qualname__ = base.__name__, base.__qualname__
-    return Leased.connect_directly, cast("type[CT]", Leased)
+    for derived in (Apart, Leased):
+        derived.__name__, derived.__qualname__ = base.__name__, base.__qualname__
+        derived.__module__ = base.__module__
+    return Leased, Apart
 
 
 def _current_user(connection: CT, seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 import sys
@@ -30,7 +29,7 @@ from ephemeral_creds._pool_connect import (
     member_of,
 )
 from ephemeral_creds._pool_diagnosis import Diagnosis
-from ephemeral_creds._pool_errors import ROLE_MISSING, StillFailing, may_lack_its_role
+from ephemeral_creds._pool_errors import ROLE_MISSING, may_lack_its_role, with_pool_timeout
 from ephemeral_creds._pool_lines import TimeLimit
 from ephemeral_creds.exceptions import (
     ConfigurationError,
@@ -42,9 +41,11 @@ from ephemeral_creds.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from psycopg_pool.abc import AsyncConnectionCB, AsyncConninfoParam, AsyncKwargsParam
+    from psycopg_pool import AsyncConnectionPool
+    from psycopg_pool.abc import AsyncConnectionCB
 
     from ephemeral_creds._pool_mover_async import AsyncBell
+    from ephemeral_creds._pool_openings import Opening
     from ephemeral_creds._pool_rotation import Rotation
     from ephemeral_creds._protocols import Keeper
     from ephemeral_creds._values import Grant
@@ -69,9 +70,8 @@ class AsyncConnector(Generic[ACT]):
     """Opens connections with the keeper's credentials and writes down their generation.
 
     Args:
+        pool: whose ``conninfo`` and ``kwargs`` they are, neither with user or password.
         base: the user's connection class.
-        conninfo: as psycopg_pool has it, and so `kwargs`.
-        kwargs: without user and password.
         configure: the user's function for new connections, if any.
         keeper: where the credentials come from.
         rotation: the pool's state.
@@ -82,9 +82,8 @@ class AsyncConnector(Generic[ACT]):
 
     def __init__(
         self,
+        pool: AsyncConnectionPool[Any],
         base: type[ACT],
-        conninfo: AsyncConninfoParam,
-        kwargs: AsyncKwargsParam | None,
         configure: AsyncConnectionCB[ACT] | None,
         keeper: Keeper,
         rotation: Rotation[ACT],
@@ -98,9 +97,11 @@ class AsyncConnector(Generic[ACT]):
         self._session_role = session_role
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
-        self._user_conninfo, self._user_kwargs = conninfo, kwargs
         self._bell = bell
-        self._connect, self.connection_class = _derive(base, weakref.ref(self), rotation)
+        self._pool = weakref.ref(pool)
+        leased, apart = _derive(base, weakref.ref(self), rotation)
+        self._connect, self._connect_apart = leased.connect_directly, apart.connect_directly
+        self.connection_class: type[ACT] = apart
 
     @property
     def configure(self) -> Callable[[ACT], Awaitable[None]] | None:
@@ -123,38 +124,38 @@ class AsyncConnector(Generic[ACT]):
                     raise
             await self._bell.wait(heard, min(remaining, _LOOK_AT_KEEPER))
 
-    @property
-    def conninfo(self) -> AsyncConninfoParam:
-        """What psycopg_pool is to connect with: it calls what is callable before it connects."""
-        given = self._user_conninfo
-        return functools.partial(self._noted, given) if callable(given) else given
+    async def connect(self, conninfo: str, kwargs: dict[str, Any]) -> ACT:
+        """Do what the ``connect`` of the pool's ``connection_class`` does.
 
-    @property
-    def kwargs(self) -> AsyncKwargsParam | None:
-        """The same for its other half."""
-        given = self._user_kwargs
-        return functools.partial(self._noted, given) if callable(given) else given
+        Who asks for itself gets a connection as it asked for, with the credentials in use, that
+        the pool knows nothing of.
+        """
+        opening = self._rotation.openings.asked()
+        if opening is not None:
+            return await self._for_pool(opening, conninfo, kwargs)
+        check_parameters(conninfo, kwargs)
+        try:
+            grant = await self.credentials(self._timeout)
+        except EphemeralCredsError as error:
+            raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+        outcome = await self._session(self._connect_apart, grant, conninfo, kwargs)
+        if isinstance(outcome, ConnectFailure):
+            raise outcome.error
+        return outcome
 
-    async def for_pool(self, conninfo: str, kwargs: dict[str, Any]) -> ACT:
+    async def _for_pool(self, opening: Opening, conninfo: str, kwargs: dict[str, Any]) -> ACT:
         """Return a new connection to psycopg_pool."""
         rotation = self._rotation
+        check_parameters(conninfo, kwargs)
         while True:
-            try:
-                check_parameters(conninfo, kwargs)
-                grant = await self._grant()
-            except EphemeralCredsError as error:
-                rotation.note_failure(clean_failure(error), monotonic())
-                raise
-            if (barred := rotation.reconnects.barred(grant.generation, monotonic())) is not None:
-                raise StillFailing(str(barred))
+            grant = await self._grant()
             if rotation.begin_login(grant.generation):
                 break
+        opening.generation = grant.generation
         outcome = await self._log_in(grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
-            rotation.note_failure(outcome, monotonic(), grant.generation)
+            opening.failure = outcome
             raise outcome.error
-        if self._user_configure is None:
-            rotation.note_success(grant.generation)
         return outcome
 
     async def ahead(self, grant: Grant) -> ACT | ConnectFailure:
@@ -163,9 +164,9 @@ class AsyncConnector(Generic[ACT]):
         Its login has been begun; see `Rotation.begin_login`.
         """
         try:
-            text: str = await _resolved(self._user_conninfo)
-            given_kwargs: dict[str, Any] | None = await _resolved(self._user_kwargs)
-            options = dict(given_kwargs or {})
+            pool = self._pool()
+            text: str = await _resolved(pool.conninfo if pool else "") or ""
+            options: dict[str, Any] = dict(await _resolved(pool.kwargs if pool else None) or {})
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
@@ -208,17 +209,6 @@ class AsyncConnector(Generic[ACT]):
             raise
         return True
 
-    async def _noted(self, given: Any) -> Any:
-        """Call a callable of the user's, unless it is too early, and write its failure down."""
-        rotation = self._rotation
-        if (barred := rotation.reconnects.barred(rotation.serving, monotonic())) is not None:
-            raise StillFailing(str(barred))
-        try:
-            return await _resolved(given)
-        except Exception as error:
-            rotation.note_failure(clean_failure(error), monotonic())
-            raise
-
     async def _grant(self) -> Grant:
         if not self._rotation.serving and not self._rotation.stopped:
             # Nothing has been lent out yet, so that nothing waits behind this worker.
@@ -230,11 +220,7 @@ class AsyncConnector(Generic[ACT]):
     ) -> ACT | ConnectFailure:
         ledger = self._rotation.ledger
         try:
-            if self._session_role is not None:
-                kwargs = acting_as(self._session_role, conninfo, kwargs)
-            outcome = await login_async(self._connect, conninfo, kwargs, grant, self._diagnosis)
-            if self._session_role is not None:
-                outcome = await self._checked_role(outcome, self._session_role)
+            outcome = await self._session(self._connect, grant, conninfo, kwargs)
             if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
                 outcome = await self._asked_end(outcome, grant)
         except BaseException:
@@ -246,6 +232,21 @@ class AsyncConnector(Generic[ACT]):
             cast("Any", outcome).lease_generation = grant.generation
             ledger.opened(outcome, grant.generation)
         return outcome
+
+    async def _session(
+        self,
+        connect: Callable[..., Awaitable[ACT]],
+        grant: Grant,
+        conninfo: str,
+        kwargs: dict[str, Any],
+    ) -> ACT | ConnectFailure:
+        """Log in, as the session role where there is one."""
+        role = self._session_role
+        if role is None:
+            return await login_async(connect, conninfo, kwargs, grant, self._diagnosis)
+        kwargs = acting_as(role, conninfo, kwargs)
+        outcome = await login_async(connect, conninfo, kwargs, grant, self._diagnosis)
+        return await self._checked_role(outcome, role)
 
     async def _checked_role(
         self, outcome: ACT | ConnectFailure, wanted: str
@@ -287,45 +288,52 @@ class AsyncConnector(Generic[ACT]):
         return connection
 
     async def _configure_for_pool(self, connection: ACT) -> None:
+        self._rotation.openings.configuring(monotonic())
         try:
             await self._configure_once(connection)
-        except BaseException as error:
-            # psycopg_pool counts this as a failed connect, but leaves the connection open. Not
-            # close(): with close_returns=True that would return it to the pool.
-            connection.pgconn.finish()
-            if isinstance(error, Exception):
-                self._rotation.note_failure(clean_failure(error), monotonic())
+        except BaseException:
+            # psycopg_pool counts this as a failed connect, but leaves the connection open. With
+            # close_returns=True it has to be told that it is nobody's, or it would be returned.
+            cast("Any", connection)._pool = None  # noqa: SLF001 - as psycopg_pool itself does
+            await connection.close()
             raise
-        self._rotation.note_success(generation_of(connection))
 
     async def _configure_once(self, connection: ACT) -> None:
         if not getattr(connection, "lease_configured", False) and self._user_configure:
             await self._user_configure(connection)
-            if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-                raise ProgrammingError("the configure function left a transaction open")
+            if (status := connection.pgconn.transaction_status) != TransactionStatus.IDLE:
+                raise ProgrammingError(
+                    f"connection left in status {TransactionStatus(status).name} by configure "
+                    f"function {self._user_configure}: discarded"
+                )
             cast("Any", connection).lease_configured = True
 
 
 def _derive(
     base: type[ACT], reference: weakref.ref[AsyncConnector[ACT]], rotation: Rotation[ACT]
-) -> tuple[Callable[..., Awaitable[ACT]], type[ACT]]:
-    """Derive the class whose ``connect`` psycopg_pool calls: its one public hook around it."""
+) -> tuple[type[Any], type[Any]]:
+    """Derive the classes of the pool's own connections, and of those that others ask it for.
 
-    class Leased(base):  # type: ignore[valid-type, misc]
-        lease_generation = 0
-        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
-        _pool: Any = None
+    Returns:
+        Both; the first is a subclass of the second.
+    """
 
+    class Apart(base):  # type: ignore[valid-type, misc]
         @classmethod
         async def connect(cls, conninfo: str = "", **kwargs: Any) -> ACT:
             connector = reference()
             if connector is None:
                 raise PoolClosed("the pool is gone")
-            return await connector.for_pool(conninfo, kwargs)
+            return await connector.connect(conninfo, kwargs)
 
         @classmethod
         async def connect_directly(cls, conninfo: str, **kwargs: Any) -> ACT:
             return cast("ACT", await super().connect(conninfo, **kwargs))
+
+    class Leased(Apart):
+        lease_generation = 0
+        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
+        _pool: Any = None
 
         async def rollback(self) -> None:
             # Called while the error that led to it is being handled: nothing has to be looked at
@@ -337,12 +345,19 @@ def _derive(
             await super().rollback()
 
         async def close(self) -> None:
+            pool, broken = self._pool, self.closed
             await super().close()
-            if self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
+            if broken and pool is not None and pool.close_returns:
+                # psycopg's own does nothing then, and the pool would miss it for ever.
+                await pool.putconn(self)
+                self._pool = None
+            elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
                 rotation.hint_idle()
 
-    Leased.__name__, Leased.__qualname__ = base.__name__, base.__qualname__
-    return Leased.connect_directly, cast("type[ACT]", Leased)
+    for derived in (Apart, Leased):
+        derived.__name__, derived.__qualname__ = base.__name__, base.__qualname__
+        derived.__module__ = base.__module__
+    return Leased, Apart
 
 
 async def _current_user(connection: ACT, seconds: float) -> str:

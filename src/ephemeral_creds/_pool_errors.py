@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from psycopg import Error, OperationalError
+from psycopg import Error
 from psycopg_pool import PoolTimeout
 
 from ephemeral_creds import exceptions
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LEFT_BORROWED",
     "ROLE_MISSING",
-    "AtOnce",
     "CheckoutTimeout",
-    "StillFailing",
     "explain",
     "may_lack_its_role",
     "quieten",
@@ -56,18 +54,6 @@ def may_lack_its_role(error: BaseException | None) -> bool:
         if isinstance(error, BaseExceptionGroup):
             found += error.exceptions[:_LOOKED_AT]
     return False
-
-
-class AtOnce(float):
-    """The ``reconnect_timeout`` that psycopg_pool is given: it gives a slot up, and we retry."""
-
-    lease_expected = True
-
-
-class StillFailing(OperationalError):
-    """A connect that was not attempted, because the last one failed a moment ago."""
-
-    lease_expected = True
 
 
 class CheckoutTimeout(exceptions.CheckoutFailed, PoolTimeout):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg
 from psycopg import Connection
-from psycopg_pool import ConnectionPool
 from psycopg_pool.abc import CT
+from psycopg_pool.pool import MaintenanceTask
 
 from ephemeral_creds._logging import logger
 from ephemeral_creds._pool_connect import ConnectFailure
@@ -22,6 +22,8 @@ from ephemeral_creds.exceptions import NoCredentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from psycopg_pool import ConnectionPool
 
     from ephemeral_creds._policy import RotationPolicy
     from ephemeral_creds._pool_connector import Connector
@@ -63,6 +65,14 @@ class Bell:
             return self.rung
 
 
+class _Outage(MaintenanceTask):
+    """Tells the user, as psycopg_pool does, in one of its workers."""
+
+    def _run(self, pool: ConnectionPool[Any]) -> None:
+        logger.warning("%s: has failed to connect for %.1f s", pool.name, pool.reconnect_timeout)
+        pool.reconnect_failed()
+
+
 class Mover(Generic[CT]):
     """Proves candidates, replaces old connections, and restores what psycopg_pool gave up.
 
@@ -79,7 +89,6 @@ class Mover(Generic[CT]):
         policy: RotationPolicy,
         bell: Bell,
     ) -> None:
-        self.resizing = threading.Lock()
         self._pool = weakref.ref(pool)
         self._name = pool.name
         self._keeper = keeper
@@ -137,7 +146,7 @@ class Mover(Generic[CT]):
                 return
             try:
                 self._do_what_is_due(pool)
-                timeout = self._rotation.next_look(monotonic())
+                timeout = self._rotation.next_look(monotonic(), pool.reconnect_timeout)
             except Exception as error:  # noqa: BLE001 - the pool needs its housekeeper
                 logger.error("%s: housekeeping failed: %s", self._name, type(error).__name__)
                 timeout = _SOON
@@ -157,8 +166,10 @@ class Mover(Generic[CT]):
             rotation.note_answer(grant.generation, outcome)
             if not isinstance(outcome, ConnectFailure):
                 outcome.close()
-        if rotation.reconnects.take_due(monotonic()):
-            self._restore_slots(pool)
+        for retry in rotation.reconnects.release(monotonic()):
+            pool.run_task(retry)
+        if rotation.reconnects.take_outage(monotonic(), pool.reconnect_timeout):
+            pool.run_task(_Outage(pool))
         if stale := rotation.stale:
             rotation.begin_move(monotonic())
             self._threads = [t for t in self._threads if t.is_alive()]
@@ -173,22 +184,6 @@ class Mover(Generic[CT]):
             if self._policy.borrowed == "cancel":
                 for connection in connections:
                     self._cut_off(connection)
-
-    def _restore_slots(self, pool: ConnectionPool[Any]) -> None:
-        """Have psycopg_pool open again what it gave up.
-
-        Its public surface has no such request, but raising ``min_size`` opens as many at once
-        (``resize()`` in https://www.psycopg.org/psycopg3/docs/api/pool.html).
-        """
-        stats = ConnectionPool.get_stats(pool)
-        with self.resizing:
-            low, high = pool.min_size, pool.max_size
-            missing = self._rotation.reconnects.missing(stats, low, high)
-            if missing <= low:
-                ConnectionPool.resize(pool, low - missing, high)
-            else:
-                ConnectionPool.resize(pool, low + missing, max(high, low + missing))
-            ConnectionPool.resize(pool, low, high)
 
     def _cut_off(self, connection: CT) -> None:
         """Cancel what a borrowed connection is doing, then end its session.

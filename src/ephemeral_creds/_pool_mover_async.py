@@ -10,8 +10,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool
 from psycopg_pool.abc import ACT
+from psycopg_pool.pool_async import MaintenanceTask
 
 from ephemeral_creds._logging import logger
 from ephemeral_creds._pool_connect import ConnectFailure
@@ -22,6 +22,8 @@ from ephemeral_creds.exceptions import NoCredentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from psycopg_pool import AsyncConnectionPool
 
     from ephemeral_creds._policy import RotationPolicy
     from ephemeral_creds._pool_connector_async import AsyncConnector
@@ -86,6 +88,14 @@ class AsyncBell:
         return self.rung
 
 
+class _Outage(MaintenanceTask):
+    """Tells the user, as psycopg_pool does, in one of its workers."""
+
+    async def _run(self, pool: AsyncConnectionPool[Any]) -> None:
+        logger.warning("%s: has failed to connect for %.1f s", pool.name, pool.reconnect_timeout)
+        await pool.reconnect_failed()
+
+
 class AsyncMover(Generic[ACT]):
     """Proves candidates, replaces old connections, and restores what psycopg_pool gave up.
 
@@ -102,7 +112,6 @@ class AsyncMover(Generic[ACT]):
         policy: RotationPolicy,
         bell: AsyncBell,
     ) -> None:
-        self.resizing = asyncio.Lock()
         self._pool = weakref.ref(pool)
         self._name = pool.name
         self._keeper = keeper
@@ -160,7 +169,7 @@ class AsyncMover(Generic[ACT]):
                 return
             try:
                 await self._do_what_is_due(pool)
-                timeout = self._rotation.next_look(monotonic())
+                timeout = self._rotation.next_look(monotonic(), pool.reconnect_timeout)
             except Exception as error:  # noqa: BLE001 - the pool needs its housekeeper
                 logger.error("%s: housekeeping failed: %s", self._name, type(error).__name__)
                 timeout = _SOON
@@ -180,8 +189,10 @@ class AsyncMover(Generic[ACT]):
             rotation.note_answer(grant.generation, outcome)
             if not isinstance(outcome, ConnectFailure):
                 await outcome.close()
-        if rotation.reconnects.take_due(monotonic()):
-            await self._restore_slots(pool)
+        for retry in rotation.reconnects.release(monotonic()):
+            pool.run_task(retry)
+        if rotation.reconnects.take_outage(monotonic(), pool.reconnect_timeout):
+            pool.run_task(_Outage(pool))
         if stale := rotation.stale:
             rotation.begin_move(monotonic())
             self._tasks = [t for t in self._tasks if not t.done()]
@@ -196,22 +207,6 @@ class AsyncMover(Generic[ACT]):
             if self._policy.borrowed == "cancel":
                 for connection in connections:
                     await self._cut_off(connection)
-
-    async def _restore_slots(self, pool: AsyncConnectionPool[Any]) -> None:
-        """Have psycopg_pool open again what it gave up.
-
-        Its public surface has no such request, but raising ``min_size`` opens as many at once
-        (``resize()`` in https://www.psycopg.org/psycopg3/docs/api/pool.html).
-        """
-        stats = AsyncConnectionPool.get_stats(pool)
-        async with self.resizing:
-            low, high = pool.min_size, pool.max_size
-            missing = self._rotation.reconnects.missing(stats, low, high)
-            if missing <= low:
-                await AsyncConnectionPool.resize(pool, low - missing, high)
-            else:
-                await AsyncConnectionPool.resize(pool, low + missing, max(high, low + missing))
-            await AsyncConnectionPool.resize(pool, low, high)
 
     async def _cut_off(self, connection: ACT) -> None:
         """Cancel what a borrowed connection is doing, then end its session.

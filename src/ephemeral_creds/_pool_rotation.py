@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ephemeral_creds._pool_connect import ConnectFailure, Ledger, generation_of
+from ephemeral_creds._pool_openings import Openings
 from ephemeral_creds._pool_reconnects import Reconnects
 from ephemeral_creds._pool_replacements import Replacements
 from ephemeral_creds._refusals import LoginFailure
@@ -67,6 +68,7 @@ class Rotation(Generic[T]):
         self.policy = policy
         self.wake = wake
         self.ledger: Ledger[T] = Ledger()
+        self.openings = Openings()
         self.replacements: Replacements[T] = Replacements(policy.overshoot)
         self.reconnects = Reconnects(policy)
         self._keeper = keeper
@@ -110,7 +112,7 @@ class Rotation(Generic[T]):
         self.stopped, self.serving, self.wake = True, 0, _nothing
         self._lock = threading.RLock()  # as in `Ledger`
         self._leases, self.trusted_until = {}, math.inf
-        self.ledger = Ledger()
+        self.ledger, self.openings = Ledger(), Openings()
         self.replacements = Replacements(self.policy.overshoot)
         self.reconnects = Reconnects(self.policy)
 
@@ -229,7 +231,7 @@ class Rotation(Generic[T]):
 
     def note_success(self, generation: int) -> None:
         """A login succeeded."""
-        slots_lost = self.reconnects.succeeded()
+        retries_due = self.reconnects.succeeded()
         with self._lock:
             first = generation > self._accepted
             self._accepted = max(self._accepted, generation)
@@ -237,7 +239,7 @@ class Rotation(Generic[T]):
             self.idle_hint += stale
         if first:
             self._keeper.signal(Accepted(self._number, generation))
-        if slots_lost or stale:
+        if retries_due or stale:
             self.wake()
 
     def note_failure(self, failure: ConnectFailure, now: float, generation: int = 0) -> None:
@@ -410,12 +412,22 @@ class Rotation(Generic[T]):
             self.idle_hint += 1
         self.wake()
 
-    def next_look(self, now: float) -> float | None:
-        """Return in how many seconds to look again without being woken; ``None`` for never."""
+    def next_look(self, now: float, patience: float) -> float | None:
+        """Return in how many seconds to look again without being woken; ``None`` for never.
+
+        Args:
+            now: the instant of this look.
+            patience: the pool's ``reconnect_timeout``, in seconds.
+        """
         # A server that died closes connections without telling anybody.
         waiting = self._candidates or self._questions or self._retiring
         again = _LOOK_AGAIN if waiting else None
-        looks = (again, self.reconnects.due_in(now), self.replacements.due_in(now))
+        looks = (
+            again,
+            self.reconnects.release_in(now),
+            self.reconnects.outage_in(now, patience),
+            self.replacements.due_in(now),
+        )
         return min((look for look in looks if look is not None), default=None)
 
     def begin_move(self, now: float) -> None:

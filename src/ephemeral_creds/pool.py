@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
@@ -10,15 +11,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import Connection
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolTimeout
 from psycopg_pool.abc import CT
+from psycopg_pool.base import AttemptWithBackoff
+from psycopg_pool.pool import AddConnection, MaintenanceTask
 
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
 from ephemeral_creds._pool_base import NOT_AFTER_FORK, LeasedPool, after_fork
-from ephemeral_creds._pool_connect import Borrowed, check_parameters, generation_of
+from ephemeral_creds._pool_connect import (
+    Borrowed,
+    check_parameters,
+    clean_failure,
+    generation_of,
+)
 from ephemeral_creds._pool_connector import Connector
 from ephemeral_creds._pool_errors import (
-    AtOnce,
     CheckoutTimeout,
     quieten,
     with_pool_timeout,
@@ -120,9 +127,8 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         policy = rotation or RotationPolicy()
         self._rotation: Rotation[CT] = Rotation(self._keeper, policy, bell.ring)
         self._connector = Connector(
+            self,
             connection_class,
-            conninfo,
-            kwargs,
             configure,
             self._keeper,
             self._rotation,
@@ -132,12 +138,10 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         self._beginning = threading.Lock()
         self._begun = self._ended = self._abandoned = False
         self._diagnosis: tuple[KeeperStatus, NoCredentials | None] | None = None
-        self._give_up_after = reconnect_timeout
-        self._give_up = reconnect_failed
         super().__init__(
-            self._connector.conninfo,
+            conninfo,
             connection_class=self._connector.connection_class,
-            kwargs=self._connector.kwargs,
+            kwargs=kwargs,
             min_size=min_size,
             max_size=max_size,
             open=False,
@@ -150,8 +154,8 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             max_waiting=max_waiting,
             max_lifetime=max_lifetime,
             max_idle=max_idle,
-            reconnect_timeout=AtOnce(0.0),
-            reconnect_failed=_slot_lost,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
             num_workers=num_workers,
         )
         self._mover = Mover(self, self._keeper, self._connector, self._rotation, policy, bell)
@@ -176,8 +180,6 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         if self._abandoned:
             raise after_fork()
         with self._beginning:
-            if self._ended and not self._begun:
-                raise PoolClosed(f"the pool {self.name!r} was closed and cannot be opened any more")
             if not self._begun:
                 if self._own_keeper is not None:
                     self._own_keeper.start()
@@ -255,11 +257,6 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         else:
             ConnectionPool.putconn(self, conn)  # pyright: ignore[reportArgumentType]
 
-    def resize(self, min_size: int, max_size: int | None = None) -> None:
-        """Change the size of the pool. See psycopg_pool."""
-        with self._mover.resizing:
-            super().resize(min_size, max_size)
-
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool; where it has a keeper of its own, revoke its lease and close that.
 
@@ -273,7 +270,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             timeout: how long to wait for the pool, and then for the keeper, in seconds.
         """
         with self._beginning:
-            if self._ended:
+            if self._ended or not self._begun:
                 return
             self._ended = True
         # wait() closes the pool before it raises, and should say what was wrong before that.
@@ -290,8 +287,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
             # Also where Ctrl-C came in between: the lease is given back in the background then.
-            if self._begun:
-                self._rotation.leave(close_keeper=self._own_keeper is not None)
+            self._rotation.leave(close_keeper=self._own_keeper is not None)
         if self._own_keeper is not None:
             self._own_keeper.close(timeout)
 
@@ -375,12 +371,40 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         finally:
             rotation.note_replaced()
 
-    def _lost_slot(self) -> None:
+    def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
+        """Run a task of psycopg_pool's later; a connect when `Reconnects` says so."""
+        if isinstance(task, AddConnection):
+            self._rotation.reconnects.hold(AddConnection(self, growing=task.growing), monotonic())
+            self._rotation.wake()
+        else:
+            super().schedule_task(task, delay)
+
+    # -- psycopg_pool's private methods: no other is overridden --------------------------------
+
+    def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
         rotation = self._rotation
-        tell = rotation.reconnects.lost(monotonic(), self._give_up_after)
-        rotation.wake()
-        if tell and self._give_up:
-            self._give_up(self)
+        if rotation.reconnects.barred_for(rotation.serving, monotonic()):
+            self.schedule_task(AddConnection(self, growing=growing), 0.0)
+        else:
+            # It never gives up.
+            attempt = AttemptWithBackoff(timeout=math.inf)
+            super()._add_connection(attempt, growing)
+
+    def _connect(self, timeout: float | None = None) -> CT:
+        with self._rotation.openings.begin(monotonic()) as opening:
+            try:
+                connection = super()._connect(timeout)
+            except Exception as error:
+                if opening.failure is not None:
+                    failure, generation = opening.failure, opening.generation
+                else:
+                    # Something around the login, which says nothing of the credentials.
+                    failure, generation = clean_failure(error), 0
+                self._rotation.note_failure(failure, monotonic(), generation)
+                raise
+        if opening.generation:
+            self._rotation.note_success(opening.generation)
+        return connection
 
     def _abandon(self) -> None:
         """Refuse to work in the child of a fork: sockets and lease are the parent's."""
@@ -395,11 +419,6 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
 
 
 _alive: weakref.WeakSet[RotatingConnectionPool[Any]] = weakref.WeakSet()
-
-
-def _slot_lost(pool: ConnectionPool[Any]) -> None:
-    if isinstance(pool, RotatingConnectionPool):
-        pool._lost_slot()  # noqa: SLF001 - the same module; a method would keep the pool alive
 
 
 def _refuse_after_fork(*_: object, **__: object) -> Any:

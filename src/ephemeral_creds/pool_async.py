@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import math
 import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from psycopg_pool.abc import ACT
+from psycopg_pool.base import AttemptWithBackoff
+from psycopg_pool.pool_async import AddConnection, MaintenanceTask
 
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
 from ephemeral_creds._pool_base import NOT_AFTER_FORK, LeasedPool, after_fork
-from ephemeral_creds._pool_connect import Borrowed, check_parameters, generation_of
+from ephemeral_creds._pool_connect import (
+    Borrowed,
+    check_parameters,
+    clean_failure,
+    generation_of,
+)
 from ephemeral_creds._pool_connector_async import AsyncConnector
 from ephemeral_creds._pool_errors import (
-    AtOnce,
     CheckoutTimeout,
     quieten,
     with_pool_timeout,
@@ -118,9 +124,8 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         policy = rotation or RotationPolicy()
         self._rotation: Rotation[ACT] = Rotation(self._keeper, policy, bell.ring)
         self._connector = AsyncConnector(
+            self,
             connection_class,
-            conninfo,
-            kwargs,
             configure,
             self._keeper,
             self._rotation,
@@ -131,12 +136,10 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         self._beginning = asyncio.Lock()
         self._begun = self._ended = self._abandoned = False
         self._diagnosis: tuple[KeeperStatus, NoCredentials | None] | None = None
-        self._give_up_after = reconnect_timeout
-        self._give_up = reconnect_failed
         super().__init__(
-            self._connector.conninfo,
+            conninfo,
             connection_class=self._connector.connection_class,
-            kwargs=self._connector.kwargs,
+            kwargs=kwargs,
             min_size=min_size,
             max_size=max_size,
             open=False,
@@ -149,8 +152,8 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             max_waiting=max_waiting,
             max_lifetime=max_lifetime,
             max_idle=max_idle,
-            reconnect_timeout=AtOnce(0.0),
-            reconnect_failed=_slot_lost,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
             num_workers=num_workers,
         )
         self._mover = AsyncMover(self, self._keeper, self._connector, self._rotation, policy, bell)
@@ -173,8 +176,6 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         if self._abandoned:
             raise after_fork()
         async with self._beginning:
-            if self._ended and not self._begun:
-                raise PoolClosed(f"the pool {self.name!r} was closed and cannot be opened any more")
             if not self._begun:
                 if self._own_keeper is not None:
                     self._own_keeper.start()
@@ -252,11 +253,6 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         else:
             await AsyncConnectionPool.putconn(self, conn)  # pyright: ignore[reportArgumentType]
 
-    async def resize(self, min_size: int, max_size: int | None = None) -> None:
-        """Change the size of the pool. See psycopg_pool."""
-        async with self._mover.resizing:
-            await super().resize(min_size, max_size)
-
     async def drain(self) -> None:
         """Replace all connections, whatever their generation. See psycopg_pool."""
         # Before it is open there is nothing to drain, and psycopg_pool has no lock yet.
@@ -276,7 +272,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             timeout: how long to wait for the pool, and then for the keeper, in seconds.
         """
         async with self._beginning:
-            if self._ended:
+            if self._ended or not self._begun:
                 return
             self._ended = True
         # wait() closes the pool before it raises, and should say what was wrong before that.
@@ -292,8 +288,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             await self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
             # Also where it was cancelled: the lease is given back in the background then.
-            if self._begun:
-                self._rotation.leave(close_keeper=self._own_keeper is not None)
+            self._rotation.leave(close_keeper=self._own_keeper is not None)
         if self._own_keeper is not None:
             # Not the loop's own executor: what else waits in there may take its time.
             thread = ThreadPoolExecutor(1, thread_name_prefix=self.name)
@@ -379,14 +374,42 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         finally:
             rotation.note_replaced()
 
-    async def _lost_slot(self) -> None:
+    async def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
+        """Run a task of psycopg_pool's later; a connect when `Reconnects` says so."""
+        if isinstance(task, AddConnection):
+            self._rotation.reconnects.hold(AddConnection(self, growing=task.growing), monotonic())
+            self._rotation.wake()
+        else:
+            await super().schedule_task(task, delay)
+
+    # -- psycopg_pool's private methods: no other is overridden --------------------------------
+
+    async def _add_connection(
+        self, attempt: AttemptWithBackoff | None, growing: bool = False
+    ) -> None:
         rotation = self._rotation
-        tell = rotation.reconnects.lost(monotonic(), self._give_up_after)
-        rotation.wake()
-        if tell and self._give_up:
-            told = self._give_up(self)
-            if inspect.isawaitable(told):
-                await told
+        if rotation.reconnects.barred_for(rotation.serving, monotonic()):
+            await self.schedule_task(AddConnection(self, growing=growing), 0.0)
+        else:
+            # It never gives up.
+            attempt = AttemptWithBackoff(timeout=math.inf)
+            await super()._add_connection(attempt, growing)
+
+    async def _connect(self, timeout: float | None = None) -> ACT:
+        with self._rotation.openings.begin(monotonic()) as opening:
+            try:
+                connection = await super()._connect(timeout)
+            except Exception as error:
+                if opening.failure is not None:
+                    failure, generation = opening.failure, opening.generation
+                else:
+                    # Something around the login, which says nothing of the credentials.
+                    failure, generation = clean_failure(error), 0
+                self._rotation.note_failure(failure, monotonic(), generation)
+                raise
+        if opening.generation:
+            self._rotation.note_success(opening.generation)
+        return connection
 
     def _abandon(self) -> None:
         """Refuse to work in the child of a fork: sockets and lease are the parent's."""
@@ -401,11 +424,6 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
 
 
 _alive: weakref.WeakSet[AsyncRotatingConnectionPool[Any]] = weakref.WeakSet()
-
-
-async def _slot_lost(pool: AsyncConnectionPool[Any]) -> None:
-    if isinstance(pool, AsyncRotatingConnectionPool):
-        await pool._lost_slot()  # noqa: SLF001 - the same module; a method would keep the pool alive
 
 
 async def _refuse_after_fork(*_: object, **__: object) -> Any:

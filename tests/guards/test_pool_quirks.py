@@ -66,6 +66,9 @@ def test_the_version_was_looked_at() -> None:
         ("_add_to_pool", ["conn"]),
         ("_putconn", ["conn", "from_getconn"]),
         ("_set_connection_expiry_date", ["conn"]),
+        ("_add_connection", ["attempt", "growing"]),
+        ("_connect", ["timeout"]),
+        ("schedule_task", ["task", "delay"]),
     ],
 )
 def test_the_methods_are_there(kind: Any, name: str, parameters: list[str]) -> None:

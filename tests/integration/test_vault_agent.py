@@ -97,7 +97,7 @@ def make_pool(
         stack.callback(twin.close)
 
         def make(provider: object, events: Events, **options: Any) -> RotatingConnectionPool[Any]:
-            options = {"refresh": HURRIED, "min_size": 4, "max_size": 8} | options
+            options = {"refresh": HURRIED, "min_size": 4, "max_size": 8, **options}
             pool = twin.make(provider, postgres.conninfo(), observers=[events], **options)
             stack.callback(pool.close)
             pool.open(wait=True, timeout=PATIENCE)

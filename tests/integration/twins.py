@@ -6,6 +6,7 @@ The async pool lives in an event loop in a thread of its own. Only what scenario
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -199,9 +200,15 @@ class Twin:
     name = "sync"
     _gate: ClassVar[type[Any]] = _SyncGate
 
-    def make(self, *args: Any, **options: Any) -> RotatingConnectionPool[Any]:
-        """Make a pool, and do not open it."""
-        return RotatingConnectionPool(*args, **options)
+    def make(
+        self, *args: Any, kind: type[Any] = RotatingConnectionPool, **options: Any
+    ) -> RotatingConnectionPool[Any]:
+        """Make a pool, by default of the library's class, and do not open it."""
+        return cast("RotatingConnectionPool[Any]", kind(*args, **options))
+
+    def connect(self, connection_class: type[Any], conninfo: str, **options: Any) -> Any:
+        """Connect without a pool."""
+        return connection_class.connect(conninfo, **options)
 
     def gate(self) -> Gate:
         """Make a connection class of the test's own, whose gate is open at first."""
@@ -223,21 +230,29 @@ class AsyncTwin(Twin):
     def __init__(self) -> None:
         self.loop = LoopThread()
 
-    def make(self, *args: Any, **options: Any) -> RotatingConnectionPool[Any]:
+    def make(
+        self, *args: Any, kind: type[Any] = AsyncRotatingConnectionPool, **options: Any
+    ) -> RotatingConnectionPool[Any]:
         for name in ("configure", "check", "reset"):
             if (function := options.get(name)) is not None:
                 options[name] = _awaitable(function)
-        pool: AsyncRotatingConnectionPool[Any] = AsyncRotatingConnectionPool(*args, **options)
+        pool: AsyncRotatingConnectionPool[Any] = kind(*args, **options)
         # To scenarios it is the same thing, and they are checked against the sync one.
         return cast("RotatingConnectionPool[Any]", PoolFace(self.loop, pool))
+
+    def connect(self, connection_class: type[Any], conninfo: str, **options: Any) -> Any:
+        opening = connection_class.connect(conninfo, **options)
+        return ConnectionFace(self.loop, self.loop.run(opening))
 
     def close(self) -> None:
         self.loop.close()
 
 
-def _awaitable(function: Callable[[Any], None]) -> Callable[[Any], Awaitable[None]]:
+def _awaitable(function: Callable[[Any], Any]) -> Callable[[Any], Awaitable[None]]:
     async def call(argument: Any) -> None:
-        function(argument)
+        result = function(argument)
+        if inspect.isawaitable(result):
+            await result
 
     return call
 

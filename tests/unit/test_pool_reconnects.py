@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import psycopg
 import pytest
 
@@ -10,7 +12,6 @@ from ephemeral_creds._pool_connect import ConnectFailure
 from ephemeral_creds._pool_reconnects import Reconnects
 
 FAILURE = ConnectFailure(psycopg.OperationalError("away"))
-EMPTY = {"pool_size": 0}
 
 
 @pytest.fixture
@@ -25,8 +26,7 @@ def test_connects_that_fail_together_are_one_failure(reconnects: Reconnects) -> 
     reconnects.failed(FAILURE, 1, now=1.0)
     reconnects.failed(FAILURE, 1, now=2.0)
     assert reconnects.barred_for(1, now=2.0) == 1.0
-    assert reconnects.barred(1, now=2.0) is FAILURE.error
-    assert reconnects.barred(1, now=3.0) is None
+    assert not reconnects.barred_for(1, now=3.0)
 
 
 def test_new_credentials_are_tried_at_once(reconnects: Reconnects) -> None:
@@ -46,26 +46,49 @@ def test_a_late_failure_of_old_credentials_does_not_clear_the_new_ones(
 
 def test_one_connect_finds_out_and_the_others_wait_for_its_answer(reconnects: Reconnects) -> None:
     reconnects.failed(FAILURE, 1, now=0.0)
-    reconnects.lost(0.0, patience=300.0)
-    assert not reconnects.take_due(0.5)
-    assert reconnects.take_due(1.0)
-    assert reconnects.missing(EMPTY, 20, 20) == 1
-    assert not reconnects.take_due(1.0)
-    assert reconnects.due_in(1.5) == 0.5
+    for retry in "abc":
+        reconnects.hold(retry, now=0.0)
+    assert reconnects.release(0.5) == []
+    assert reconnects.release(1.0) == ["a"]
+    assert reconnects.release(1.0) == []
+    assert reconnects.release_in(1.5) == 0.5
     assert reconnects.succeeded()
-    assert reconnects.take_due(1.5)
-    assert reconnects.missing({"pool_size": 1}, 20, 20) == 19
+    assert reconnects.release(1.5) == ["b", "c"]
+    assert reconnects.release_in(1.5) is None
 
 
 def test_what_failed_without_a_word_waits_as_well(reconnects: Reconnects) -> None:
-    reconnects.lost(5.0, patience=300.0)
-    assert not reconnects.take_due(5.0)
-    assert reconnects.take_due(6.0)
+    reconnects.hold("a", now=5.0)
+    assert reconnects.release(5.0) == []
+    assert reconnects.release(6.0) == ["a"]
 
 
 def test_one_that_gets_no_answer_is_not_waited_for_for_ever(reconnects: Reconnects) -> None:
     reconnects.failed(FAILURE, 1, now=0.0)
-    reconnects.lost(0.0, patience=300.0)
-    assert reconnects.take_due(1.0)
-    assert reconnects.missing(EMPTY, 20, 20) == 1
-    assert reconnects.take_due(2.0)
+    for retry in "ab":
+        reconnects.hold(retry, now=0.0)
+    assert reconnects.release(1.0) == ["a"]
+    assert reconnects.release(2.0) == ["b"]
+
+
+class TestOutage:
+    def test_it_is_told_on_time_and_not_with_the_next_failure(self, reconnects: Reconnects) -> None:
+        for now in (10.0, 11.0, 13.0, 17.0):
+            reconnects.failed(FAILURE, 1, now)
+        assert reconnects.outage_in(17.0, patience=8.0) == 1.0
+        assert not reconnects.take_outage(17.9, patience=8.0)
+        assert reconnects.take_outage(18.0, patience=8.0)
+
+    def test_it_is_told_once_until_a_connect_succeeds(self, reconnects: Reconnects) -> None:
+        reconnects.failed(FAILURE, 1, now=0.0)
+        assert reconnects.take_outage(9.0, patience=8.0)
+        reconnects.failed(FAILURE, 1, now=9.0)
+        assert reconnects.outage_in(99.0, patience=8.0) is None
+        reconnects.succeeded()
+        assert not reconnects.take_outage(99.0, patience=8.0)
+        reconnects.failed(FAILURE, 1, now=100.0)
+        assert reconnects.take_outage(108.0, patience=8.0)
+
+    def test_without_end_there_is_nothing_to_wait_for(self, reconnects: Reconnects) -> None:
+        reconnects.failed(FAILURE, 1, now=0.0)
+        assert reconnects.outage_in(1.0, patience=math.inf) is None
