@@ -2,14 +2,16 @@
 
 Notifications may fail at any time, and are supervised: NFS and overlay mounts do not send any,
 watches and descriptors run out, and a directory that is removed and created again silences its
-watch for good.
+watch for good. Under the threads of gevent and eventlet they are not asked for.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -36,6 +38,12 @@ _REARM_AFTER = 30
 # They have to be there before it is asked: where it gets only some, it loses them for good.
 _PER_DIRECTORY = 3
 _FOR_READING = 2
+
+# Who replaces the system's threads, if it has been imported, and what tells whether it has.
+_PATCHERS = (
+    ("gevent", "monkey", "is_module_patched", "threading"),
+    ("eventlet", "patcher", "is_monkey_patched", "thread"),
+)
 
 # Seconds that stopping waits for a thread; longer only where a file system hangs.
 _JOIN = 2.0
@@ -64,6 +72,7 @@ class Notifications:
         self._armed: dict[_DirectoryId, Path] = {}
         self._polls_until_rearm = 0
         self._rearm_after = _REARM_AFTER
+        self._on_trial = False
         self._told: set[str] = set()
 
     def supervise(self) -> None:
@@ -72,16 +81,26 @@ class Notifications:
             self._polls_until_rearm -= 1
             return
         wanted = _directories(self._path)
-        if wanted.keys() == self._armed.keys() and self._healthy():
-            return
+        if wanted.keys() == self._armed.keys():
+            if self._healthy():
+                self._on_trial = False
+                self._rearm_after = _REARM_AFTER
+                return
+            if self._on_trial:
+                self._pause()
+                self.stop()
+                return
         self.stop()
         self._armed = wanted
         # A death later on is cured at once: a directory made anew may get its old number.
-        if self._arm():
-            self._rearm_after = _REARM_AFTER
-        else:
-            self._polls_until_rearm = self._rearm_after
-            self._rearm_after *= 2
+        self._on_trial = True
+        if not self._arm():
+            self._pause()
+
+    def _pause(self) -> None:
+        self._on_trial = False
+        self._polls_until_rearm = self._rearm_after
+        self._rearm_after *= 2
 
     def stop(self) -> None:
         """Let go of the watches and their threads."""
@@ -107,6 +126,7 @@ class Notifications:
             return True
         wake = self._wake
         try:
+            _require_system_threads()
             _require_descriptors(_PER_DIRECTORY * len(self._armed) + _FOR_READING)
             from watchdog.events import FileSystemEventHandler
             from watchdog.observers import Observer
@@ -135,6 +155,14 @@ class Notifications:
                 )
             return False
         return True
+
+
+def _require_system_threads() -> None:
+    """Raise an `OSError` where threads are not the system's: watchdog's end or block all others."""
+    for library, module, question, name in _PATCHERS:
+        is_patched = getattr(sys.modules.get(f"{library}.{module}"), question, None)
+        if is_patched is not None and is_patched(name):
+            raise OSError(errno.ENOTSUP, f"{library} has replaced the system's threads")
 
 
 def _require_descriptors(count: int) -> None:

@@ -22,7 +22,7 @@ from ephemeral_creds.providers.file.watch import FileWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import ClassVar, Self
+    from typing import ClassVar, NoReturn, Self
 
     from ephemeral_creds.events import Event
     from ephemeral_creds.providers.file.parse import Format
@@ -112,6 +112,12 @@ class FileProvider(CredentialProvider):
 
     def __repr__(self) -> str:
         return f"FileProvider({str(self._path)!r}, format={self._format!r})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "a FileProvider refuses to be pickled: send its settings to the other process and let "
+            "it read the file itself"
+        )
 
     @classmethod
     def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import pickle
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -69,6 +70,11 @@ def test_fetch_returns_credentials_without_a_deadline(tmp_path: Path) -> None:
     assert grant.credentials == Credentials("app", Secret("one"))
     assert grant.lease == Lease(requested_at=42.0, duration=math.inf)
     assert not FileProvider.mints
+
+
+def test_pickling_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="send its settings to the other process"):
+        pickle.dumps(FileProvider(tmp_path / "creds"))
 
 
 def test_fetch_reads_anew(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from threading import Event
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
 import watchdog.observers
@@ -155,6 +155,27 @@ def test_rearms_after_the_emitter_died(
     before = wakes.value
     (tmp_path / "volume" / "creds").write_text("x")
     wakes.wait_for(before + 1)
+
+
+def test_what_dies_at_once_is_not_armed_at_each_poll(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Counter()
+
+    class ShortLived(cast("type[Any]", watchdog.observers.Observer)):
+        def schedule(self, *args: object, **kwargs: object) -> None:
+            made()
+            self.stop()
+            self.join()
+
+    monkeypatch.setattr(watchdog.observers, "Observer", ShortLived)
+    notifications = Notifications(tmp_path / "creds", Counter())
+    seen = []
+    for _ in range(2 + 30 + 2 + 60):
+        notifications.supervise()
+        seen.append(made.value)
+    assert [seen.index(count) for count in (1, 2)] == [0, 2 + 30]
+    assert seen[-1] == 2
 
 
 def test_reading_does_not_wake(
