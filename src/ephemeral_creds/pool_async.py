@@ -6,7 +6,6 @@ import asyncio
 import math
 import os
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +16,7 @@ from psycopg_pool.abc import ACT
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask
 
+from ephemeral_creds._loop import in_thread, require_asyncio
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
 from ephemeral_creds._pool_base import NOT_AFTER_FORK, LeasedPool, after_fork
 from ephemeral_creds._pool_connect import (
@@ -172,7 +172,9 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
 
         Raises:
             PoolClosed: the pool was closed before.
+            ConfigurationError: no asyncio event loop runs here. Nothing has been started.
         """
+        require_asyncio("AsyncRotatingConnectionPool.open()")
         if self._abandoned:
             raise after_fork()
         async with self._beginning:
@@ -290,13 +292,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             # Also where it was cancelled: the lease is given back in the background then.
             self._rotation.leave(close_keeper=self._own_keeper is not None)
         if self._own_keeper is not None:
-            # Not the loop's own executor: what else waits in there may take its time.
-            thread = ThreadPoolExecutor(1, thread_name_prefix=self.name)
-            closed = thread.submit(self._own_keeper.close, timeout)
-            thread.shutdown(wait=False)
-            await asyncio.wrap_future(closed)
-            # All that it waits for is the end of the thread.
-            thread.shutdown()
+            await in_thread(self._own_keeper.close, timeout)
 
     async def __aexit__(
         self,

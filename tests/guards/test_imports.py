@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 # name pattern, or several that belong together; a package's name stands for all that is in it.
 LAYERS: list[list[tuple[str, ...]]] = [
     [("exceptions",), ("_clock",), ("_fork",)],
-    [("_values",), ("providers.__init__",)],
+    [("_values",), ("_loop",), ("providers.__init__",)],
     [
         ("_policy",),
         ("_refusals",),

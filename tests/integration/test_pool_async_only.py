@@ -14,7 +14,12 @@ import pytest
 from minting import PATIENCE, Events, RoleProvider
 from twins import EAGER, wait_until
 
-from ephemeral_creds import AsyncRotatingConnectionPool, CredentialKeeper, NotReady
+from ephemeral_creds import (
+    AsyncRotatingConnectionPool,
+    ConfigurationError,
+    CredentialKeeper,
+    NotReady,
+)
 from ephemeral_creds.events import CredentialsPublished, LeaseRenewed, LeaseRevoked
 from ephemeral_creds.testing import FakeClock
 
@@ -418,6 +423,13 @@ class TestLoops:
 
         asyncio.run(main())
         assert world.provider.roles() == []
+
+    def test_under_trio_nothing_is_started(self, world: World) -> None:
+        trio = pytest.importorskip("trio", reason="trio is not installed")
+        pool = world.make()
+        with pytest.raises(ConfigurationError, match="needs a running asyncio event loop"):
+            trio.run(pool.open)
+        assert pool.status().keeper.state == "new"
 
     def test_a_loop_that_ends_before_its_pool(self, world: World) -> None:
         async def main() -> Pool:
