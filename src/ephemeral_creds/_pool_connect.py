@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PGconn
 
 from ephemeral_creds._pool_diagnosis import FailedLogin
 from ephemeral_creds._refusals import LoginFailure
@@ -130,9 +131,25 @@ def acting_as(role: str, conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, 
     (https://www.postgresql.org/docs/current/sql-set-role.html), and costs no round trip. RESET ALL
     leaves the role alone, whatever it is.
     """
-    given = kwargs.get("options") or conninfo_to_dict(conninfo).get("options") or ""
     escaped = re.sub(r"([\\\s])", r"\\\1", role)
-    return {**kwargs, "options": f"{given} -c role={escaped}".lstrip()}
+    options = f"{_startup_options(conninfo, kwargs)} -c role={escaped}"
+    return {**kwargs, "options": options.lstrip()}
+
+
+def _startup_options(conninfo: str, kwargs: Mapping[str, Any]) -> str:
+    """Ask libpq for what it would send as ``options``.
+
+    What is given to it goes before the options of a service file and PGOPTIONS, which would be
+    lost where a role is added to what is given alone.
+    """
+    given = conninfo_to_dict(conninfo) | {k: v for k, v in kwargs.items() if v is not None}
+    asked = {name: given[name] for name in ("options", "service") if name in given}
+    # libpq reads all of this when a connect begins, and there ends what has no such sslmode.
+    refused = make_conninfo(**asked, sslmode="none-such")
+    connection = PGconn.connect_start(refused.encode())
+    options = next(option.val for option in connection.info if option.keyword == b"options")
+    connection.finish()
+    return (options or b"").decode()
 
 
 def member_of(role: str, failure: ConnectFailure) -> ConnectFailure:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from minting import BRIEF, PATIENCE
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from twins import AsyncTwin, user_of, wait_until
 
 from ephemeral_creds import ConfigurationError, LoginRefused, RotationPolicy, ServerRefused
@@ -17,6 +18,7 @@ from ephemeral_creds.events import CandidateDiscarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from twins import Setup
 
@@ -147,6 +149,42 @@ class TestActsAs:
             given["conninfo"] = conninfo
         if "callable" in place:
             given = {name: (lambda value=value: value) for name, value in given.items()}
+        pool = setup.pool(min_size=1, session_role=owner, **given)
+        with pool.connection() as connection:
+            assert user_of(connection) == owner
+            for name, value in (("work_mem", "12345kB"), ("application_name", "with space")):
+                row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
+                assert row == (value,)
+
+    @pytest.mark.parametrize(
+        "place", ["PGOPTIONS", "PGSERVICE", "service in conninfo", "service in kwargs"]
+    )
+    def test_so_do_those_that_libpq_finds_by_itself(
+        self,
+        setup: Setup,
+        owner: str,
+        place: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        options = r"-c work_mem=12345kB -c application_name=with\ space"
+        settings = conninfo_to_dict(setup.server.conninfo()) | {"options": options}
+        service = tmp_path / "pg_service.conf"
+        service.write_text(
+            "[app]\n" + "".join(f"{name}={value}\n" for name, value in settings.items())
+        )
+        monkeypatch.setenv("PGSERVICEFILE", str(service))
+        given: dict[str, Any] = {"conninfo": ""}
+        match place:
+            case "PGOPTIONS":
+                monkeypatch.setenv("PGOPTIONS", options)
+                given = {}
+            case "PGSERVICE":
+                monkeypatch.setenv("PGSERVICE", "app")
+            case "service in conninfo":
+                given = {"conninfo": "service=app"}
+            case _:
+                given["kwargs"] = {"service": "app"}
         pool = setup.pool(min_size=1, session_role=owner, **given)
         with pool.connection() as connection:
             assert user_of(connection) == owner

@@ -6,12 +6,21 @@ import threading
 from typing import TYPE_CHECKING
 
 import psycopg
+import pytest
 
 from ephemeral_creds import ConfigurationError, Credentials, Grant, Lease, Secret
-from ephemeral_creds._pool_connect import ConnectFailure, Ledger, clean_failure, login
+from ephemeral_creds._pool_connect import (
+    ConnectFailure,
+    Ledger,
+    acting_as,
+    clean_failure,
+    login,
+)
 from ephemeral_creds._pool_diagnosis import Diagnosis
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from canary import Canary
 
 
@@ -122,3 +131,29 @@ def test_of_psycopgs_errors_kind_and_text_are_kept() -> None:
 def test_what_we_say_ourselves_is_kept() -> None:
     error = ConfigurationError("remove it")
     assert clean_failure(error).error is error
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "kwargs", "options"),
+    [
+        ("", {}, "-c environment=1 -c role=r"),
+        ("service=app", {}, "-c file=1 -c role=r"),
+        ("service=app options='-c given=1'", {}, "-c given=1 -c role=r"),
+        ("options='-c given=1'", {"service": "app", "options": None}, "-c given=1 -c role=r"),
+        ("options='-c given=1'", {"options": "-c kwargs=1"}, "-c kwargs=1 -c role=r"),
+        ("", {"options": "", "autocommit": True}, "-c role=r"),
+        # It is libpq that complains of it, in the connect that follows.
+        ("service=unknown", {}, "-c role=r"),
+    ],
+)
+def test_a_role_is_added_to_what_libpq_would_send(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    conninfo: str,
+    kwargs: dict[str, object],
+    options: str,
+) -> None:
+    (tmp_path / "services").write_text("[app]\noptions=-c file=1\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGOPTIONS", "-c environment=1")
+    assert acting_as("r", conninfo, kwargs) == kwargs | {"options": options}
