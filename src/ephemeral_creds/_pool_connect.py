@@ -38,6 +38,7 @@ __all__ = [
     "login",
     "login_async",
     "member_of",
+    "role_at_login",
 ]
 
 T = TypeVar("T")
@@ -150,6 +151,15 @@ def _startup_options(conninfo: str, kwargs: Mapping[str, Any]) -> str:
     options = next(option.val for option in connection.info if option.keyword == b"options")
     connection.finish()
     return (options or b"").decode()
+
+
+def role_at_login(role: str) -> str:
+    """Say what has sessions act as `role` where the startup parameter does not get through."""
+    return (
+        "set the role where PostgreSQL sets it at each login, in the creation_statements: "
+        f'GRANT {role} TO "{{{{name}}}}"; ALTER ROLE "{{{{name}}}}" SET role = {role!r}; and leave '
+        "session_role out, or keep it and set ignore_startup_parameters = options in PgBouncer"
+    )
 
 
 def member_of(role: str, failure: ConnectFailure) -> ConnectFailure:

@@ -27,6 +27,7 @@ from ephemeral_creds._pool_connect import (
     generation_of,
     login_async,
     member_of,
+    role_at_login,
 )
 from ephemeral_creds._pool_diagnosis import Diagnosis
 from ephemeral_creds._pool_errors import ROLE_MISSING, may_lack_its_role, with_pool_timeout
@@ -260,8 +261,8 @@ class AsyncConnector(Generic[ACT]):
                 return outcome
             raise ConfigurationError(
                 f"session_role={wanted!r}: the session acts as {role!r}. A proxy "
-                "between here and PostgreSQL seems to drop the startup parameter 'options'; "
-                "have it pass that on, or set the role in configure="
+                "between here and PostgreSQL seems to drop the startup parameter 'options': "
+                f"{role_at_login(wanted)}"
             )
         except BaseException as error:
             await outcome.close()

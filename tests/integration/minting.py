@@ -27,7 +27,7 @@ class RoleProvider(ScriptedProvider):
     """Each fetch makes ``<prefix>_1``, ``<prefix>_2`` …; each revocation drops one.
 
     `login` says whether the next ones may log in: ``LOGIN`` or ``NOLOGIN``; `grants` which roles
-    they are members of.
+    they are members of, and `settings` what they have by ``ALTER ROLE … SET``.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class RoleProvider(ScriptedProvider):
         super().__init__(SystemClock(), duration=duration, maximum=maximum, mint=self._mint)
         self.login = "LOGIN"
         self.grants: list[str] = []
+        self.settings: dict[str, str] = {}
         self.prefix = prefix
         self._admin: psycopg.Connection[tuple[object, ...]] = server.admin()
 
@@ -49,6 +50,12 @@ class RoleProvider(ScriptedProvider):
         for role in self.grants:
             self._admin.execute(
                 sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(name))
+            )
+        for setting, value in self.settings.items():
+            self._admin.execute(
+                sql.SQL("ALTER ROLE {} SET {} = {}").format(
+                    sql.Identifier(name), sql.Identifier(setting), sql.Literal(value)
+                )
             )
         return Credentials(name, Secret(password))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from check_command import Checker, roles_of
+from pooler import pgbouncer
 
 from ephemeral_creds.cli import main
 from ephemeral_creds.cli._check.revocation import revocation_statements
@@ -395,6 +396,73 @@ def test_a_session_role_that_the_role_is_no_member_of(
     bad = checker.run(checker.url(role, checker.login(role)), "--session-role", "nobody")
     assert "check the name of the session role" in bad["connect"][0]
     assert roles_of(checker.engine, role) == []
+
+
+def test_settings_that_a_session_role_does_not_bring(
+    checker: Checker, unique: Callable[[str], str], app: str
+) -> None:
+    role = unique("check")
+    checker.engine.create_role(
+        role,
+        grants=[
+            f'GRANT {app} TO "{{{{name}}}}"',
+            "ALTER ROLE \"{{name}}\" SET lock_timeout = '2s'",
+        ],
+    )
+    with closing(checker.engine.postgres.admin()) as admin:
+        for place in ("", "IN DATABASE postgres "):
+            admin.execute(f"ALTER ROLE {app} {place}SET statement_timeout = '5s'".encode())
+        admin.execute(f"ALTER ROLE {app} IN DATABASE postgres SET search_path = app".encode())
+        admin.execute(f"ALTER ROLE {app} IN DATABASE template1 SET work_mem = '1MB'".encode())
+        admin.execute(f"ALTER ROLE {app} SET lock_timeout = '1s'".encode())
+        admin.execute(f"ALTER ROLE {app} SET my.setting = '1'".encode())
+    url = checker.url(role, checker.login(role))
+    bad = checker.run(url, "--session-role", app)
+    assert list(bad) == ["settings"]
+    assert f"{app} has settings that do not hold here: my.setting, search_path, " in (
+        checker.texts("settings")
+    )
+    assert ", statement_timeout. " in checker.texts("settings")
+    assert 'ALTER ROLE "{{name}}" SET my.setting = …' in bad["settings"][0]
+    # Where they are said otherwise, they are not lost; and nobody misses them in his own session.
+    said = "options='-c statement_timeout=9s -c search_path=x -c my.setting=2'"
+    conninfo = f"{checker.engine.postgres.conninfo()} {said}"
+    assert checker.run(url, "--session-role", app, "--conninfo", conninfo) == {}
+    assert checker.run(url) == {}
+
+
+def test_a_pooler_that_logs_in_as_somebody_else(
+    checker: Checker, good: str, app: str, postgres: PostgresServer
+) -> None:
+    owner = f"owner_of_{app}"
+    with closing(postgres.admin()) as admin:
+        admin.execute(f"CREATE ROLE {owner} LOGIN PASSWORD 'password-of-the-pooler'".encode())
+        admin.execute(f"GRANT {app} TO {owner}".encode())
+        url = checker.url(good, checker.login(good))
+        with pgbouncer(
+            postgres, upstream=f"user={owner} password=password-of-the-pooler"
+        ) as conninfo:
+            bad = checker.run(url, "--conninfo", conninfo)
+        assert list(bad) == ["connect"]
+        assert f"knows the session as '{owner}', not as 'v-" in bad["connect"][0]
+        assert "the lease protects nothing" in bad["connect"][0]
+        with pgbouncer(postgres) as conninfo:
+            assert checker.run(url, "--conninfo", conninfo) == {}
+        admin.execute(f"DROP ROLE {owner}".encode())
+
+
+def test_a_pooler_that_refuses_the_session_role(
+    checker: Checker, good: str, app: str, postgres: PostgresServer
+) -> None:
+    url = checker.url(good, checker.login(good))
+    with pgbouncer(postgres) as conninfo:
+        bad = checker.run(url, "--session-role", app, "--conninfo", conninfo)
+    assert list(bad) == ["connect"]
+    remedy = f"ALTER ROLE \"{{{{name}}}}\" SET role = '{app}'"
+    assert remedy in bad["connect"][0]
+    with pgbouncer(postgres, ignore_startup_parameters="options") as conninfo:
+        bad = checker.run(url, "--session-role", app, "--conninfo", conninfo)
+    assert remedy in bad["rights"][0]
 
 
 def test_rights_that_are_not_inherited(

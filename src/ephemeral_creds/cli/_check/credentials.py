@@ -13,7 +13,8 @@ from ephemeral_creds import (
     ConfigurationError,
     EphemeralCredsError,
 )
-from ephemeral_creds.cli._check.database import LoginFailed, RoleSession
+from ephemeral_creds._pool_connect import role_at_login
+from ephemeral_creds.cli._check.database import LoginFailed, RoleSession, same_role
 from ephemeral_creds.cli._check.encryption import check_encryption
 from ephemeral_creds.cli._check.expiry import Validity, check_expiry
 from ephemeral_creds.cli._check.lease import ends_with_token, was_put_off
@@ -126,14 +127,7 @@ class CredentialSteps:
 
     def _look_around(self, session: RoleSession, grant: Grant) -> None:
         check_encryption(session.line, self._findings)
-        acts_as = session.acts_as()
-        if self._session_role not in (None, acts_as):
-            self._add(
-                "rights",
-                "fail",
-                f"the session acts as {acts_as}, not as {self._session_role}",
-                "a proxy in between drops the startup parameter 'options': have it let that pass",
-            )
+        self._look_at_user(session, grant)
         rights = session.rights()
         self._owner = self._session_role or stable_owner(rights)
         check_rights(rights, self._session_role, self._findings)
@@ -142,6 +136,38 @@ class CredentialSteps:
         # Vault wrote VALID UNTIL after it was asked, and the mint may have taken long.
         lease = grant.lease.duration - (time.monotonic() - self._asked_at)
         check_expiry(Validity(until, database, here, lease, self._provider.mints), self._findings)
+
+    def _look_at_user(self, session: RoleSession, grant: Grant) -> None:
+        logged_in_as, acts_as = session.logged_in_as(), session.acts_as()
+        if not same_role(logged_in_as, grant.credentials.username):
+            self._add(
+                "connect",
+                "fail",
+                f"PostgreSQL knows the session as {logged_in_as!r}, not as "
+                f"{grant.credentials.username!r}: what is in between logs in there with a user of "
+                "its own, so that the lease protects nothing. Neither its end nor its revocation "
+                "takes this access away",
+                "leave user= out of the database's entry in PgBouncer, and have it learn users "
+                "through auth_query",
+            )
+        if self._session_role not in (None, acts_as):
+            self._add(
+                "rights",
+                "fail",
+                f"the session acts as {acts_as}, not as {self._session_role}",
+                "a proxy in between drops the startup parameter 'options': "
+                f"{role_at_login(str(self._session_role))}",
+            )
+        if acts_as != logged_in_as and (lost := session.lost_settings()):
+            self._add(
+                "settings",
+                "warn",
+                f"{acts_as} has settings that do not hold here: {', '.join(lost)}. PostgreSQL "
+                "applies those of the role that logs in",
+                "have that role made with them, in the creation_statements:\n"
+                f'  ALTER ROLE "{{{{name}}}}" SET {lost[0]} = …;\n'
+                "or say them in options= of the connection string",
+            )
 
     def _renew(self, session: RoleSession | None, grant: Grant) -> None:
         asked = self._lease_duration(grant)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from ephemeral_creds import Credentials
 
-__all__ = ["LoginFailed", "Rights", "RoleSession"]
+__all__ = ["LoginFailed", "Rights", "RoleSession", "same_role"]
 
+_NAME_LENGTH = 63  # bytes, of NAMEDATALEN
 _LOOKS = 5
 _CONNECT_TIMEOUT = 10  # seconds; a person, or the start of a pod, is waiting
 
@@ -71,6 +72,20 @@ _MAY_CREATE_IN = """
     WHERE has_schema_privilege(oid, 'CREATE') AND nspname !~ '^pg_' ORDER BY 1
 """
 _GSS = "SELECT coalesce(bool_or(encrypted), false) FROM pg_stat_gssapi WHERE pid = pg_backend_pid()"
+# PostgreSQL applies those of the role that logs in, and of no other one that it acts as then. Its
+# view does not have settings with names of one's own.
+_LOST_SETTINGS = """
+    SELECT DISTINCT name FROM pg_db_role_setting
+    CROSS JOIN unnest(setconfig) entry CROSS JOIN split_part(entry, '=', 1) name
+    LEFT JOIN pg_settings USING (name)
+    WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+      AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+      AND name <> 'role'
+      AND CASE WHEN source IS NULL AND position('.' in name) > 0
+               THEN current_setting(name, true) IS NULL
+               ELSE coalesce(source, '') NOT IN ('user', 'database user', 'client', 'session') END
+    ORDER BY 1
+"""
 _REMAINS = """
     SELECT count(*) FILTER (WHERE s.deptype = 'o'), count(*) FILTER (WHERE s.deptype = 'a'),
            count(*) FILTER (WHERE s.dbid NOT IN
@@ -166,6 +181,14 @@ class RoleSession:
     def acts_as(self) -> str:
         """Return the role whose rights count."""
         return str(self._row("SELECT current_user")[0])
+
+    def logged_in_as(self) -> str:
+        """Return the role that PostgreSQL has authenticated."""
+        return str(self._row("SELECT session_user")[0])
+
+    def lost_settings(self) -> tuple[str, ...]:
+        """Name the settings of the role that it acts as, and not of its login, that do not hold."""
+        return self._column(_LOST_SETTINGS)
 
     def valid_until(self) -> float:
         """Return the instant, Unix time of PostgreSQL's clock, from which logins are refused.
@@ -266,6 +289,11 @@ class RoleSession:
         except psycopg.Error:
             problem = "the connection string is not one that libpq understands"
             return ConfigurationError(problem), None
+
+
+def same_role(one: str, other: str) -> bool:
+    """Whether two names mean one role of PostgreSQL, which cuts long ones off."""
+    return one.encode()[:_NAME_LENGTH] == other.encode()[:_NAME_LENGTH]
 
 
 def _left_by(refusal: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ephemeral_creds._pool_connect import role_at_login
+
 __all__ = ["login_remedy"]
 
 
@@ -11,6 +13,8 @@ def login_remedy(said: str, session_role: str | None) -> str:
         return f'write into the creation_statements: GRANT {session_role} TO "{{{{name}}}}"'
     if session_role is not None and f'role "{session_role}" does not exist' in said:
         return "check the name of the session role: it is one of PostgreSQL's, not of Vault's"
+    if session_role is not None and "unsupported startup parameter" in said:
+        return role_at_login(session_role)
     if "not permitted to log in" in said:
         return (
             "the role has NOLOGIN: write into its creation_statements\n"

@@ -1,0 +1,87 @@
+"""Pools behind a PgBouncer, which keeps connections of its own and takes no startup option."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from minting import BRIEF, PATIENCE
+from pooler import pgbouncer
+from psycopg import sql
+from twins import user_of, wait_until
+
+from ephemeral_creds import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from twins import Setup
+
+    from ephemeral_creds.testing import PostgresServer
+
+
+@pytest.fixture
+def owner(setup: Setup, postgres: PostgresServer, unique: Callable[[str], str]) -> Iterator[str]:
+    """A role that stays, and that whatever the provider mints is a member of."""
+    name = unique("owner")
+    with closing(postgres.admin()) as admin:
+        admin.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
+        setup.provider.grants = [name]
+        yield name
+        admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize("named", [False, True], ids=["role alone", "with session_role"])
+def test_a_role_that_is_set_at_each_login_holds(
+    setup: Setup, postgres: PostgresServer, owner: str, mode: str, named: bool
+) -> None:
+    """Whichever connection of the pooler's a query goes to, and through all rotations."""
+    setup.provider.settings = {"role": owner}
+    ignored = {"ignore_startup_parameters": "options"} if named else {}
+    # Two connections of the pooler's for four clients: none keeps one to itself.
+    with pgbouncer(postgres, pool_mode=mode, default_pool_size="2", **ignored) as conninfo:
+        pool = setup.pool(
+            conninfo=conninfo,
+            min_size=4 if mode == "transaction" else 2,
+            session_role=owner if named else None,
+            kwargs={"prepare_threshold": None},
+        )
+        for generation in (1, 2, 3):
+            for _ in range(8):
+                with pool.connection(PATIENCE) as connection:
+                    row = connection.execute("SELECT session_user, current_user").fetchone()
+                assert row == (setup.role(generation), owner)
+            if generation < 3:
+                setup.rotate(generation + 1)
+                setup.revoked(generation)
+        pool.close()
+
+
+@pytest.mark.parametrize("statement", ["RESET ROLE", "DISCARD ALL"])
+def test_it_is_where_a_reset_goes_back_to(
+    setup: Setup, postgres: PostgresServer, owner: str, statement: str
+) -> None:
+    """PgBouncer itself sends DISCARD ALL between two clients."""
+    setup.provider.settings = {"role": owner}
+    with pgbouncer(postgres) as conninfo:
+        pool = setup.pool(conninfo=conninfo, min_size=1, kwargs={"autocommit": True})
+        with pool.connection() as connection:
+            connection.execute("SET ROLE NONE")
+            assert user_of(connection) == setup.role(1)
+            connection.execute(statement)
+            assert user_of(connection) == owner
+        pool.close()
+
+
+def test_an_option_that_is_dropped_is_told_with_what_to_do(
+    setup: Setup, postgres: PostgresServer, owner: str
+) -> None:
+    with pgbouncer(postgres, ignore_startup_parameters="options") as conninfo:
+        pool = setup.pool(conninfo=conninfo, min_size=1, session_role=owner, wait=False)
+        wait_until(lambda: pool.status().last_error)
+        with pytest.raises(ConfigurationError, match="drop the startup parameter") as caught:
+            pool.wait(BRIEF)
+        assert f"ALTER ROLE \"{{{{name}}}}\" SET role = '{owner}'" in str(caught.value)
+        pool.close()
