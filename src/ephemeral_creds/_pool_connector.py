@@ -89,7 +89,7 @@ class Connector(Generic[CT]):
 
     @property
     def configure(self) -> Callable[[CT], None] | None:
-        """What psycopg_pool is to call for a new connection: nothing twice."""
+        """What psycopg_pool is to call for a new connection, where there is anything to call."""
         return self._configure_for_pool if self._user_configure is not None else None
 
     def connect(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
@@ -142,10 +142,10 @@ class Connector(Generic[CT]):
             self._rotation.ledger.failed(grant.generation)
             return clean_failure(error)
         outcome = self._log_in(grant, text, options)
-        if isinstance(outcome, ConnectFailure) or self._user_configure is None:
+        if isinstance(outcome, ConnectFailure):
             return outcome
         try:
-            self._configure_once(outcome)
+            self._configured(outcome)
         except Exception as error:  # noqa: BLE001 - a function of the user's
             outcome.close()
             return clean_failure(error)
@@ -244,7 +244,7 @@ class Connector(Generic[CT]):
     def _configure_for_pool(self, connection: CT) -> None:
         self._rotation.openings.configuring(monotonic())
         try:
-            self._configure_once(connection)
+            self._configured(connection)
         except BaseException:
             # psycopg_pool counts this as a failed connect, but leaves the connection open. With
             # close_returns=True it has to be told that it is nobody's, or it would be returned.
@@ -252,15 +252,15 @@ class Connector(Generic[CT]):
             connection.close()
             raise
 
-    def _configure_once(self, connection: CT) -> None:
-        if not getattr(connection, "lease_configured", False) and self._user_configure:
-            self._user_configure(connection)
-            if (status := connection.pgconn.transaction_status) != TransactionStatus.IDLE:
-                raise ProgrammingError(
-                    f"connection left in status {TransactionStatus(status).name} by configure "
-                    f"function {self._user_configure}: discarded"
-                )
-            cast("Any", connection).lease_configured = True
+    def _configured(self, connection: CT) -> None:
+        if self._user_configure is None:
+            return
+        self._user_configure(connection)
+        if (status := connection.pgconn.transaction_status) != TransactionStatus.IDLE:
+            raise ProgrammingError(
+                f"connection left in status {TransactionStatus(status).name} by configure function "
+                f"{self._user_configure}: discarded"
+            )
 
 
 def _resolved(value: Any) -> Any:

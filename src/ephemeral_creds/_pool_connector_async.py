@@ -106,7 +106,7 @@ class AsyncConnector(Generic[ACT]):
 
     @property
     def configure(self) -> Callable[[ACT], Awaitable[None]] | None:
-        """What psycopg_pool is to call for a new connection: nothing twice."""
+        """What psycopg_pool is to call for a new connection, where there is anything to call."""
         return self._configure_for_pool if self._user_configure is not None else None
 
     async def credentials(self, timeout: float) -> Grant:
@@ -177,10 +177,10 @@ class AsyncConnector(Generic[ACT]):
                 return clean_failure(error)
             raise
         outcome = await self._log_in(grant, text, options)
-        if isinstance(outcome, ConnectFailure) or self._user_configure is None:
+        if isinstance(outcome, ConnectFailure):
             return outcome
         try:
-            await self._configure_once(outcome)
+            await self._configured(outcome)
         except BaseException as error:  # a function of the user's; or it was cancelled
             await outcome.close()
             if isinstance(error, Exception):
@@ -291,7 +291,7 @@ class AsyncConnector(Generic[ACT]):
     async def _configure_for_pool(self, connection: ACT) -> None:
         self._rotation.openings.configuring(monotonic())
         try:
-            await self._configure_once(connection)
+            await self._configured(connection)
         except BaseException:
             # psycopg_pool counts this as a failed connect, but leaves the connection open. With
             # close_returns=True it has to be told that it is nobody's, or it would be returned.
@@ -299,15 +299,15 @@ class AsyncConnector(Generic[ACT]):
             await connection.close()
             raise
 
-    async def _configure_once(self, connection: ACT) -> None:
-        if not getattr(connection, "lease_configured", False) and self._user_configure:
-            await self._user_configure(connection)
-            if (status := connection.pgconn.transaction_status) != TransactionStatus.IDLE:
-                raise ProgrammingError(
-                    f"connection left in status {TransactionStatus(status).name} by configure "
-                    f"function {self._user_configure}: discarded"
-                )
-            cast("Any", connection).lease_configured = True
+    async def _configured(self, connection: ACT) -> None:
+        if self._user_configure is None:
+            return
+        await self._user_configure(connection)
+        if (status := connection.pgconn.transaction_status) != TransactionStatus.IDLE:
+            raise ProgrammingError(
+                f"connection left in status {TransactionStatus(status).name} by configure function "
+                f"{self._user_configure}: discarded"
+            )
 
 
 def _derive(

@@ -72,7 +72,8 @@ def retry_on_rotation(
     Run again is what failed because the session ended (SQLSTATE 57P01, 57P02, 57P03, 57P05,
     class 08, or none on a connection that broke); because the pool cut off a connection at its
     deadline (57014); or because the session's role is gone (42501, 42704), as the pool's
-    generations show, or else a test of one connection. Everything else is raised at once: a
+    generations show, or else a test of one connection. An error that was raised ``from`` one of
+    these is the same, as SQLAlchemy's and Django's are. Everything else is raised at once: a
     missing GRANT, a broken constraint, and a checkout that failed.
 
     Args:

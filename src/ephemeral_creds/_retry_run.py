@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.pool import RotatingConnectionPool
     from ephemeral_creds.pool_async import AsyncRotatingConnectionPool
 
-__all__ = ["PROBE_TIMEOUT", "Attempt", "Run", "kind_of"]
+__all__ = ["PROBE_TIMEOUT", "Attempt", "Run", "kind_of", "wrapped_in"]
 
 # admin_shutdown, crash_shutdown, cannot_connect_now and idle_session_timeout, see
 # https://www.postgresql.org/docs/current/errcodes-appendix.html; and all of class 08.
@@ -30,17 +30,35 @@ _QUERY_CANCELED = "57014"
 PROBE_TIMEOUT = 1.0
 
 
+# How many errors deep one of psycopg's may be wrapped.
+_DEPTH = 8
+
+
+def wrapped_in(error: BaseException | None) -> psycopg.Error | None:
+    """Return the error of psycopg's that `error` is, or was raised from.
+
+    SQLAlchemy and Django raise one of their own ``from`` it; SQLAlchemy's has it in ``orig``, too.
+    """
+    for _ in range(_DEPTH):
+        if error is None or isinstance(error, psycopg.Error):
+            return error
+        original = getattr(error, "orig", None)
+        error = original if isinstance(original, BaseException) else error.__cause__
+    return None
+
+
 def kind_of(error: BaseException | None) -> Literal["lost", "role", "cancelled"] | None:
-    """Tell what may have caused `error`, as far as it says itself; ``None``: nothing of ours.
+    """Tell what may have caused `error`, as far as psycopg says; ``None``: nothing of ours.
 
     Without SQLSTATE, neither subclasses of `psycopg.OperationalError` count, such as those of a
     failed checkout, nor failed connects, which have a ``pgconn``.
     """
-    if not isinstance(error, psycopg.Error):
+    cause = wrapped_in(error)
+    if cause is None:
         return None
-    state = error.sqlstate
+    state = cause.sqlstate
     if state is None:
-        lost = type(error) is psycopg.OperationalError and error.pgconn is None
+        lost = type(cause) is psycopg.OperationalError and cause.pgconn is None
     else:
         lost = state in _SESSION_ENDED or state.startswith(_CONNECTION_EXCEPTION)
     if lost:
@@ -131,14 +149,14 @@ class Run:
 
     def log(self, state: RetryCallState) -> None:
         """Say that there is one. The error's text may hold values of the query."""
-        error = _error_of(state)
+        error = wrapped_in(_error_of(state))
         logger.info(
             "%s: attempt %d of %d failed with %s (SQLSTATE %s), the next follows in %.2f s",
             self._pool.name,
             state.attempt_number,
             self._attempts,
             type(error).__name__,
-            getattr(error, "sqlstate", None),
+            error.sqlstate if error is not None else None,
             state.upcoming_sleep,
         )
 

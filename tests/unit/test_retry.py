@@ -46,6 +46,11 @@ def async_pool() -> AsyncRotatingConnectionPool:
     return AsyncRotatingConnectionPool(FixedProvider("someone", "some-password"), name="orders")
 
 
+def raised_from(error: BaseException, cause: BaseException | None) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
 def failed_connect() -> psycopg.OperationalError:
     try:
         psycopg.connect("host=127.0.0.1 port=1 user=someone password=some-password")
@@ -112,6 +117,34 @@ class TestKinds:
 
     def test_a_connect_of_the_functions_own(self) -> None:
         assert kind_of(failed_connect()) is None
+
+    def test_an_error_is_what_it_was_raised_from(self) -> None:
+        wrapped: BaseException = LOST
+        for _ in range(3):
+            wrapped = raised_from(RuntimeError("the order was not saved"), wrapped)
+        assert kind_of(wrapped) == "lost"
+        assert kind_of(raised_from(RuntimeError(), None)) is None
+
+    def test_sqlalchemy_keeps_the_original_in_orig(self) -> None:
+        error = RuntimeError("(psycopg.errors.AdminShutdown) …")
+        error.orig = LOST  # type: ignore[attr-defined]
+        assert kind_of(error) == "lost"
+        error.orig = "nothing of psycopg's"  # type: ignore[attr-defined]
+        assert kind_of(error) is None
+
+    def test_what_was_raised_while_another_was_handled_is_none_of_it(self) -> None:
+        error = KeyError("a mistake in an except clause")
+        error.__context__ = LOST
+        assert kind_of(error) is None
+
+    def test_a_failed_checkout_is_not_looked_through(self) -> None:
+        failed = raised_from(checkout_failed(NotReady("no credentials")), LOST)
+        assert kind_of(raised_from(RuntimeError(), failed)) is None
+
+    def test_errors_that_were_raised_from_each_other_have_an_end(self) -> None:
+        first, second = RuntimeError(), RuntimeError()
+        raised_from(first, raised_from(second, first))
+        assert kind_of(first) is None
 
 
 class Script:
