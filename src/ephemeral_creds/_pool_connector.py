@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import weakref
@@ -29,8 +30,14 @@ from ephemeral_creds._pool_connect import (
     role_at_login,
 )
 from ephemeral_creds._pool_diagnosis import Diagnosis
-from ephemeral_creds._pool_errors import ROLE_MISSING, may_lack_its_role, with_pool_timeout
+from ephemeral_creds._pool_errors import (
+    ROLE_MISSING,
+    UnfitConnection,
+    may_lack_its_role,
+    with_pool_timeout,
+)
 from ephemeral_creds._pool_lines import TimeLimit
+from ephemeral_creds._pool_quirks import close_for_good
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
 
 if TYPE_CHECKING:
@@ -60,6 +67,7 @@ class Connector(Generic[CT]):
         pool: whose ``conninfo`` and ``kwargs`` they are, neither with user or password.
         base: the user's connection class.
         configure: the user's function for new connections, if any.
+        check: the user's function for connections that are about to be lent, if any.
         keeper: where the credentials come from.
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
@@ -71,6 +79,7 @@ class Connector(Generic[CT]):
         pool: ConnectionPool[Any],
         base: type[CT],
         configure: ConnectionCB[CT] | None,
+        check: ConnectionCB[CT] | None,
         keeper: Keeper,
         rotation: Rotation[CT],
         timeout: float,
@@ -82,6 +91,7 @@ class Connector(Generic[CT]):
         self._session_role = session_role
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
+        self._user_check = check
         self._pool = weakref.ref(pool)
         leased, apart = _derive(base, weakref.ref(self), rotation)
         self._connect, self._connect_apart = leased.connect_directly, apart.connect_directly
@@ -91,6 +101,12 @@ class Connector(Generic[CT]):
     def configure(self) -> Callable[[CT], None] | None:
         """What psycopg_pool is to call for a new connection, where there is anything to call."""
         return self._configure_for_pool if self._user_configure is not None else None
+
+    @property
+    def check(self) -> Callable[[CT], None] | None:
+        """What psycopg_pool is to call before it lends a connection."""
+        check = self._user_check
+        return functools.partial(self._check_for_pool, check) if check is not None else None
 
     def connect(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
         """Do what the ``connect`` of the pool's ``connection_class`` does.
@@ -241,15 +257,39 @@ class Connector(Generic[CT]):
         )
         return connection
 
+    def _check_for_pool(self, check: ConnectionCB[CT], connection: CT) -> None:
+        try:
+            check(connection)
+        except Exception as error:
+            if self._may_stay(connection, error):
+                raise
+            close_for_good(connection)
+            raise UnfitConnection from error
+
+    def _may_stay(self, connection: CT, error: Exception) -> bool:
+        """Tell whether a check failed for another reason than the generation of `connection`."""
+        rotation, generation = self._rotation, generation_of(connection)
+        if generation < rotation.serving:
+            return False
+        if may_lack_its_role(error):
+            rotation.suspect_generation(generation)
+        if not rotation.is_suspect(generation):
+            return True
+        try:
+            connection.rollback()
+            alive = self.is_alive(connection, self._timeout)
+        except psycopg.Error:
+            return False
+        rotation.note_test(generation, alive=alive)
+        return alive
+
     def _configure_for_pool(self, connection: CT) -> None:
         self._rotation.openings.configuring(monotonic())
         try:
             self._configured(connection)
         except BaseException:
-            # psycopg_pool counts this as a failed connect, but leaves the connection open. With
-            # close_returns=True it has to be told that it is nobody's, or it would be returned.
-            cast("Any", connection)._pool = None  # noqa: SLF001 - as psycopg_pool itself does
-            connection.close()
+            # psycopg_pool counts this as a failed connect, but leaves the connection open.
+            close_for_good(connection)
             raise
 
     def _configured(self, connection: CT) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import sys
@@ -30,8 +31,14 @@ from ephemeral_creds._pool_connect import (
     role_at_login,
 )
 from ephemeral_creds._pool_diagnosis import Diagnosis
-from ephemeral_creds._pool_errors import ROLE_MISSING, may_lack_its_role, with_pool_timeout
+from ephemeral_creds._pool_errors import (
+    ROLE_MISSING,
+    UnfitConnection,
+    may_lack_its_role,
+    with_pool_timeout,
+)
 from ephemeral_creds._pool_lines import TimeLimit
+from ephemeral_creds._pool_quirks import close_for_good_async
 from ephemeral_creds.exceptions import (
     ConfigurationError,
     CredentialsExpired,
@@ -74,6 +81,7 @@ class AsyncConnector(Generic[ACT]):
         pool: whose ``conninfo`` and ``kwargs`` they are, neither with user or password.
         base: the user's connection class.
         configure: the user's function for new connections, if any.
+        check: the user's function for connections that are about to be lent, if any.
         keeper: where the credentials come from.
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
@@ -86,6 +94,7 @@ class AsyncConnector(Generic[ACT]):
         pool: AsyncConnectionPool[Any],
         base: type[ACT],
         configure: AsyncConnectionCB[ACT] | None,
+        check: AsyncConnectionCB[ACT] | None,
         keeper: Keeper,
         rotation: Rotation[ACT],
         timeout: float,
@@ -98,6 +107,7 @@ class AsyncConnector(Generic[ACT]):
         self._session_role = session_role
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
+        self._user_check = check
         self._bell = bell
         self._pool = weakref.ref(pool)
         leased, apart = _derive(base, weakref.ref(self), rotation)
@@ -108,6 +118,12 @@ class AsyncConnector(Generic[ACT]):
     def configure(self) -> Callable[[ACT], Awaitable[None]] | None:
         """What psycopg_pool is to call for a new connection, where there is anything to call."""
         return self._configure_for_pool if self._user_configure is not None else None
+
+    @property
+    def check(self) -> Callable[[ACT], Awaitable[None]] | None:
+        """What psycopg_pool is to call before it lends a connection."""
+        check = self._user_check
+        return functools.partial(self._check_for_pool, check) if check is not None else None
 
     async def credentials(self, timeout: float) -> Grant:
         """Do what `Keeper.wait` does, in the event loop: without a thread, which ends late.
@@ -288,15 +304,39 @@ class AsyncConnector(Generic[ACT]):
         )
         return connection
 
+    async def _check_for_pool(self, check: AsyncConnectionCB[ACT], connection: ACT) -> None:
+        try:
+            await check(connection)
+        except Exception as error:
+            if await self._may_stay(connection, error):
+                raise
+            await close_for_good_async(connection)
+            raise UnfitConnection from error
+
+    async def _may_stay(self, connection: ACT, error: Exception) -> bool:
+        """Tell whether a check failed for another reason than the generation of `connection`."""
+        rotation, generation = self._rotation, generation_of(connection)
+        if generation < rotation.serving:
+            return False
+        if may_lack_its_role(error):
+            rotation.suspect_generation(generation)
+        if not rotation.is_suspect(generation):
+            return True
+        try:
+            await connection.rollback()
+            alive = await self.is_alive(connection, self._timeout)
+        except psycopg.Error:
+            return False
+        rotation.note_test(generation, alive=alive)
+        return alive
+
     async def _configure_for_pool(self, connection: ACT) -> None:
         self._rotation.openings.configuring(monotonic())
         try:
             await self._configured(connection)
         except BaseException:
-            # psycopg_pool counts this as a failed connect, but leaves the connection open. With
-            # close_returns=True it has to be told that it is nobody's, or it would be returned.
-            cast("Any", connection)._pool = None  # noqa: SLF001 - as psycopg_pool itself does
-            await connection.close()
+            # psycopg_pool counts this as a failed connect, but leaves the connection open.
+            await close_for_good_async(connection)
             raise
 
     async def _configured(self, connection: ACT) -> None:

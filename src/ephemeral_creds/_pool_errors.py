@@ -19,6 +19,7 @@ __all__ = [
     "LEFT_BORROWED",
     "ROLE_MISSING",
     "CheckoutTimeout",
+    "UnfitConnection",
     "explain",
     "may_lack_its_role",
     "quieten",
@@ -54,6 +55,13 @@ def may_lack_its_role(error: BaseException | None) -> bool:
         if isinstance(error, BaseExceptionGroup):
             found += error.exceptions[:_LOOKED_AT]
     return False
+
+
+class UnfitConnection(BaseException):
+    """A check has closed a connection: another one is to be taken, at once.
+
+    Not an `Exception`, which psycopg_pool takes for a reason to sleep before it tries the next.
+    """
 
 
 class CheckoutTimeout(exceptions.CheckoutFailed, PoolTimeout):

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from psycopg import AsyncConnection, Connection
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
     from psycopg_pool.abc import ACT, CT
 
 __all__ = [
     "check_borrowed",
+    "close_for_good",
+    "close_for_good_async",
     "count_connect",
     "discard",
     "discard_async",
@@ -102,6 +105,21 @@ async def replace_returned_async(pool: AsyncConnectionPool[ACT], old: ACT, new: 
         await pool._close_connection(old)
     finally:
         await pool._add_to_pool(new)
+
+
+def close_for_good(connection: Connection[Any]) -> None:
+    """Close a connection that the pool has to do with, also where ``close_returns=True``.
+
+    Its own ``close()`` would return it then.
+    """
+    connection._pool = None
+    connection.close()
+
+
+async def close_for_good_async(connection: AsyncConnection[Any]) -> None:
+    """Do what `close_for_good` does."""
+    connection._pool = None
+    await connection.close()
 
 
 def discard(pool: ConnectionPool[CT], connection: CT) -> None:

@@ -45,6 +45,7 @@ class Rotation(Generic[T]):
     Args:
         keeper: to be told what happens.
         policy: how many connections to open ahead, and how long to wait.
+        checks: whether a function of the user's looks at each connection before it is lent.
         wake: called, from any thread and with no lock held, when there may be work.
 
     Attributes:
@@ -57,7 +58,14 @@ class Rotation(Generic[T]):
         cut_off: how many connections were cut off at their deadline.
     """
 
-    def __init__(self, keeper: Keeper, policy: RotationPolicy, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        policy: RotationPolicy,
+        wake: Callable[[], None],
+        *,
+        checks: bool = False,
+    ) -> None:
         self.serving = 0
         self.careful = True
         self.trusted_until = -math.inf
@@ -86,6 +94,7 @@ class Rotation(Generic[T]):
         self._moving_since: float | None = None
         self._moved = 0
         self._own_checkouts = 0
+        self._checks = checks
 
     def join(self) -> None:
         """Become a member of the keeper."""
@@ -321,7 +330,6 @@ class Rotation(Generic[T]):
                 self._suspects.discard(generation)
                 self._be_careful()
             self._upheavals += not alive
-            self._own_checkouts += not alive
         if not alive:
             self._keeper.signal(Rejected(self._number, generation, LoginFailure.CREDENTIALS))
 
@@ -345,7 +353,8 @@ class Rotation(Generic[T]):
             self.cut_off += 1
 
     def _be_careful(self) -> None:
-        self.careful = self.serving == 0 or bool(self._suspects) or self.policy.trace_borrowers
+        more_to_do = self._checks or self.policy.trace_borrowers
+        self.careful = self.serving == 0 or bool(self._suspects) or more_to_do
         ends = [lease.expires_at for g, lease in self._leases.items() if g not in self._suspects]
         self.trusted_until = -math.inf if self.careful else min(ends, default=math.inf)
 

@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import weakref
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +29,7 @@ from ephemeral_creds._pool_connect import (
 from ephemeral_creds._pool_connector_async import AsyncConnector
 from ephemeral_creds._pool_errors import (
     CheckoutTimeout,
+    UnfitConnection,
     quieten,
     with_pool_timeout,
 )
@@ -122,11 +124,14 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         self._keeper, self._own_keeper = keeper_for(credentials, refresh, observers)
         bell = AsyncBell()
         policy = rotation or RotationPolicy()
-        self._rotation: Rotation[ACT] = Rotation(self._keeper, policy, bell.ring)
+        self._rotation: Rotation[ACT] = Rotation(
+            self._keeper, policy, bell.ring, checks=check is not None
+        )
         self._connector = AsyncConnector(
             self,
             connection_class,
             configure,
+            check,
             self._keeper,
             self._rotation,
             policy.connect_timeout,
@@ -144,7 +149,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             max_size=max_size,
             open=False,
             configure=self._connector.configure,
-            check=check,
+            check=self._connector.check,
             reset=reset,
             name=name,
             close_returns=close_returns,
@@ -309,7 +314,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                 self._rotation.leave(close_keeper=self._own_keeper is not None)
 
     async def _getconn_carefully(self, timeout: float | None, conn: ACT | None) -> ACT:
-        """Check out while there are no credentials yet, or some that may be dead.
+        """Check out where a connection may not be what it seems, or more is to be done with it.
 
         Args:
             timeout: as `getconn` has it.
@@ -325,30 +330,34 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                 if not rotation.stopped:
                     raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
         while True:
-            if conn is None:
-                conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
-            rotation.suspect_expired()
-            if rotation.is_suspect(generation_of(conn)) and not await self._vet(conn, deadline):
-                conn = None
-                continue
-            if rotation.policy.trace_borrowers:
-                cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
-            return conn
+            with suppress(UnfitConnection):
+                if conn is None:
+                    conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
+                if await self._vet(conn, deadline):
+                    break
+            conn = None
+            rotation.note_own_checkout()
+        if rotation.policy.trace_borrowers:
+            cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
+        return conn
 
     async def _vet(self, conn: ACT, deadline: float) -> bool:
-        """Test a suspect connection; one that fails is replaced."""
+        """Test a connection if it is suspect; one that fails is replaced."""
+        rotation = self._rotation
+        rotation.suspect_expired()
+        if not rotation.is_suspect(generation_of(conn)):
+            return True
         try:
             alive = await self._connector.is_alive(conn, deadline - monotonic())
         except psycopg.Error:
             # That says nothing about its role.
-            self._rotation.note_own_checkout()
             await discard_async(self, conn)
             return False
         except BaseException:
             # Interrupted: it may be in the middle of the query.
             await discard_async(self, conn)
             raise
-        self._rotation.note_test(generation_of(conn), alive=alive)
+        rotation.note_test(generation_of(conn), alive=alive)
         if not alive:
             await discard_async(self, conn)
         return alive
