@@ -7,7 +7,9 @@ plain values from a fixed list of fields, and never a secret. Durations are `flo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
+
+from ephemeral_creds._observer import Observer
 
 __all__ = [
     "BorrowedAtDeadline",
@@ -287,17 +289,3 @@ class BorrowedAtDeadline(Problem):
     age: float
     where: tuple[str, ...] = ()
     cancelled: bool = False
-
-
-class Observer(Protocol):
-    """Anything that can be called with an `Event`.
-
-    Called outside every lock, from the keeper's thread, from those of its pools, and in the event
-    loop for an `AsyncRotatingConnectionPool`: it must return soon, without waiting for anything,
-    and bear being called by several threads at the same time. What it raises is logged and stops
-    nothing.
-    """
-
-    def __call__(self, event: Event, /) -> None:
-        """Take note of `event`."""
-        ...

@@ -6,17 +6,20 @@ import math
 import os
 import threading
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolTimeout
-from psycopg_pool.abc import CT
+from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool import AddConnection, MaintenanceTask
 
+from ephemeral_creds._observer import Observer
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
 from ephemeral_creds._pool_base import NOT_AFTER_FORK, LeasedPool, after_fork
 from ephemeral_creds._pool_connect import (
@@ -33,21 +36,15 @@ from ephemeral_creds._pool_errors import (
     with_pool_timeout,
 )
 from ephemeral_creds._pool_quirks import check_borrowed, discard, replace_returned
+from ephemeral_creds._protocols import Keeper, KeeperStatus
 from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     NoCredentials,
 )
+from ephemeral_creds.providers._base import CredentialProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
-
-    from psycopg_pool.abc import ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
-
-    from ephemeral_creds import events
     from ephemeral_creds._pool_rotation import Rotation
-    from ephemeral_creds._protocols import Keeper, KeeperStatus
-    from ephemeral_creds.providers._base import CredentialProvider
 
 __all__ = ["RotatingConnectionPool"]
 
@@ -97,7 +94,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         *,
         refresh: RefreshPolicy | None = None,
         rotation: RotationPolicy | None = None,
-        observers: Sequence[events.Observer] | None = None,
+        observers: Sequence[Observer] | None = None,
         session_role: str | None = None,
         connection_class: type[CT] = Connection,  # type: ignore[assignment]
         kwargs: KwargsParam | None = None,

@@ -6,18 +6,27 @@ import asyncio
 import math
 import os
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from psycopg_pool.abc import ACT
+from psycopg_pool.abc import (
+    ACT,
+    AsyncConnectFailedCB,
+    AsyncConnectionCB,
+    AsyncConninfoParam,
+    AsyncKwargsParam,
+)
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask
 
 from ephemeral_creds._loop import in_thread, require_asyncio
+from ephemeral_creds._observer import Observer
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
 from ephemeral_creds._pool_base import NOT_AFTER_FORK, LeasedPool, after_fork
 from ephemeral_creds._pool_connect import (
@@ -34,26 +43,16 @@ from ephemeral_creds._pool_errors import (
     with_pool_timeout,
 )
 from ephemeral_creds._pool_quirks import check_borrowed, discard_async, replace_returned_async
+from ephemeral_creds._protocols import Keeper, KeeperStatus
 from ephemeral_creds.exceptions import (
+    ConfigurationError,
     EphemeralCredsError,
     NoCredentials,
 )
+from ephemeral_creds.providers._base import CredentialProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
-
-    from psycopg_pool.abc import (
-        AsyncConnectFailedCB,
-        AsyncConnectionCB,
-        AsyncConninfoParam,
-        AsyncKwargsParam,
-    )
-
-    from ephemeral_creds import events
     from ephemeral_creds._pool_rotation import Rotation
-    from ephemeral_creds._protocols import Keeper, KeeperStatus
-    from ephemeral_creds.providers._base import CredentialProvider
 
 __all__ = ["AsyncRotatingConnectionPool"]
 
@@ -95,12 +94,13 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         *,
         refresh: RefreshPolicy | None = None,
         rotation: RotationPolicy | None = None,
-        observers: Sequence[events.Observer] | None = None,
+        observers: Sequence[Observer] | None = None,
         session_role: str | None = None,
         connection_class: type[ACT] = AsyncConnection,  # type: ignore[assignment]
         kwargs: AsyncKwargsParam | None = None,
         min_size: int = 4,
         max_size: int | None = None,
+        open: bool = False,  # noqa: A002 - psycopg_pool's name
         configure: AsyncConnectionCB[ACT] | None = None,
         check: AsyncConnectionCB[ACT] | None = None,
         reset: AsyncConnectionCB[ACT] | None = None,
@@ -119,6 +119,11 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         from ephemeral_creds._pool_mover_async import AsyncBell, AsyncMover
         from ephemeral_creds._pool_rotation import Rotation
 
+        if open:
+            raise ConfigurationError(
+                f"{type(self).__name__}(open=True): opening has to be awaited, so use the pool "
+                "with 'async with', or call 'await pool.open()'"
+            )
         if isinstance(conninfo, str) and not callable(kwargs):
             check_parameters(conninfo, kwargs or {})
         self._keeper, self._own_keeper = keeper_for(credentials, refresh, observers)

@@ -27,7 +27,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
         ("_refusals",),
         ("_expected_end",),
         ("_source_trouble",),
-        ("events",),
+        ("events", "_observer"),
         ("providers.__init__",),
     ],
     [("providers._base",)],
@@ -63,7 +63,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 # These decide; others look at clocks, wait, log, draw lots and talk to the world.
 PURE = {
     "exceptions", "_values", "_policy", "_refusals", "_expected_end", "_source_trouble", "events",
-    "_signals", "_protocols", "_generation", "_lifecycle", "providers.file.parse",
+    "_observer", "_signals", "_protocols", "_generation", "_lifecycle", "providers.file.parse",
     "providers.file.entry", "providers.file.fields", "providers.file.ends", "providers.file.lines",
     "providers.file.document", "providers.file.conninfo", "providers.file.properties",
 }  # fmt: skip

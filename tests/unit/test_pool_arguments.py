@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_type_hints
 
 import pytest
 from psycopg_pool import PoolTimeout
@@ -16,6 +17,7 @@ from ephemeral_creds import (
     ConfigurationError,
     CredentialKeeper,
     FixedProvider,
+    Observer,
     RotatingConnectionPool,
     SystemClock,
 )
@@ -33,6 +35,22 @@ POOLS = [RotatingConnectionPool, AsyncRotatingConnectionPool]
 def test_a_pools_first_argument_brings_credentials(pool: Any, given: Any, named: str) -> None:
     with pytest.raises(ConfigurationError, match=f"conninfo is the second.*{named}"):
         pool(given)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_its_type_hints_can_be_read(pool: Any) -> None:
+    hints = get_type_hints(pool.__init__)
+    assert hints["observers"] == Sequence[Observer] | None
+    psycopgs_own = next(k for k in pool.__mro__ if k.__module__.startswith("psycopg_pool"))
+    missing = get_type_hints(psycopgs_own.__init__).keys() - hints.keys()
+    assert missing == set()
+
+
+def test_an_async_pool_may_be_told_not_to_open_itself() -> None:
+    provider = FixedProvider("me", "x")
+    AsyncRotatingConnectionPool(provider, open=False)
+    with pytest.raises(ConfigurationError, match=r"open=True.*'await pool.open\(\)'"):
+        AsyncRotatingConnectionPool(provider, open=True)
 
 
 @pytest.mark.parametrize("pool", POOLS)
