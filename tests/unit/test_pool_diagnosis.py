@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from typing import TYPE_CHECKING
+
 import psycopg
 import pytest
 
 from ephemeral_creds import Credentials, Secret
 from ephemeral_creds._pool_diagnosis import Diagnosis, FailedLogin, Verdict, read_trace
 from ephemeral_creds._refusals import LoginFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TLS = "F\t8\tSSLRequest\t 1234 5679\nB\t1\tSSLResponse\t S\n"
 STARTUP = 'F\t35\tStartupMessage\t 3 0 "user" "app" "database" "db"\n'
@@ -151,3 +158,36 @@ def test_without_a_trace_the_password_that_was_used_tells(monkeypatch: pytest.Mo
     silent = failed(psycopg.OperationalError("silent"), "host=127.0.0.1 port=1")
     assert diagnosis.explain(refused) == Verdict(CREDENTIALS)
     assert diagnosis.explain(silent) == Verdict()
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A server that accepts a connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def test_it_takes_no_longer_than_it_may(silent: socket.socket) -> None:
+    port = silent.getsockname()[1]
+    silent_one = failed(psycopg.OperationalError("…"), f"host=127.0.0.1 port={port}")
+    assert Diagnosis(0.05).explain(silent_one) == Verdict()
+
+
+def test_it_ends_with_its_pool(silent: socket.socket) -> None:
+    port, stopped, verdicts = silent.getsockname()[1], threading.Event(), list[Verdict]()
+    diagnosis = Diagnosis(3600.0, stopped.is_set)
+    silent_one = failed(psycopg.OperationalError("…"), f"host=127.0.0.1 port={port}")
+    asking = threading.Thread(target=lambda: verdicts.append(diagnosis.explain(silent_one)))
+    asking.start()
+    line, _ = silent.accept()
+    with line:
+        stopped.set()
+        asking.join(60.0)
+    assert verdicts == [Verdict()]
+
+
+def test_a_server_that_took_too_long_is_not_asked_again(silent: socket.socket) -> None:
+    """Its one address would take as long once more; of several, another one may answer."""
+    port = silent.getsockname()[1]
+    late = psycopg.errors.ConnectionTimeout("connection timeout expired")
+    assert Diagnosis(3600.0).explain(failed(late, f"host=127.0.0.1 port={port}")) == Verdict()

@@ -1,0 +1,212 @@
+"""What a pool makes of a login that fails: whose fault it is, what it says, what it fetches."""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg
+import pytest
+from minting import BRIEF, PATIENCE, RoleProvider
+from strict import strict_postgres
+from twins import TWINS, Setup, Worker, user_of, wait_until
+
+from ephemeral_creds import DatabaseUnreachable, LoginRefused, RotationPolicy, ServerRefused
+from ephemeral_creds.events import LoginRejected
+from ephemeral_creds.exceptions import CheckoutFailed, ProviderUnavailable
+from ephemeral_creds.testing import TCPProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from certificates import Authority
+    from ephemeral_creds.testing import PostgresServer
+
+pytestmark = pytest.mark.postgres
+
+OFTEN = RotationPolicy(retry_initial=0.05, retry_max=0.05)
+
+
+@pytest.fixture(scope="module")
+def server(authority: Authority) -> Iterator[PostgresServer]:
+    with strict_postgres(authority) as running:
+        yield running
+
+
+@pytest.fixture(params=list(TWINS))
+def strict(
+    request: pytest.FixtureRequest, server: PostgresServer, unique: Callable[[str], str]
+) -> Iterator[Setup]:
+    """The scenario's own set-up, on the server that is particular."""
+    with ExitStack() as stack:
+        yield Setup(TWINS[request.param](), server, unique("strict"), stack)
+
+
+def refused(pool: Any, reason: str) -> CheckoutFailed:
+    """Wait until the pool knows why its logins fail, and return what it raises then."""
+    wait_until(lambda: pool.status().last_error_reason == reason)
+    with pytest.raises((DatabaseUnreachable, LoginRefused, ServerRefused)) as caught:
+        pool.getconn(timeout=BRIEF)
+    return caught.value
+
+
+class TestCredentials:
+    """They are to blame: others are fetched at once."""
+
+    def test_where_the_server_takes_tls_only(self, strict: Setup) -> None:
+        """sslmode=prefer tries again without TLS; libpq remembers that attempt only."""
+        pool = strict.pool(min_size=1, max_size=2)
+        strict.provider.alter(1, "PASSWORD 'changed-out-of-turn'")
+        with pool.connection(), pool.connection(PATIENCE) as connection:
+            assert user_of(connection) == strict.role(2)
+        assert strict.events.of(LoginRejected)
+
+    @pytest.mark.parametrize("there_first", [True, False])
+    def test_where_another_host_is_down(self, strict: Setup, there_first: bool) -> None:
+        ports = [strict.server.port, 1] if there_first else [1, strict.server.port]
+        conninfo = "host=127.0.0.1,127.0.0.1 port={},{} dbname=plain".format(*ports)
+        pool = strict.pool(min_size=1, max_size=2, conninfo=conninfo)
+        strict.provider.alter(1, "NOLOGIN")
+        with pool.connection(), pool.connection(PATIENCE) as connection:
+            assert user_of(connection) == strict.role(2)
+
+    def test_where_another_address_does_not_answer(
+        self, strict: Setup, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A name with an IPv6 and an IPv4 address, say."""
+        real, there = socket.getaddrinfo, strict.server.host
+
+        def both(host: Any, *args: Any, **kwargs: Any) -> Any:
+            if host != "db.test":
+                return real(host, *args, **kwargs)
+            found = real(there, *args, **kwargs)
+            # Nothing listens there, but on Linux all of 127.0.0.0/8 is this machine.
+            return found + real("127.0.0.77", *args, **kwargs)
+
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        conninfo = f"host=db.test port={strict.server.port} dbname=plain"
+        pool = strict.pool(min_size=1, max_size=2, conninfo=conninfo)
+        strict.provider.alter(1, "NOLOGIN")
+        with pool.connection(), pool.connection(PATIENCE) as connection:
+            assert user_of(connection) == strict.role(2)
+
+    def test_they_are_kept_secret_where_the_server_has_them_sent_in_the_clear(
+        self, strict: Setup
+    ) -> None:
+        provider = RoleProvider(strict.server, strict.prefix)
+        strict.stack.callback(provider.disconnect)
+        provider.login = "NOLOGIN"
+        pool = strict.pool(provider, conninfo=strict.server.conninfo("clear"), wait=False)
+        error: BaseException | None = refused(pool, "credentials")
+        assert isinstance(error, LoginRefused)
+        assert pool.status().last_error_sqlstate == "28000"
+        while error is not None:
+            shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+            assert "minted-password" not in "".join(shown.format())
+            error = error.__cause__ or error.__context__
+
+
+class TestServer:
+    """Other credentials would not help: none are fetched, and the error says what would."""
+
+    @pytest.mark.parametrize(
+        ("options", "sqlstate", "hint"),
+        [
+            ({"dbname": "nowhere"}, "3D000", "no such database: check dbname"),
+            ({"dbname": "closed"}, "55000", "ALLOW_CONNECTIONS"),
+            ({"dbname": "private"}, "42501", "GRANT CONNECT ON DATABASE"),
+            ({"options": "-c stament_timeout=5s"}, "42704", "check the names in 'options'"),
+            ({"options": "-c statement_timeout=soon"}, "22023", "has a value"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_what_is_asked_for_cannot_be_had(
+        self, strict: Setup, options: dict[str, str], sqlstate: str, hint: str
+    ) -> None:
+        pool = strict.pool(min_size=1, wait=False, rotation=OFTEN, kwargs=options)
+        self.says(strict, pool, sqlstate, hint)
+
+    def test_the_role_has_its_connections_already(self, strict: Setup) -> None:
+        strict.provider.login = "LOGIN CONNECTION LIMIT 1"
+        pool = strict.pool(min_size=1, max_size=2, rotation=OFTEN)
+        with pool.connection():
+            waiting = Worker(pool.getconn, PATIENCE)
+            self.says(strict, pool, "53300", "CONNECTION LIMIT")
+        # The one that was returned.
+        pool.putconn(cast("Any", waiting.get()))
+
+    def test_the_server_has_no_slot_left(self, strict: Setup) -> None:
+        with strict.server.admin() as admin:
+            admin.execute("DROP ROLE IF EXISTS hog")
+            admin.execute("CREATE ROLE hog LOGIN PASSWORD 'hogs-password'")
+        pool = strict.pool(min_size=1, max_size=2, rotation=OFTEN)
+        with ExitStack() as hogs, pool.connection():
+            with suppress(psycopg.OperationalError):
+                while True:
+                    hogs.enter_context(strict.server.login("hog", "hogs-password"))
+            self.says(strict, pool, "53300", "max_connections")
+            hogs.close()
+            with pool.connection(PATIENCE) as connection:
+                assert user_of(connection) == strict.role(1)
+        assert pool.status().last_error_reason is None
+
+    def says(self, strict: Setup, pool: Any, sqlstate: str, hint: str) -> None:
+        waiting = Worker(pool.getconn, timeout=3.0 if pool.status().connections else BRIEF)
+        wait_until(lambda: pool.status().last_error_sqlstate == sqlstate)
+        # Each failure would be a reason to fetch.
+        errors = pool.get_stats().get("connections_errors", 0)
+        wait_until(lambda: pool.get_stats().get("connections_errors", 0) >= errors + 3)
+        assert strict.provider.calls.count("fetch") == 1
+        assert not pool.status().suspect
+        with pytest.raises(ServerRefused) as caught:
+            pool.getconn(timeout=BRIEF)
+        assert f"({sqlstate})" in str(caught.value)
+        assert hint in str(caught.value)
+        assert isinstance(waiting.join().error, CheckoutFailed)
+
+
+class TestPgHba:
+    def test_a_role_that_is_not_let_in(self, strict: Setup) -> None:
+        conninfo = strict.server.conninfo("members")
+        pool = strict.pool(min_size=1, wait=False, rotation=OFTEN, conninfo=conninfo)
+        error = refused(pool, "pg_hba")
+        assert isinstance(error, ServerRefused)
+        assert "pg_hba.conf lets nobody in" in str(error)
+        assert pool.status().last_error_sqlstate == "28000"
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+class TestUnreachable:
+    def test_a_server_that_does_not_answer_makes_the_pool_unready(self, strict: Setup) -> None:
+        with TCPProxy(strict.server.host, strict.server.port) as proxy:
+            proxy.stall()
+            conninfo = f"host={proxy.host} port={proxy.port} dbname=plain"
+            pool = strict.pool(min_size=1, wait=False, conninfo=conninfo)
+            wait_until(lambda: proxy.connections)
+            status = pool.status()
+            assert (status.ready, status.last_error) == (False, None)
+            assert status.keeper.ready
+            proxy.restore()
+            wait_until(lambda: pool.status().ready)
+            assert pool.status().connections == {1: 1}
+
+    def test_no_answer_is_left_behind(self, strict: Setup) -> None:
+        """Neither a descriptor nor a session, however often it is asked for."""
+        pool = strict.pool(min_size=1, max_size=2, rotation=OFTEN)
+        before = descriptors()
+        strict.provider.failures["fetch"] = [ProviderUnavailable("away")] * 1000
+        strict.provider.alter(1, "NOLOGIN")
+        with pool.connection():
+            waiting = Worker(pool.getconn, timeout=PATIENCE)
+            strict.events.wait_for(LoginRejected, 5)
+            strict.provider.wait_for_sessions({1: 1})
+            strict.provider.alter(1, "LOGIN")
+            pool.putconn(cast("Any", waiting.get()))
+        pool.close()
+        assert descriptors() <= before
