@@ -66,6 +66,7 @@ PURE = {
     "_observer", "_signals", "_protocols", "_generation", "_lifecycle", "providers.file.parse",
     "providers.file.entry", "providers.file.fields", "providers.file.ends", "providers.file.lines",
     "providers.file.document", "providers.file.conninfo", "providers.file.properties",
+    "providers.file.mistakes",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "datetime", "http", "io", "logging", "multiprocessing", "os",

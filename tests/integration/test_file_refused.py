@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+from minting import PATIENCE
 from twins import user_of
 
-from ephemeral_creds import FileProvider, RefreshPolicy
-from ephemeral_creds.events import PoolRotated, SourceRecovered, SourceUnusable
+from ephemeral_creds import ConfigurationError, FileProvider, RefreshPolicy
+from ephemeral_creds.events import (
+    CredentialsPublished,
+    LoginRejected,
+    PoolRotated,
+    SourceRecovered,
+    SourceUnusable,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +34,53 @@ def write_next(setup: Setup, path: Path) -> str:
     )
     temporary.rename(path)
     return credentials.username
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("DB_USERNAME={{ .Data.username }}\nDB_PASSWORD={{ .Data.password }}", "nobody rendered"),
+        ('DB_USERNAME=app\nDB_PASSWORD="a\\u003cb"\n', "has a backslash in its quotes"),
+        ("PGUSER=a\nPGPASSWORD=b\nDB_USER=c\nDB_PASSWORD=d\n", "say one thing, and DB_USER"),
+        ('{"username": "app", "password": "a"b"}', "written by toJSON"),
+    ],
+    ids=["a placeholder", "two readings", "two pairs", "not JSON"],
+)
+def test_what_is_no_credential_is_told_at_once_and_never_tried(
+    setup: Setup, tmp_path: Path, canary: Canary, text: str, words: str
+) -> None:
+    canary.allow_secret_file(tmp_path)
+    path = tmp_path / "creds"
+    path.write_text(text)
+    provider = FileProvider(path, poll_interval=0.05)
+    pool = setup.pool(provider, observers=[setup.events], refresh=RefreshPolicy(), wait=False)
+    with pytest.raises(ConfigurationError, match=words):
+        pool.getconn(timeout=PATIENCE)
+    assert not setup.events.of(LoginRejected)
+    # The agent may come to it yet.
+    username = write_next(setup, path)
+    setup.events.wait_for(CredentialsPublished)
+    with pool.connection(timeout=PATIENCE) as connection:
+        assert user_of(connection) == username
+
+
+def test_a_password_alone_and_a_user_that_stays(
+    setup: Setup, tmp_path: Path, canary: Canary
+) -> None:
+    canary.allow_secret_file(tmp_path)
+    credentials = setup.provider.fetch().credentials
+    path = tmp_path / "password"
+    path.write_text(credentials.password.reveal())
+    provider = FileProvider(path, username=credentials.username, poll_interval=0.05)
+    pool = setup.pool(provider, observers=[setup.events])
+    with pool.connection() as connection:
+        assert user_of(connection) == credentials.username
+    with setup.server.admin() as admin:
+        admin.execute(f"ALTER ROLE {credentials.username} PASSWORD 'another-password'")
+    path.write_text("another-password\n")
+    setup.events.wait_for(PoolRotated)
+    with pool.connection() as connection:
+        assert user_of(connection) == credentials.username
 
 
 def test_a_pool_says_why_it_does_not_use_the_new_file(

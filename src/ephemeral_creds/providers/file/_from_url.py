@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["FileSettings", "settings_from"]
 
 _KEYS = (
-    "format", "max_size", "notify", "password_key", "poll_interval", "url_key", "username_key",
+    "format", "max_size", "notify", "password_key", "poll_interval", "url_key", "username",
+    "username_key",
 )  # fmt: skip
 
 
@@ -25,6 +26,7 @@ class FileSettings:
 
     path: str
     format: Format
+    username: str | None
     username_key: str | None
     password_key: str | None
     url_key: str | None
@@ -47,6 +49,7 @@ def settings_from(location: Location) -> FileSettings:
     return FileSettings(
         path=location.path,
         format=cast("Format", location.one_of("format", FORMATS, "auto")),
+        username=location.text("username"),
         username_key=location.text("username_key"),
         password_key=location.text("password_key"),
         url_key=location.text("url_key"),

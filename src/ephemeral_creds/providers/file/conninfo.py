@@ -10,30 +10,30 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, MalformedResponse
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers.file.entry import Entry
+from ephemeral_creds.providers.file.mistakes import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["is_uri", "read_conninfo", "read_uri"]
 
-# libpq's own, SQLAlchemy's with the name of a driver, and Java's.
-_SCHEME = re.compile(r"postgres(?:ql)?(?P<driver>\+\w+)?://|(?P<java>jdbc:postgresql:)", re.ASCII)
+# libpq's own, SQLAlchemy's with the name of a driver, Django's and those of extensions, and Java's.
+_SCHEME = re.compile(
+    r"(?:postgres(?:ql)?(?:\+\w+)?|pgsql|postgis|timescale(?:db|gis)?)://"
+    r"|(?P<java>jdbc:postgresql:)",
+    re.ASCII,
+)
 
 _ENCODE = (
     "characters such as @ / % in a user name or password have to be percent-encoded, for example "
     "by {{ .Data.password | urlquery }} in the template; or use JSON, which needs no such thing"
 )
-_UNFILLED = (
-    "has a variable in it, which nobody fills in here: have the template write its value, or "
-    "percent-encode what only looks like one"
-)
 _PLUS = "has a + that some take for a space: write %2B for a plus sign, or %20 for a space"
 # Hosts with their ports, as far as that tells them from a user name and half a password.
 _HOSTS = re.compile(r"(?:(?:\[[^\]]*\]|[^:\[\],]*)(?::[0-9]*)?(?:,|$))*")
-# A shell's or a template's, which should have been filled in before.
-_VARIABLE = re.compile(r"\$\{\w+\}|\$\(\w+\)|\{\{")
+_CUT_OFF = re.compile(r"%[0-9A-Fa-f]?\Z")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})?")
 
 # What C's isspace() says in any locale.
@@ -55,23 +55,28 @@ def read_uri(text: str) -> Iterator[Entry]:
     """Read ``postgresql://user:password@host/dbname?…``, and other libraries' spellings of it.
 
     See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS,
-    https://docs.sqlalchemy.org/en/20/core/engines.html#database-urls and
+    https://docs.sqlalchemy.org/en/20/core/engines.html#database-urls,
+    https://github.com/jazzband/dj-database-url#url-schema and
     https://jdbc.postgresql.org/documentation/use/.
 
     Raises:
-        ConfigurationError: something in it has not been percent-encoded, or could mean two things.
-        MalformedResponse: it is something else, or half written.
+        ConfigurationError: something in it has not been percent-encoded, or could mean two things;
+            or it is something else.
+        MalformedResponse: it is half written.
     """
     uri = text.strip()
     scheme = _SCHEME.match(uri)
     if scheme is None or any(character.isspace() for character in uri):
-        raise MalformedResponse(
-            "it is not one connection URI, postgresql://user:password@host, in which a space is %20"
+        raise unreadable(
+            "it is not one connection URI, postgresql://user:password@host, with %20 for a space",
+            text,
+            cut="://" not in uri,
         )
     if scheme["java"]:
         yield from _java(uri[scheme.end() :])
     else:
-        yield from _libpq(uri[scheme.end() :], plus_is_plus=scheme["driver"] is None)
+        plus_is_plus = scheme[0] in ("postgresql://", "postgres://")
+        yield from _libpq(uri[scheme.end() :], plus_is_plus=plus_is_plus)
 
 
 def _java(rest: str) -> Iterator[Entry]:
@@ -104,17 +109,20 @@ def _libpq(rest: str, *, plus_is_plus: bool) -> Iterator[Entry]:
 
 def _parameters(query: str, *, plus_is_plus: bool) -> Iterator[Entry]:
     """Read the parameters; only libpq takes a plus sign in them for what it is."""
-    for parameter in query.split("&"):
+    parameters = query.split("&")
+    for number, parameter in enumerate(parameters, start=1):
         key, equals, value = parameter.partition("=")
-        if not equals:
-            raise ConfigurationError(f"one of its parameters has no value: {_ENCODE}")
+        last = number == len(parameters)
+        if not equals or (last and _CUT_OFF.search(value)):
+            raise unreadable(
+                f"one of its parameters has no value, or half of one: {_ENCODE}", query, cut=last
+            )
         entry = _entry(_decoded(key), value, "its parameters")
         yield entry if plus_is_plus or "+" not in value else entry._replace(doubt=_PLUS)
 
 
 def _entry(key: str, encoded: str, where: str) -> Entry:
-    doubt = _UNFILLED if _VARIABLE.search(encoded) else ""
-    return Entry(key, _decoded(encoded), where, doubt=doubt)
+    return Entry(key, _decoded(encoded), where)
 
 
 def read_conninfo(text: str) -> Iterator[Entry]:
@@ -123,7 +131,8 @@ def read_conninfo(text: str) -> Iterator[Entry]:
     See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-KEYWORD-VALUE.
 
     Raises:
-        MalformedResponse: it is something else, or half written.
+        ConfigurationError: it is something else.
+        MalformedResponse: the same, but it may be half written.
     """
     position, number = 0, 0
     end = len(text.rstrip(_SPACE))
@@ -131,9 +140,11 @@ def read_conninfo(text: str) -> Iterator[Entry]:
         number += 1
         match = _PAIR.match(text, position)
         if match is None:
-            raise MalformedResponse(
+            raise unreadable(
                 f"setting {number} of the connection string is not key=value, or its quote does "
-                "not end; it may be half written"
+                "not end",
+                text,
+                cut=not text.endswith("\n"),
             )
         position = match.end()
         value = match["quoted"] if match["quoted"] is not None else match["bare"]

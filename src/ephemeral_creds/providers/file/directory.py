@@ -14,7 +14,12 @@ from ephemeral_creds.exceptions import (
 )
 from ephemeral_creds.providers.file.ends import END_KEYS
 from ephemeral_creds.providers.file.entry import Entry
-from ephemeral_creds.providers.file.read import FileText, read_text, translated
+from ephemeral_creds.providers.file.read import (
+    EMPTY_DIRECTORY,
+    FileText,
+    read_text,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -27,6 +32,9 @@ SWAPPED = "..data"
 
 # A volume has a handful of keys; a home folder given by mistake has thousands.
 _MAX_FILES = 256
+
+# How files end, and directories hardly ever do.
+_FILES = (".cfg", ".conf", ".env", ".ini", ".json", ".properties", ".txt", ".yaml", ".yml")
 
 # A swap takes microseconds, and a volume is not swapped twice in that time.
 _ATTEMPTS = 5
@@ -49,9 +57,10 @@ def read_directory(path: Path, keys: Collection[str], *, max_size: int) -> dict[
         What was read, by the file's name.
 
     Raises:
-        ProviderUnavailable: the directory is not there (yet).
+        ProviderUnavailable: the directory is not there, or empty (yet).
         MalformedResponse: it was replaced at the same moment.
-        ConfigurationError: a file may not be read, or is no regular file.
+        ConfigurationError: a file may not be read, or is no regular file; or the directory is empty
+            and has the name of a file.
     """
     wanted = {key.upper() for key in keys} | END_KEYS
     error: EphemeralCredsError = MalformedResponse(f"{path} is being written to")
@@ -69,7 +78,7 @@ def read_directory(path: Path, keys: Collection[str], *, max_size: int) -> dict[
             os.close(folder)
         if files is None or not current:
             error = MalformedResponse(f"{path} is being written to")
-        elif isinstance(files, ProviderUnavailable):
+        elif isinstance(files, EphemeralCredsError):
             error = files
         else:
             return files
@@ -101,12 +110,14 @@ def _opened(path: Path) -> int | EphemeralCredsError:
 
 def _read_all(
     path: Path, folder: int, wanted: set[str], max_size: int
-) -> dict[str, FileText] | ProviderUnavailable | None:
+) -> dict[str, FileText] | EphemeralCredsError | None:
     """Read the files of an open directory; ``None`` where they changed meanwhile."""
     files: dict[str, FileText] = {}
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in itertools.islice(entries, _MAX_FILES)]
+        if not names:
+            return _empty(path)
         for name in sorted(names):
             if name.upper() in wanted:
                 files[name] = read_text(path / name, max_size=max_size, folder=folder)
@@ -118,6 +129,16 @@ def _read_all(
     except ProviderUnavailable as error:
         return error
     return files if same else None
+
+
+def _empty(path: Path) -> EphemeralCredsError:
+    """Return the error for a directory in which there may be files later, or which is a mistake."""
+    if path.suffix in _FILES:
+        return ConfigurationError(f"{path} is an empty directory, not a file: {EMPTY_DIRECTORY}")
+    return ProviderUnavailable(
+        f"{path} is an empty directory: if a file per key is to come, check that its writer runs; "
+        f"if it should be a file, {EMPTY_DIRECTORY}"
+    )
 
 
 def _is_current(path: Path, folder: int) -> bool:

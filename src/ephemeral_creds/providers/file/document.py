@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, TypeAlias
 
-from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, MalformedResponse
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers.file.entry import Entry
+from ephemeral_creds.providers.file.mistakes import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +28,8 @@ def read_json(text: str) -> Iterator[Entry]:
     Vault has its secret, is found without that in front as well.
 
     Raises:
-        ConfigurationError: it is no object, or the answer of a KV engine as a whole.
-        MalformedResponse: it is not JSON; it may be half written.
+        ConfigurationError: it is not JSON, no object, or the answer of a KV engine as a whole.
+        MalformedResponse: it is not JSON, but may be half written.
     """
     document = _loaded(text)
     # Raised with no exception being handled: a JSONDecodeError holds the whole document.
@@ -73,12 +74,15 @@ def _loaded(text: str) -> _Pairs | EphemeralCredsError:
     try:
         document = json.loads(text, object_pairs_hook=_Object)
     except json.JSONDecodeError as error:
-        return MalformedResponse(
-            f"it is not JSON, see line {error.lineno} column {error.colno}; it may be half "
-            "written, and is read again when it changes"
+        whole = text.rstrip().endswith("}") and error.pos < len(text)
+        return unreadable(
+            f"it is not JSON, see line {error.lineno} column {error.colno}; a value with a quote "
+            "or a backslash in it has to be written by toJSON",
+            text,
+            cut=not whole and error.msg != "Extra data",
         )
     except (ValueError, RecursionError):
-        return MalformedResponse(
+        return ConfigurationError(
             "it is not JSON to be read: nested too deeply, or a number too long"
         )
     if not isinstance(document, _Object):

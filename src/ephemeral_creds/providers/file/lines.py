@@ -5,20 +5,64 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.exceptions import MalformedResponse
 from ephemeral_creds.providers.file.entry import Entry
+from ephemeral_creds.providers.file.mistakes import unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 __all__ = ["as_yaml", "lines_of", "read_env", "read_map"]
 
-_ASSIGNMENT = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)([ \t]*)=(.*)", re.DOTALL)
+_ASSIGNMENT = re.compile(
+    r"[ \t]*(?:export[ \t]+)?(?P<key>[\w./-]+)(?P<space>[ \t]*)=(?P<value>.*)", re.DOTALL
+)
+_MAPPING = re.compile(r"(?P<key>.*?):(?: (?P<value>.*))?", re.DOTALL)
 _SPACE = " \t"
-# In quotes, and then something that others take for a comment or for nothing.
-_QUOTED_AND_MORE = re.compile(r"""(["'])(?:(?!\1).)*\1[ \t]+(?:#.*)?""", re.DOTALL)
-_BLOCKS = frozenset(f"{block}{chomp}" for block in "|>" for chomp in ("", "-", "+"))
 
+# A certificate or key that begins in a line and does not end there.
+_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----(?!.*-----END )")
+
+# How a shell and those who read dotenv files find the end of quotes.
+_IN_QUOTES = r"""'[^']*'|"(?:\\.|[^"\\])*\""""
+_QUOTED = re.compile(_IN_QUOTES, re.DOTALL)
+_OPEN = re.compile(r"""'[^']*|"(?:\\.|[^"\\])*\\?""", re.DOTALL)
+_CLOSING = {quote: re.compile(rf"[^{quote}]*{quote}[ \t]*(?:#.*)?") for quote in "'\""}
+# One word to a shell, and then perhaps a comment or another command.
+_SHELL_WORD = re.compile(rf"""(?:{_IN_QUOTES}|\\.|[^\s'"\\])+(?:[\s;&|].*)?""", re.DOTALL)
+_SHELL_ONLY = re.compile(r";[ \t]*export[ \t]+[A-Za-z_]|\A\$'.*'\Z", re.DOTALL)
+# Of a shell, dotenv, JSON and Go in double quotes, and of some dotenvs in single ones.
+_ESCAPE = {
+    '"': re.compile(
+        r"""\\(?:["'\\/abefnrtv$`]|[0-7]{3}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})"""
+    ),
+    "'": re.compile(r"\\'"),
+}
+_EXPANSION = re.compile(r"`|\$[A-Za-z_{(]")
+
+_BLOCKS = frozenset(f"{block}{chomp}" for block in "|>" for chomp in ("", "-", "+"))
+_BLOCK_LINE = re.compile(r"([ \t]*)[\w./-]+: +[|>][-+0-9]*[ \t]*")
+
+_CURE = "have the template write it without quotes, which is verbatim here, or as JSON with toJSON"
+_ESCAPED = (
+    "has a backslash in its quotes, which a template writes as it stands and which is an escape "
+    f"to a shell, dotenv or JSON: {_CURE}"
+)
+_EXPANDED = (
+    "has a $ or a backtick in double quotes, which a template writes as it stands and which a "
+    f"shell replaces: {_CURE}"
+)
+_QUOTES_INSIDE = (
+    "has quotes within its quotes, which a template writes as they stand and which a shell takes "
+    f"away: {_CURE}"
+)
+_SEVERAL_LINES = (
+    "begins with a quote that ends in another line, so that it may be a value of several lines, "
+    "or end with its own line: have the template write JSON with toJSON"
+)
+_SHELL = (
+    "is verbatim here, but has what only a shell takes for something else (; export, $'…'): write "
+    "KEY=VALUE alone in each line"
+)
 _AFTER_QUOTE = (
     "has something after its closing quote: remove that, or put all of the value in the other kind "
     "of quotes"
@@ -38,12 +82,18 @@ def lines_of(text: str) -> Iterator[tuple[int, str]]:
     r"""Yield the lines that say something with their numbers: neither blank nor a ``#`` comment.
 
     They end with ``\n`` or ``\r\n``. Not `str.splitlines`: that also breaks at U+2028, form feed
-    and others, which a password may hold.
+    and others, which a password may hold. What follows the first line of a certificate or key is
+    left out.
     """
+    in_pem = False
     for number, line in enumerate(text.split("\n"), start=1):
         content = line.removesuffix("\r")
-        if content.strip() and not content.lstrip().startswith("#"):
-            yield number, content
+        if in_pem:
+            in_pem = "-----END " not in content
+        elif content.strip() and not content.lstrip().startswith("#"):
+            in_pem = _PEM.search(content) is not None
+            if not content.lstrip().startswith("-----BEGIN "):
+                yield number, content
 
 
 def read_env(text: str) -> Iterator[Entry]:
@@ -52,20 +102,21 @@ def read_env(text: str) -> Iterator[Entry]:
     Values are taken verbatim: nothing in them is an escape, a comment or a variable, and spaces
     count. Only a pair of quotes around a whole value is removed, so that a template may write
     ``DB_PASSWORD="{{ .Data.password }}"``; it has to where passwords may both begin and end with
-    a quote. ``export`` before a key is allowed.
+    a quote. What others would read in another way within quotes is in doubt, and so are quotes
+    over several lines. ``export`` before a key is allowed.
 
     ``KEY = VALUE`` is read where it can mean one thing only: what others take for a space, a
     comment or an escape is in doubt.
 
     Raises:
-        MalformedResponse: a line is something else.
+        ConfigurationError: a line is something else.
+        MalformedResponse: the last one is, and does not end.
     """
-    for number, line in lines_of(text):
-        match = _ASSIGNMENT.fullmatch(line)
-        if match is None:
-            raise _not(number, "KEY=VALUE")
-        value, doubt = (_spaced if match[2] else _verbatim)(match[3])
-        yield Entry(match[1], value, f"line {number}", doubt=doubt)
+    for number, match, several in _statements(text, _ASSIGNMENT, "KEY=VALUE"):
+        value, doubt = (_spaced if match["space"] else _verbatim)(match["value"])
+        yield Entry(
+            match["key"], value, f"line {number}", doubt=_SEVERAL_LINES if several else doubt
+        )
 
 
 def read_map(text: str) -> Iterator[Entry]:
@@ -76,15 +127,56 @@ def read_map(text: str) -> Iterator[Entry]:
     (https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations).
 
     Raises:
-        MalformedResponse: a line is something else.
+        ConfigurationError: a line is something else.
+        MalformedResponse: the last one is, and does not end.
     """
+    for number, match, several in _statements(text, _MAPPING, "key: value"):
+        yield Entry(
+            match["key"].strip(),
+            match["value"] or "",
+            f"line {number}",
+            doubt=_SEVERAL_LINES if several else "",
+        )
+
+
+def _statements(
+    text: str, pattern: re.Pattern[str], form: str
+) -> Iterator[tuple[int, re.Match[str], bool]]:
+    """Yield each key with its value, and whether the next lines may be a part of that."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    read = 0
     for number, line in lines_of(text):
-        key, separator, value = line.partition(": ")
-        if not separator:
-            if not line.endswith(":"):
-                raise _not(number, "key: value")
-            key, value = line[:-1], ""
-        yield Entry(key.strip(), value, f"line {number}")
+        if number <= read:
+            continue
+        match = pattern.fullmatch(line)
+        if match is None:
+            raise unreadable(f"line {number} is not {form}", text, cut=number == len(lines))
+        several = _lines_in_quotes(match["value"] or "", lines[number:])
+        read = number + several + _lines_in_block(line, lines[number:])
+        yield number, match, several > 0
+
+
+def _lines_in_quotes(value: str, following: Sequence[str]) -> int:
+    """Return how many more lines there are in the quotes that a value opens."""
+    value = value.lstrip(_SPACE)
+    if not _OPEN.fullmatch(value):
+        return 0
+    quote = value[0]
+    for count, line in enumerate(following, start=1):
+        if quote in line:
+            return count if _CLOSING[quote].fullmatch(line) else 0
+    return 0
+
+
+def _lines_in_block(line: str, following: Sequence[str]) -> int:
+    """Return how many lines a block of YAML has."""
+    block = _BLOCK_LINE.fullmatch(line)
+    if block is None:
+        return 0
+    for count, inner in enumerate(following):
+        if inner.strip() and len(inner) - len(inner.lstrip(_SPACE)) <= len(block[1]):
+            return count
+    return len(following)
 
 
 def as_yaml(entries: Iterable[Entry], wanted: Collection[str]) -> Iterator[Entry]:
@@ -105,7 +197,7 @@ def as_yaml(entries: Iterable[Entry], wanted: Collection[str]) -> Iterator[Entry
         if quoted and inside is not None:
             yield entry._replace(value=inside)
         else:
-            yield entry._replace(doubt=_YAML if _is_yaml(entry.value) else "")
+            yield entry._replace(doubt=entry.doubt or (_YAML if _is_yaml(entry.value) else ""))
 
 
 def _is_yaml(value: str) -> bool:
@@ -113,12 +205,12 @@ def _is_yaml(value: str) -> bool:
         value != value.strip(_SPACE)
         or value in _BLOCKS
         or _is_quoted(value)
-        or _QUOTED_AND_MORE.fullmatch(value) is not None
+        or re.search(r"[ \t]#", value) is not None
     )
 
 
 def _is_quoted(value: str) -> bool:
-    return len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return len(value) > 1 and value[0] == value[-1] and value[0] in _CLOSING
 
 
 def _inside(value: str) -> str | None:
@@ -128,22 +220,27 @@ def _inside(value: str) -> str | None:
 
 
 def _verbatim(value: str) -> tuple[str, str]:
-    if _is_quoted(value):
-        return value[1:-1], ""
-    return value, _AFTER_QUOTE if _QUOTED_AND_MORE.fullmatch(value) else ""
+    """Return the value of ``KEY=VALUE``, and why it is in doubt."""
+    if not _is_quoted(value):
+        if _QUOTED.match(value):
+            return value, _AFTER_QUOTE
+        return value, _SHELL if _SHELL_ONLY.search(value) else ""
+    quote, inside = value[0], value[1:-1]
+    doubt = ""
+    if _ESCAPE[quote].search(value, 1):
+        doubt = _ESCAPED
+    elif quote in inside and _SHELL_WORD.fullmatch(value):
+        doubt = _QUOTES_INSIDE
+    elif quote == '"' and _EXPANSION.search(inside):
+        doubt = _EXPANDED
+    return inside, doubt
 
 
 def _spaced(text: str) -> tuple[str, str]:
     """Return the value of ``KEY = VALUE``, and why it is in doubt."""
-    if (inside := _inside(text.strip(_SPACE))) is not None:
-        return inside, ""
+    quoted = text.strip(_SPACE)
+    if (inside := _inside(quoted)) is not None:
+        return inside, _verbatim(quoted)[1]
     value = text[1:] if text[:1] in (" ", "\t") else text
     clear = value == value.strip(_SPACE) and "\\" not in value and value[:1] not in ("'", '"')
     return value, "" if clear and not re.search(r"[ \t]#", value) else _SPACED
-
-
-def _not(number: int, form: str) -> MalformedResponse:
-    return MalformedResponse(
-        f"line {number} is not {form}; it may be half written, and is read again when it changes: "
-        "if this stays, correct the template or name the format"
-    )

@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from ephemeral_creds.exceptions import ConfigurationError, MalformedResponse
 from ephemeral_creds.providers.file.conninfo import is_uri, read_conninfo, read_uri
 from ephemeral_creds.providers.file.document import read_json
-from ephemeral_creds.providers.file.fields import (
-    CONNECTION_KEYS,
-    DEFAULT_KEYS,
-    URI_KEYS,
-    Found,
-    pick,
-)
+from ephemeral_creds.providers.file.entry import Entry
+from ephemeral_creds.providers.file.fields import CONNECTION_PAIRS, USUAL_KEYS, Found, Keys, pick
 from ephemeral_creds.providers.file.lines import as_yaml, lines_of, read_env, read_map
+from ephemeral_creds.providers.file.mistakes import mistaken_file
 from ephemeral_creds.providers.file.properties import read_properties
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from ephemeral_creds.providers.file.entry import Entry
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["FORMATS", "Format", "TextFormat", "parse", "recognise"]
 
-TextFormat: TypeAlias = Literal["env", "json", "map", "uri", "conninfo", "properties"]
+TextFormat: TypeAlias = Literal["env", "json", "map", "uri", "conninfo", "properties", "password"]
 Format: TypeAlias = Literal["auto", "directory"] | TextFormat
 
 FORMATS: tuple[str, ...] = ("auto", "directory", *get_args(TextFormat))
 """The names of all formats."""
+
+
+def _read_password(text: str) -> Iterator[Entry]:
+    """Take the whole text, but for one line end at its end."""
+    yield Entry("password", text.removesuffix("\n").removesuffix("\r"), "the file")
+
 
 _READERS: Mapping[str, Callable[[str], Iterator[Entry]]] = {
     "env": read_env,
@@ -38,9 +38,16 @@ _READERS: Mapping[str, Callable[[str], Iterator[Entry]]] = {
     "uri": read_uri,
     "conninfo": read_conninfo,
     "properties": read_properties,
+    "password": _read_password,
 }
+# They have one key each.
+_KEYLESS = ("uri", "conninfo", "password")
 _MAP_LINE = re.compile(r"[ \t]*[A-Za-z_][\w-]*:(?: |$)", re.ASCII)
 _DOTTED_LINE = re.compile(r"[ \t]*[\w-]+(?:\.[\w-]+)+[ \t]*[=: ]", re.ASCII)
+# Blank lines and comments, and the line with which a document of YAML begins.
+_PREAMBLE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*")
+_DOCUMENT = re.compile(rf"({_PREAMBLE.pattern})---[ \t]*\r?\n")
+_ALONE = re.compile(r"[^\s=]+(?:\r?\n)?")
 _SETTING = re.compile(r"(?:^|[ \t])(\w+)[ \t]*=", re.ASCII)
 
 
@@ -48,36 +55,42 @@ def parse(
     text: str,
     *,
     format: Format = "auto",  # noqa: A002 - what it is called everywhere
-    keys: Sequence[tuple[str, str]] = DEFAULT_KEYS,
-    uris: Sequence[str] = URI_KEYS,
+    keys: Keys = USUAL_KEYS,
 ) -> Found:
     """Read the credentials in `text`.
 
     Args:
         text: the whole file.
         format: what it is written in; ``auto`` recognises it by its content.
-        keys: pairs of the user name's key and the password's key; the first complete pair
-            counts, and case does not matter. A connection string has its own.
-        uris: keys of connection URIs, which count where no pair is complete.
+        keys: what to look for. A connection string has keys of its own.
 
     Raises:
-        ConfigurationError: retrying does not help: a value is ``<no value>`` or in doubt, a key
-            occurs twice with different values, there is a NUL in the text …
+        ConfigurationError: retrying does not help: a value is a placeholder or in doubt, a key
+            occurs twice with different values, it is something else altogether …
         MalformedResponse: the text may be half written: it is empty, a key or its value is
-            missing, a line is not what it should be …
+            missing, the last line does not end …
     """
     content = text.removeprefix("\ufeff")
     if "\0" in content:
         raise ConfigurationError("there is a NUL character in it: this is not a text file")
     if not content.strip():
         raise MalformedResponse("it is empty: is the template's body inside a false condition?")
+    if format != "password":
+        if document := _DOCUMENT.match(content):
+            content = f"{document[1]}\n{content[document.end() :]}"
+        start = _PREAMBLE.sub("", content, count=1)
+        if not is_uri(start) and (mistake := mistaken_file(start)):
+            raise ConfigurationError(f"it is {mistake}")
     name = recognise(content) if format == "auto" else format
+    if format == "auto" and name == "env" and keys.username and _ALONE.fullmatch(content):
+        name = "password"
     entries = _READERS[name](content)
-    if name in ("uri", "conninfo"):
-        return pick(entries, CONNECTION_KEYS)
+    if name in _KEYLESS:
+        keys = Keys(CONNECTION_PAIRS, (), keys.username)
+        return pick(entries, keys, whole=content.endswith("\n"))
     if name == "map" and format == "auto":
-        entries = as_yaml(entries, {key.upper() for pair in keys for key in pair})
-    return pick(entries, keys, uris)
+        entries = as_yaml(entries, {key.upper() for pair in keys.pairs for key in pair})
+    return pick(entries, keys, whole=name == "json")
 
 
 def recognise(text: str) -> TextFormat:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.exceptions import MalformedResponse
 from ephemeral_creds.providers.file.entry import Entry
+from ephemeral_creds.providers.file.mistakes import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ _SPACE = " \t\f"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _PAIR = re.compile(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*[=:]?[ \t\f]*(.*)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
+_INCOMPLETE = re.compile(r"(?<!\\)(?:\\\\)*\\u(?![0-9A-Fa-f]{4})")
 _CONTROL = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
 
@@ -28,12 +29,15 @@ def read_properties(text: str) -> Iterator[Entry]:
     """Read ``key=value``, ``key: value`` and ``key value``, with backslash escapes.
 
     Raises:
-        MalformedResponse: an escape is incomplete.
+        ConfigurationError: an escape is incomplete.
+        MalformedResponse: the same, but it may be half written.
     """
     for number, line in _logical_lines(text):
         where = f"line {number}"
+        if _INCOMPLETE.search(line):
+            raise unreadable(f"{where} has an incomplete \\u escape", text, cut=text.endswith(line))
         key, value = _PAIR.findall(line)[0]
-        yield Entry(_unescaped(key, where), _unescaped(value, where), where)
+        yield Entry(_unescaped(key), _unescaped(value), where)
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -55,18 +59,16 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         yield begun, "".join(parts)
 
 
-def _unescaped(text: str, where: str) -> str:
+def _unescaped(text: str) -> str:
     if "\\" not in text:
         return text
-    characters = _ESCAPE.sub(lambda match: _meaning(match[1], where), text)
+    characters = _ESCAPE.sub(lambda match: _meaning(match[1]), text)
     # What is beyond U+FFFF is written as two escapes.
     units = characters.encode("utf-16-le", "surrogatepass")
     return units.decode("utf-16-le", "surrogatepass")
 
 
-def _meaning(escape: str, where: str) -> str:
-    if escape == "u":
-        raise MalformedResponse(f"{where} has an incomplete \\u escape")
+def _meaning(escape: str) -> str:
     if len(escape) > 1:
         return chr(int(escape[1:], 16))
     return _CONTROL.get(escape, escape)

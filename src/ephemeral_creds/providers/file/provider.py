@@ -49,7 +49,10 @@ class FileProvider(CredentialProvider):
         path: the file, or a directory with one file per key. Made absolute at once; symlinks in
             it are followed at each look.
         format: ``env`` (``KEY=VALUE``), ``map`` (the injector's ``key: value``), ``json``,
-            ``uri``, ``conninfo``, ``properties`` or ``directory``; ``auto`` recognises it.
+            ``uri``, ``conninfo``, ``properties``, ``directory`` or ``password`` (nothing else is
+            in it); ``auto`` recognises it.
+        username: the user name, where the file has a password alone. A file that names another one
+            is refused.
         username_key: the key of the user name, where it is none of the usual ones. In JSON, a
             path with dots.
         password_key: the same for the password.
@@ -69,7 +72,7 @@ class FileProvider(CredentialProvider):
 
     Raises:
         ConfigurationError: `poll_interval` is not a positive number, there is no such `format`, or
-            options contradict each other.
+            options contradict each other, or `username` cannot be one.
     """
 
     mints: ClassVar[bool] = False
@@ -80,6 +83,7 @@ class FileProvider(CredentialProvider):
         path: str | os.PathLike[str],
         *,
         format: Format = "auto",  # noqa: A002 - what it is called everywhere
+        username: str | None = None,
         username_key: str | None = None,
         password_key: str | None = None,
         url_key: str | None = None,
@@ -96,7 +100,7 @@ class FileProvider(CredentialProvider):
         self._source = FileSource(
             self._path,
             format=format,
-            keys=keys_from(format, username_key, password_key, url_key, parse),
+            keys=keys_from(format, username_key, password_key, url_key, parse, username),
             parse=parse,
             inspection=self._inspection,
         )
@@ -123,9 +127,10 @@ class FileProvider(CredentialProvider):
     def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
         """Make a provider of a URL: ``file:///vault/secrets/db-creds.txt``.
 
-        Its keys: ``format``, ``username_key``, ``password_key``, ``url_key``, ``poll_interval`` and
-        ``notify`` of the constructor, and ``world_readable``, ``foreign_owner``, ``outside_link``,
-        ``mounted_alone`` and ``max_size`` (in bytes) of `FilePolicy`.
+        Its keys: ``format``, ``username``, ``username_key``, ``password_key``, ``url_key``,
+        ``poll_interval`` and ``notify`` of the constructor, and ``world_readable``,
+        ``foreign_owner``, ``outside_link``, ``mounted_alone`` and ``max_size`` (in bytes) of
+        `FilePolicy`.
 
         Args:
             url: the URL.
@@ -138,6 +143,7 @@ class FileProvider(CredentialProvider):
         return cls(
             settings.path,
             format=settings.format,
+            username=settings.username,
             username_key=settings.username_key,
             password_key=settings.password_key,
             url_key=settings.url_key,

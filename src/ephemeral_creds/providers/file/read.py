@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from dataclasses import dataclass, field
@@ -17,8 +18,13 @@ from ephemeral_creds.exceptions import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileText", "read_text", "translated"]
+__all__ = ["EMPTY_DIRECTORY", "FileText", "read_text", "translated"]
 
+EMPTY_DIRECTORY = (
+    "container engines make one where the file of a bind mount is not there yet: remove it, have "
+    "the file written before the container starts, and mount the directory that the file is in"
+)
+"""What an empty directory may be in the place of a file."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -96,6 +102,11 @@ def _read(path: Path, max_size: int, folder: int | None) -> FileText | Ephemeral
         return translated(error, path)
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, len(data)):
         return MalformedResponse(f"{path} is being written to")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return ConfigurationError(
+            f"{path} is UTF-16, as PowerShell writes it: have it written as UTF-8, for example "
+            "with Out-File -Encoding utf8"
+        )
     try:
         return FileText(data.decode("utf-8-sig"), before, mount)
     except UnicodeDecodeError as error:
@@ -104,9 +115,17 @@ def _read(path: Path, max_size: int, folder: int | None) -> FileText | Ephemeral
 
 def _irregular(path: Path, mode: int) -> ConfigurationError:
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
-    return ConfigurationError(
-        f"{path} is {kind}, not a regular file: is this the path of the credentials?"
-    )
+    advice = "is this the path of the credentials?"
+    if stat.S_ISDIR(mode) and _is_empty(path):
+        kind, advice = "an empty directory", EMPTY_DIRECTORY
+    return ConfigurationError(f"{path} is {kind}, not a regular file: {advice}")
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return next(path.iterdir(), None) is None
+    except OSError:
+        return False
 
 
 def mount_of(descriptor: int) -> object:

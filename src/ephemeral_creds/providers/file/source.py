@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ephemeral_creds._values import Credentials
 from ephemeral_creds.exceptions import (
@@ -15,7 +15,14 @@ from ephemeral_creds.exceptions import (
 from ephemeral_creds.providers.file.directory import SWAPPED, entries_of_files, read_directory
 from ephemeral_creds.providers.file.document import kind_of
 from ephemeral_creds.providers.file.entry import Entry
-from ephemeral_creds.providers.file.fields import DEFAULT_KEYS, URI_KEYS, Found, pick
+from ephemeral_creds.providers.file.fields import (
+    DEFAULT_KEYS,
+    USUAL_KEYS,
+    Found,
+    Keys,
+    checked_name,
+    pick,
+)
 from ephemeral_creds.providers.file.parse import FORMATS, Format, parse
 from ephemeral_creds.providers.file.read import read_text
 
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.providers.file.policy import Inspection
 
-__all__ = ["Content", "FileSource", "Keys", "ParseFunction", "Parsed", "keys_from"]
+__all__ = ["Content", "FileSource", "ParseFunction", "Parsed", "keys_from"]
 
 Parsed: TypeAlias = "Credentials | tuple[str, str] | Mapping[str, str]"
 ParseFunction: TypeAlias = Callable[[str], "Parsed"]
@@ -56,18 +63,6 @@ class Content:
         """Return the seconds until the credentials are said to end, at `now` since 1970."""
         end = self.found.end
         return min(end.at, self.written_at + end.after) - now
-
-
-class Keys(NamedTuple):
-    """What to look for.
-
-    Attributes:
-        pairs: the keys of user name and password.
-        uris: the keys of connection URIs.
-    """
-
-    pairs: Sequence[tuple[str, str]] = DEFAULT_KEYS
-    uris: Sequence[str] = URI_KEYS
 
 
 class FileSource:
@@ -119,20 +114,22 @@ class FileSource:
         for name, file in files.items():
             path = self._path / name
             self._inspection.inspect(path, file, folders=(self._path, self._path / SWAPPED))
-        found = self._located(lambda: pick(entries_of_files(files), *self._keys))
+        found = self._located(lambda: pick(entries_of_files(files), self._keys))
         return Content(found, max(file.status.st_mtime for file in files.values()))
 
     def _found(self, text: str) -> Found:
         if self._parse is None:
-            return parse(text, format=self._format, keys=self._keys.pairs, uris=self._keys.uris)
+            return parse(text, format=self._format, keys=self._keys)
         parsed = self._parse(text)
         if isinstance(parsed, Credentials):
+            if self._keys.username not in ("", parsed.username):
+                raise ConfigurationError("parse returned another user name than username= says")
             return Found(parsed)
         if isinstance(parsed, Mapping):
-            return pick([_entry(key, value) for key, value in parsed.items()], *self._keys)
+            return pick([_entry(key, value) for key, value in parsed.items()], self._keys)
         username, password = parsed
         pair = [Entry("username", username, "parse"), Entry("password", password, "parse")]
-        return pick(pair, [("username", "password")])
+        return pick(pair, Keys((("username", "password"),), (), self._keys.username))
 
     def _located(self, read: Callable[[], Found]) -> Found:
         """Return what `read` does, or raise its error with the path in front."""
@@ -168,6 +165,7 @@ def keys_from(
     password_key: str | None,
     url_key: str | None,
     parse: ParseFunction | None,
+    username: str | None,
 ) -> Keys:
     """Return the keys to look for.
 
@@ -180,11 +178,16 @@ def keys_from(
         raise ConfigurationError(f"format={format!r} and parse contradict each other: give one")
     given = {"username_key": username_key, "password_key": password_key, "url_key": url_key}
     named = {name: key for name, key in given.items() if key is not None}
+    if username is not None and username_key is not None:
+        raise ConfigurationError("username and username_key contradict each other: give one")
+    if username is None and format == "password":
+        raise ConfigurationError("format='password' has no user name: say which with username=")
+    constant = "" if username is None else checked_name(username)
     if not named:
-        return Keys()
-    if format in ("uri", "conninfo"):
+        return USUAL_KEYS._replace(username=constant)
+    if format in ("uri", "conninfo", "password"):
         raise ConfigurationError(
-            f"format={format!r} has keys of its own: remove {', '.join(named)}"
+            f"format={format!r} leaves no keys to choose: remove {', '.join(named)}"
         )
     if "" in named.values():
         raise ConfigurationError(f"{next(name for name, key in named.items() if not key)} is empty")
@@ -193,6 +196,6 @@ def keys_from(
             raise ConfigurationError(
                 "url_key names a URI with both in it: remove username_key and password_key, or it"
             )
-        return Keys((), (url_key,))
+        return Keys((), (url_key,), constant)
     pairs = ((username_key or user, password_key or password) for user, password in DEFAULT_KEYS)
-    return Keys(tuple(dict.fromkeys(pairs)), ())
+    return Keys(tuple(dict.fromkeys(pairs)), (), constant)

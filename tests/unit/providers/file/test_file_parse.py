@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from watched_file import read
+from watched_file import passwords, read
 
 from ephemeral_creds.exceptions import (
     ConfigurationError,
     EphemeralCredsError,
     MalformedResponse,
 )
+from ephemeral_creds.providers.file.fields import Keys
 from ephemeral_creds.providers.file.parse import parse
 
 if TYPE_CHECKING:
@@ -47,7 +49,44 @@ ACCEPTED = {
     "plain keys": f"username={USER}\npassword={CANARY}\n",
     "plain keys, mixed case": f"Username={USER}\nPASSWORD={CANARY}\n",
     "both pairs": f"USERNAME=x\nPASSWORD=y\nDB_USERNAME={USER}\nDB_PASSWORD={CANARY}\n",
-    "half a pair, then a whole one": f"DB_PASSWORD=y\nUSERNAME={USER}\nPASSWORD={CANARY}\n",
+    "half a pair, then a whole one": f"PGUSER={USER}\nUSERNAME={USER}\nPASSWORD={CANARY}\n",
+    "a pair, and half another": f"DB_USER={USER}\nDB_PASSWORD={CANARY}\nPGUSER=y\nPASSWORD=y\n",
+    "anybody's pair first": f"USERNAME=x\nPASSWORD=y\nDB_USER={USER}\nDB_PASSWORD={CANARY}\n",
+    "anybody's pair before libpq's": f"USER=x\nPASSWORD=y\nPGUSER={USER}\nPGPASSWORD={CANARY}\n",
+    "anybody's pair, and a URI without": (
+        f"USERNAME={USER}\nPASSWORD={CANARY}\nDATABASE_URL=postgresql://db/app\n"
+    ),
+    "anybody's pair, and the same in a URI": (
+        f"USERNAME={USER}\nPASSWORD={CANARY}\nDATABASE_URL=postgresql://{USER}:{CANARY}@db\n"
+    ),
+    "two pairs, alike": (
+        f"PGUSER={USER}\nPGPASSWORD={CANARY}\nDB_USER={USER}\nDB_PASSWORD={CANARY}\n"
+    ),
+    "a certificate": (
+        "CA=-----BEGIN CERTIFICATE-----\nMII/+==\nDB_PASSWORD=other\n-----END CERTIFICATE-----\n"
+        f"DB_USERNAME={USER}\nDB_PASSWORD={CANARY}\n"
+    ),
+    "a key alone": (
+        f"DB_USERNAME={USER}\nDB_PASSWORD={CANARY}\n-----BEGIN RSA PRIVATE KEY-----\nMII/+==\n"
+        "-----END RSA PRIVATE KEY-----\n"
+    ),
+    "a certificate in one line": (
+        "CA=-----BEGIN CERTIFICATE-----\\nMII==\\n-----END CERTIFICATE-----\n"
+        f"DB_USERNAME={USER}\nDB_PASSWORD={CANARY}\n"
+    ),
+    "a certificate, half written": (
+        f"DB_USERNAME={USER}\nDB_PASSWORD={CANARY}\nCA=-----BEGIN CERTIFICATE-----\nMII/+"
+    ),
+    "quotes over several lines": (
+        f"NOTE='one\nDB_PASSWORD=other\n\n# it\n'\nDB_USERNAME={USER}\nDB_PASSWORD={CANARY}\n"
+    ),
+    "double quotes over several lines": (
+        f'NOTE="a \\"\nDB_USERNAME=other\nb" # c\nDB_USERNAME={USER}\nDB_PASSWORD={CANARY}\n'
+    ),
+    "a quote that stays open": (
+        f"NOTE='tis\nDB_USERNAME={USER}\nDB_PASSWORD={CANARY}\nMORE=it's\n"
+    ),
+    "other keys' names": (f"my-key=1\n1ST=2\nDB_USERNAME={USER}\na.b/c=3\nDB_PASSWORD={CANARY}\n"),
     "other keys": f"DB_HOST=db\nDB_USERNAME={USER}\nDB_PASSWORD={CANARY}\nEMPTY=\n",
     "comments": f"# rendered by agent\nDB_USERNAME={USER}\n  # =\nDB_PASSWORD={CANARY}\n",
     "the same twice": f"DB_USERNAME={USER}\nDB_PASSWORD={CANARY}\nDB_USERNAME={USER}\n",
@@ -68,13 +107,107 @@ REJECTED = {
     "cut within a key": (f"DB_USERNAME={USER}\nDB_PASS", MalformedResponse, "line 2 is not KEY"),
     "cut after the sign": (f"DB_USERNAME={USER}\nDB_PASSWORD=", MalformedResponse, "no value"),
     "quoted nothing": ("DB_USERNAME=u\nDB_PASSWORD=''", MalformedResponse, "no value"),
-    "another format": (f"DB_USERNAME: {USER}\n", MalformedResponse, "line 1 is not KEY=VALUE"),
+    "another format": (f"DB_USERNAME: {USER}\n", ConfigurationError, "line 1 is not KEY=VALUE"),
     "a stray line": (
         f"DB_USERNAME={USER}\nDB_PASSWORD={CANARY}\n{CANARY}\n",
-        MalformedResponse,
+        ConfigurationError,
         "line 3 is not KEY=VALUE",
     ),
-    "no sign": ("DB_USERNAME u\n", MalformedResponse, "line 1 is not KEY=VALUE"),
+    "no sign": ("DB_USERNAME u\n", ConfigurationError, "line 1 is not KEY=VALUE"),
+    **{
+        f"two pairs, {what}": (text, error, words)
+        for what, text, error, words in [
+            (
+                "both the database's",
+                f"PGUSER={USER}\nPGPASSWORD={CANARY}\nPOSTGRES_USER=x\nPOSTGRES_PASSWORD=y\n",
+                ConfigurationError,
+                (
+                    "PGUSER and PGPASSWORD say one thing, and POSTGRES_USER and POSTGRES_PASSWORD "
+                    "another.*username_key and password_key"
+                ),
+            ),
+            (
+                "one user too many",
+                f"DB_USERNAME={USER}\nDB_USER=x\nDB_PASSWORD={CANARY}\n",
+                ConfigurationError,
+                "DB_USERNAME and DB_PASSWORD say one thing",
+            ),
+            (
+                "both anybody's",
+                f"USER=x\nUSERNAME={USER}\nPASSWORD={CANARY}\n",
+                ConfigurationError,
+                "USERNAME and PASSWORD say one thing, and USER and PASSWORD another",
+            ),
+            (
+                "one a URI",
+                f"USERNAME=x\nPASSWORD=y\nDATABASE_URL=postgresql://{USER}:{CANARY}@db\n",
+                ConfigurationError,
+                "USERNAME and PASSWORD say one thing, and the URI in DATABASE_URL another",
+            ),
+            (
+                "the password to come",
+                f"USERNAME=x\nPASSWORD=y\nDB_USER={USER}\n",
+                MalformedResponse,
+                "DB_PASSWORD is missing; USERNAME and PASSWORD, .* the value of DB_USER",
+            ),
+            (
+                "the user to come",
+                f"USERNAME=x\nPASSWORD=y\nPGPASSWORD={CANARY}\n",
+                MalformedResponse,
+                "PGUSER is missing; USERNAME and PASSWORD, .* the value of PGPASSWORD",
+            ),
+        ]
+    },
+    **{
+        f"in doubt, {what}": (
+            f"DB_USERNAME={USER}\nDB_PASSWORD={value}\n",
+            ConfigurationError,
+            f"DB_PASSWORD in line 2 {words}",
+        )
+        for what, value, words in [
+            ("JSON's escape", f'"{CANARY}\\u003c"', "has a backslash in its quotes.*toJSON"),
+            ("an escaped quote", f'"{CANARY}\\"x"', "has a backslash in its quotes"),
+            ("an escaped backslash", f'"{CANARY}\\\\x"', "has a backslash in its quotes"),
+            ("Go's escape", f'"{CANARY}\\x3c"', "has a backslash in its quotes"),
+            ("a backslash at the end", f'"{CANARY}\\"', "has a backslash in its quotes"),
+            ("dotenv's escape", f"'{CANARY}\\'x'", "has a backslash in its quotes"),
+            ("a shell's quote", f"'{CANARY}'\\''x'", "has a backslash in its quotes"),
+            ("shlex's quote", f"""'{CANARY}'"'"'x'""", "has quotes within its quotes"),
+            ("quoted twice", f'"{CANARY}"x"y"', "has quotes within its quotes"),
+            ("quotes in a comment", f'"{CANARY}" # the "app"', "has quotes within its quotes"),
+            ("a variable", f'"{CANARY}$HOME"', "has a \\$ or a backtick in double quotes"),
+            ("a variable in braces", f'"{CANARY}${{1}}"', "has a \\$ or a backtick"),
+            ("a command", f'"{CANARY}`id`"', "has a \\$ or a backtick in double quotes"),
+            ("a word behind", f"'{CANARY}'x", "has something after its closing quote"),
+            ("a command behind", f"'{CANARY}';export X", "has something after its closing quote"),
+            ("an export behind", f"{CANARY}; export DB_PASSWORD", "is verbatim here, but has what"),
+            ("a shell's C string", f"$'{CANARY}\\n'", "is verbatim here, but has what"),
+            ("several lines", f'"{CANARY}\nx"', "begins with a quote that ends in another line"),
+            ("several lines, another's", f"'{CANARY}\nX=y'", "begins with a quote that ends in an"),
+        ]
+    },
+    **{
+        f"a user name with {what}": (
+            f"DB_USERNAME={user}\nDB_PASSWORD={CANARY}\n",
+            ConfigurationError,
+            words,
+        )
+        for what, user, words in [
+            ("a space in front", f" {USER}", "DB_USERNAME has a space at one of its ends"),
+            ("a space behind", f'"{USER} "', "DB_USERNAME has a space at one of its ends"),
+            ("a comment", f"{USER} # the app", "or a comment behind it"),
+            ("a tab", f"{USER}\t", r"nobody sees, U\+0009 \(a control character\)"),
+            ("a byte order mark", f"\ufeff{USER}", r"U\+FEFF \(ZERO WIDTH NO-BREAK SPACE\)"),
+            ("a hard space", f"{USER}\xa0", r"U\+00A0 \(NO-BREAK SPACE\)"),
+            ("a space of no width", f"{USER}\u200b", r"U\+200B \(ZERO WIDTH SPACE\)"),
+            ("a carriage return", f"'{USER}\r'", r"U\+000D"),
+        ]
+    },
+    "a hard space in front of a password": (
+        f"DB_USERNAME={USER}\nDB_PASSWORD=\xa0{CANARY}\n",
+        ConfigurationError,
+        r"DB_PASSWORD begins or ends with .* U\+00A0 \(NO-BREAK SPACE\): remove it",
+    ),
     "a comment after quotes": (
         f'DB_USERNAME={USER}\nDB_PASSWORD="{CANARY}" # of the app\n',
         ConfigurationError,
@@ -149,46 +282,59 @@ def test_errors_never_quote_the_file(text: str) -> None:
     "password",
     [
         "a=b", "#hash", "with # hash", " leading", "trailing ", "%40", "back\\slash", "\\n",
-        "$HOME", "it's", '"', "'", "\"'", 'quote"inside', "line\u2028separator", "form\x0cfeed",
-        "é€𝄞", "cr\rinside", "export X=y", "<no value>x",
+        "pa$HOME", "it's", '"', "'", "\"'", 'quote"inside', "line\u2028separator", "form\x0cfeed",
+        "é€𝄞", "cr\rinside", "export X=y", "<no value>x", "a$b{{c", "a;b", "back\\u003c", "\\\\",
     ],
 )  # fmt: skip
 def test_passwords_are_verbatim(password: str) -> None:
     assert parse_env(f"DB_USERNAME=u\nDB_PASSWORD={password}\n").password.reveal() == password
 
 
-# What PostgreSQL's password and this format's lines can carry: no NUL, no line feed, and no
-# carriage return at the end, where it would be part of a line's end.
-passwords = st.text(
-    st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), min_size=1
-).filter(lambda text: not text.endswith("\r") and text.strip() != "<no value>")
+one_line = passwords.filter(lambda text: "\n" not in text)
 line_ends = st.sampled_from(["\n", "\r\n"])
 
 
 @pytest.mark.slow
-@given(passwords, st.sampled_from("\"'"), line_ends, st.booleans())
-def test_quoted_passwords_survive(password: str, quote: str, end: str, final: bool) -> None:
+@given(one_line, st.sampled_from("\"'"), line_ends, st.booleans())
+def test_quoted_passwords_survive_or_are_in_doubt(
+    password: str, quote: str, end: str, final: bool
+) -> None:
     text = f"DB_USERNAME={quote}u{quote}{end}DB_PASSWORD={quote}{password}{quote}"
-    assert parse_env(text + end * final).password.reveal() == password
+    outcome = read(text + end * final, format="env")
+    if isinstance(outcome, ConfigurationError):
+        assert "toJSON" in str(outcome)
+        assert any(character in password for character in f"\\{quote}$`")
+    else:
+        assert outcome == password
 
 
 @pytest.mark.slow
-@given(passwords, line_ends, st.booleans())
+@given(st.text(st.sampled_from("ab'\"\\$ #;"), min_size=1), st.sampled_from("\"'"))
+def test_a_shell_agrees_with_what_is_read_in_quotes(password: str, quote: str) -> None:
+    try:
+        theirs = shlex.split(f"{quote}{password}{quote}")
+    except ValueError:
+        return  # it reads nothing
+    outcome = read(f"DB_USERNAME=u\nDB_PASSWORD={quote}{password}{quote}\n", format="env")
+    assert isinstance(outcome, ConfigurationError) or theirs == [outcome]
+
+
+@pytest.mark.slow
+@given(one_line, line_ends, st.booleans())
 def test_bare_passwords_survive(password: str, end: str, final: bool) -> None:
     if len(password) > 1 and password[0] == password[-1] and password[0] in "\"'":
         password += "."  # the one thing that needs quotes, as the docstring says
     text = f"DB_USERNAME=u{end}DB_PASSWORD={password}" + end * final
     outcome = read(text, format="env")
     if isinstance(outcome, ConfigurationError):
-        assert "closing quote" in str(outcome)
-        assert password[0] in "\"'"
-        assert password[0] in password[1:]
+        quoted = password[0] in "\"'" and password[0] in password[1:]
+        assert "closing quote" in str(outcome) if quoted else "export" in password
     else:
         assert outcome == password
 
 
 @pytest.mark.slow
-@given(passwords, st.sampled_from([" =", "\t= ", " = "]), st.sampled_from(["", "'", '"']))
+@given(one_line, st.sampled_from([" =", "\t= ", " = "]), st.sampled_from(["", "'", '"']))
 def test_passwords_after_spaces_are_whole_or_in_doubt(password: str, sign: str, quote: str) -> None:
     outcome = read(f"DB_USERNAME=u\nDB_PASSWORD{sign}{quote}{password}{quote}\n", format="env")
     bare = len(password) > 1 and password[0] == password[-1] and password[0] in "\"'"
@@ -203,7 +349,7 @@ def test_passwords_after_spaces_are_whole_or_in_doubt(password: str, sign: str, 
 
 
 def test_other_keys_can_be_chosen() -> None:
-    keys = [("LOGIN", "PASS")]
+    keys = Keys((("LOGIN", "PASS"),), ())
     text = f"login={USER}\nPASS={CANARY}\n"
     assert parse(text, keys=keys).credentials.username == USER
     with pytest.raises(MalformedResponse, match="expected LOGIN and PASS"):

@@ -213,8 +213,14 @@ def test_a_policy_checks_its_values(options: dict[str, Any], words: str) -> None
     [
         ({"format": "yaml"}, "format='yaml': must be one of auto, directory, env, json"),
         ({"format": "json", "parse": str}, "contradict each other"),
-        ({"format": "uri", "username_key": "x"}, "has keys of its own"),
+        ({"format": "uri", "username_key": "x"}, "leaves no keys to choose: remove username_key"),
         ({"password_key": ""}, "password_key is empty"),
+        ({"username": ""}, "username has no value"),
+        ({"username": " app"}, "username has a space at one of its ends"),
+        ({"username": "${DB_USER}"}, "username is a variable"),
+        ({"username": "app", "username_key": "X"}, "username and username_key contradict"),
+        ({"format": "password"}, "say which with username="),
+        ({"format": "password", "username": "app", "password_key": "X"}, "remove password_key"),
         ({"url_key": "X", "username_key": "Y"}, "url_key names a URI with both in it"),
         ({"format": "uri", "url_key": "X"}, "remove url_key"),
     ],
@@ -240,6 +246,10 @@ def test_a_uri_in_a_directory(tmp_path: Path) -> None:
     assert FileProvider(tmp_path).fetch().credentials == Credentials("app", Secret("one"))
     (tmp_path / "username").write_text("other")
     (tmp_path / "password").write_text("two")
+    with pytest.raises(ConfigurationError, match="and the URI in uri another"):
+        FileProvider(tmp_path).fetch()
+    (tmp_path / "username").rename(tmp_path / "db_user")
+    (tmp_path / "password").rename(tmp_path / "db_password")
     assert FileProvider(tmp_path).fetch().credentials == Credentials("other", Secret("two"))
 
 

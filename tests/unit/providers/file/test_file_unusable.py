@@ -93,6 +93,10 @@ def garbage(path: Path) -> None:
     write(path, f"{CANARY}\n")
 
 
+def unrendered(path: Path) -> None:
+    write(path, text("{{ .Data.password }}"))
+
+
 def half_written(path: Path) -> None:
     with path.open("w") as file:
         file.write(f"DB_USERNAME=app\nDB_PASSWORD={CANARY}\nDB_PO")
@@ -122,12 +126,13 @@ def mended(path: Path, password: str) -> None:
 
 
 BREAKS: list[tuple[Callable[[Path], None], str]] = [
-    (garbage, "MalformedResponse: PATH: line 1 is not KEY=VALUE"),
+    (garbage, "ConfigurationError: PATH: line 1 is not KEY=VALUE"),
+    (unrendered, "ConfigurationError: PATH: DB_PASSWORD is a template's expression"),
     (half_written, "MalformedResponse: PATH: line 3 is not KEY=VALUE"),
     (refused, r"ConfigurationError: PATH is readable by every .*FilePolicy\.world_readable"),
     (too_large, r"ConfigurationError: PATH has \d+ bytes"),
     (gone, "ProviderUnavailable: PATH is not there"),
-    (a_directory, "MalformedResponse: PATH: it has neither a user name nor a password"),
+    (a_directory, "ProviderUnavailable: PATH is an empty directory: if a file per key"),
 ]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Self
 
+from hypothesis import strategies as st
+
 from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
+from ephemeral_creds.providers.file.mistakes import mistaken_value, odd_end
 from ephemeral_creds.providers.file.parse import parse
 
 if TYPE_CHECKING:
@@ -14,6 +17,11 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._values import Credentials
     from ephemeral_creds.providers.file.parse import Format
+
+passwords = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1
+).filter(lambda text: not mistaken_value(text) and not odd_end(text))
+"""Whatever a password may be."""
 
 GENEROUS = 20.0  # seconds; a test that has to wait for so long has failed
 POLL = 0.005
