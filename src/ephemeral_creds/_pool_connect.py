@@ -34,10 +34,10 @@ __all__ = [
     "acting_as",
     "check_parameters",
     "clean_failure",
+    "explain_role",
     "generation_of",
     "login",
     "login_async",
-    "member_of",
     "role_at_login",
 ]
 
@@ -57,6 +57,10 @@ FROM pg_catalog.pg_roles WHERE rolname = session_user"""
 # that was not granted, or does not exist.
 _LACKS_RIGHT = "42501"
 _NO_SUCH_ROLE = "22023"
+
+
+# PgBouncer's words, which are English everywhere; its code stands for all that it says itself.
+_NO_OPTIONS = re.compile(r"unsupported startup parameter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +166,14 @@ def role_at_login(role: str) -> str:
     )
 
 
-def member_of(role: str, failure: ConnectFailure) -> ConnectFailure:
-    """Say what a refused login may lack, when it also asked to act as `role`."""
+def explain_role(role: str, failure: ConnectFailure) -> ConnectFailure:
+    """Say what a login may have failed for, when it also asked to act as `role`."""
+    if _NO_OPTIONS.search(str(failure.error)):
+        error: Exception = ConfigurationError(
+            f"session_role={role!r}: a pooler between here and PostgreSQL takes no startup "
+            f"parameter 'options' ({failure.error}): {role_at_login(role)}"
+        )
+        return replace(failure, error=error)
     lacks_right = failure.sqlstate == _LACKS_RIGHT
     if not (failure.refused or lacks_right or failure.sqlstate == _NO_SUCH_ROLE):
         return failure

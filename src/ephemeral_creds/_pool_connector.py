@@ -24,9 +24,9 @@ from ephemeral_creds._pool_connect import (
     acting_as,
     check_parameters,
     clean_failure,
+    explain_role,
     generation_of,
     login,
-    member_of,
     role_at_login,
 )
 from ephemeral_creds._pool_diagnosis import Diagnosis
@@ -228,7 +228,7 @@ class Connector(Generic[CT]):
     def _checked_role(self, outcome: CT | ConnectFailure, wanted: str) -> CT | ConnectFailure:
         """See to it that the session role has come through: a proxy may drop the option."""
         if isinstance(outcome, ConnectFailure):
-            return member_of(wanted, outcome)
+            return explain_role(wanted, outcome)
         try:
             role = _current_user(outcome, self._timeout)
             if role == wanted:

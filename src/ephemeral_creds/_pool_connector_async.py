@@ -25,9 +25,9 @@ from ephemeral_creds._pool_connect import (
     acting_as,
     check_parameters,
     clean_failure,
+    explain_role,
     generation_of,
     login_async,
-    member_of,
     role_at_login,
 )
 from ephemeral_creds._pool_diagnosis import Diagnosis
@@ -270,7 +270,7 @@ class AsyncConnector(Generic[ACT]):
     ) -> ACT | ConnectFailure:
         """See to it that the session role has come through: a proxy may drop the option."""
         if isinstance(outcome, ConnectFailure):
-            return member_of(wanted, outcome)
+            return explain_role(wanted, outcome)
         try:
             role = await _current_user(outcome, self._timeout)
             if role == wanted:

@@ -176,7 +176,7 @@ def explain(
             f"connections for a shorter time (credentials: {lease})"
         )
     elif isinstance(failure.error, exceptions.ConfigurationError):
-        error = _Misconfigured(f"pool {pool!r}: {timeout}: {failure.error}")
+        error = _Misconfigured(f"pool {pool!r}: {failure.error}")
     else:
         hint = advice(failure.reason, failure.sqlstate)
         who = f"{status.username!r} from {status.provider} ({lease})"

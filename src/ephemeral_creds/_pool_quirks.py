@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg import AsyncConnection, Connection
-    from psycopg_pool import AsyncConnectionPool, ConnectionPool
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
     from psycopg_pool.abc import ACT, CT
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "count_connect",
     "discard",
     "discard_async",
+    "fail_waiting",
+    "fail_waiting_async",
     "has_idle",
     "replace_idle",
     "replace_idle_async",
@@ -135,6 +137,32 @@ async def discard_async(pool: AsyncConnectionPool[ACT], connection: ACT) -> None
     """Do what `discard` does."""
     await pool._close_connection(connection)
     await pool._putconn(connection, from_getconn=True)
+
+
+def fail_waiting(pool: ConnectionPool[Any], error: PoolTimeout) -> None:
+    """Have whoever waits for a connection get `error`; who waits for a full pool goes on."""
+    with pool._lock:
+        waiting, full = _take_waiting(pool)
+    for client in waiting:
+        client.fail(error)
+    if full is not None:
+        full.set()
+
+
+async def fail_waiting_async(pool: AsyncConnectionPool[Any], error: PoolTimeout) -> None:
+    """Do what `fail_waiting` does."""
+    async with pool._lock:
+        waiting, full = _take_waiting(pool)
+    for client in waiting:
+        await client.fail(error)
+    if full is not None:
+        full.set()
+
+
+def _take_waiting(pool: Any) -> tuple[list[Any], Any]:
+    waiting = list(pool._waiting)
+    pool._waiting.clear()
+    return waiting, pool._pool_full_event
 
 
 def set_expiry(pool: ConnectionPool[Any] | AsyncConnectionPool[Any], connection: Any) -> None:

@@ -35,7 +35,12 @@ from ephemeral_creds._pool_errors import (
     quieten,
     with_pool_timeout,
 )
-from ephemeral_creds._pool_quirks import check_borrowed, discard, replace_returned
+from ephemeral_creds._pool_quirks import (
+    check_borrowed,
+    discard,
+    fail_waiting,
+    replace_returned,
+)
 from ephemeral_creds._protocols import Keeper, KeeperStatus
 from ephemeral_creds.exceptions import (
     EphemeralCredsError,
@@ -216,7 +221,11 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                 self.close()
                 raise with_pool_timeout(error, status) from error.__cause__
         try:
-            super().wait(max(deadline - monotonic(), _AT_ONCE))
+            if not self._rotation.misconfigured:
+                super().wait(max(deadline - monotonic(), _AT_ONCE))
+            if self._rotation.misconfigured:
+                self.close()
+                raise PoolTimeout("waiting does not help")
         except PoolTimeout as error:
             raise self._explained(error) from self._last_error
 
@@ -229,8 +238,8 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         Raises:
             CheckoutFailed, NoCredentials: none in time, with the reason; both are a
                 `psycopg_pool.PoolTimeout` as well.
-            ConfigurationError, AccessDenied: there have been no credentials yet, and only a
-                person can help.
+            ConfigurationError, AccessDenied: there have been no credentials yet, or no connection
+                can be opened, and only a person can help.
         """
         try:
             conn = None
@@ -407,6 +416,8 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                     # Something around the login, which says nothing of the credentials.
                     failure, generation = clean_failure(error), 0
                 self._rotation.note_failure(failure, monotonic(), generation)
+                if self._rotation.misconfigured:
+                    fail_waiting(self, PoolTimeout("waiting does not help"))
                 raise
         if opening.generation:
             self._rotation.note_success(opening.generation)

@@ -42,7 +42,12 @@ from ephemeral_creds._pool_errors import (
     quieten,
     with_pool_timeout,
 )
-from ephemeral_creds._pool_quirks import check_borrowed, discard_async, replace_returned_async
+from ephemeral_creds._pool_quirks import (
+    check_borrowed,
+    discard_async,
+    fail_waiting_async,
+    replace_returned_async,
+)
 from ephemeral_creds._protocols import Keeper, KeeperStatus
 from ephemeral_creds.exceptions import (
     ConfigurationError,
@@ -222,7 +227,11 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                 await self.close()
                 raise with_pool_timeout(error, status) from error.__cause__
         try:
-            await super().wait(max(deadline - monotonic(), _AT_ONCE))
+            if not self._rotation.misconfigured:
+                await super().wait(max(deadline - monotonic(), _AT_ONCE))
+            if self._rotation.misconfigured:
+                await self.close()
+                raise PoolTimeout("waiting does not help")
         except PoolTimeout as error:
             raise self._explained(error) from self._last_error
 
@@ -235,8 +244,8 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         Raises:
             CheckoutFailed, NoCredentials: none in time, with the reason; both are a
                 `psycopg_pool.PoolTimeout` as well.
-            ConfigurationError, AccessDenied: there have been no credentials yet, and only a
-                person can help.
+            ConfigurationError, AccessDenied: there have been no credentials yet, or no connection
+                can be opened, and only a person can help.
         """
         try:
             conn = None
@@ -416,6 +425,8 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                     # Something around the login, which says nothing of the credentials.
                     failure, generation = clean_failure(error), 0
                 self._rotation.note_failure(failure, monotonic(), generation)
+                if self._rotation.misconfigured:
+                    await fail_waiting_async(self, PoolTimeout("waiting does not help"))
                 raise
         if opening.generation:
             self._rotation.note_success(opening.generation)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg_pool
 import pytest
 from psycopg.pq import TransactionStatus
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from ephemeral_creds import _pool_quirks as quirks
 
@@ -124,6 +125,47 @@ def test_another_one_is_opened_for_one_that_is_discarded() -> None:
         pool.putconn(new)
         stats = pool.get_stats()
         assert (stats["connections_lost"], stats.get("returns_bad", 0)) == (1, 0)
+
+
+@pytest.mark.parametrize("waits_for", ["connection", "pool"])
+def test_who_waits_is_let_go(waits_for: str) -> None:
+    """For a connection by an error, for a full pool as if it were one."""
+    error = PoolTimeout("no use")
+    pool = made(ConnectionPool, timeout=60.0, min_size=0, max_size=1)
+    with pool:
+        held = pool.getconn()
+        if waits_for == "pool":
+            pool._min_size = 1
+        wait = pool.getconn if waits_for == "connection" else pool.wait
+        with ThreadPoolExecutor() as threads:
+            waiting = threads.submit(wait)
+            while not (pool._waiting or pool._pool_full_event):
+                pass
+            quirks.fail_waiting(pool, error)
+            if waits_for == "pool":
+                waiting.result(60.0)
+            else:
+                with pytest.raises(PoolTimeout):
+                    waiting.result(60.0)
+        assert pool.get_stats()["requests_waiting"] == 0
+        pool.putconn(held)
+
+
+def test_the_async_pool_lets_go_as_well() -> None:
+    async def scenario() -> None:
+        async with made(AsyncConnectionPool, timeout=60.0, min_size=0, max_size=1) as pool:
+            held = await pool.getconn()
+            pool._min_size = 1
+            waiting = asyncio.gather(pool.getconn(), pool.wait(), return_exceptions=True)
+            while not (pool._waiting and pool._pool_full_event):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await quirks.fail_waiting_async(pool, PoolTimeout("no use"))
+            refused, full = await waiting
+            assert isinstance(refused, PoolTimeout)
+            assert full is None
+            await pool.putconn(held)
+
+    asyncio.run(scenario())
 
 
 def test_the_async_pool_does_the_same() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from minting import BRIEF, PATIENCE
+from minting import PATIENCE
 from pooler import pgbouncer
 from psycopg import sql
-from twins import user_of, wait_until
+from twins import user_of
 
 from ephemeral_creds import ConfigurationError
 
@@ -75,13 +76,30 @@ def test_it_is_where_a_reset_goes_back_to(
         pool.close()
 
 
-def test_an_option_that_is_dropped_is_told_with_what_to_do(
-    setup: Setup, postgres: PostgresServer, owner: str
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "takes no startup parameter 'options' .*unsupported startup parameter"),
+        ({"ignore_startup_parameters": "options"}, "seems to drop the startup parameter"),
+    ],
+    ids=["refused", "dropped"],
+)
+def test_a_session_role_that_does_not_get_through_is_told_at_once(
+    setup: Setup, postgres: PostgresServer, owner: str, settings: dict[str, str], said: str
 ) -> None:
-    with pgbouncer(postgres, ignore_startup_parameters="options") as conninfo:
-        pool = setup.pool(conninfo=conninfo, min_size=1, session_role=owner, wait=False)
-        wait_until(lambda: pool.status().last_error)
-        with pytest.raises(ConfigurationError, match="drop the startup parameter") as caught:
-            pool.wait(BRIEF)
-        assert f"ALTER ROLE \"{{{{name}}}}\" SET role = '{owner}'" in str(caught.value)
-        pool.close()
+    begun = time.monotonic()
+    with pgbouncer(postgres, **settings) as conninfo:
+        pool = setup.pool(conninfo=conninfo, min_size=2, session_role=owner, wait=False)
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match=said) as caught:
+                pool.getconn(PATIENCE)
+            assert f"ALTER ROLE \"{{{{name}}}}\" SET role = '{owner}'" in str(caught.value)
+            assert f"session_role='{owner}'" in str(caught.value)
+        with pytest.raises(ConfigurationError, match=said):
+            pool.wait(PATIENCE)
+        assert pool.closed
+        with pytest.raises(ConfigurationError, match=said):
+            setup.pool(conninfo=conninfo, min_size=2, session_role=owner)
+        # Other credentials would not help, and none were asked for.
+        assert setup.provider.calls.count("fetch") == 2
+    assert time.monotonic() - begun < PATIENCE
