@@ -208,6 +208,15 @@ def test_creation_statements_without_login(checker: Checker, unique: Callable[[s
     assert roles_of(checker.engine, role) == []
 
 
+def test_a_role_without_a_free_connection(checker: Checker, unique: Callable[[str], str]) -> None:
+    statement = CREATE_ROLE.replace("WITH LOGIN", "WITH LOGIN CONNECTION LIMIT 0")
+    checker.engine.create_role(role := unique("check"), creation_statements=[statement])
+    (said,) = checker.run(checker.url(role, checker.login(role)))["connect"]
+    assert "too many connections for role" in said
+    assert "raise that limit" in said
+    assert "host and port" not in said
+
+
 def test_creation_statements_without_an_end(checker: Checker, unique: Callable[[str], str]) -> None:
     statement = """CREATE ROLE "{{name}}" WITH LOGIN PASSWORD '{{password}}'"""
     checker.engine.create_role(role := unique("check"), creation_statements=[statement])

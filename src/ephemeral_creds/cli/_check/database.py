@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from ephemeral_creds._pool_connect import acting_as
+from ephemeral_creds._pool_diagnosis import Diagnosis, FailedLogin, Verdict
+from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds.cli._check.encryption import Line
 from ephemeral_creds.exceptions import ConfigurationError
 
@@ -97,7 +99,15 @@ _REMAINS = """
 
 
 class LoginFailed(Exception):
-    """PostgreSQL could not be logged in to; the text is the server's or libpq's own."""
+    """PostgreSQL could not be logged in to; the text is the server's or libpq's own.
+
+    Attributes:
+        verdict: why.
+    """
+
+    def __init__(self, text: str, verdict: Verdict | None = None) -> None:
+        super().__init__(text)
+        self.verdict = verdict or Verdict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +250,10 @@ class RoleSession:
                 with suppress(psycopg.OperationalError):
                     return self._what_is_left()
             problem, connection = self._connected()
-            if connection is None:
-                return _left_by(str(problem))
+            if isinstance(problem, LoginFailed):
+                return _left_by(problem)
+            if problem is not None:
+                raise problem
             self._connection = connection
         raise LoginFailed("each of our sessions is ended at once")
 
@@ -275,20 +287,28 @@ class RoleSession:
         """Return a connection or what is wrong; psycopg's own error would hold the password."""
         try:
             acting = acting_as(self._session_role, self._conninfo, {}) if self._session_role else {}
+        except psycopg.Error:
+            return _no_conninfo(), None
+        options = acting | {"connect_timeout": _CONNECT_TIMEOUT}
+        try:
             return None, psycopg.connect(
                 self._conninfo,
                 user=self._credentials.username,
                 password=self._credentials.password.reveal(),
                 autocommit=True,
-                connect_timeout=_CONNECT_TIMEOUT,
                 application_name="ephemeral-creds check",
-                **acting,
+                **options,
             )
         except psycopg.OperationalError as error:
-            return LoginFailed(" ".join(str(error).split())), None
+            failed = FailedLogin(error, self._conninfo, options, self._credentials)
+            text = " ".join(str(error).split())
         except psycopg.Error:
-            problem = "the connection string is not one that libpq understands"
-            return ConfigurationError(problem), None
+            return _no_conninfo(), None
+        return LoginFailed(text, Diagnosis(_CONNECT_TIMEOUT).explain(failed)), None
+
+
+def _no_conninfo() -> ConfigurationError:
+    return ConfigurationError("the connection string is not one that libpq understands")
 
 
 def same_role(one: str, other: str) -> bool:
@@ -296,10 +316,10 @@ def same_role(one: str, other: str) -> bool:
     return one.encode()[:_NAME_LENGTH] == other.encode()[:_NAME_LENGTH]
 
 
-def _left_by(refusal: str) -> str | None:
+def _left_by(refusal: LoginFailed) -> str | None:
     """Say what is left of a role whose login was refused; ``None`` where it is gone."""
-    if "not permitted to log in" in refusal:
-        return "without a login"
-    if "authentication failed" in refusal or "does not exist" in refusal:
-        return None
-    raise LoginFailed(refusal)
+    if refusal.verdict.reason is not LoginFailure.CREDENTIALS:
+        raise refusal
+    # Where pg_hba.conf trusts everybody, nobody asks a role that is gone for its password.
+    may_not_log_in = refusal.verdict.sqlstate == "28000" and "does not exist" not in str(refusal)
+    return "without a login" if may_not_log_in else None
