@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from psycopg_pool import PoolClosed
 
 from ephemeral_creds._pool_errors import explain, with_pool_timeout
+from ephemeral_creds._pool_shortage import Shortage, shortage
 from ephemeral_creds._pool_status import lease_stats, pool_status
 from ephemeral_creds.exceptions import NoCredentials
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
         """What is needed of `psycopg_pool`'s pools, whose own base is not public."""
 
         name: str
+        num_workers: int
 
         @property
         def closed(self) -> bool: ...
@@ -41,7 +45,7 @@ class LeasedPool(_PsycopgPool):
 
     _keeper: Keeper
     _rotation: Rotation[Any]
-    _diagnosis: tuple[KeeperStatus, NoCredentials | None] | None
+    _diagnosis: tuple[KeeperStatus, NoCredentials | None, Shortage] | None
 
     def get_stats(self) -> dict[str, int]:
         """Return psycopg_pool's counters, and those of the credentials.
@@ -88,19 +92,22 @@ class LeasedPool(_PsycopgPool):
         failure = self._rotation.reconnects.last_failure
         return failure.error if failure is not None else None
 
-    def _explained(self, timeout: PoolTimeout) -> PoolTimeout:
-        status, lacking = self._diagnosis or self._diagnose()
+    def _explained(self, timeout: PoolTimeout, seconds: float | None = None) -> PoolTimeout:
+        status, lacking, where = self._diagnosis or self._diagnose()
         if lacking is not None:
             return with_pool_timeout(lacking, status)
-        return explain(self.name, timeout, self._rotation.reconnects.last_failure, status)
+        failure = self._rotation.reconnects.last_failure
+        where = replace(where, hurried=seconds is not None and seconds <= 0)
+        return explain(self.name, timeout, failure, status, where)
 
-    def _diagnose(self) -> tuple[KeeperStatus, NoCredentials | None]:
+    def _diagnose(self) -> tuple[KeeperStatus, NoCredentials | None, Shortage]:
         status = self._keeper.status()
+        where = shortage(self._rotation, super().get_stats(), self.num_workers, monotonic())
         try:
             self._keeper.current()
         except NoCredentials as error:
-            return status, error
-        return status, None
+            return status, error, where
+        return status, None, where
 
 
 def after_fork() -> PoolClosed:

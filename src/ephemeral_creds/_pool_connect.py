@@ -39,6 +39,7 @@ __all__ = [
     "login",
     "login_async",
     "role_at_login",
+    "said_by",
 ]
 
 T = TypeVar("T")
@@ -101,6 +102,12 @@ def clean_failure(error: Exception) -> ConnectFailure:
     # A subclass of the user's may take other arguments, or more than a text.
     kind = next(k for k in type(error).__mro__ if k.__module__.startswith("psycopg"))
     return ConnectFailure(kind(str(error)))
+
+
+def said_by(error: Exception) -> str:
+    """Return what `error` is and, where that is safe, what it says."""
+    text = str(clean_failure(error).error)
+    return f"{type(error).__name__}: {text}" if isinstance(error, psycopg.Error) else text
 
 
 def check_parameters(conninfo: str, kwargs: Mapping[str, object]) -> None:
@@ -248,6 +255,12 @@ class Ledger(Generic[T]):
     def size(self) -> int:
         """How many connections there are."""
         return sum(self.by_generation().values())
+
+    @property
+    def lent(self) -> int:
+        """How many psycopg_pool has marked as its own: it does while they are not idle."""
+        with self._lock:
+            return sum(c._pool is not None and not c.closed for c in self._open)  # noqa: SLF001
 
     def owns(self, connection: object) -> bool:
         """Tell whether `connection` is one of those counted here."""

@@ -28,6 +28,7 @@ from ephemeral_creds._pool_connect import (
     generation_of,
     login,
     role_at_login,
+    said_by,
 )
 from ephemeral_creds._pool_diagnosis import Diagnosis
 from ephemeral_creds._pool_errors import (
@@ -261,10 +262,12 @@ class Connector(Generic[CT]):
         try:
             check(connection)
         except Exception as error:
+            self._rotation.check_error = said_by(error)
             if self._may_stay(connection, error):
                 raise
             close_for_good(connection)
             raise UnfitConnection from error
+        self._rotation.check_error = None
 
     def _may_stay(self, connection: CT, error: Exception) -> bool:
         """Tell whether a check failed for another reason than the generation of `connection`."""

@@ -29,6 +29,7 @@ from ephemeral_creds._pool_connect import (
     generation_of,
     login_async,
     role_at_login,
+    said_by,
 )
 from ephemeral_creds._pool_diagnosis import Diagnosis
 from ephemeral_creds._pool_errors import (
@@ -308,10 +309,12 @@ class AsyncConnector(Generic[ACT]):
         try:
             await check(connection)
         except Exception as error:
+            self._rotation.check_error = said_by(error)
             if await self._may_stay(connection, error):
                 raise
             await close_for_good_async(connection)
             raise UnfitConnection from error
+        self._rotation.check_error = None
 
     async def _may_stay(self, connection: ACT, error: Exception) -> bool:
         """Tell whether a check failed for another reason than the generation of `connection`."""

@@ -1,8 +1,7 @@
-"""What a pool raises when there is no connection in time, and what it keeps out of the log."""
+"""What a pool raises when there is no connection in time."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from psycopg import Error
@@ -13,6 +12,7 @@ from ephemeral_creds._refusals import LoginFailure, advice
 
 if TYPE_CHECKING:
     from ephemeral_creds._pool_connect import ConnectFailure
+    from ephemeral_creds._pool_shortage import Shortage
     from ephemeral_creds._protocols import KeeperStatus
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "UnfitConnection",
     "explain",
     "may_lack_its_role",
-    "quieten",
     "with_pool_timeout",
 ]
 
@@ -80,7 +79,7 @@ class CheckoutTimeout(exceptions.CheckoutFailed, PoolTimeout):
         return _restored, (getattr(exceptions, type(self).__name__), self.args, vars(self))
 
 
-class _AllInUse(CheckoutTimeout):
+class _NoneFree(CheckoutTimeout):
     pass
 
 
@@ -117,7 +116,7 @@ class _Misconfigured(exceptions.ConfigurationError, CheckoutTimeout):
 
 
 _AS_TIMEOUT: dict[type[Exception], type[CheckoutTimeout]] = {
-    exceptions.CheckoutFailed: _AllInUse,
+    exceptions.CheckoutFailed: _NoneFree,
     exceptions.DatabaseUnreachable: _Unreachable,
     exceptions.LoginRefused: _Refused,
     exceptions.ServerRefused: _ServerRefused,
@@ -157,7 +156,11 @@ def with_pool_timeout(error: Exception, status: KeeperStatus) -> CheckoutTimeout
 
 
 def explain(
-    pool: str, timeout: PoolTimeout, failure: ConnectFailure | None, status: KeeperStatus
+    pool: str,
+    timeout: PoolTimeout,
+    failure: ConnectFailure | None,
+    status: KeeperStatus,
+    shortage: Shortage,
 ) -> CheckoutTimeout:
     """Say why there was no connection in time.
 
@@ -166,15 +169,14 @@ def explain(
         timeout: what psycopg_pool says.
         failure: the last failed connect, if no later one succeeded.
         status: the keeper's status.
+        shortage: where the pool's connections were.
     """
     remaining = f"{status.expires_in:.0f} s left" if status.expires_in is not None else "no end"
     lease = f"generation {status.generation}, {remaining}"
     error: CheckoutTimeout
     if failure is None:
-        error = _AllInUse(
-            f"pool {pool!r}: {timeout}: all connections are in use; raise max_size or hold "
-            f"connections for a shorter time (credentials: {lease})"
-        )
+        kind = _Unreachable if shortage.unanswered else _NoneFree
+        error = kind(f"pool {pool!r}: {timeout}: {shortage} (credentials: {lease})")
     elif isinstance(failure.error, exceptions.ConfigurationError):
         error = _Misconfigured(f"pool {pool!r}: {failure.error}")
     else:
@@ -200,22 +202,3 @@ def explain(
     error.last_error = failure.error if failure is not None else None
     error.keeper_status = status
     return error
-
-
-class _ExpectedFilter(logging.Filter):
-    """Drops what psycopg_pool logs about what we did on purpose.
-
-    It warns of each "reconnection attempt failed" and of each failed connect, but our pools retry
-    by a plan of their own.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        arguments = record.args if isinstance(record.args, tuple) else ()
-        return not any(getattr(argument, "lease_expected", False) for argument in arguments)
-
-
-def quieten() -> None:
-    """Install the filter on psycopg_pool's logger, once."""
-    logger = logging.getLogger("psycopg.pool")
-    if not any(isinstance(f, _ExpectedFilter) for f in logger.filters):
-        logger.addFilter(_ExpectedFilter())

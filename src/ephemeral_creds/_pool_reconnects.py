@@ -83,6 +83,11 @@ class Reconnects:
             if not self._failures:
                 self._release_at = max(self._release_at, now + _UNEXPLAINED)
 
+    @property
+    def held(self) -> int:
+        """How many retries are held."""
+        return len(self._held)
+
     def release_in(self, now: float) -> float | None:
         """Return in how many seconds a retry is due; ``None`` where none is held."""
         return max(self._release_at - now, 0.0) if self._held else None

@@ -57,6 +57,7 @@ class Rotation(Generic[T]):
         now: reads that clock.
         idle_hint: changes whenever an old connection may have become idle.
         cut_off: how many connections were cut off at their deadline.
+        check_error: what the user's ``check=`` failed with, if it failed last.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Rotation(Generic[T]):
         self.now = keeper.clock.now
         self.idle_hint = 0
         self.cut_off = 0
+        self.check_error: str | None = None
         self.stopped = False
         self.policy = policy
         self.wake = wake

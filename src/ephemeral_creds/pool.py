@@ -32,7 +32,6 @@ from ephemeral_creds._pool_connector import Connector
 from ephemeral_creds._pool_errors import (
     CheckoutTimeout,
     UnfitConnection,
-    quieten,
     with_pool_timeout,
 )
 from ephemeral_creds._pool_quirks import (
@@ -41,10 +40,9 @@ from ephemeral_creds._pool_quirks import (
     fail_waiting,
     replace_returned,
 )
-from ephemeral_creds._protocols import Keeper, KeeperStatus
+from ephemeral_creds._protocols import Keeper
 from ephemeral_creds.exceptions import (
     EphemeralCredsError,
-    NoCredentials,
 )
 from ephemeral_creds.providers._base import CredentialProvider
 
@@ -55,8 +53,6 @@ __all__ = ["RotatingConnectionPool"]
 
 # What psycopg_pool is given where no time is left: zero would mean "at once" to it.
 _AT_ONCE = 0.001
-
-quieten()
 
 
 class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
@@ -144,7 +140,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         )
         self._beginning = threading.Lock()
         self._begun = self._ended = self._abandoned = False
-        self._diagnosis: tuple[KeeperStatus, NoCredentials | None] | None = None
+        self._diagnosis = None
         super().__init__(
             conninfo,
             connection_class=self._connector.connection_class,
@@ -254,7 +250,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         except CheckoutTimeout:
             raise
         except PoolTimeout as error:
-            raise self._explained(error) from self._last_error
+            raise self._explained(error, timeout) from self._last_error
 
     def putconn(self, conn: CT) -> None:
         """Return a connection taken by `getconn`. See psycopg_pool."""

@@ -39,7 +39,6 @@ from ephemeral_creds._pool_connector_async import AsyncConnector
 from ephemeral_creds._pool_errors import (
     CheckoutTimeout,
     UnfitConnection,
-    quieten,
     with_pool_timeout,
 )
 from ephemeral_creds._pool_quirks import (
@@ -48,11 +47,10 @@ from ephemeral_creds._pool_quirks import (
     fail_waiting_async,
     replace_returned_async,
 )
-from ephemeral_creds._protocols import Keeper, KeeperStatus
+from ephemeral_creds._protocols import Keeper
 from ephemeral_creds.exceptions import (
     ConfigurationError,
     EphemeralCredsError,
-    NoCredentials,
 )
 from ephemeral_creds.providers._base import CredentialProvider
 
@@ -63,8 +61,6 @@ __all__ = ["AsyncRotatingConnectionPool"]
 
 # What psycopg_pool is given where no time is left: zero would mean "at once" to it.
 _AT_ONCE = 0.001
-
-quieten()
 
 
 class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
@@ -150,7 +146,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         )
         self._beginning = asyncio.Lock()
         self._begun = self._ended = self._abandoned = False
-        self._diagnosis: tuple[KeeperStatus, NoCredentials | None] | None = None
+        self._diagnosis = None
         super().__init__(
             conninfo,
             connection_class=self._connector.connection_class,
@@ -260,7 +256,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         except CheckoutTimeout:
             raise
         except PoolTimeout as error:
-            raise self._explained(error) from self._last_error
+            raise self._explained(error, timeout) from self._last_error
 
     async def putconn(self, conn: ACT) -> None:
         """Return a connection taken by `getconn`. See psycopg_pool."""

@@ -22,6 +22,7 @@ from ephemeral_creds import (
     SystemClock,
 )
 from ephemeral_creds._pool_errors import explain, with_pool_timeout
+from ephemeral_creds._pool_shortage import Shortage
 from ephemeral_creds.testing import ScriptedProvider
 
 POOLS = [RotatingConnectionPool, AsyncRotatingConnectionPool]
@@ -84,7 +85,7 @@ def test_what_is_the_keepers_is_not_the_pools(pool: Any) -> None:
 
 def test_a_pools_errors_have_public_names_and_the_status() -> None:
     status = CredentialKeeper(FixedProvider("app", "unused")).status()
-    in_use = explain("pool", PoolTimeout("too late"), None, status)
+    in_use = explain("pool", PoolTimeout("too late"), None, status, Shortage(1, 1, borrowed=1))
     assert isinstance(in_use, CheckoutFailed)
     assert (type(in_use).__module__, type(in_use).__name__) == (
         "ephemeral_creds.exceptions",

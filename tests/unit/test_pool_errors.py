@@ -26,6 +26,7 @@ from ephemeral_creds._pool_errors import (
     may_lack_its_role,
     with_pool_timeout,
 )
+from ephemeral_creds._pool_shortage import Shortage
 from ephemeral_creds._refusals import LoginFailure, advice
 
 GONE = psycopg.errors.UndefinedObject("invalid role OID: 1")
@@ -75,12 +76,13 @@ def test_a_group_of_very_many_is_not_looked_through() -> None:
 STATUS = replace(
     CredentialKeeper(FixedProvider("v-app", "in-clear")).status(), username="v-app", generation=3
 )
+ALL_IN_USE = Shortage(4, 4, borrowed=4)
 TIMEOUT = PoolTimeout("couldn't get a connection after 1.00 sec")
 
 
 def explained(reason: LoginFailure, sqlstate: str | None = None) -> CheckoutTimeout:
     failure = ConnectFailure(psycopg.OperationalError("FATAL: what it said"), reason, sqlstate)
-    return explain("jobs", TIMEOUT, failure, STATUS)
+    return explain("jobs", TIMEOUT, failure, STATUS, ALL_IN_USE)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_what_is_no_refused_credential_names_no_role_s_sql() -> None:
     "error",
     [
         *(explained(reason, "28000") for reason in LoginFailure),
-        explain("jobs", TIMEOUT, None, STATUS),
+        explain("jobs", TIMEOUT, None, STATUS, ALL_IN_USE),
         with_pool_timeout(NotReady("none yet"), STATUS),
     ],
     ids=lambda error: type(error).__name__,
