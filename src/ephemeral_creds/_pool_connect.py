@@ -38,6 +38,7 @@ __all__ = [
     "generation_of",
     "login",
     "login_async",
+    "refuses_options",
     "role_at_login",
     "said_by",
 ]
@@ -58,10 +59,6 @@ FROM pg_catalog.pg_roles WHERE rolname = session_user"""
 # that was not granted, or does not exist.
 _LACKS_RIGHT = "42501"
 _NO_SUCH_ROLE = "22023"
-
-
-# PgBouncer's words, which are English everywhere; its code stands for all that it says itself.
-_NO_OPTIONS = re.compile(r"unsupported startup parameter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +161,14 @@ def _startup_options(conninfo: str, kwargs: Mapping[str, Any]) -> str:
     return (options or b"").decode()
 
 
+def refuses_options(said: str) -> bool:
+    """Tell whether a pooler refused a login for the startup parameter ``options``.
+
+    By PgBouncer's words, which are English everywhere: it has one code for all that it says itself.
+    """
+    return "unsupported startup parameter" in said
+
+
 def role_at_login(role: str) -> str:
     """Say what has sessions act as `role` where the startup parameter does not get through."""
     return (
@@ -175,7 +180,7 @@ def role_at_login(role: str) -> str:
 
 def explain_role(role: str, failure: ConnectFailure) -> ConnectFailure:
     """Say what a login may have failed for, when it also asked to act as `role`."""
-    if _NO_OPTIONS.search(str(failure.error)):
+    if refuses_options(str(failure.error)):
         error: Exception = ConfigurationError(
             f"session_role={role!r}: a pooler between here and PostgreSQL takes no startup "
             f"parameter 'options' ({failure.error}): {role_at_login(role)}"

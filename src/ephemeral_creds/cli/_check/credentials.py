@@ -117,7 +117,7 @@ class CredentialSteps:
         except ConfigurationError as error:
             self._add("connect", "fail", str(error))
         except LoginFailed as error:
-            remedy = login_remedy(error.verdict, self._session_role)
+            remedy = login_remedy(error.verdict, str(error), self._session_role)
             self._add("connect", "fail", str(error), remedy)
         else:
             self.connected = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ephemeral_creds._pool_connect import role_at_login
+from ephemeral_creds._pool_connect import refuses_options, role_at_login
 from ephemeral_creds._refusals import LoginFailure, advice
 
 if TYPE_CHECKING:
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["login_remedy"]
 
 
-def login_remedy(verdict: Verdict, session_role: str | None) -> str:
-    """Return what to do about a login that failed for this reason."""
+def login_remedy(verdict: Verdict, said: str, session_role: str | None) -> str:
+    """Return what to do about a login that failed for this reason, and with these words."""
+    if session_role is not None and refuses_options(said):
+        return role_at_login(session_role)
     hint = advice(verdict.reason, verdict.sqlstate)
     match verdict.sqlstate:
         case "42501" if session_role is not None:
@@ -24,8 +26,6 @@ def login_remedy(verdict: Verdict, session_role: str | None) -> str:
             )
         case "22023" if session_role is not None:
             return "check the name of the session role: it is one of PostgreSQL's, not of Vault's"
-        case "08P01" if session_role is not None and verdict.reason is LoginFailure.SERVER:
-            return role_at_login(session_role)
         case "28000" if verdict.reason is LoginFailure.CREDENTIALS:
             return (
                 "the role has NOLOGIN: write into its creation_statements\n"
