@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from psycopg_pool.pool import ReturnConnection
+from psycopg_pool.pool_async import ReturnConnection as AsyncReturnConnection
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,6 +34,8 @@ __all__ = [
     "replace_idle_async",
     "replace_returned",
     "replace_returned_async",
+    "return_by_worker",
+    "return_by_worker_async",
     "set_expiry",
 ]
 
@@ -122,6 +127,46 @@ async def close_for_good_async(connection: AsyncConnection[Any]) -> None:
     """Do what `close_for_good` does."""
     connection._pool = None
     await connection.close()
+
+
+class _Return(ReturnConnection):
+    """Closes the connection where its pool was closed first; psycopg_pool's own leaves it open."""
+
+    def run(self) -> None:
+        pool = self.pool()
+        if pool is None or pool.closed:
+            close_for_good(self.conn)
+        else:
+            self._run(pool)
+
+
+class _AsyncReturn(AsyncReturnConnection):
+    """Does what `_Return` does."""
+
+    async def run(self) -> None:
+        pool = self.pool()
+        if pool is None or pool.closed:
+            await close_for_good_async(self.conn)
+        else:
+            await self._run(pool)
+
+
+def return_by_worker(pool: ConnectionPool[Any], task: ReturnConnection) -> None:
+    """Have a worker return a connection, or close it where the workers are told to stop."""
+    task = _Return(pool, task.conn, task.from_getconn)
+    with pool._lock:
+        if not pool.closed:
+            pool._tasks.put_nowait(task)
+            return
+    task.run()
+
+
+def return_by_worker_async(pool: AsyncConnectionPool[Any], task: AsyncReturnConnection) -> None:
+    """Do what `return_by_worker` does."""
+    if pool.closed:
+        task.conn.pgconn.finish()
+    else:
+        pool._tasks.put_nowait(_AsyncReturn(pool, task.conn, task.from_getconn))
 
 
 def discard(pool: ConnectionPool[CT], connection: CT) -> None:

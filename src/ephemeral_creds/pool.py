@@ -17,7 +17,7 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 from psycopg_pool.base import AttemptWithBackoff
-from psycopg_pool.pool import AddConnection, MaintenanceTask
+from psycopg_pool.pool import AddConnection, MaintenanceTask, ReturnConnection
 
 from ephemeral_creds._observer import Observer
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
@@ -39,6 +39,7 @@ from ephemeral_creds._pool_quirks import (
     discard,
     fail_waiting,
     replace_returned,
+    return_by_worker,
 )
 from ephemeral_creds._protocols import Keeper
 from ephemeral_creds.exceptions import (
@@ -381,6 +382,13 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             replace_returned(self, conn, new)
         finally:
             rotation.note_replaced()
+
+    def run_task(self, task: MaintenanceTask) -> None:
+        """Run a task of psycopg_pool's; see `return_by_worker` for one kind of them."""
+        if isinstance(task, ReturnConnection):
+            return_by_worker(self, task)
+        else:
+            super().run_task(task)
 
     def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
         """Run a task of psycopg_pool's later; a connect when `Reconnects` says so."""

@@ -23,7 +23,7 @@ from psycopg_pool.abc import (
     AsyncKwargsParam,
 )
 from psycopg_pool.base import AttemptWithBackoff
-from psycopg_pool.pool_async import AddConnection, MaintenanceTask
+from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnection
 
 from ephemeral_creds._loop import in_thread, require_asyncio
 from ephemeral_creds._observer import Observer
@@ -46,6 +46,7 @@ from ephemeral_creds._pool_quirks import (
     discard_async,
     fail_waiting_async,
     replace_returned_async,
+    return_by_worker_async,
 )
 from ephemeral_creds._protocols import Keeper
 from ephemeral_creds.exceptions import (
@@ -388,6 +389,13 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             await replace_returned_async(self, conn, new)
         finally:
             rotation.note_replaced()
+
+    def run_task(self, task: MaintenanceTask) -> None:
+        """Run a task of psycopg_pool's; see `return_by_worker` for one kind of them."""
+        if isinstance(task, ReturnConnection):
+            return_by_worker_async(self, task)
+        else:
+            super().run_task(task)
 
     async def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
         """Run a task of psycopg_pool's later; a connect when `Reconnects` says so."""

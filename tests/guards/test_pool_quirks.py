@@ -12,6 +12,8 @@ import psycopg_pool
 import pytest
 from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from psycopg_pool import pool as pool_module
+from psycopg_pool import pool_async as pool_async_module
 
 from ephemeral_creds import _pool_quirks as quirks
 
@@ -166,6 +168,13 @@ def test_the_async_pool_lets_go_as_well() -> None:
             await pool.putconn(held)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("module", [pool_module, pool_async_module])
+def test_a_task_that_returns_a_connection_knows_it(module: Any) -> None:
+    task = module.ReturnConnection(made(ConnectionPool), conn := Session(), from_getconn=True)
+    assert (task.conn, task.from_getconn, callable(task.run)) == (conn, True, True)
+    assert list(inspect.signature(module.ReturnConnection._run).parameters) == ["self", "pool"]
 
 
 def test_the_async_pool_does_the_same() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import textwrap
 import threading
 import time
@@ -15,7 +16,7 @@ import psycopg_pool
 import pytest
 from minting import BRIEF, PATIENCE, Events, RoleProvider
 from scripts import run
-from twins import EAGER, Worker, user_of, wait_until, work_until
+from twins import EAGER, AsyncTwin, Worker, user_of, wait_until, work_until
 
 from ephemeral_creds import (
     AsyncRotatingConnectionPool,
@@ -77,6 +78,51 @@ class TestClose:
         closing.get()
         assert borrowed.closed
         assert setup.provider.roles() == []
+
+    def test_what_waits_to_be_reset_is_closed(
+        self, setup: Setup, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """psycopg_pool forgets it, and leaves it open."""
+        reached, go_on = threading.Event(), threading.Event()
+
+        def reset(_: object) -> None:
+            reached.set()
+            assert go_on.wait(PATIENCE)
+
+        async def reset_async(connection: object) -> None:
+            await asyncio.to_thread(reset, connection)
+
+        pool = setup.pool(
+            min_size=2,
+            num_workers=1,
+            reset=reset_async if isinstance(setup.twin, AsyncTwin) else reset,
+        )
+        for connection in [pool.getconn(), pool.getconn()]:
+            pool.putconn(connection)
+        assert reached.wait(PATIENCE)
+        # The second one is in the queue behind the first.
+        closing = Worker(pool.close, timeout=PATIENCE)
+        wait_until(lambda: pool.closed)
+        go_on.set()
+        closing.get()
+        assert setup.provider.roles() == []
+        assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+    def test_what_has_just_been_returned_does_not_hold_it_up(
+        self, setup: Setup, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(5):
+            pool = setup.pool(min_size=4, reset=lambda _: None)
+            connections = [pool.getconn() for _ in range(4)]
+            returning = [Worker(pool.putconn, connection) for connection in connections]
+            started = time.monotonic()
+            pool.close(timeout=PATIENCE)
+            assert time.monotonic() - started < PATIENCE / 2
+            for worker in returning:
+                worker.get()
+            setup.provider = RoleProvider(setup.server, setup.prefix)
+            setup.stack.callback(setup.provider.disconnect)
+        assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
     def test_what_is_never_returned_is_not_waited_for_for_ever(
         self, setup: Setup, caplog: pytest.LogCaptureFixture
