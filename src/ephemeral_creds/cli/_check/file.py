@@ -20,7 +20,7 @@ def check_file(provider: FileProvider, findings: Findings) -> bool:
     try:
         provider.fetch()
     except EphemeralCredsError as error:
-        findings.add("file", "fail", str(error), _remedy(provider, str(error)))
+        findings.add("file", "fail", str(error), _remedy(str(error)))
         return False
     warnings = provider.warnings
     age = max(0.0, time.time() - provider.path.stat().st_mtime)
@@ -31,11 +31,8 @@ def check_file(provider: FileProvider, findings: Findings) -> bool:
     return True
 
 
-def _remedy(provider: FileProvider, said: str) -> str:
-    # What is wrong with the content begins so; everything else is about the file, and says itself
-    # what to do.
-    if said.startswith(f"{provider.path}: "):
-        return "correct the template that renders it"
+def _remedy(said: str) -> str:
+    # All others say themselves what to do.
     if "not a regular file" in said:
         return "give the path of the file that the sidecar writes, or of the directory"
     return ""

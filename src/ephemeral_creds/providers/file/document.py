@@ -12,7 +12,7 @@ from ephemeral_creds.providers.file.mistakes import unreadable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["entries_of", "kind_of", "read_json"]
+__all__ = ["entries_of", "in_envelope", "kind_of", "read_json"]
 
 _Pairs: TypeAlias = "list[tuple[str, object]]"
 
@@ -41,16 +41,25 @@ def read_json(text: str) -> Iterator[Entry]:
 def entries_of(document: _Pairs) -> Iterator[Entry]:
     """Yield the entries of an object, which is a list of its pairs."""
     for key, value in _flat(document, "", _DEPTH):
-        if key.startswith("data.data."):
-            raise ConfigurationError(
-                "it has 'data' within 'data', so it is the whole answer of a key-value engine of "
-                "version 2: have the template write .Data.data"
-            )
-        name = key.removeprefix(_ENVELOPE)
+        name = in_envelope(key)
         if isinstance(value, str):
             yield Entry(name, value, _place(key))
         else:
             yield Entry(name, _number(value), _place(key), kind_of(value))
+
+
+def in_envelope(key: str) -> str:
+    """Return the key that a path has in an answer of Vault, without what is around the secret.
+
+    Raises:
+        ConfigurationError: it is the answer of a KV engine as a whole.
+    """
+    if key.startswith("data.data."):
+        raise ConfigurationError(
+            "it has 'data' within 'data', so it is the whole answer of a key-value engine of "
+            "version 2: have the template write .Data.data"
+        )
+    return key.removeprefix(_ENVELOPE)
 
 
 def _place(key: str) -> str:

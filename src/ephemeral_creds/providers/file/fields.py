@@ -58,7 +58,7 @@ URI_KEYS: tuple[str, ...] = (
 )
 """The keys whose value may be a connection URI, which counts where no pair is complete."""
 
-_COMMENT = re.compile(r"[ \t]#")
+_BEHIND = re.compile(r"[ \t]#|[;,]\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ def _uri(others: Mapping[str, Sequence[Entry]], names: Sequence[str]) -> Entry |
         values = [_unquoted(entry.value) for entry in entries]
         if len(set(values)) > 1:
             raise _twice(name, entries[0], next(e for e in entries if e.value != entries[0].value))
-        if values and is_uri(values[0]):
+        if values and is_uri(values[0].lstrip("'\"")):
             return entries[0]._replace(key=name, value=values[0])
     return None
 
@@ -251,6 +251,7 @@ def _absent(
             return _incomplete(f"{missing[0]} is missing", whole=whole)
     if keys.username:
         needed, expected = "no password", list(dict.fromkeys(key for _, key in keys.pairs))
+        expected.append("the password alone, with format='password'")
     else:
         needed, expected = "neither a user name nor a password", [*map(_named, keys.pairs)]
     if keys.uris:
@@ -271,11 +272,12 @@ def _incomplete(what: str, *, whole: bool) -> MalformedResponse | ConfigurationE
 
 
 def _username(entry: Entry, key: str, *, whole: bool) -> str:
-    """Return a user name, which has no space at its ends and no comment behind it."""
+    """Return a user name, which has nothing at its ends that may not be a part of it."""
     value = _text(entry, key, whole=whole)
-    if value != value.strip(" ") or _COMMENT.search(value):
+    if value != value.strip(" ") or _BEHIND.search(value):
         raise ConfigurationError(
-            f"{key} has a space at one of its ends, or a comment behind it: remove that"
+            f"{key} has a space at one of its ends, or a comment, ; or , behind it: remove that, "
+            "and the same at the password"
         )
     return value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ephemeral_creds.providers.file.document import in_envelope
 from ephemeral_creds.providers.file.entry import Entry
 from ephemeral_creds.providers.file.mistakes import unreadable
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["as_yaml", "lines_of", "read_env", "read_map"]
 
 _ASSIGNMENT = re.compile(
-    r"[ \t]*(?:export[ \t]+)?(?P<key>[\w./-]+)(?P<space>[ \t]*)=(?P<value>.*)", re.DOTALL
+    r"[ \t]*(?:(?:export|declare[ \t]+-x)[ \t]+)?(?P<key>[\w./-]+)(?P<space>[ \t]*)=(?P<value>.*)",
+    re.DOTALL,
 )
 _MAPPING = re.compile(r"(?P<key>.*?):(?: (?P<value>.*))?", re.DOTALL)
 _SPACE = " \t"
@@ -29,7 +31,9 @@ _OPEN = re.compile(r"""'[^']*|"(?:\\.|[^"\\])*\\?""", re.DOTALL)
 _CLOSING = {quote: re.compile(rf"[^{quote}]*{quote}[ \t]*(?:#.*)?") for quote in "'\""}
 # One word to a shell, and then perhaps a comment or another command.
 _SHELL_WORD = re.compile(rf"""(?:{_IN_QUOTES}|\\.|[^\s'"\\])+(?:[\s;&|].*)?""", re.DOTALL)
-_SHELL_ONLY = re.compile(r";[ \t]*export[ \t]+[A-Za-z_]|\A\$'.*'\Z", re.DOTALL)
+_SHELL_ONLY = re.compile(
+    r";[ \t]*export[ \t]+[A-Za-z_]|[ \t][A-Z0-9]+_[A-Z0-9_]*=|\A\$'.*'\Z", re.DOTALL
+)
 # Of a shell, dotenv, JSON and Go in double quotes, and of some dotenvs in single ones.
 _ESCAPE = {
     '"': re.compile(
@@ -60,8 +64,8 @@ _SEVERAL_LINES = (
     "or end with its own line: have the template write JSON with toJSON"
 )
 _SHELL = (
-    "is verbatim here, but has what only a shell takes for something else (; export, $'…'): write "
-    "KEY=VALUE alone in each line"
+    "is verbatim here, but has what only a shell takes for something else (; export, a second "
+    "KEY=, $'…'): write KEY=VALUE alone in each line"
 )
 _AFTER_QUOTE = (
     "has something after its closing quote: remove that, or put all of the value in the other kind "
@@ -123,16 +127,23 @@ def read_map(text: str) -> Iterator[Entry]:
     """Read ``key: value`` lines, as the agent injector writes them where no template is given.
 
     It quotes nothing, so that this is not YAML: whatever follows the first ``": "`` is the value,
-    quotes, ``#`` and spaces included
+    quotes, ``#`` and spaces included. The key of a line that is indented, as YAML has them, is the
+    path to it, with dots, and as in JSON without the ``data`` of Vault's answers
     (https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations).
 
     Raises:
-        ConfigurationError: a line is something else.
-        MalformedResponse: the last one is, and does not end.
+        ConfigurationError: a line is something else, or it is the answer of a KV engine as a whole.
+        MalformedResponse: the last line is something else, and does not end.
     """
+    path: list[tuple[int, str]] = []
     for number, match, several in _statements(text, _MAPPING, "key: value"):
+        key = match["key"].lstrip()
+        indent = len(match["key"]) - len(key)
+        while path and path[-1][0] >= indent:
+            path.pop()
+        path.append((indent, key.rstrip()))
         yield Entry(
-            match["key"].strip(),
+            in_envelope(".".join(name for _, name in path)),
             match["value"] or "",
             f"line {number}",
             doubt=_SEVERAL_LINES if several else "",

@@ -40,7 +40,7 @@ _VALUES = (
         "agent itself refuses it",
     ),
     _mistake(
-        r"<nil>|nil|null|None|undefined|map\[\]",
+        r"<nil>|nil|null|None|undefined|~|map\[\]",
         "a word for nothing (null, None, <nil> …)",
         "the template or script asks for a field that the secret does not have: correct its name",
     ),
@@ -61,16 +61,21 @@ _VALUES = (
         _NOBODY_RENDERED,
     ),
     _mistake(
-        r".*\$\{[A-Za-z_][\w.]*(?::?[-=?+][^}]*)?\}.*|\$\(.+\)|\$[A-Z][A-Z0-9_]+|%\(\w+\)s|%[A-Z_]{3,}%",
+        r".*\$\{[A-Za-z_][^{}]*\}.*|\$\(.+\)|\$[A-Z][A-Z0-9_]+|%\(\w+\)s|%[A-Z_]{3,}%",
         "a variable or a command of a shell",
         "nobody fills it in here. Have the template write its value",
     ),
     _mistake(
         r"(?:>>)?vault:[^#]+#.+|ref\+\w+://.+|op://.+|<path:.+#.+>|@Microsoft\.KeyVault\(.+\)"
-        r"|arn:aws[\w-]*:(?:secretsmanager|ssm):.+",
+        r"|arn:aws[\w-]*:(?:secretsmanager|ssm):.+|file://.+|/(?:run|vault)/secrets/.+",
         "a reference to a secret",
         "have it resolved by the tool that it is written for, or ask Vault with "
         "VaultDynamicProvider",
+    ),
+    _mistake(
+        r"SCRAM-SHA-256\$[0-9]+:.+|md5[0-9a-f]{32}",
+        "the hash that PostgreSQL keeps of a password",
+        "nobody can log in with that: have the password itself written",
     ),
     _mistake(
         r"ENC[\[(].+[\])]|\{cipher\}.+|vault:v[0-9]+:.+",
@@ -120,6 +125,12 @@ _FILES = (
         r"[^\s:=]+:(?:[0-9]+|\*):[^\s:]+:[^\s:]+:\S",
         "a .pgpass, host:port:database:user:password",
         "write user=… password=… instead",
+    ),
+    _mistake(
+        r"(?:host|server|data source|user ?name|user id|database)=[^;\n]*;[ \t]*[a-z ]+=",
+        "a connection string of .NET",
+        "write user=… password=…, with a space between them",
+        re.IGNORECASE,
     ),
     _mistake(r"[ \t]*(?:jdbc:)?[A-Za-z][\w+.-]*://", "a URI", "PostgreSQL's is postgresql://…"),
     _mistake(

@@ -48,6 +48,7 @@ _DOTTED_LINE = re.compile(r"[ \t]*[\w-]+(?:\.[\w-]+)+[ \t]*[=: ]", re.ASCII)
 _PREAMBLE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*")
 _DOCUMENT = re.compile(rf"({_PREAMBLE.pattern})---[ \t]*\r?\n")
 _ALONE = re.compile(r"[^\s=]+(?:\r?\n)?")
+_LIBPQ = frozenset({"host", "hostaddr", "port", "dbname", "user", "password", "sslmode"})
 _SETTING = re.compile(r"(?:^|[ \t])(\w+)[ \t]*=", re.ASCII)
 
 
@@ -97,7 +98,7 @@ def recognise(text: str) -> TextFormat:
     """Tell a text's format by its first line that says something.
 
     ``KEY=VALUE`` lines are `env`, whose values are verbatim, and not `properties`, unless a key has
-    a dot; they are `conninfo` where user and password are in one line.
+    a dot; they are `conninfo` where two of a connection string's settings are in one line.
     """
     start = text.lstrip()
     if start.startswith(("{", "[")):
@@ -111,6 +112,6 @@ def recognise(text: str) -> TextFormat:
     if _DOTTED_LINE.match(line) or line.lstrip().startswith("!"):
         return "properties"
     settings = _SETTING.findall(line)
-    if settings and settings[0].islower() and {"user", "password"} <= {*settings}:
+    if settings and settings[0].islower() and len(_LIBPQ & {*settings}) > 1:
         return "conninfo"
     return "env"

@@ -92,6 +92,14 @@ username: {USER}
     "uri in map": ("map", f"uri: postgresql://{USER}:{CANARY}@db/app\n"),
     "map for YAML": ("map", f'host: db\nusername: "{USER}"\npassword: "{CANARY}"\n'),
     "map for YAML, single": ("map", f"password: '{CANARY}'\nusername: '{USER}'\n"),
+    "YAML, Vault's answer": (
+        "map",
+        f"auth: null\ndata:\n    password: {CANARY}\n    username: {USER}\nlease_duration: 60\n",
+    ),
+    "YAML, nested": (
+        "map",
+        f"redis:\n  username: x\n  password: y\nusername: {USER}\ndb:\npassword: {CANARY}\n",
+    ),
     "YAML, a block": (
         "map",
         f"note: |\n  username: other\n\n  password: other\nusername: {USER}\npassword: {CANARY}\n",
@@ -104,6 +112,7 @@ username: {USER}
         ),
     ),
     "conninfo": ("conninfo", f"host=db user={USER} password={CANARY} dbname=app\n"),
+    "conninfo, lines": ("conninfo", f"host=db port=5432\nuser={USER} password={CANARY}\n"),
     "conninfo, quoted": ("conninfo", f"user = '{USER}'  password='{CANARY}'host=db"),
     "properties": ("properties", SPRING),
     "properties, colons": ("properties", f"! made\n# so\n{SPRING.replace('=', ': ')}"),
@@ -237,6 +246,21 @@ REFUSED: dict[str, tuple[str, type[EphemeralCredsError], str]] = {
         ConfigurationError,
         "DATABASE_URL: it is not one connection URI",
     ),
+    "uri in env, a comment after quotes": (
+        f"DATABASE_URL='postgresql://app:{CANARY}@db/app' # main",
+        ConfigurationError,
+        "DATABASE_URL: it is not one connection URI",
+    ),
+    "map, a whole answer": (
+        f"data:\n  data:\n    username: u\n    password: {CANARY}\n",
+        ConfigurationError,
+        r"write \.Data\.data",
+    ),
+    "map, nested": (
+        f"redis:\n  username: u\n  password: {CANARY}\n",
+        MalformedResponse,
+        "neither a user name nor a password",
+    ),
     "uri in env, twice": (
         f"DB_URL=postgresql://app:{CANARY}@a\nDB_URL=postgresql://app:{CANARY}@b",
         ConfigurationError,
@@ -330,6 +354,12 @@ def test_a_map_that_is_named_is_verbatim() -> None:
     credentials = parse(text, format="map").credentials
     assert credentials.username == f'"{USER}"'
     assert credentials.password.reveal() == f' "{CANARY}" # '
+
+
+def test_so_can_the_keys_of_lines_that_are_indented() -> None:
+    text = f"db:\n  main:\n    login: {USER}\n  other: x\n  pass: {CANARY}\n"
+    credentials = parse(text, keys=Keys((("db.main.login", "db.pass"),), ())).credentials
+    assert (credentials.username, credentials.password.reveal()) == (USER, CANARY)
 
 
 def test_a_document_of_yaml_begins_with_a_line_that_means_nothing() -> None:

@@ -45,6 +45,7 @@ PLACEHOLDERS = {
     "${DB_PASSWORD}": "a variable",
     "${DB_PASSWORD:-postgres}": "a variable",
     "${db.password}": "a variable",
+    "${file:/etc/password}": "a variable",
     "a${DB_PASSWORD}b": "a variable",
     "$DB_PASSWORD": "a variable",
     "$(DB_PASSWORD)": "a variable or a command",
@@ -57,6 +58,7 @@ PLACEHOLDERS = {
     "null": "a word for nothing",
     "None": "a word for nothing",
     "undefined": "a word for nothing",
+    "~": "a word for nothing",
     "map[]": "a word for nothing",
     "%!s(<nil>)": "an error of the template's printf",
     "%!s(MISSING)": "an error of the template's printf",
@@ -70,6 +72,10 @@ PLACEHOLDERS = {
     "<path:secret/data/app#password>": "a reference to a secret",
     "arn:aws:secretsmanager:eu-west-1:1:secret:app": "a reference to a secret",
     "@Microsoft.KeyVault(SecretUri=x)": "a reference to a secret",
+    "file:///etc/password": "a reference to a secret",
+    "/run/secrets/db-password": "a reference to a secret",
+    "SCRAM-SHA-256$4096:c2FsdA==$a:b": "the hash that PostgreSQL keeps",
+    "md5d41d8cd98f00b204e9800998ecf8427e": "the hash that PostgreSQL keeps",
     "vault:v1:8SDd3WHDOjf7mq69": "encrypted",
     "ENC[AES256_GCM,data:p673w==]": "encrypted",
     "ENC(G6N718UuyPE5bHyWKyuLQSm02auQPUtm)": "encrypted",
@@ -86,7 +92,8 @@ PLACEHOLDERS = {
 HONEST = [
     "a$b{{c", "}}a{{", "a{{b", "$a", "$HOMEb", "a$HOME", "$ecret", "%s", "100%", "%!", "a%!x(b",
     "<a", "a<b>c", "<1>", "vault:", "vault:a", "a#b", "op:", "map[", "nullable", "none", "nil2",
-    "*", "**", "__a__", "@b@", "[a]", "((a)", "${", "${}", "$()", "ENC", "{cipher}", "map[a]b",
+    "*", "**", "__a__", "@b@", "[a]", "((a)", "${", "${}", "/run", "md5a", "~a",
+    "$()", "ENC", "{cipher}", "map[a]b",
 ]  # fmt: skip
 
 WRITERS: Mapping[str, Callable[[str], str]] = {
@@ -166,6 +173,8 @@ OTHER_FILES = {
     "INI with a comment": (f"[my db] ; main\r\nuser={CANARY}\n", "INI"),
     "pgpass": (f"db:5432:*:app:{CANARY}\n", "a .pgpass, .* write user=… password=… instead"),
     "pgpass, any": (f"*:*:*:app:{CANARY}", "a .pgpass"),
+    ".NET's": (f"Host=db;Username=app;Password={CANARY}\n", r"a connection string of \.NET"),
+    ".NET's other": (f"Server=db;User Id=app;Password={CANARY};\n", r"connection string of \.NET"),
     "another database's URI": (f"mysql://app:{CANARY}@db/app\n", "a URI: PostgreSQL's is"),
     "Java's other one": (f"jdbc:mysql://db/app?user={CANARY}\n", "a URI"),
     "HTML": (f"<!DOCTYPE html>\n<html>{CANARY}", "HTML or XML: a proxy's error"),
@@ -294,7 +303,7 @@ def test_what_a_password_alone_looks_like_can_be_said(tmp_path: Path) -> None:
 
 
 def test_no_password_is_named_as_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(MalformedResponse, match="it has no password: expected DB_PASSWORD, or PGP"):
+    with pytest.raises(MalformedResponse, match=r"it has no password: .* format='password'"):
         with_name(tmp_path / "creds", "HOST=db\n").fetch()
     with pytest.raises(MalformedResponse, match="DB_PASSWORD is missing"):
         with_name(tmp_path / "creds", "DB_USER=app\n").fetch()

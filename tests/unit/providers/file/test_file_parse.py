@@ -86,6 +86,7 @@ ACCEPTED = {
     "a quote that stays open": (
         f"NOTE='tis\nDB_USERNAME={USER}\nDB_PASSWORD={CANARY}\nMORE=it's\n"
     ),
+    "bash's export -p": f'declare -x DB_USERNAME="{USER}"\ndeclare -x DB_PASSWORD="{CANARY}"\n',
     "other keys' names": (f"my-key=1\n1ST=2\nDB_USERNAME={USER}\na.b/c=3\nDB_PASSWORD={CANARY}\n"),
     "other keys": f"DB_HOST=db\nDB_USERNAME={USER}\nDB_PASSWORD={CANARY}\nEMPTY=\n",
     "comments": f"# rendered by agent\nDB_USERNAME={USER}\n  # =\nDB_PASSWORD={CANARY}\n",
@@ -181,6 +182,7 @@ REJECTED = {
             ("a word behind", f"'{CANARY}'x", "has something after its closing quote"),
             ("a command behind", f"'{CANARY}';export X", "has something after its closing quote"),
             ("an export behind", f"{CANARY}; export DB_PASSWORD", "is verbatim here, but has what"),
+            ("a second key", f"{CANARY} DB_HOST=db", "is verbatim here, but has what"),
             ("a shell's C string", f"$'{CANARY}\\n'", "is verbatim here, but has what"),
             ("several lines", f'"{CANARY}\nx"', "begins with a quote that ends in another line"),
             ("several lines, another's", f"'{CANARY}\nX=y'", "begins with a quote that ends in an"),
@@ -195,7 +197,9 @@ REJECTED = {
         for what, user, words in [
             ("a space in front", f" {USER}", "DB_USERNAME has a space at one of its ends"),
             ("a space behind", f'"{USER} "', "DB_USERNAME has a space at one of its ends"),
-            ("a comment", f"{USER} # the app", "or a comment behind it"),
+            ("a comment", f"{USER} # the app", "or a comment, ; or , behind it"),
+            ("a semicolon", f"{USER};", "; or , behind it: remove that, and the same at the pass"),
+            ("a comma", f"{USER},", "; or , behind it"),
             ("a tab", f"{USER}\t", r"nobody sees, U\+0009 \(a control character\)"),
             ("a byte order mark", f"\ufeff{USER}", r"U\+FEFF \(ZERO WIDTH NO-BREAK SPACE\)"),
             ("a hard space", f"{USER}\xa0", r"U\+00A0 \(NO-BREAK SPACE\)"),
