@@ -23,10 +23,10 @@ __all__ = ["FIELDS", "JSONLogObserver"]
 
 FIELDS = frozenset(
     {
-        "accessor", "address", "age", "cancelled", "connections", "current", "duration",
-        "ends_in", "error", "failures", "final", "generation", "keeper", "lease", "mount",
-        "operation", "outcome", "pool", "previous", "proven", "reason", "retry_in", "role",
-        "shortened", "source_error", "sqlstate", "status", "username", "where",
+        "accessor", "address", "age", "cancelled", "connections", "current", "duration", "ends_in",
+        "error", "expires_in", "failures", "final", "generation", "keeper", "lease", "mount",
+        "operation", "outcome", "pool", "previous", "proven", "reason", "remedy", "retry_in",
+        "role", "shortened", "source_error", "sqlstate", "status", "username", "where",
     }
 )  # fmt: skip
 """The fields that are written. One that an event of somebody else's has besides is left out."""

@@ -188,7 +188,20 @@ class Connector(Generic[CT]):
             if error.sqlstate in ROLE_MISSING:
                 return False
             raise
+        generation = generation_of(connection)
+        if self._rotation.wants_valid_until(generation):
+            self._ask_valid_until(connection, generation, seconds)
         return True
+
+    def _ask_valid_until(self, connection: CT, generation: int, seconds: float) -> None:
+        """Ask whether its role may log in no more, although it exists."""
+        try:
+            remaining = _valid_for(connection, seconds)
+        except psycopg.Error:
+            if connection.closed:
+                raise
+            remaining = None
+        self._rotation.note_valid_until(generation, remaining)
 
     def _grant(self) -> Grant:
         while not self._rotation.serving and not self._rotation.stopped:
@@ -245,17 +258,11 @@ class Connector(Generic[CT]):
 
     def _asked_end(self, connection: CT, grant: Grant) -> CT | ConnectFailure:
         """Ask until when the login works; no answer is no reason to do without the connection."""
-        autocommit = connection.autocommit
         try:
-            remaining = _ask(connection, VALID_FOR, self._timeout)
+            remaining = _valid_for(connection, self._timeout)
         except psycopg.Error as error:
-            if connection.closed:
-                return clean_failure(error)
-            connection.autocommit = autocommit
-            return connection
-        self._rotation.note_end(
-            grant.generation, remaining if isinstance(remaining, float) else None
-        )
+            return clean_failure(error) if connection.closed else connection
+        self._rotation.note_end(grant.generation, remaining)
         return connection
 
     def _check_for_pool(self, check: ConnectionCB[CT], connection: CT) -> None:
@@ -367,6 +374,22 @@ def _current_user(connection: CT, seconds: float) -> str:
     role = _ask(connection, CURRENT_USER, seconds)
     # Where the database is SQL_ASCII, psycopg does not decode text.
     return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)
+
+
+def _valid_for(connection: CT, seconds: float) -> float | None:
+    """Return for how many seconds more its role may log in; ``None`` for no limit.
+
+    Raises:
+        psycopg.Error: there is no answer; the connection can be used unless it is closed.
+    """
+    autocommit = connection.autocommit
+    try:
+        remaining = _ask(connection, VALID_FOR, seconds)
+    except psycopg.Error:
+        if not connection.closed:
+            connection.autocommit = autocommit
+        raise
+    return remaining if isinstance(remaining, float) else None
 
 
 def _ask(connection: CT, query: LiteralString, seconds: float) -> object:

@@ -225,7 +225,20 @@ class AsyncConnector(Generic[ACT]):
             if error.sqlstate in ROLE_MISSING:
                 return False
             raise
+        generation = generation_of(connection)
+        if self._rotation.wants_valid_until(generation):
+            await self._ask_valid_until(connection, generation, seconds)
         return True
+
+    async def _ask_valid_until(self, connection: ACT, generation: int, seconds: float) -> None:
+        """Ask whether its role may log in no more, although it exists."""
+        try:
+            remaining = await _valid_for(connection, seconds)
+        except psycopg.Error:
+            if connection.closed:
+                raise
+            remaining = None
+        self._rotation.note_valid_until(generation, remaining)
 
     async def _grant(self) -> Grant:
         if not self._rotation.serving and not self._rotation.stopped:
@@ -289,20 +302,14 @@ class AsyncConnector(Generic[ACT]):
 
     async def _asked_end(self, connection: ACT, grant: Grant) -> ACT | ConnectFailure:
         """Ask until when the login works; no answer is no reason to do without the connection."""
-        autocommit = connection.autocommit
         try:
-            remaining = await _ask(connection, VALID_FOR, self._timeout)
+            remaining = await _valid_for(connection, self._timeout)
         except psycopg.Error as error:
-            if connection.closed:
-                return clean_failure(error)
-            await connection.set_autocommit(autocommit)
-            return connection
+            return clean_failure(error) if connection.closed else connection
         except BaseException:
             await connection.close()
             raise
-        self._rotation.note_end(
-            grant.generation, remaining if isinstance(remaining, float) else None
-        )
+        self._rotation.note_end(grant.generation, remaining)
         return connection
 
     async def _check_for_pool(self, check: AsyncConnectionCB[ACT], connection: ACT) -> None:
@@ -409,6 +416,22 @@ async def _current_user(connection: ACT, seconds: float) -> str:
     role = await _ask(connection, CURRENT_USER, seconds)
     # Where the database is SQL_ASCII, psycopg does not decode text.
     return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)
+
+
+async def _valid_for(connection: ACT, seconds: float) -> float | None:
+    """Return for how many seconds more its role may log in; ``None`` for no limit.
+
+    Raises:
+        psycopg.Error: there is no answer; the connection can be used unless it is closed.
+    """
+    autocommit = connection.autocommit
+    try:
+        remaining = await _ask(connection, VALID_FOR, seconds)
+    except psycopg.Error:
+        if not connection.closed:
+            await connection.set_autocommit(autocommit)
+        raise
+    return remaining if isinstance(remaining, float) else None
 
 
 async def _ask(connection: ACT, query: LiteralString, seconds: float) -> object:

@@ -17,7 +17,7 @@ from ephemeral_creds._pool_reconnects import Reconnects
 from ephemeral_creds._pool_replacements import Replacements
 from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds._signals import Accepted, Close, EndLearned, Rejected, Released, Tick
-from ephemeral_creds.events import BorrowedAtDeadline, PoolRotated
+from ephemeral_creds.events import BorrowedAtDeadline, PoolRotated, ValidUntilPassed
 from ephemeral_creds.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Rotation(Generic[T]):
         self._candidates: deque[Grant] = deque()
         self._questions: deque[Grant] = deque()
         self._end_asked = 0
+        self._refused_early: dict[int, float] = {}
         self._retiring: set[int] = set()
         self._expiring: deque[Grant] = deque()
         self._accepted = 0
@@ -265,8 +266,28 @@ class Rotation(Generic[T]):
         self.reconnects.failed(failure, generation or self.serving, now)
         if generation:
             if failure.refused:
-                self.suspect_generation(generation)
+                self._note_refusal(generation)
             self._keeper.signal(self._rejected(generation, failure))
+
+    def _note_refusal(self, generation: int) -> None:
+        """Have open sessions of the same role asked why."""
+        status = self._keeper.status()
+        remaining = status.expires_in or 0.0
+        if status.generation == generation and remaining > 0.0:
+            self._refused_early = {generation: remaining}
+        self.suspect_generation(generation)
+
+    def wants_valid_until(self, generation: int) -> bool:
+        """Tell whether PostgreSQL refuses the role although its lease has time left."""
+        return generation in self._refused_early
+
+    def note_valid_until(self, generation: int, remaining: float | None) -> None:
+        """PostgreSQL lets the role log in for so many seconds more; ``None`` for no limit."""
+        expires_in = self._refused_early.pop(generation, None)
+        if expires_in is not None and remaining is not None and remaining <= 0.0:
+            self._keeper.report(
+                ValidUntilPassed(generation=generation, ends_in=remaining, expires_in=expires_in)
+            )
 
     @property
     def misconfigured(self) -> bool:

@@ -23,7 +23,7 @@ class LoginFailure(Enum):
 _CREDENTIALS = (
     "check that provider and pool mean the same server, and that the role has LOGIN, a password "
     "and a VALID UNTIL that is not past (where Vault makes it: that its creation_statements give "
-    "it all three)"
+    "it all three, and that renew_statements of your own move VALID UNTIL)"
 )
 _PG_HBA = (
     "pg_hba.conf lets nobody in with this user, database, client address and encryption: add a "

@@ -34,6 +34,7 @@ __all__ = [
     "RevocationFailed",
     "SourceRecovered",
     "SourceUnusable",
+    "ValidUntilPassed",
 ]
 
 
@@ -289,3 +290,25 @@ class BorrowedAtDeadline(Problem):
     age: float
     where: tuple[str, ...] = ()
     cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidUntilPassed(Problem):
+    """PostgreSQL refuses a role by its ``VALID UNTIL`` although its lease has time left.
+
+    The ``renew_statements`` of the role in Vault forget it; `remedy` has what they need.
+
+    Attributes:
+        generation: which one.
+        ends_in: seconds until ``VALID UNTIL``: negative, for it has passed.
+        expires_in: seconds that the lease had left when the login was refused.
+        remedy: what to do, with the statement to write.
+    """
+
+    generation: int
+    ends_in: float
+    expires_in: float
+    remedy: str = (
+        "write into the role's renew_statements: "
+        "ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}';"
+    )

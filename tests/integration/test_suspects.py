@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from twins import AsyncTwin, PoolFace, Setup, Worker, user_of, wait_until
 
 from ephemeral_creds import CredentialsExpired, RotationPolicy
-from ephemeral_creds.events import CredentialsLapsed, LoginRejected, RenewalFailed
+from ephemeral_creds.events import CredentialsLapsed, LoginRejected, RenewalFailed, ValidUntilPassed
 from ephemeral_creds.exceptions import CheckoutFailed, LeaseLost, ProviderUnavailable
 from ephemeral_creds.testing import TCPProxy
 
@@ -143,6 +143,38 @@ class TestZombies:
         assert users(pool, 20) == [setup.role(2)] * 20
         setup.provider.wait_for_sessions({2: 5})
         wait_until(lambda: not pool.status().suspect)
+
+    @pytest.mark.parametrize("autocommit", [False, True])
+    def test_a_login_refused_by_valid_until_is_told(self, setup: Setup, autocommit: bool) -> None:
+        """The lease has an hour left: whoever renews it forgets the role."""
+        pool = setup.pool(min_size=2, max_size=3, kwargs={"autocommit": autocommit})
+        setup.provider.gate.clear()
+        setup.provider.alter(1, "VALID UNTIL '2001-01-01'")
+        with pool.connection(), pool.connection():
+            waiting = Worker(pool.getconn, timeout=PATIENCE)
+            setup.events.wait_for(LoginRejected)
+        pool.putconn(cast("Any", waiting.get()))
+        for _ in range(2):
+            with pool.connection() as connection:
+                assert connection.autocommit is autocommit
+                assert user_of(connection) == setup.role(1)
+        (told,) = setup.events.wait_for(ValidUntilPassed)
+        assert isinstance(told, ValidUntilPassed)
+        assert (told.generation, told.ends_in < 0.0) == (1, True)
+        assert 0.0 < told.expires_in <= 3600.0
+        assert "ALTER ROLE" in told.remedy
+        setup.provider.gate.set()
+
+    def test_one_refused_for_another_reason_is_not(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=1, max_size=2)
+        setup.provider.gate.clear()
+        setup.provider.alter(1, "NOLOGIN")
+        with pool.connection():
+            waiting = Worker(pool.getconn, timeout=PATIENCE)
+            setup.events.wait_for(LoginRejected)
+        pool.putconn(cast("Any", waiting.get()))
+        assert setup.events.of(ValidUntilPassed) == []
+        setup.provider.gate.set()
 
     def test_a_suspend_that_outlasts_the_lease(self, setup: Setup) -> None:
         """The keeper's thread sleeps on: no checkout may wait for it to notice."""
