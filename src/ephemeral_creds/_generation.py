@@ -31,6 +31,17 @@ class Proof:
     ask_at: float
     """When to ask for it; ``inf`` while the answer is awaited."""
     refusals: int = 0
+    """How often these credentials were refused."""
+    others: int = 0
+    """How often the login failed for another reason, which says nothing about them."""
+
+    def count(self, *, refused: bool) -> int:
+        """Count a login that failed, and return how many failed of its kind."""
+        if refused:
+            self.refusals += 1
+            return self.refusals
+        self.others += 1
+        return self.others
 
 
 @dataclass(slots=True)
@@ -42,6 +53,8 @@ class Generation:
     """What the server gave at first: a renewal that brings less announces the end."""
     holders: set[int]
     """The pools that may have connections of it."""
+    came_at: float
+    """When it arrived."""
     end: ExpectedEnd
     """When it is expected to end although nobody promised it."""
     shared: bool
@@ -57,12 +70,12 @@ class Generation:
     replace_reason: str = ""
     proofs: dict[int, Proof] = field(default_factory=dict)
     """By pool: those that have not logged in with it yet."""
-    accepted: bool = False
-    """Whether a pool has logged in with it."""
+    accepted: set[int] = field(default_factory=set)
+    """The pools that have logged in with it, and were not refused since."""
     publish_at: float = math.inf
-    """When to do without the proofs of pools whose server does not answer."""
-    remedy_since: float = -math.inf
-    """When it came, where it was fetched because logins were refused."""
+    """When to do without the proofs of some pools, if no login of theirs was refused."""
+    reserve: float = 0.0
+    """How long before the end of the one in use it is given up if it is still refused."""
     read_at: float = math.inf
     """When to read its password again, where the server changes that."""
     unchanged: int = 0
@@ -93,13 +106,26 @@ class Generation:
 
     def accept(self, pool: int) -> None:
         """Note that `pool` has logged in with it."""
-        if self.proofs.pop(pool, None) is not None:
-            self.accepted = True
+        self.proofs.pop(pool, None)
+        self.accepted.add(pool)
+
+    def leave(self, pool: int) -> None:
+        """Note that there is no such pool any more."""
+        self.proofs.pop(pool, None)
+        self.accepted.discard(pool)
 
     @property
     def is_proven(self) -> bool:
         """Whether pools have logged in with it, and none that has not yet is left."""
-        return self.accepted and not self.proofs
+        return bool(self.accepted) and not self.proofs
+
+    def is_refused(self, attempts: int) -> bool:
+        """Tell whether a pool was refused at least so often, and has not been let in."""
+        return any(proof.refusals >= attempts for proof in self.proofs.values())
+
+    def is_stuck(self, attempts: int) -> bool:
+        """Tell whether a pool has failed to log in so often, for whatever reason."""
+        return any(p.refusals + p.others >= attempts for p in self.proofs.values())
 
     def settle_proofs(self) -> None:
         """Demand no proof any more: it is published, or will never be."""
@@ -107,8 +133,8 @@ class Generation:
         self.publish_at = math.inf
 
     def is_publishable(self, now: float) -> bool:
-        """Tell whether it may be published: proven, or nobody can be asked and nobody refused."""
-        return not self.proofs or self._unproven_at() <= now
+        """Tell whether logins have proven it: of each pool, or of some while the others wait."""
+        return self.is_proven or self._incomplete_at() <= now
 
     def proofs_due(self, now: float) -> list[int]:
         """Return the pools that are to log in now, and note that they have been asked."""
@@ -119,12 +145,11 @@ class Generation:
 
     def next_look(self) -> float:
         """Return the instant at which `proofs_due` or `is_publishable` changes by itself."""
-        return min([proof.ask_at for proof in self.proofs.values()] + [self._unproven_at()])
+        return min([proof.ask_at for proof in self.proofs.values()] + [self._incomplete_at()])
 
-    def _unproven_at(self) -> float:
-        """Return when it is published unproven: a pool that was refused rules that out."""
-        refused = any(proof.refusals for proof in self.proofs.values())
-        return math.inf if refused else self.publish_at
+    def _incomplete_at(self) -> float:
+        """Return when the logins of some pools are proof enough."""
+        return self.publish_at if self.accepted and not self.is_refused(1) else math.inf
 
     # -- a password that the server changes ------------------------------------------------
 

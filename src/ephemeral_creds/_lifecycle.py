@@ -24,9 +24,15 @@ Each grant it has been given is a `Generation` in one of four stages:
     and leaves the machine when it has been revoked, when it has expired and no renewal of it is
     on its way, or when revoking it has failed for good.
 
-With nothing to fall back on, a grant is published without proof: there is nothing to lose. A pool
-whose server does not answer holds a candidate up for a while only; a pool that was refused holds
-it up until it is let in, or has been refused so often that the candidate is condemned.
+With nothing to fall back on, a grant is published without proof: there is nothing to lose. While
+something is valid, only logins publish what is to replace it: neither silence nor an error that is
+not about the credentials says anything for or against them. Where one pool has logged in, another
+whose server does not answer holds a candidate up for a while only. A pool that was refused holds it
+up until it is let in, since a replica may lag by all that is left of the current one; just before
+that ends, another is fetched instead.
+
+A refused login with the current one is answered at once where the pool had been let in with it, and
+ever more slowly where it never was. One that was just minted may not have reached a replica yet.
 
 At most one provider operation is in flight. A generation that pools still hold connections of is
 renewed for as long as the server allows. A failed renewal never mints at once: half of what is
@@ -158,6 +164,7 @@ class Lifecycle:
         self._trouble = SourceTrouble(policy.source_patience)
         self._now = -math.inf
         self._members: set[int] = set()
+        self._let_in: set[int] = set()
         self._generations: dict[int, Generation] = {}
         self._current: Generation | None = None
         self._candidate: Generation | None = None
@@ -269,12 +276,8 @@ class Lifecycle:
             return
         if self._candidate is not None:
             self._discard(self._candidate, "superseded")
-        if not self._members:
-            self._publish(generation)
-            return
         self._schedule(generation)
-        latest = self._now + self._policy.proof_timeout
-        generation.demand_proofs(self._members, self._now, latest)
+        generation.reserve = self._policy.proof_reserve(self._remaining())
         self._candidate = generation
 
     def _granted_too_late(self, signal: Granted) -> None:
@@ -416,13 +419,17 @@ class Lifecycle:
         self._trouble.see(self._now, signal.error)
 
     def _refresh_requested(self, _: RefreshRequested) -> None:
-        if self._candidate is None and not isinstance(self._in_flight, Fetch):
+        candidate = self._candidate
+        # Whoever asks may have mended what keeps the candidate from logging in.
+        wanted = candidate is None or candidate.is_stuck(self._policy.proof_attempts)
+        if wanted and not isinstance(self._in_flight, Fetch):
             self._plan_fetch("asked for", self._now)
 
     def _left(self, signal: Left) -> None:
         self._members.discard(signal.member)
+        self._let_in.discard(signal.member)
         for generation in list(self._generations.values()):
-            generation.proofs.pop(signal.member, None)
+            generation.leave(signal.member)
             self._release(generation, signal.member)
 
     def _released(self, signal: Released) -> None:
@@ -432,31 +439,53 @@ class Lifecycle:
             self._release(generation, signal.member)
 
     def _accepted(self, signal: Accepted) -> None:
-        if self._candidate is not None and signal.generation == self._candidate.number:
-            self._candidate.accept(signal.member)
+        generation = self._generations.get(signal.generation)
+        if signal.member in self._members:
+            self._let_in.add(signal.member)
+            if generation is not None:
+                generation.accept(signal.member)
 
     def _rejected(self, signal: Rejected) -> None:
         candidate, current = self._candidate, self._current
         if candidate is not None and signal.generation == candidate.number:
             self._proof_failed(candidate, signal)
-        elif (
-            current is not None
-            and signal.generation == current.number
-            and signal.reason is LoginFailure.CREDENTIALS
-        ):
-            self._login_refused(current)
+        elif current is not None and signal.generation == current.number:
+            self._report_rejected(signal, current=True)
+            if self._blames_credentials(signal):
+                self._login_refused(current, signal)
 
-    def _login_refused(self, current: Generation) -> None:
-        self._count_refusal(current, current=True)
-        answered = self._fetch_at < math.inf and self._fetch_reason == _LOGIN_REFUSED
+    def _blames_credentials(self, signal: Rejected) -> bool:
+        """Tell whether other credentials may be let in.
+
+        pg_hba.conf turns away who it does not list, and a pool whose database or address it does
+        not list: the latter has never been let in.
+        """
+        by_hba = signal.reason is LoginFailure.PG_HBA and signal.member in self._let_in
+        return by_hba or signal.reason is LoginFailure.CREDENTIALS
+
+    def _login_refused(self, current: Generation, signal: Rejected) -> None:
+        worked = signal.member in current.accepted
+        current.accepted.discard(signal.member)
+        # Soon after the last one it is the same trouble, unless it has worked in between.
+        if worked or self._now - self._refused_at >= self._policy.retry_max:
+            self._refused_in_row = 0
+        self._refused_at = self._now
+        planned = self._fetch_at < math.inf and self._fetch_reason == _LOGIN_REFUSED
+        answered = planned and (self._fetch_failures > 0 or not worked)
         if self._candidate is not None:
-            # The fallback is no better than what is to be proven.
-            self._publish(self._candidate)
+            if signal.reason is LoginFailure.CREDENTIALS:
+                # The fallback is no better than what is to be proven.
+                self._publish(self._candidate)
         elif not answered and not isinstance(self._in_flight, Fetch):
             at = self._now + self._refusal_delay()
-            if at < self._fetch_at:
+            if at < self._fetch_at and (worked or not self._may_lag(current)):
                 self._refused_in_row += 1
                 self._plan_fetch(_LOGIN_REFUSED, at)
+
+    def _may_lag(self, generation: Generation) -> bool:
+        """Tell whether a replica may not know of it yet; another role would not be there sooner."""
+        minted = self._limiter is not None
+        return minted and self._now < generation.came_at + self._policy.proof_timeout
 
     def _end_learned(self, signal: EndLearned) -> None:
         generation = self._generations.get(signal.generation)
@@ -555,7 +584,11 @@ class Lifecycle:
         candidate = self._candidate
         if candidate is None:
             return
-        if self.state is State.ACQUIRING or candidate.is_publishable(self._now):
+        if not candidate.proofs and not candidate.accepted:
+            latest = self._now + self._policy.proof_timeout
+            candidate.demand_proofs(self._members, self._now, latest)
+        nothing_to_lose = self.state is State.ACQUIRING or not self._members
+        if nothing_to_lose or candidate.is_publishable(self._now):
             self._publish(candidate)
             return
         due = candidate.proofs_due(self._now)
@@ -630,8 +663,6 @@ class Lifecycle:
                     self._change_password(current, grant)
                 return None
         generation = self._number(grant)
-        if self._fetch_reason in (_LOGIN_REFUSED, _CANDIDATE_REFUSED):
-            generation.remedy_since = self._now
         self._report(
             events.CredentialsIssued(
                 generation=generation.number,
@@ -672,6 +703,7 @@ class Lifecycle:
             grant=grant,
             asked=grant.lease.duration,
             holders=set(self._members),
+            came_at=self._now,
             end=ExpectedEnd(
                 self._policy.grace, max(self._policy.grace, self._policy.retry_initial)
             ),
@@ -800,28 +832,34 @@ class Lifecycle:
         if proof is None or proof.ask_at < math.inf:
             # It was not asked, or has answered: an attempt counts once.
             return
-        refused = signal.reason is LoginFailure.CREDENTIALS
-        if refused:
-            proof.refusals += 1
-            self._count_refusal(candidate, current=False)
-        if proof.refusals >= self._policy.proof_attempts:
-            self._drop_candidate(_CANDIDATE_REFUSED, self._now + self._refusal_delay())
-            self._refused_in_row += 1
-        elif refused:
-            proof.ask_at = self._now + self._policy.proof_retry_after(proof.refusals, self._draw())
-        else:
-            proof.ask_at = self._now + self._policy.retry_after(1, self._draw())
+        self._report_rejected(signal, current=False)
+        refused = self._blames_credentials(signal)
+        failures = proof.count(refused=refused)
+        remaining = self._remaining()
+        proof.ask_at = self._now + self._policy.proof_retry_after(
+            failures, remaining, self._draw(), refused=refused
+        )
+        # Later than that, another one would not be ready in time either.
+        hopeless = candidate.is_refused(self._policy.proof_attempts)
+        if hopeless and 0 < remaining <= candidate.reserve:
+            self._drop_candidate(_CANDIDATE_REFUSED, self._now)
 
-    def _count_refusal(self, generation: Generation, *, current: bool) -> None:
+    def _remaining(self) -> float:
+        """Return what is left of the one in use."""
+        return self._current.expires_at - self._now if self._current is not None else 0.0
+
+    def _report_rejected(self, signal: Rejected, *, current: bool) -> None:
+        if signal.reason is LoginFailure.UNREACHABLE:
+            return
         self.counts.rejected_logins += 1
-        # Soon after the last one, or after what was fetched because of it, it is the same trouble.
-        # No login that succeeds ends it: a role at its connection limit is accepted and refused by
-        # turns, and each first refusal would mint.
-        latest = max(self._refused_at, generation.remedy_since)
-        if self._now - latest >= self._policy.retry_max:
-            self._refused_in_row = 0
-        self._refused_at = self._now
-        self._report(events.LoginRejected(generation=generation.number, current=current))
+        self._report(
+            events.LoginRejected(
+                generation=signal.generation,
+                current=current,
+                reason=signal.reason.value,
+                sqlstate=signal.sqlstate,
+            )
+        )
 
     def _refusal_delay(self) -> float:
         """The first refusal is answered at once; a server that refuses them all is not hammered."""

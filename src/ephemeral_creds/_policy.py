@@ -97,14 +97,19 @@ class RefreshPolicy:
 
     # A replica lags by seconds, an authentication proxy's cache lives somewhat longer.
     proof_timeout: float = 30.0
-    """How long a new generation may stay untested because PostgreSQL does not answer."""
+    """How long a new generation that one pool has logged in with waits for other pools whose
+    server does not answer; and how long one that is used because there is no other may be refused
+    before the next is minted. No login that succeeds, no proof, however long it takes."""
     # As a rule the lag is of milliseconds. A sidecar hands over a second before the old
     # credentials end: a second attempt that came after that would be too late.
     proof_retry: float = 0.1
-    """The first delay after a refused login with a new generation; it doubles with each further."""
-    # Six seconds, all in all.
+    """The first delay after a refused login with a new generation. It doubles with each further
+    one, up to `retry_max` and a tenth of what is left of the old credentials."""
+    # Six seconds at the least: a lag of milliseconds is no reason to give a role back.
     proof_attempts: int = 7
-    """So many refused logins of one pool condemn a new generation."""
+    """So many refused logins of one pool, at the least, before a new generation is given up for
+    another: shortly before the old one ends, or, whatever they failed of, when
+    `CredentialKeeper.refresh` is called."""
 
     # Vault counts in whole seconds, so that at zero up to one is left; looking later than needed
     # costs nothing but the refused logins of that time, each of which makes us look at once.
@@ -179,9 +184,30 @@ class RefreshPolicy:
         granted = min(asked, self.retry_after_max)
         return min(granted, remaining / 2) if remaining > 0 else granted
 
-    def proof_retry_after(self, refusals: int, draw: float) -> float:
-        """Return the same after the `refusals`-th refused login with a new generation."""
-        return self._doubled(self.proof_retry, refusals, draw)
+    def proof_retry_after(
+        self, failures: int, remaining: float, draw: float, *, refused: bool
+    ) -> float:
+        """Return the delay after the `failures`-th failed login with a new generation.
+
+        Args:
+            failures: how many of this kind one pool had.
+            remaining: what is left of the old one: long before that ends, the end of a replica's
+                lag is to be noticed.
+            draw: a random number from 0 to 1.
+            refused: whether the new credentials were refused, rather than not looked at.
+        """
+        initial = self.proof_retry if refused else self.retry_initial
+        return min(self._doubled(initial, failures, draw), max(initial, remaining / 10))
+
+    def proof_reserve(self, remaining: float) -> float:
+        """Return how long before the old credentials end a refused generation is given up.
+
+        Args:
+            remaining: what was left of the old ones when it came. With less than two margins, or
+                no end at all, nothing is gained by another one: 0.
+        """
+        worthwhile = 2 * self.margin <= remaining < math.inf
+        return max(self.margin, remaining / 10) if worthwhile else 0.0
 
     def _doubled(self, initial: float, failures: int, draw: float) -> float:
         delay = initial * 2.0 ** min(failures - 1, 60)

@@ -35,7 +35,7 @@ class KeeperStatus:
         renewals: leases extended.
         revocations: leases given back.
         rotations: changes from one generation to the next.
-        rejected_logins: logins that PostgreSQL refused.
+        rejected_logins: logins that PostgreSQL answered with an error, whatever the reason.
         failed_fetches: requests for credentials that failed.
         failed_renewals: renewals that failed.
         failed_revocations: revocations that failed.

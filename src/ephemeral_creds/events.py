@@ -119,7 +119,7 @@ class FetchFailed(Problem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginRejected(Problem):
-    """PostgreSQL refused a login; `current` where no newer credentials were published.
+    """PostgreSQL answered a login with an error.
 
     Attributes:
         generation: what it logged in with.
@@ -142,9 +142,9 @@ class CandidateDiscarded(Problem):
 
     Attributes:
         generation: which one.
-        reason: ``logins refused``; ``expired`` before it was proven; ``lease lost`` where its
-            lease could not be renewed any more; ``superseded`` by a newer one, or because the
-            source has gone back to what is in use.
+        reason: ``logins refused`` until those in use were about to end; ``expired`` before it was
+            proven; ``lease lost`` where its lease could not be renewed any more; ``superseded`` by
+            a newer one, or because the source has gone back to what is in use.
     """
 
     generation: int

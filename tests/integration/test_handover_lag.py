@@ -105,16 +105,15 @@ def test_credentials_that_stay_useless_do_not_take_the_place_of_good_ones(
     setup: Setup, writer: LateWriter
 ) -> None:
     events = Events()
-    refresh = RefreshPolicy(
-        proof_retry=0.01, proof_attempts=2, retry_initial=0.01, config_retry=0.05
-    )
+    refresh = RefreshPolicy(proof_retry=0.01, retry_initial=0.01, retry_max=0.1)
     pool = setup.pool(
         FileProvider(writer.file, poll_interval=0.05), refresh=refresh, observers=[events]
     )
     with Load(pool, writer.table) as load:
         writer.write(2)
-        events.wait_for(CandidateDiscarded, 2)  # it is read, and tried, again and again
+        events.wait_for(LoginRejected, 2 * refresh.proof_attempts)
         load.goes_on()
+        assert not events.of(CandidateDiscarded)
         assert len(events.of(CredentialsPublished)) == 1
         writer.create(2)
         events.wait_for(CredentialsPublished, 2)

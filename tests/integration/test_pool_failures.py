@@ -9,7 +9,7 @@ import psycopg
 import psycopg_pool
 import pytest
 from minting import BRIEF, PATIENCE
-from twins import user_of, wait_until
+from twins import EAGER, user_of, wait_until
 
 from ephemeral_creds import (
     ConfigurationError,
@@ -38,13 +38,16 @@ class TestFailures:
         pool = setup.pool(min_size=2)
         setup.provider.login = "NOLOGIN"
         setup.provider.change()
-        setup.events.wait_for(CandidateDiscarded)
-        setup.revoked(1)
+        setup.events.wait_for(LoginRejected, EAGER.proof_attempts)
         with pool.connection() as connection:
             assert user_of(connection) == setup.role(1)
         setup.provider.login = "LOGIN"
         setup.provider.change()
         setup.published(2)
+        (discarded,) = setup.events.of(CandidateDiscarded)
+        assert "generation=2, reason='superseded'" in repr(discarded)
+        # That one was given back, and so was the first, in whatever order.
+        setup.revoked(2)
         pool.check()
 
     @pytest.mark.parametrize("min_size", [0, 2])
@@ -171,7 +174,7 @@ class TestFailures:
         setup.provider.login = "NOLOGIN"
         pool = setup.pool(
             wait=False,
-            refresh=RefreshPolicy(retry_initial=0.01, config_retry=0.01),
+            refresh=RefreshPolicy(retry_initial=0.01, config_retry=0.01, proof_timeout=0.0),
             rotation=RotationPolicy(retry_initial=0.01, retry_max=0.01),
         )
         wait_until(lambda: setup.provider.calls.count("fetch") == 2)

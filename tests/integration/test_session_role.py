@@ -11,10 +11,10 @@ import pytest
 from minting import BRIEF, PATIENCE
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from twins import AsyncTwin, user_of, wait_until
+from twins import EAGER, AsyncTwin, user_of, wait_until
 
 from ephemeral_creds import ConfigurationError, LoginRefused, RotationPolicy, ServerRefused
-from ephemeral_creds.events import CandidateDiscarded
+from ephemeral_creds.events import LoginRejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -267,7 +267,7 @@ class TestFailures:
         pool = setup.pool(min_size=1, session_role=owner)
         setup.provider.grants = []
         setup.provider.change()
-        setup.events.wait_for(CandidateDiscarded)
+        setup.events.wait_for(LoginRejected, EAGER.proof_attempts)
         with pool.connection() as connection:
             assert user_of(connection) == owner
             assert connection.execute("SELECT session_user").fetchone() == (setup.role(1),)

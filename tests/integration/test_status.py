@@ -12,10 +12,10 @@ from twins import EAGER, Worker, wait_until
 
 from ephemeral_creds import CredentialKeeper, NoCredentials, RefreshPolicy
 from ephemeral_creds.events import (
-    CandidateDiscarded,
     CredentialsLapsed,
     FetchFailed,
     LeaseRenewed,
+    LoginRejected,
     RenewalFailed,
 )
 from ephemeral_creds.exceptions import ProviderUnavailable
@@ -187,7 +187,7 @@ class TestCounts:
         pool = setup.pool(min_size=1, refresh=refresh)
         setup.provider.login = "NOLOGIN"
         setup.provider.change()
-        setup.events.wait_for(CandidateDiscarded)
+        setup.events.wait_for(LoginRejected, refresh.proof_attempts)
         stats = pool.get_stats()
         assert stats["lease_rejected_logins"] >= refresh.proof_attempts
         # A candidate that fails is not the pool's failure, and it serves on.

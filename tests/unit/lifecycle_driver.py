@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ephemeral_creds._lifecycle import Lifecycle
 from ephemeral_creds._policy import RefreshPolicy
 from ephemeral_creds._signals import (
+    Accepted,
     Action,
     Expire,
     Extend,
@@ -50,10 +51,11 @@ class Driver:
     ) -> None:
         self.machine = Lifecycle(policy or RefreshPolicy(), mints=mints)
         self.now = 1000.0
+        self.pools = range(1, pools + 1)
         self.actions: list[Action] = []
         self.events: list[Event] = []
         self.extended: list[Grant] = []
-        for number in range(1, pools + 1):
+        for number in self.pools:
             self.machine.join(number)
 
     def send(self, signal: Signal) -> list[Action]:
@@ -79,10 +81,12 @@ class Driver:
         return self.at(self.now + seconds, signal)
 
     def serving(self, duration: float = 3600.0, *, renewable: bool = True) -> Driver:
-        """Bring it to SERVING with generation 1, granted just now."""
+        """Bring it to SERVING with generation 1, granted just now, which lets each pool in."""
         assert self.send(Start()) == [Fetch()]
         self.send(Granted(grant(1, self.now, duration, renewable=renewable)))
         assert self.machine.current is not None
+        for pool in self.pools:
+            self.send(Accepted(pool, 1))
         return self
 
     def renewed(self, generation: int, duration: float) -> list[Action]:

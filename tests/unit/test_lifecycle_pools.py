@@ -101,15 +101,6 @@ class TestProofs:
         assert kinds(driver.send(Accepted(8, 2))) == [Publish, Retire]
         assert driver.machine.counts.fetches == 2
 
-    def test_one_pool_that_is_always_refused_condemns_it(self) -> None:
-        driver = candidate(pools=2)
-        driver.send(Accepted(2, 2))
-        for _ in range(RefreshPolicy().proof_attempts - 1):
-            driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
-            assert asked(driver.at(driver.machine.deadline)) == [1]
-        assert kinds(driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS)))[0] is Retire
-        assert in_use(driver) == 1
-
     def test_an_attempt_counts_once(self) -> None:
         driver = candidate(pools=1, proof_attempts=2)
         for _ in range(10):
@@ -120,9 +111,9 @@ class TestProofs:
     def test_a_pool_that_has_not_answered_is_not_asked_again(self) -> None:
         """One server hangs, the other says no: what is asked of the first must not pile up."""
         driver = candidate(pools=2, proof_attempts=1000, proof_timeout=100.0)
-        for _ in range(5):
+        for delay in (1.0, 2.0, 4.0, 8.0, 16.0):
             driver.send(Rejected(2, 2, LoginFailure.UNREACHABLE))
-            assert asked(driver.after(1.0)) == [2]
+            assert asked(driver.after(delay)) == [2]
 
     def test_a_pool_that_does_not_answer_does_not_hold_it_up(self) -> None:
         driver = candidate(pools=2)
@@ -136,6 +127,7 @@ class TestProofs:
         driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
         wanted = driver.after(40.0)
         assert asked(wanted) == [1]
+        assert driver.send(Accepted(2, 2)) == []
         assert Publish not in kinds(wanted)
         # What is left has had its time.
         assert kinds(driver.send(Accepted(1, 2))) == [Publish, Retire]
@@ -147,6 +139,13 @@ class TestProofs:
         driver.at(1060.0)
         driver.send(Granted(grant(2, driver.now)))
         assert not driver.events_of(events.CredentialsPublished)[-1].proven
+
+    def test_when_all_who_were_asked_have_left_those_who_came_are(self) -> None:
+        driver = candidate(1)
+        driver.machine.join(2)
+        assert asked(driver.send(Left(1))) == [2]
+        assert kinds(driver.send(Accepted(2, 2)))[:2] == [Publish, Retire]
+        assert driver.events_of(events.CredentialsPublished)[-1].proven
 
     @pytest.mark.parametrize("accepted", [False, True])
     def test_a_pool_that_leaves_proves_nothing(self, accepted: bool) -> None:
@@ -336,38 +335,44 @@ class TestRefusals:
         driver.send(Accepted(1, made))
         assert in_use(driver) == made
 
-    @pytest.mark.parametrize("later", [60.0, 7200.0])
-    def test_an_independent_trouble_is_answered_as_fast_as_the_first(self, later: float) -> None:
-        """A pool tells of a login once per generation: nothing came in between."""
-        driver = Driver(RefreshPolicy(jitter=0.0)).serving(86400.0)
-        driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
-        self.healed(driver, 2)
-        driver.after(later, Rejected(1, 2, LoginFailure.CREDENTIALS))
-        assert driver.in_flight == Fetch()
-        self.healed(driver, 3)
-        driver.after(59.0, Rejected(1, 3, LoginFailure.CREDENTIALS))
-        assert driver.in_flight is None
-        assert driver.machine.deadline - driver.now == 30.0
+    @pytest.mark.parametrize("later", [0.0, 5.0, 59.0, 7200.0])
+    def test_one_that_worked_is_replaced_as_fast_as_the_limiter_allows(self, later: float) -> None:
+        driver = Driver(RefreshPolicy(jitter=0.0, mint_burst=1, mint_interval=10.0))
+        driver.serving(86400.0).after(3600.0)
+        for made in range(2, 6):
+            wanted = driver.after(later, Rejected(1, made - 1, LoginFailure.CREDENTIALS))
+            if not wanted:
+                assert later < 10.0
+                wanted = driver.after(10.0 - later)
+            assert wanted == [Fetch()]
+            self.healed(driver, made)
 
-    def test_what_was_fetched_late_because_of_a_refusal_may_be_refused_for_the_same_reason(
-        self,
-    ) -> None:
-        driver = Driver(RefreshPolicy(jitter=0.0)).serving(86400.0)
-        driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
-        driver.after(1000.0, Granted(grant(2, driver.now + 1000.0)))
+    def test_the_delays_of_one_that_never_worked_hold_up_no_other_pool(self) -> None:
+        """Both share the keeper; the address of the second is that of some other server."""
+        driver = Driver(pools=1).serving(86400.0)
+        driver.machine.join(2)
+        driver.after(30.0, Rejected(2, 1, LoginFailure.CREDENTIALS))
+        driver.send(Granted(grant(2, driver.now, 86400.0)))
+        driver.send(Rejected(2, 1, LoginFailure.CREDENTIALS))
+        assert in_use(driver) == 2
         driver.send(Accepted(1, 2))
-        driver.after(1.0, Rejected(1, 2, LoginFailure.CREDENTIALS))
-        assert driver.in_flight is None
+        assert driver.after(40.0, Rejected(2, 2, LoginFailure.CREDENTIALS)) == []
+        assert driver.machine.deadline - driver.now == 30.0
+        assert driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS)) == [Fetch()]
+
+    def test_one_that_worked_and_stays_the_same_is_not_read_in_a_loop(self) -> None:
+        driver = Driver(RefreshPolicy(jitter=0.0), mints=False)
+        driver.send(Start())
+        driver.send(Granted(self.same(driver)))
+        driver.send(Accepted(1, 1))
+        assert driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS)) == [Fetch()]
+        driver.send(Granted(self.same(driver)))
+        assert driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS)) == []
         assert driver.machine.deadline - driver.now == 30.0
 
-    def test_a_candidate_of_later_that_is_condemned_is_replaced_at_once(self) -> None:
-        driver = Driver(RefreshPolicy(jitter=0.0, proof_attempts=1)).serving(86400.0)
+    def test_nor_are_failed_fetches_repeated_by_more_refusals(self) -> None:
+        driver = Driver(mints=False, pools=2).serving(math.inf)
         driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
-        self.healed(driver, 2)
-        driver.after(7200.0, RefreshRequested())
-        driver.send(Granted(grant(3, driver.now)))
-        driver.send(Rejected(1, 3, LoginFailure.CREDENTIALS))
-        assert driver.in_flight == Fetch()
-        driver.send(Granted(grant(4, driver.now)))
-        driver.send(Rejected(1, 4, LoginFailure.CREDENTIALS))
-        assert driver.machine._fetch_at - driver.now == 30.0
+        driver.failed(AccessDenied("not readable"))
+        assert driver.send(Rejected(2, 1, LoginFailure.CREDENTIALS)) == []
+        assert driver.machine.deadline - driver.now == 30.0

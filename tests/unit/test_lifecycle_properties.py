@@ -97,7 +97,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.proofs: list[Prove] = []
         self.asked: set[tuple[int, int]] = set()
         self.refusals: Counter[tuple[int, int]] = Counter()
-        self.refused_at = self.granted_at = -math.inf
+        self.accepted: set[tuple[int, int]] = set()
+        self.let_in: set[int] = set()
+        self.left_on_arrival: dict[int, float] = {}
         self.held: set[tuple[int, int]] = set()
         self.retired: list[tuple[int, int]] = []
         self.passwords: Counter[str] = Counter()
@@ -108,6 +110,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.given_back: set[str] = set()
         self.failed_revocations: Counter[str] = Counter()
         self.published: str | None = None
+        self.in_use = 0
         self.to_log_in_with: Credentials | None = None
         self.deadlines: dict[int, float] = {}
         self.lapsed: set[int] = set()
@@ -149,20 +152,14 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     def send(self, signal: Signal) -> None:
         self.note(signal)
-        counts = self.machine.counts
-        rejected, grants = counts.rejected_logins, counts.grants
-        actions = self.machine.handle(signal, self.now)
-        if counts.rejected_logins > rejected:
-            self.refused_at = self.now
-        if counts.grants > grants:
-            self.granted_at = self.now
-        for action in actions:
+        for action in self.machine.handle(signal, self.now):
             match action:
                 case Fetch() | Renew() | Revoke():
                     assert self.in_flight is None, "two operations in flight"
                     self.in_flight = action
                     if isinstance(action, Fetch):
                         self.fetched_at.append(self.now)
+                        assert not self.is_no_fault_of_the_credentials(signal), "fetched in vain"
                     if isinstance(action, Revoke):
                         number = action.grant.generation
                         borrowed = any(held == number for _, held in self.held)
@@ -175,7 +172,14 @@ class LifecycleMachine(RuleBasedStateMachine):
                     self.held.add(demand)
                 case Publish(published):
                     assert not self.closing, "published while closing"
+                    if self.may_lose_by(published):
+                        logged_in = any(g == published.generation for _, g in self.accepted)
+                        refused = isinstance(signal, Rejected) and (
+                            signal.reason is LoginFailure.CREDENTIALS
+                        )
+                        assert logged_in or refused, "no login has proven it"
                     self.published = published.credentials.username
+                    self.in_use = published.generation
                     self.to_log_in_with = published.credentials
                     self.deadlines[published.generation] = published.lease.expires_at
                     assert self.ends[self.published] > self.now, "published a dead one"
@@ -201,7 +205,17 @@ class LifecycleMachine(RuleBasedStateMachine):
                     self.lapsed.add(number)
                 case Report(events.CandidateDiscarded(generation=number, reason="logins refused")):
                     worst = max(n for (_, g), n in self.refusals.items() if g == number)
-                    assert worst == self.policy.proof_attempts, "condemned too soon"
+                    assert worst >= self.policy.proof_attempts, "condemned too soon"
+                    assert self.published is not None
+                    left, at_first = (
+                        self.ends[self.published] - self.now,
+                        self.left_on_arrival[number],
+                    )
+                    assert at_first >= 2 * self.policy.margin, "another would be no sooner there"
+                    assert 0 < left <= max(self.policy.margin, at_first / 10), "time is left"
+                case Report(events.CredentialsIssued(generation=number)):
+                    if self.published is not None:
+                        self.left_on_arrival[number] = self.ends[self.published] - self.now
                 case Report():
                     pass
                 case Stop():
@@ -213,17 +227,38 @@ class LifecycleMachine(RuleBasedStateMachine):
         match signal:
             case Accepted(pool, number):
                 self.asked.discard((pool, number))
-            case Rejected(pool, number, reason) if (pool, number) in self.asked:
+                if pool in self.pools and self.machine.state in (State.ACQUIRING, State.SERVING):
+                    self.let_in.add(pool)
+                    if number in self.machine._generations:
+                        self.accepted.add((pool, number))
+            case Rejected(pool, number, reason):
+                hba = reason is LoginFailure.PG_HBA and pool in self.let_in
+                refused = hba or reason is LoginFailure.CREDENTIALS
+                self.refusals[pool, number] += refused and (pool, number) in self.asked
                 self.asked.discard((pool, number))
-                self.refusals[pool, number] += reason is LoginFailure.CREDENTIALS
+                if refused and number == self.in_use:
+                    self.accepted.discard((pool, number))
             case Released(pool, number) if (pool, number) in self.retired:
                 self.retired = [held for held in self.retired if held != (pool, number)]
                 self.held.discard((pool, number))
             case Left(pool):
                 self.pools.discard(pool)
+                self.let_in.discard(pool)
+                self.accepted = {held for held in self.accepted if held[0] != pool}
                 self.retired = [held for held in self.retired if held[0] != pool]
                 self.held = {held for held in self.held if held[0] != pool}
                 self.asked = {asked for asked in self.asked if asked[0] != pool}
+
+    @staticmethod
+    def is_no_fault_of_the_credentials(signal: Signal) -> bool:
+        return isinstance(signal, Rejected) and (
+            signal.reason in (LoginFailure.SERVER, LoginFailure.UNREACHABLE)
+        )
+
+    def may_lose_by(self, published: Grant) -> bool:
+        """Tell whether pools log in with something that is valid, and this would replace it."""
+        valid = self.published is not None and self.ends[self.published] > self.now
+        return bool(self.pools) and valid and self.in_use != published.generation
 
     def answer(self, signal: Signal) -> None:
         self.in_flight = None
@@ -437,15 +472,16 @@ class LifecycleMachine(RuleBasedStateMachine):
         machine = self.machine
         if machine.current is None:
             return
+        number = machine.current.generation
+        worked = (1, number) in self.accepted and 1 in self.pools
         # Where others wait to be proven, they are used at once.
-        answered = machine._fetch_at < math.inf or machine._candidate is not None
-        independent = self.now - max(self.refused_at, self.granted_at) >= self.policy.retry_max
+        answered = machine._fetch_failures or machine._candidate is not None
         limiter = machine._limiter
         allowed_at = limiter.available_at(self.now) if limiter is not None else self.now
-        self.send(Rejected(1, machine.current.generation, LoginFailure.CREDENTIALS))
-        if independent and not answered and self.in_flight is None:
+        self.send(Rejected(1, number, LoginFailure.CREDENTIALS))
+        if worked and not answered and self.in_flight is None:
             assert machine._candidate is None
-            assert machine.deadline <= allowed_at, "a second trouble waits for the first"
+            assert machine.deadline <= allowed_at, "what has worked waits for its remedy"
 
     @precondition(lambda self: len(self.fetched_at) > 1 or isinstance(self.in_flight, Renew))
     @rule()
