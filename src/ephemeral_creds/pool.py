@@ -218,7 +218,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                 self.close()
                 raise with_pool_timeout(error, status) from error.__cause__
         try:
-            if not self._rotation.misconfigured:
+            if self.closed or not self._rotation.misconfigured:
                 super().wait(max(deadline - monotonic(), _AT_ONCE))
             if self._rotation.misconfigured:
                 self.close()

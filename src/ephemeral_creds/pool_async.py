@@ -224,7 +224,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                 await self.close()
                 raise with_pool_timeout(error, status) from error.__cause__
         try:
-            if not self._rotation.misconfigured:
+            if self.closed or not self._rotation.misconfigured:
                 await super().wait(max(deadline - monotonic(), _AT_ONCE))
             if self._rotation.misconfigured:
                 await self.close()

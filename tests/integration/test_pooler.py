@@ -10,6 +10,7 @@ import pytest
 from minting import PATIENCE
 from pooler import pgbouncer
 from psycopg import sql
+from psycopg_pool import PoolClosed
 from twins import user_of
 
 from ephemeral_creds import ConfigurationError
@@ -107,7 +108,8 @@ def test_a_session_role_that_does_not_get_through_is_told_at_once(
             assert f"session_role='{owner}'" in str(caught.value)
         with pytest.raises(ConfigurationError, match=said):
             pool.wait(PATIENCE)
-        assert pool.closed
+        with pytest.raises(PoolClosed):
+            pool.wait(PATIENCE)
         with pytest.raises(ConfigurationError, match=said):
             setup.pool(conninfo=conninfo, min_size=2, session_role=owner)
         # Other credentials would not help, and none were asked for.

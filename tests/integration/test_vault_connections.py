@@ -151,6 +151,26 @@ def test_a_directory_of_cas_as_the_vault_command_takes_it(
         mint(engine, VaultConfig.from_env(environ))
     (tmp_path / "company.crt").write_text(authority.pem)
     mint(engine, VaultConfig.from_env(environ))
+    assert_command_works(environ)
+
+
+def test_cas_in_a_variable_as_the_vault_command_takes_them(
+    engine: DatabaseEngine, authority: Authority, tmp_path: Path
+) -> None:
+    """VAULT_CACERT_BYTES: the text of a PEM file."""
+    environ = {
+        "VAULT_ADDR": engine.vault.tls_address,
+        "VAULT_CACERT_BYTES": Authority(tmp_path, "other").pem,
+        "VAULT_TLS_SERVER_NAME": "vault.internal",
+    }
+    with pytest.raises(ConfigurationError, match="cannot be trusted"):
+        mint(engine, VaultConfig.from_env(environ))
+    environ["VAULT_CACERT_BYTES"] += authority.pem
+    mint(engine, VaultConfig.from_env(environ))
+    assert_command_works(environ)
+
+
+def assert_command_works(environ: dict[str, str]) -> None:
     command = subprocess.run(
         [str(find_vault()), "status"],
         env=plain_environment(environ),
