@@ -11,7 +11,7 @@ from psycopg_pool import PoolClosed
 from ephemeral_creds._pool_errors import explain, with_pool_timeout
 from ephemeral_creds._pool_shortage import Shortage, shortage
 from ephemeral_creds._pool_status import lease_stats, pool_status
-from ephemeral_creds.exceptions import NoCredentials
+from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, NotReady
 
 if TYPE_CHECKING:
     from psycopg_pool import PoolTimeout
@@ -45,7 +45,7 @@ class LeasedPool(_PsycopgPool):
 
     _keeper: Keeper
     _rotation: Rotation[Any]
-    _diagnosis: tuple[KeeperStatus, NoCredentials | None, Shortage] | None
+    _diagnosis: tuple[KeeperStatus, EphemeralCredsError | None, Shortage] | None
 
     def get_stats(self) -> dict[str, int]:
         """Return psycopg_pool's counters, and those of the credentials.
@@ -88,9 +88,15 @@ class LeasedPool(_PsycopgPool):
         return self._rotation.ledger.peak
 
     @property
-    def _last_error(self) -> Exception | None:
-        failure = self._rotation.reconnects.last_failure
-        return failure.error if failure is not None else None
+    def _may_begin(self) -> bool:
+        """Whether the first credentials may come without anybody's help."""
+        try:
+            self._keeper.wait(0.0)
+        except (NotReady, CredentialsExpired):
+            return True
+        except EphemeralCredsError:
+            return False
+        return True
 
     def _explained(self, timeout: PoolTimeout, seconds: float | None = None) -> PoolTimeout:
         status, lacking, where = self._diagnosis or self._diagnose()
@@ -98,14 +104,16 @@ class LeasedPool(_PsycopgPool):
             return with_pool_timeout(lacking, status)
         failure = self._rotation.reconnects.last_failure
         where = replace(where, hurried=seconds is not None and seconds <= 0)
-        return explain(self.name, timeout, failure, status, where)
+        error = explain(self.name, timeout, failure, status, where)
+        error.__cause__ = error.last_error
+        return error
 
-    def _diagnose(self) -> tuple[KeeperStatus, NoCredentials | None, Shortage]:
+    def _diagnose(self) -> tuple[KeeperStatus, EphemeralCredsError | None, Shortage]:
         status = self._keeper.status()
         where = shortage(self._rotation, super().get_stats(), self.num_workers, monotonic())
         try:
-            self._keeper.current()
-        except NoCredentials as error:
+            self._keeper.wait(0.0)
+        except EphemeralCredsError as error:
             return status, error, where
         return status, None, where
 

@@ -17,7 +17,7 @@ from psycopg.pq import PGconn
 
 from ephemeral_creds._pool_diagnosis import FailedLogin
 from ephemeral_creds._refusals import LoginFailure
-from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
+from ephemeral_creds.exceptions import AccessDenied, ConfigurationError, EphemeralCredsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -69,6 +69,11 @@ class ConnectFailure:
     reason: LoginFailure = LoginFailure.UNREACHABLE
     sqlstate: str | None = None
     """What the server said, where it is known: psycopg 3 has none for a failed connect."""
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether only a person can help."""
+        return isinstance(self.error, ConfigurationError | AccessDenied)
 
     @property
     def refused(self) -> bool:

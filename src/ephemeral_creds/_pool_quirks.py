@@ -25,6 +25,7 @@ __all__ = [
     "close_for_good",
     "close_for_good_async",
     "count_connect",
+    "count_refused",
     "discard",
     "discard_async",
     "fail_waiting",
@@ -224,3 +225,9 @@ def count_connect(
         pool._stats[pool._CONNECTIONS_ERRORS] += 1
     else:
         pool._stats[pool._CONNECTIONS_MS] += int(1000.0 * seconds)
+
+
+def count_refused(pool: ConnectionPool[Any] | AsyncConnectionPool[Any]) -> None:
+    """Count a request that the pool did not see."""
+    pool._stats[pool._REQUESTS_NUM] += 1
+    pool._stats[pool._REQUESTS_ERRORS] += 1

@@ -65,6 +65,9 @@ class Reconnects:
         with self._lock:
             if self._failed_generation <= generation:
                 self._start_afresh()
+                if self.last_failure is not None and self.last_failure.hopeless:
+                    # A person has helped.
+                    self.last_failure = None
 
     def barred_for(self, generation: int, now: float) -> float:
         """Return in how many seconds there may be another connect with `generation`."""

@@ -18,7 +18,6 @@ from ephemeral_creds._pool_replacements import Replacements
 from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds._signals import Accepted, Close, EndLearned, Rejected, Released, Tick
 from ephemeral_creds.events import BorrowedAtDeadline, PoolRotated, ValidUntilPassed
-from ephemeral_creds.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -293,8 +292,7 @@ class Rotation(Generic[T]):
     def misconfigured(self) -> bool:
         """Whether no connection is open, or about to be, because of what only a person can mend."""
         failure = self.reconnects.last_failure
-        wrong = failure is not None and isinstance(failure.error, ConfigurationError)
-        return wrong and not self.ledger.size
+        return failure is not None and failure.hopeless and not self.ledger.size
 
     def note_proof(self, generation: int, outcome: T | ConnectFailure, now: float) -> None:
         """A candidate was tried out. It failing bars nothing: nothing else uses it."""

@@ -36,6 +36,7 @@ from ephemeral_creds._pool_errors import (
 )
 from ephemeral_creds._pool_quirks import (
     check_borrowed,
+    count_refused,
     discard,
     fail_waiting,
     replace_returned,
@@ -224,7 +225,8 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                 self.close()
                 raise PoolTimeout("waiting does not help")
         except PoolTimeout as error:
-            raise self._explained(error) from self._last_error
+            told = self._explained(error)
+            raise told from told.__cause__
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Obtain a connection; prefer `connection`. See psycopg_pool.
@@ -251,7 +253,8 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         except CheckoutTimeout:
             raise
         except PoolTimeout as error:
-            raise self._explained(error, timeout) from self._last_error
+            told = self._explained(error, timeout)
+            raise told from told.__cause__
 
     def putconn(self, conn: CT) -> None:
         """Return a connection taken by `getconn`. See psycopg_pool."""
@@ -327,12 +330,9 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         rotation = self._rotation
         timeout = self.timeout if timeout is None else timeout
         deadline = monotonic() + timeout
-        if not rotation.serving and not self.closed:
-            try:
-                self._keeper.wait(timeout)
-            except EphemeralCredsError as error:
-                if not rotation.stopped:
-                    raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+        if not rotation.serving and not self.closed and not self._may_begin:
+            count_refused(self)
+            raise PoolTimeout("waiting does not help")
         while True:
             with suppress(UnfitConnection):
                 if conn is None:

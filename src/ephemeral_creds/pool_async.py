@@ -43,6 +43,7 @@ from ephemeral_creds._pool_errors import (
 )
 from ephemeral_creds._pool_quirks import (
     check_borrowed,
+    count_refused,
     discard_async,
     fail_waiting_async,
     replace_returned_async,
@@ -230,7 +231,8 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                 await self.close()
                 raise PoolTimeout("waiting does not help")
         except PoolTimeout as error:
-            raise self._explained(error) from self._last_error
+            told = self._explained(error)
+            raise told from told.__cause__
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """Obtain a connection; prefer `connection`. See psycopg_pool.
@@ -257,7 +259,8 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         except CheckoutTimeout:
             raise
         except PoolTimeout as error:
-            raise self._explained(error, timeout) from self._last_error
+            told = self._explained(error, timeout)
+            raise told from told.__cause__
 
     async def putconn(self, conn: ACT) -> None:
         """Return a connection taken by `getconn`. See psycopg_pool."""
@@ -334,12 +337,9 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         rotation = self._rotation
         timeout = self.timeout if timeout is None else timeout
         deadline = monotonic() + timeout
-        if not rotation.serving and not self.closed:
-            try:
-                await self._connector.credentials(timeout)
-            except EphemeralCredsError as error:
-                if not rotation.stopped:
-                    raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+        if not rotation.serving and not self.closed and not self._may_begin:
+            count_refused(self)
+            raise PoolTimeout("waiting does not help")
         while True:
             with suppress(UnfitConnection):
                 if conn is None:

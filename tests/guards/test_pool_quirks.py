@@ -86,6 +86,9 @@ def test_what_is_idle_is_in_a_deque_and_counters_in_a_counter(kind: Any) -> None
     quirks.count_connect(pool, 0.25, failed=True)
     stats = pool.get_stats()
     assert [stats[f"connections_{name}"] for name in ("num", "ms", "errors")] == [2, 250, 1]
+    quirks.count_refused(pool)
+    stats = pool.get_stats()
+    assert (stats["requests_num"], stats["requests_errors"]) == (1, 1)
 
 
 def test_a_new_one_takes_the_place_of_an_idle_one() -> None:

@@ -10,6 +10,7 @@ import pytest
 from ephemeral_creds import RotationPolicy
 from ephemeral_creds._pool_connect import ConnectFailure
 from ephemeral_creds._pool_reconnects import Reconnects
+from ephemeral_creds.exceptions import AccessDenied, ConfigurationError
 
 FAILURE = ConnectFailure(psycopg.OperationalError("away"))
 
@@ -69,6 +70,18 @@ def test_one_that_gets_no_answer_is_not_waited_for_for_ever(reconnects: Reconnec
         reconnects.hold(retry, now=0.0)
     assert reconnects.release(1.0) == ["a"]
     assert reconnects.release(2.0) == ["b"]
+
+
+@pytest.mark.parametrize("error", [AccessDenied("no policy"), ConfigurationError("no role")])
+def test_what_only_a_person_can_mend_is_forgotten_with_new_credentials(
+    reconnects: Reconnects, error: Exception
+) -> None:
+    reconnects.failed(ConnectFailure(error), 0, now=0.0)
+    reconnects.renewed(1)
+    assert reconnects.last_failure is None
+    reconnects.failed(FAILURE, 1, now=1.0)
+    reconnects.renewed(2)
+    assert reconnects.last_failure is FAILURE
 
 
 class TestOutage:
