@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import selectors
@@ -60,10 +61,14 @@ _ERROR = re.compile(
     r"(?P<rest>.*)",
     re.MULTILINE | re.DOTALL,
 )
+# However it calls a FATAL error: libpq writes two blanks after that for none of its own.
+_SERVER_SAID = re.compile(r": \S+:  ")
 # PostgreSQL's function that looks the role up, after `pg_hba.conf` has let it in.
 _ROLE_LOOKED_UP = ' R "InitializeSessionUserId"'
-# PgBouncer has one code for everything that it says itself, and says it in English only.
-_POOLER_REFUSED = re.compile(r"authentication failed|auth failed|no such user")
+# PgBouncer has one code for everything that it says itself, in English only, and that it passes on.
+_POOLER_REFUSED = re.compile(
+    r"authentication failed|auth failed|no such user|is not permitted to log in"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +150,19 @@ def _addresses(host: str, address: str, port: str) -> Iterable[str]:
     return dict.fromkeys(str(where[0]) for *_, where in found)
 
 
-def read_trace(trace: str) -> Verdict:
+def read_trace(trace: str, said: str = "") -> Verdict:
     """Return what a trace of libpq's protocol says of a login that failed.
 
     All that is kept is a code and a kind of message: the text may have the password in clear.
+
+    Args:
+        trace: the text.
+        said: libpq's own words.
     """
-    return _weightiest(_verdict(attempt) for attempt in _STARTUP.split(trace)[1:])
+    verdict = _weightiest(_verdict(attempt) for attempt in _STARTUP.split(trace)[1:])
+    if verdict.reason is LoginFailure.UNREACHABLE and _SERVER_SAID.search(said):
+        return Verdict(LoginFailure.SERVER)
+    return verdict
 
 
 def _weightiest(verdicts: Iterable[Verdict]) -> Verdict:
@@ -225,7 +237,7 @@ class Diagnosis:
                 # It works again.
                 return Verdict()
             trace, said = outcome
-            verdicts.append(read_trace(trace))
+            verdicts.append(read_trace(trace, said))
             same &= bool(said) and said in failure[1]
         verdict = _weightiest(verdicts)
         if verdicts and same:
@@ -240,7 +252,8 @@ class Diagnosis:
 
         The words are empty where it took too long.
         """
-        deadline = monotonic() + self._timeout
+        asked = float(options.get("connect_timeout") or 0.0)
+        deadline = monotonic() + min(self._timeout, asked if asked > 0.0 else math.inf)
         conninfo = make_conninfo("", **options).encode(errors="surrogateescape")
         # In memory, and never full: what could not be written would be when the process ends.
         trace = os.memfd_create("libpq-trace")

@@ -191,8 +191,8 @@ def explain(
             case LoginFailure.PG_HBA | LoginFailure.SERVER:
                 error = _ServerRefused(
                     f"pool {pool!r}: {timeout}: PostgreSQL does not let {who} in, and "
-                    f"other credentials would not change that ({failure.sqlstate}): {hint}; the "
-                    f"server said: {failure.error}"
+                    f"other credentials would not change that ({failure.sqlstate or 'no code'}): "
+                    f"{hint}; the server said: {failure.error}"
                 )
             case LoginFailure.UNREACHABLE:
                 error = _Unreachable(

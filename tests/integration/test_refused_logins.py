@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import traceback
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import pytest
 from minting import BRIEF, PATIENCE, RoleProvider
+from pooler import pgbouncer
 from strict import strict_postgres
 from twins import TWINS, Setup, Worker, user_of, wait_until
 
@@ -108,6 +109,26 @@ class TestCredentials:
             assert "minted-password" not in "".join(shown.format())
             error = error.__cause__ or error.__context__
 
+    @pytest.mark.parametrize("change", ["PASSWORD 'changed-out-of-turn'", "NOLOGIN", None])
+    def test_where_a_pooler_refuses_them(
+        self, setup: Setup, postgres: PostgresServer, change: str | None
+    ) -> None:
+        """PgBouncer has one code for all that it says."""
+        with pgbouncer(postgres) as conninfo:
+            pool = setup.pool(min_size=1, max_size=2, conninfo=conninfo)
+            if change is not None:
+                setup.provider.alter(1, change)
+            else:
+                setup.provider.alter(1, f"RENAME TO {setup.prefix}_gone")
+            with pool.connection(), pool.connection(PATIENCE) as connection:
+                assert user_of(connection) == setup.role(2)
+            if change is None:
+                with closing(postgres.admin()) as admin:
+                    admin.execute(
+                        f"ALTER ROLE {setup.prefix}_gone RENAME TO {setup.role(1)}".encode()
+                    )
+            pool.close()
+
 
 class TestServer:
     """Other credentials would not help: none are fetched, and the error says what would."""
@@ -166,6 +187,15 @@ class TestServer:
         assert f"({sqlstate})" in str(caught.value)
         assert hint in str(caught.value)
         assert isinstance(waiting.join().error, CheckoutFailed)
+
+    def test_a_pooler_does_not_take_an_option(self, setup: Setup, postgres: PostgresServer) -> None:
+        with pgbouncer(postgres) as conninfo:
+            options = {"options": "-c work_mem=4MB"}
+            pool = setup.pool(
+                min_size=1, wait=False, rotation=OFTEN, conninfo=conninfo, kwargs=options
+            )
+            self.says(setup, pool, "08P01", "ignore_startup_parameters")
+            pool.close()
 
 
 class TestPgHba:

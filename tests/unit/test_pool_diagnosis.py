@@ -100,6 +100,24 @@ def test_a_trace_is_read(trace: str, reason: LoginFailure, sqlstate: str | None)
     assert read_trace(trace) == Verdict(reason, sqlstate)
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ('connection to server at "db", port 5432 failed: FATAL:  no pg_hba.conf entry', SERVER),
+        ('connection to server at "db", port 5432 failed: ВАЖНО:  в pg_hba.conf нет', SERVER),
+        (
+            'connection to server at "db", port 5432 failed: Connection refused\n\tIs it',
+            UNREACHABLE,
+        ),
+        ('connection to server at "db", port 5432 failed: SSL error: unknown ca', UNREACHABLE),
+        ("", UNREACHABLE),
+    ],
+)
+def test_where_the_trace_is_silent_the_server_is_heard(said: str, reason: LoginFailure) -> None:
+    assert read_trace(OLD_STARTUP, said) == Verdict(reason)
+    assert read_trace(STARTUP + NO_ENTRY, said) == Verdict(PG_HBA, "28000")
+
+
 def failed(error: psycopg.Error, conninfo: str, **kwargs: object) -> FailedLogin:
     return FailedLogin(error, conninfo, kwargs, Credentials("app", Secret("in-clear")))
 
