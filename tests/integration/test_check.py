@@ -391,6 +391,18 @@ def test_an_owner_that_sessions_act_as(
 
     assert checker.run(url, "--session-role", app) == {}
     assert f"acting as {app}" in checker.texts("rights")
+
+    # The same where PostgreSQL has each login act as it.
+    checker.engine.create_role(
+        role,
+        grants=[
+            f'GRANT {app} TO "{{{{name}}}}"',
+            f"ALTER ROLE \"{{{{name}}}}\" SET role = '{app}'",
+        ],
+        revocation_statements=revocation_statements(app),
+    )
+    assert checker.run(url) == {}
+    assert f"acting as {app}" in checker.texts("rights")
     with closing(checker.engine.postgres.admin()) as admin:
         admin.execute(f"DROP SCHEMA s_{app}".encode())
 

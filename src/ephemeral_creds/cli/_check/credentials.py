@@ -127,17 +127,18 @@ class CredentialSteps:
 
     def _look_around(self, session: RoleSession, grant: Grant) -> None:
         check_encryption(session.line, self._findings)
-        self._look_at_user(session, grant)
+        acting_as = self._look_at_user(session, grant) or self._session_role
         rights = session.rights()
-        self._owner = self._session_role or stable_owner(rights)
-        check_rights(rights, self._session_role, self._findings)
+        self._owner = acting_as or stable_owner(rights)
+        check_rights(rights, acting_as, self._findings)
         until = session.valid_until()
         database, here = session.clock()
         # Vault wrote VALID UNTIL after it was asked, and the mint may have taken long.
         lease = grant.lease.duration - (time.monotonic() - self._asked_at)
         check_expiry(Validity(until, database, here, lease, self._provider.mints), self._findings)
 
-    def _look_at_user(self, session: RoleSession, grant: Grant) -> None:
+    def _look_at_user(self, session: RoleSession, grant: Grant) -> str | None:
+        """Return the role that the session acts as, where that is not the one it logged in as."""
         logged_in_as, acts_as = session.logged_in_as(), session.acts_as()
         if not same_role(logged_in_as, grant.credentials.username):
             self._add(
@@ -158,7 +159,9 @@ class CredentialSteps:
                 "a proxy in between drops the startup parameter 'options': "
                 f"{role_at_login(str(self._session_role))}",
             )
-        if acts_as != logged_in_as and (lost := session.lost_settings()):
+        if acts_as == logged_in_as:
+            return None
+        if lost := session.lost_settings():
             self._add(
                 "settings",
                 "warn",
@@ -168,6 +171,7 @@ class CredentialSteps:
                 f'  ALTER ROLE "{{{{name}}}}" SET {lost[0]} = …;\n'
                 "or say them in options= of the connection string",
             )
+        return acts_as
 
     def _renew(self, session: RoleSession | None, grant: Grant) -> None:
         asked = self._lease_duration(grant)
