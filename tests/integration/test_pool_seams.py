@@ -66,6 +66,32 @@ def telling_of_outages(setup: Setup, tell: Callable[[], None]) -> type[Any]:
     return AsyncTelling if setup.twin.name == "async" else Telling
 
 
+def counting_loans(setup: Setup, loans: list[int]) -> type[Any]:
+    """Make a pool that overrides `getconn` and `putconn` to write down how many are lent."""
+
+    class Counting(RotatingConnectionPool[Any]):
+        def getconn(self, timeout: float | None = None) -> Any:
+            connection = super().getconn(timeout)
+            loans.append(1)
+            return connection
+
+        def putconn(self, conn: Any) -> None:
+            loans.append(-1)
+            super().putconn(conn)
+
+    class AsyncCounting(AsyncRotatingConnectionPool[Any]):
+        async def getconn(self, timeout: float | None = None) -> Any:
+            connection = await super().getconn(timeout)
+            loans.append(1)
+            return connection
+
+        async def putconn(self, conn: Any) -> None:
+            loans.append(-1)
+            await super().putconn(conn)
+
+    return AsyncCounting if setup.twin.name == "async" else Counting
+
+
 class TestConnectionClass:
     def test_who_connects_with_it_gets_what_was_asked_for(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1)
@@ -198,6 +224,23 @@ class TestClose:
         pool.open(wait=True, timeout=PATIENCE)
         with pool.connection() as connection:
             assert user_of(connection) == setup.role(1)
+
+
+class TestSubclasses:
+    def test_putconn_is_called_for_what_getconn_gave_and_for_nothing_else(
+        self, setup: Setup
+    ) -> None:
+        loans: list[int] = []
+        pool = setup.pool(min_size=3, kind=counting_loans(setup, loans))
+        for generation in (2, 3):
+            with pool.connection():
+                setup.rotate(generation)
+                pool.suspect()
+            setup.revoked(generation - 1)
+        wait_until(lambda: pool.status().connections == {3: 3})
+        with pool.connection():
+            pass
+        assert loans == [1, -1] * 3
 
 
 class TestOutages:

@@ -332,7 +332,7 @@ class TestBounds:
         with pytest.raises(psycopg.errors.AdminShutdown):
             run(setup, pool, transaction, attempts=4)
         assert transaction.calls == 4
-        assert pool.status().ready
+        wait_until(lambda: pool.status().ready)
 
     def test_the_rest_of_the_pool_is_as_before(self, setup: Setup, world: World, run: Run) -> None:
         pool = setup.pool(min_size=4)

@@ -292,14 +292,6 @@ class TestClose:
         assert provider.closed
         provider.disconnect()
 
-    def test_before_it_was_opened(self, setup: Setup) -> None:
-        pool = setup.make()
-        pool.close()
-        assert setup.provider.closed
-        assert setup.provider.calls == []
-        with pytest.raises(psycopg_pool.PoolClosed):
-            pool.open()
-
     def test_a_shared_keeper_stays(self, setup: Setup) -> None:
         keeper = CredentialKeeper(setup.provider, policy=EAGER, observers=[setup.events])
         with keeper:
