@@ -92,7 +92,8 @@ class _Outage(MaintenanceTask):
     """Tells the user, as psycopg_pool does, in one of its workers."""
 
     async def _run(self, pool: AsyncConnectionPool[Any]) -> None:
-        logger.warning("%s: has failed to connect for %.1f s", pool.name, pool.reconnect_timeout)
+        seconds = pool.reconnect_timeout
+        logger.warning("%s: each reconnection attempt of %.1f s has failed", pool.name, seconds)
         await pool.reconnect_failed()
 
 

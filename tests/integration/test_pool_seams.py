@@ -270,7 +270,9 @@ class TestOutages:
         assert stats["connections_num"] == len(attempts)
         assert stats["connections_errors"] == len(attempts) - 2
 
-    def test_it_is_called_on_time_and_not_with_the_next_attempt(self, setup: Setup) -> None:
+    def test_it_is_called_on_time_and_not_with_the_next_attempt(
+        self, setup: Setup, caplog: pytest.LogCaptureFixture
+    ) -> None:
         told = threading.Event()
         pool = setup.pool(
             wait=False,
@@ -282,6 +284,7 @@ class TestOutages:
         )
         assert told.wait(PATIENCE)
         assert pool.get_stats()["connections_num"] == 1
+        assert "each reconnection attempt of 0.1 s has failed" in caplog.text
 
 
 class TestAttributes:
