@@ -61,16 +61,6 @@ def test_a_role_that_is_set_at_each_login_holds(
         pool.close()
 
 
-def test_a_user_that_the_pooler_refuses_is_replaced(setup: Setup, postgres: PostgresServer) -> None:
-    """PgBouncer says no itself, in its own words and with one code for everything."""
-    with pgbouncer(postgres) as conninfo:
-        pool = setup.pool(conninfo=conninfo, min_size=1, max_size=2)
-        setup.provider.alter(1, "NOLOGIN")
-        with pool.connection() as first, pool.connection(PATIENCE) as second:
-            assert [user_of(first), user_of(second)] == [setup.role(1), setup.role(2)]
-        pool.close()
-
-
 @pytest.mark.parametrize("statement", ["RESET ROLE", "DISCARD ALL"])
 def test_it_is_where_a_reset_goes_back_to(
     setup: Setup, postgres: PostgresServer, owner: str, statement: str
