@@ -37,6 +37,7 @@ class Reconnects:
         self._failing_since: float | None = None
         self._outage_told = False
         self._held: deque[Any] = deque()
+        self._short = False
 
     def failed(self, failure: ConnectFailure, generation: int, now: float) -> None:
         """A connect with `generation` failed; until it is time, further ones are held.
@@ -57,7 +58,7 @@ class Reconnects:
         with self._lock:
             self._start_afresh()
             self.last_failure = None
-            self._failing_since, self._outage_told = None, False
+            self._failing_since, self._outage_told, self._short = None, False, False
         return bool(self._held)
 
     def renewed(self, generation: int) -> None:
@@ -83,6 +84,7 @@ class Reconnects:
         """
         with self._lock:
             self._held.append(retry)
+            self._short = True
             if not self._failures:
                 self._release_at = max(self._release_at, now + _UNEXPLAINED)
 
@@ -110,10 +112,11 @@ class Reconnects:
     def outage_in(self, now: float, patience: float) -> float | None:
         """Return in how many seconds every connect will have failed for `patience` seconds.
 
-        ``None``: connects do not fail, or that has been told, or will never be.
+        ``None``: connects do not fail, or psycopg_pool lacks no connection for it, as in a rotation
+        that cannot begin; or that has been told, or will never be.
         """
         since = self._failing_since
-        if since is None or self._outage_told or patience == math.inf:
+        if since is None or not self._short or self._outage_told or patience == math.inf:
             return None
         return max(since + patience - now, 0.0)
 

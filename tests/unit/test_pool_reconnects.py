@@ -88,20 +88,36 @@ class TestOutage:
     def test_it_is_told_on_time_and_not_with_the_next_failure(self, reconnects: Reconnects) -> None:
         for now in (10.0, 11.0, 13.0, 17.0):
             reconnects.failed(FAILURE, 1, now)
+            reconnects.hold("a", now)
         assert reconnects.outage_in(17.0, patience=8.0) == 1.0
         assert not reconnects.take_outage(17.9, patience=8.0)
         assert reconnects.take_outage(18.0, patience=8.0)
 
     def test_it_is_told_once_until_a_connect_succeeds(self, reconnects: Reconnects) -> None:
         reconnects.failed(FAILURE, 1, now=0.0)
+        reconnects.hold("a", now=0.0)
         assert reconnects.take_outage(9.0, patience=8.0)
         reconnects.failed(FAILURE, 1, now=9.0)
         assert reconnects.outage_in(99.0, patience=8.0) is None
         reconnects.succeeded()
         assert not reconnects.take_outage(99.0, patience=8.0)
         reconnects.failed(FAILURE, 1, now=100.0)
+        reconnects.hold("a", now=100.0)
         assert reconnects.take_outage(108.0, patience=8.0)
 
     def test_without_end_there_is_nothing_to_wait_for(self, reconnects: Reconnects) -> None:
         reconnects.failed(FAILURE, 1, now=0.0)
+        reconnects.hold("a", now=0.0)
         assert reconnects.outage_in(1.0, patience=math.inf) is None
+
+    def test_a_rotation_that_cannot_begin_is_none(self, reconnects: Reconnects) -> None:
+        reconnects.failed(FAILURE, 1, now=0.0)
+        assert reconnects.outage_in(9.0, patience=8.0) is None
+        reconnects.hold("a", now=9.0)
+        assert reconnects.take_outage(9.0, patience=8.0)
+
+    def test_the_only_retry_being_tried_is_no_end_of_it(self, reconnects: Reconnects) -> None:
+        reconnects.failed(FAILURE, 1, now=0.0)
+        reconnects.hold("a", now=0.0)
+        assert reconnects.release(1.0) == ["a"]
+        assert reconnects.take_outage(8.0, patience=8.0)
