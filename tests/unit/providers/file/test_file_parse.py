@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import traceback
 from typing import TYPE_CHECKING
@@ -20,6 +22,8 @@ from ephemeral_creds.providers.file.fields import Keys
 from ephemeral_creds.providers.file.parse import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ephemeral_creds._values import Credentials
 
 
@@ -321,6 +325,28 @@ def test_a_shell_agrees_with_what_is_read_in_quotes(password: str, quote: str) -
         return  # it reads nothing
     outcome = read(f"DB_USERNAME=u\nDB_PASSWORD={quote}{password}{quote}\n", format="env")
     assert isinstance(outcome, ConfigurationError) or theirs == [outcome]
+
+
+def as_shell(password: str) -> str:
+    return '"' + re.sub(r'(["\\\\$`])', r"\\\1", password) + '"'
+
+
+def as_dotenv(password: str) -> str:
+    return "'" + password.replace("'", r"\'") + "'"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "write", [shlex.quote, as_shell, as_dotenv, json.dumps, str, "'{}'".format]
+)
+@given(password=st.text(st.sampled_from("ab'\"\\$` #;é&<"), min_size=1))
+def test_whoever_wrote_it_no_other_password_is_read(
+    write: Callable[[str], str], password: str
+) -> None:
+    outcome = read(f"DB_USERNAME=u\nDB_PASSWORD={write(password)}\n", format="env")
+    if write is str and re.fullmatch(r"(?P<quote>['\"]).*(?P=quote)", password):
+        return  # such a password needs quotes around it
+    assert isinstance(outcome, EphemeralCredsError) or outcome == password
 
 
 @pytest.mark.slow
