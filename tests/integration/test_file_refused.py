@@ -41,7 +41,7 @@ def write_next(setup: Setup, path: Path) -> str:
     [
         ("DB_USERNAME={{ .Data.username }}\nDB_PASSWORD={{ .Data.password }}", "nobody rendered"),
         ('DB_USERNAME=app\nDB_PASSWORD="a\\u003cb"\n', "has a backslash in its quotes"),
-        ("PGUSER=a\nPGPASSWORD=b\nDB_USER=c\nDB_PASSWORD=d\n", "say one thing, and DB_USER"),
+        ("PGUSER=a\nPGPASSWORD=b\nDB_USER=c\nDB_PASSWORD=d\n", "two sets of credentials"),
         ('{"username": "app", "password": "a"b"}', "written by toJSON"),
     ],
     ids=["a placeholder", "two readings", "two pairs", "not JSON"],

@@ -99,8 +99,8 @@ def pick(entries: Iterable[Entry], keys: Keys = USUAL_KEYS, *, whole: bool = Fal
     """Return the credentials among `entries`; what is of two pairs is never mixed.
 
     Pairs with names of the database's own count before those that any service may use. Pairs of
-    one kind with different values are in doubt, and so is anybody's pair beside another user name,
-    password or URI of the database's.
+    one kind with different values are in doubt, and so are several URIs, and anybody's pair beside
+    another user name, password or URI of the database's.
 
     Args:
         entries: all that is in the file.
@@ -115,18 +115,21 @@ def pick(entries: Iterable[Entry], keys: Keys = USUAL_KEYS, *, whole: bool = Fal
     found, others = _sorted(entries, keys.pairs)
     end = end_of({key: same[-1].value for key, same in others.items()})
     pair = _pair(found, keys, whole=whole)
-    uri = _uri(others, keys.uris) if pair is None or _is_anybodys(pair) else None
-    if pair is None:
-        if uri is None:
-            raise _absent(found, keys, whole=whole)
-        return Found(_credentials_of(uri, keys.username), end)
-    username = keys.username or _username(found[pair[0].upper()], pair[0], whole=whole)
-    password = Secret(_text(found[pair[1].upper()], pair[1], whole=whole))
-    credentials = Credentials(username=username, password=password)
-    if uri is not None:
+    uris = _uris(others, keys.uris) if pair is None or _is_anybodys(pair) else []
+    if pair is not None:
+        name = _named(pair)
+        username = keys.username or _username(found[pair[0].upper()], pair[0], whole=whole)
+        password = Secret(_text(found[pair[1].upper()], pair[1], whole=whole))
+        credentials = Credentials(username=username, password=password)
+    elif uris:
+        name = f"the URI in {uris[0].key}"
+        credentials = _credentials_of(uris[0], keys.username)
+    else:
+        raise _absent(found, keys, whole=whole)
+    for uri in uris:
         of_uri = _read(uri, keys.username)
         if isinstance(of_uri, Credentials) and of_uri != credentials:
-            raise _two(_named(pair), f"the URI in {uri.key}")
+            raise _two(name, f"the URI in {uri.key}")
     return Found(credentials, end)
 
 
@@ -198,16 +201,17 @@ def _named(pair: tuple[str, str]) -> str:
     return " and ".join(pair)
 
 
-def _uri(others: Mapping[str, Sequence[Entry]], names: Sequence[str]) -> Entry | None:
-    """Return the first key that has a URI, with no quotes around it."""
+def _uris(others: Mapping[str, Sequence[Entry]], names: Sequence[str]) -> list[Entry]:
+    """Return the keys that have a URI, with no quotes around it."""
+    uris = []
     for name in names:
         entries = others.get(name.upper(), [])
         values = [_unquoted(entry.value) for entry in entries]
         if len(set(values)) > 1:
             raise _twice(name, entries[0], next(e for e in entries if e.value != entries[0].value))
         if values and is_uri(values[0].lstrip("'\"")):
-            return entries[0]._replace(key=name, value=values[0])
-    return None
+            uris.append(entries[0]._replace(key=name, value=values[0]))
+    return uris
 
 
 def _unquoted(value: str) -> str:
@@ -236,8 +240,8 @@ def _twice(name: str, one: Entry, other: Entry) -> ConfigurationError:
 
 def _two(one: str, other: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{one} say one thing, and {other} another: remove what is not the database's, or name the "
-        "keys that count with username_key and password_key, or url_key"
+        f"there are two sets of credentials, {one}, and {other}: remove what is not the "
+        "database's, or name the keys that count with username_key and password_key, or url_key"
     )
 
 

@@ -63,6 +63,9 @@ ACCEPTED = {
     "anybody's pair, and the same in a URI": (
         f"USERNAME={USER}\nPASSWORD={CANARY}\nDATABASE_URL=postgresql://{USER}:{CANARY}@db\n"
     ),
+    "two URIs, alike": (
+        f"DB_URL=postgresql://{USER}:{CANARY}@db\nDATABASE_URL=postgresql+asyncpg://{USER}:{CANARY}@db/a"
+    ),
     "two pairs, alike": (
         f"PGUSER={USER}\nPGPASSWORD={CANARY}\nDB_USER={USER}\nDB_PASSWORD={CANARY}\n"
     ),
@@ -127,27 +130,33 @@ REJECTED = {
                 f"PGUSER={USER}\nPGPASSWORD={CANARY}\nPOSTGRES_USER=x\nPOSTGRES_PASSWORD=y\n",
                 ConfigurationError,
                 (
-                    "PGUSER and PGPASSWORD say one thing, and POSTGRES_USER and POSTGRES_PASSWORD "
-                    "another.*username_key and password_key"
+                    "two sets of credentials, PGUSER and PGPASSWORD, and POSTGRES_USER and "
+                    "POSTGRES_PASSWORD: remove.*username_key and password_key"
                 ),
             ),
             (
                 "one user too many",
                 f"DB_USERNAME={USER}\nDB_USER=x\nDB_PASSWORD={CANARY}\n",
                 ConfigurationError,
-                "DB_USERNAME and DB_PASSWORD say one thing",
+                "two sets of credentials, DB_USERNAME and DB_PASSWORD, and DB_USER and",
             ),
             (
                 "both anybody's",
                 f"USER=x\nUSERNAME={USER}\nPASSWORD={CANARY}\n",
                 ConfigurationError,
-                "USERNAME and PASSWORD say one thing, and USER and PASSWORD another",
+                "two sets of credentials, USERNAME and PASSWORD, and USER and PASSWORD:",
             ),
             (
                 "one a URI",
                 f"USERNAME=x\nPASSWORD=y\nDATABASE_URL=postgresql://{USER}:{CANARY}@db\n",
                 ConfigurationError,
-                "USERNAME and PASSWORD say one thing, and the URI in DATABASE_URL another",
+                "sets of credentials, USERNAME and PASSWORD, and the URI in DATABASE_URL:",
+            ),
+            (
+                "both URIs",
+                f"DB_URL=postgresql://x:y@db\nDATABASE_URL=postgresql://{USER}:{CANARY}@db\n",
+                ConfigurationError,
+                "sets of credentials, the URI in DATABASE_URL, and the URI in DB_URL: ",
             ),
             (
                 "the password to come",

@@ -246,7 +246,7 @@ def test_a_uri_in_a_directory(tmp_path: Path) -> None:
     assert FileProvider(tmp_path).fetch().credentials == Credentials("app", Secret("one"))
     (tmp_path / "username").write_text("other")
     (tmp_path / "password").write_text("two")
-    with pytest.raises(ConfigurationError, match="and the URI in uri another"):
+    with pytest.raises(ConfigurationError, match="and the URI in uri: remove"):
         FileProvider(tmp_path).fetch()
     (tmp_path / "username").rename(tmp_path / "db_user")
     (tmp_path / "password").rename(tmp_path / "db_password")
