@@ -406,7 +406,7 @@ def test_a_role_whose_sql_makes_no_login(
     assert isinstance(error, LoginRefused)
     says(error, "'orders'", f"database/creds/{role}", any_engine.vault.address)
     says(error, f"port {any_engine.postgres.port}")
-    says(error, "that its creation_statements give it both")
+    says(error, "that its creation_statements give it all three")
     # Refusals mint no roles without end.
     assert any_engine.mints(role) <= 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import traceback
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,10 +14,10 @@ import pytest
 from minting import BRIEF, PATIENCE, RoleProvider
 from pooler import pgbouncer
 from strict import strict_postgres
-from twins import TWINS, Setup, Worker, user_of, wait_until
+from twins import EAGER, TWINS, Setup, Worker, user_of, wait_until
 
 from ephemeral_creds import DatabaseUnreachable, LoginRefused, RotationPolicy, ServerRefused
-from ephemeral_creds.events import LoginRejected
+from ephemeral_creds.events import CredentialsPublished, LoginRejected
 from ephemeral_creds.exceptions import CheckoutFailed, ProviderUnavailable
 from ephemeral_creds.testing import TCPProxy
 
@@ -174,6 +175,18 @@ class TestServer:
                 assert user_of(connection) == strict.role(1)
         assert pool.status().last_error_reason is None
 
+    def test_r9_a_proof_that_finds_no_slot_proves_nothing(self, strict: Setup) -> None:
+        policy = replace(EAGER, proof_timeout=0.0)
+        pool = strict.pool(min_size=1, refresh=policy)
+        strict.provider.login = "LOGIN CONNECTION LIMIT 0"
+        strict.provider.change()
+        strict.events.wait_for(LoginRejected, 2 * policy.proof_attempts)
+        assert len(strict.events.of(CredentialsPublished)) == 1
+        strict.provider.alter(2, "CONNECTION LIMIT -1")
+        strict.published(2)
+        assert pool.status().keeper.username == strict.role(2)
+        assert strict.provider.calls.count("fetch") == 2
+
     def says(self, strict: Setup, pool: Any, sqlstate: str, hint: str) -> None:
         waiting = Worker(pool.getconn, timeout=3.0 if pool.status().connections else BRIEF)
         wait_until(lambda: pool.status().last_error_sqlstate == sqlstate)
@@ -206,6 +219,32 @@ class TestPgHba:
         assert isinstance(error, ServerRefused)
         assert "pg_hba.conf lets nobody in" in str(error)
         assert pool.status().last_error_sqlstate == "28000"
+
+    def test_r9_one_that_is_not_let_in_does_not_replace_one_that_is(self, strict: Setup) -> None:
+        strict.provider.grants = ["members"]
+        policy = replace(EAGER, proof_timeout=0.0)
+        pool = strict.pool(
+            min_size=1, max_size=2, refresh=policy, conninfo=strict.server.conninfo("members")
+        )
+        strict.provider.grants = []
+        strict.provider.change()
+        strict.events.wait_for(LoginRejected, policy.proof_attempts)
+        told = {(e.reason, e.current) for e in strict.events.of(LoginRejected)}  # type: ignore[attr-defined]
+        assert told == {("pg_hba", False)}
+        with pool.connection(), pool.connection(PATIENCE) as connection:
+            assert user_of(connection) == strict.role(1)
+        strict.provider.grants = ["members"]
+        strict.provider.change()
+        strict.published(2)
+        assert pool.status().keeper.username == strict.role(3)
+
+    def test_r10_one_that_is_let_in_no_more_is_replaced(self, strict: Setup) -> None:
+        strict.provider.grants = ["members"]
+        pool = strict.pool(min_size=1, max_size=2, conninfo=strict.server.conninfo("members"))
+        with strict.server.admin() as admin, pool.connection():
+            admin.execute(f"REVOKE members FROM {strict.role(1)}".encode())
+            with pool.connection(PATIENCE) as connection:
+                assert user_of(connection) == strict.role(2)
 
 
 def descriptors() -> int:
