@@ -220,8 +220,9 @@ class CredentialKeeper:
     def refresh(self, timeout: float = 30.0) -> Grant:
         """Ask for new credentials and wait, up to `timeout` seconds, until they are in use.
 
-        Joins a refresh that is under way. Mints are rationed, so that calling this in a loop
-        makes nothing but delays.
+        Joins a refresh that is under way, unless its credentials have failed to log in
+        `RefreshPolicy.proof_attempts` times: others are asked for then. Mints are rationed, so that
+        calling this in a loop makes nothing but delays.
 
         Returns:
             The grant in use afterwards; the same as before where the provider had no other.
@@ -245,9 +246,14 @@ class CredentialKeeper:
                 if self._machine.counts.failed_fetches > failures and error is not None:
                     raise _copy(error) from None
                 if self._clock.now() >= deadline:
+                    why = (
+                        ": PostgreSQL has let nobody log in with the new credentials yet; "
+                        "LoginRejected events say why, unless it does not answer"
+                    )
                     raise NotReady(
                         f"{self._provider.description}: the refresh asked for has not finished "
-                        f"in {timeout:g} s; it goes on in the background"
+                        f"in {timeout:g} s{why if self._machine.proving else ''}; it goes on in "
+                        "the background"
                     )
                 self._clock.wait(self._changed, deadline)
         return self.current()

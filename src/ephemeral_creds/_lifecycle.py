@@ -256,10 +256,15 @@ class Lifecycle:
         )
 
     @property
+    def proving(self) -> bool:
+        """Whether new credentials wait for a login that proves them."""
+        return self._candidate is not None
+
+    @property
     def settled(self) -> bool:
         """Whether no fetch is asked for, in flight or being retried, and none waits for proof."""
         fetching = isinstance(self._in_flight, Fetch)
-        return not fetching and self._candidate is None and self._fetch_at == math.inf
+        return not fetching and not self.proving and self._fetch_at == math.inf
 
     # -- what each signal means ------------------------------------------------------------
 

@@ -238,6 +238,19 @@ class TestRefresh:
             keeper.refresh(math.inf)
         assert keeper.current().generation == 1
 
+    def test_says_that_it_waits_for_a_login(self, world: World) -> None:
+        keeper = world.started()
+        member = SilentMember(keeper)
+        refreshing = world.in_thread(lambda: keeper.refresh(5.0))
+        assert member.asked.wait(PATIENCE)
+        world.clock.advance(5.0)
+        error = refreshing.get()
+        assert isinstance(error, NotReady)
+        assert "nobody log in with the new credentials" in str(error)
+        assert keeper.current().generation == 1
+        keeper.signal(Accepted(member.number, 2))
+        world.recorder.wait_for(CredentialsPublished, 2)
+
     def test_gives_up_waiting_but_not_the_refresh(self, world: World) -> None:
         keeper = world.started()
         world.provider.gate.clear()
@@ -245,7 +258,9 @@ class TestRefresh:
         while len(world.provider.calls) < 2:
             pass
         world.clock.advance(5.0)
-        assert isinstance(refreshing.get(), NotReady)
+        error = refreshing.get()
+        assert isinstance(error, NotReady)
+        assert "new credentials" not in str(error)
         world.provider.gate.set()
         world.recorder.wait_for(CredentialsPublished, 2)
 
@@ -643,6 +658,17 @@ def test_pools_are_asked_about_an_end_that_nobody_promised(world: World) -> None
     assert member.seen == ["ask 1"]
     assert keeper.status().ends_in == 0.0
     assert keeper.current().generation == 1
+
+
+class SilentMember(Member):
+    """A pool whose server does not answer."""
+
+    def __init__(self, keeper: CredentialKeeper) -> None:
+        self.asked = threading.Event()
+        super().__init__(keeper)
+
+    def prove(self, grant: Grant) -> None:
+        self.asked.set()
 
 
 class HeldMember(Member):
