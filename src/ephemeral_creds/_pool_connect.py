@@ -159,7 +159,7 @@ def _startup_options(conninfo: str, kwargs: Mapping[str, Any]) -> str:
     given = conninfo_to_dict(conninfo) | {k: v for k, v in kwargs.items() if v is not None}
     asked = {name: given[name] for name in ("options", "service") if name in given}
     # libpq reads all of this when a connect begins, and there ends what has no such sslmode.
-    refused = make_conninfo(**asked, sslmode="none-such")
+    refused = make_conninfo("", **asked, sslmode="none-such")
     connection = PGconn.connect_start(refused.encode())
     options = next(option.val for option in connection.info if option.keyword == b"options")
     connection.finish()

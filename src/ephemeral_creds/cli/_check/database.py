@@ -18,7 +18,7 @@ from ephemeral_creds.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
+    from typing import Any, Self
 
     from ephemeral_creds import Credentials
 
@@ -289,7 +289,7 @@ class RoleSession:
             acting = acting_as(self._session_role, self._conninfo, {}) if self._session_role else {}
         except psycopg.Error:
             return _no_conninfo(), None
-        options = acting | {"connect_timeout": _CONNECT_TIMEOUT}
+        options: dict[str, Any] = acting | {"connect_timeout": _CONNECT_TIMEOUT}
         try:
             return None, psycopg.connect(
                 self._conninfo,
