@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ephemeral_creds._logging import log_event
     from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
     from ephemeral_creds._pool_status import PoolStatus
+    from ephemeral_creds._process_end import close_on_sigterm
     from ephemeral_creds._protocols import KeeperStatus
     from ephemeral_creds._retry import retry_on_rotation
     from ephemeral_creds._values import Credentials, Grant, Lease, Secret
@@ -112,6 +113,7 @@ __all__ = [
     "VaultConfig",
     "VaultDynamicProvider",
     "VaultStaticProvider",
+    "close_on_sigterm",
     "log_event",
     "provider_from_url",
     "retry_on_rotation",
@@ -123,6 +125,7 @@ _HOMES = {
     "_keeper": ("CredentialKeeper",),
     "_logging": ("log_event",),
     "_policy": ("RefreshPolicy", "RotationPolicy"),
+    "_process_end": ("close_on_sigterm",),
     "_protocols": ("KeeperStatus",),
     "_retry": ("retry_on_rotation",),
     "_values": ("Credentials", "Grant", "Lease", "Secret"),

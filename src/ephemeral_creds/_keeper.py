@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
+import logging
 import os
 import random
 import threading
@@ -19,6 +19,7 @@ from ephemeral_creds._clock import Clock, SystemClock
 from ephemeral_creds._lifecycle import Lifecycle, State
 from ephemeral_creds._logging import log_event, logger
 from ephemeral_creds._policy import RefreshPolicy
+from ephemeral_creds._process_end import call_at_process_end
 from ephemeral_creds._protocols import KeeperStatus, Member
 from ephemeral_creds._signals import (
     Action,
@@ -172,10 +173,7 @@ class CredentialKeeper:
             except RuntimeError:
                 self._thread = None
                 raise
-        # Once more, so that it comes before whatever was registered before this start: the end of
-        # the server that a test brought up, for example.
-        atexit.unregister(_close_at_exit)
-        atexit.register(_close_at_exit)
+        call_at_process_end(_close_running)
 
     def current(self) -> Grant:
         """Return what to log in with. Reads memory and never blocks.
@@ -585,8 +583,16 @@ def _close_all(keepers: Sequence[CredentialKeeper], timeout: float) -> None:
         keeper._finish_closing(max(deadline - clock.now(), 0.0))  # noqa: SLF001
 
 
-def _close_at_exit() -> None:
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Leave out that pools which are still open try to connect until the very end."""
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    return not any(isinstance(argument, KeeperClosed) for argument in arguments)
+
+
+def _close_running() -> None:
     running = [keeper for keeper in list(_alive) if keeper._is_running]  # noqa: SLF001
+    # Does nothing where it is there already.
+    logging.getLogger("psycopg.pool").addFilter(_is_worth_telling)
     _close_all(running, _EXIT_TIMEOUT)
 
 

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 # From the bottom up. A module imports from lower layers only, or from its own unit. A unit is a
 # name pattern, or several that belong together; a package's name stands for all that is in it.
 LAYERS: list[list[tuple[str, ...]]] = [
-    [("exceptions",), ("_clock",), ("_fork",)],
+    [("exceptions",), ("_clock",), ("_fork",), ("_process_end",)],
     [("_values",), ("_loop",), ("providers.__init__",)],
     [
         ("_policy",),

@@ -75,6 +75,7 @@ class Program:
         environment = os.environ | dict(zip(_WIDE, values, strict=True))
         environment["PYTHONPATH"] = str(Path(__file__).parent)
         self.prefix = prefix
+        self._first = ""
         self._process = subprocess.Popen(
             [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", _HEAD + body],
             env=environment,
@@ -84,11 +85,17 @@ class Program:
             text=True,
         )
 
+    def terminate(self) -> None:
+        """Send it SIGTERM when it is ready to end."""
+        assert self._process.stdout is not None
+        self._first = self._process.stdout.readline()
+        self._process.terminate()
+
     def end(self, patience: float = 60.0) -> Ended:
         """Wait for its end."""
         assert self._process.stdout is not None
         try:
-            first = self._process.stdout.readline()
+            first = self._first or self._process.stdout.readline()
             since = time.monotonic()
             out, err = self._process.communicate(timeout=patience)
         finally:
