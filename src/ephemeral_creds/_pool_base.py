@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from psycopg_pool import PoolClosed
 
 from ephemeral_creds._pool_errors import explain, with_pool_timeout
-from ephemeral_creds._pool_shortage import Shortage, shortage
 from ephemeral_creds._pool_status import lease_stats, pool_status
 from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, NotReady
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from psycopg_pool import PoolTimeout
 
     from ephemeral_creds._pool_rotation import Rotation
+    from ephemeral_creds._pool_shortage import Shortage
     from ephemeral_creds._pool_status import PoolStatus
     from ephemeral_creds._protocols import Keeper, KeeperStatus
 
@@ -109,6 +109,8 @@ class LeasedPool(_PsycopgPool):
         return error
 
     def _diagnose(self) -> tuple[KeeperStatus, EphemeralCredsError | None, Shortage]:
+        from ephemeral_creds._pool_shortage import shortage
+
         status = self._keeper.status()
         where = shortage(self._rotation, super().get_stats(), self.num_workers, monotonic())
         try:

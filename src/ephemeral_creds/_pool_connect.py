@@ -15,7 +15,6 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn
 
-from ephemeral_creds._pool_diagnosis import FailedLogin
 from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds.exceptions import AccessDenied, ConfigurationError, EphemeralCredsError
 
@@ -326,6 +325,9 @@ def login(
             password=credentials.password.reveal(),
         )
     except psycopg.Error as error:
+        # Imported with the first one: it takes longer than all the rest of this module.
+        from ephemeral_creds._pool_diagnosis import FailedLogin
+
         failure = clean_failure(error)
         failed = FailedLogin(error, conninfo, kwargs, credentials)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
@@ -354,6 +356,9 @@ async def login_async(
             password=credentials.password.reveal(),
         )
     except psycopg.Error as error:
+        # Imported with the first one: it takes longer than all the rest of this module.
+        from ephemeral_creds._pool_diagnosis import FailedLogin
+
         failure = clean_failure(error)
         failed = FailedLogin(error, conninfo, kwargs, credentials)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback

@@ -28,7 +28,6 @@ from ephemeral_creds._pool_connect import (
     clean_failure,
     generation_of,
 )
-from ephemeral_creds._pool_connector import Connector
 from ephemeral_creds._pool_errors import (
     CheckoutTimeout,
     UnfitConnection,
@@ -118,6 +117,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         num_workers: int = 3,
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
+        from ephemeral_creds._pool_connector import Connector
         from ephemeral_creds._pool_keeper import keeper_for
         from ephemeral_creds._pool_mover import Bell, Mover
         from ephemeral_creds._pool_rotation import Rotation

@@ -35,7 +35,6 @@ from ephemeral_creds._pool_connect import (
     clean_failure,
     generation_of,
 )
-from ephemeral_creds._pool_connector_async import AsyncConnector
 from ephemeral_creds._pool_errors import (
     CheckoutTimeout,
     UnfitConnection,
@@ -118,6 +117,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         num_workers: int = 3,
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
+        from ephemeral_creds._pool_connector_async import AsyncConnector
         from ephemeral_creds._pool_keeper import keeper_for
         from ephemeral_creds._pool_mover_async import AsyncBell, AsyncMover
         from ephemeral_creds._pool_rotation import Rotation
