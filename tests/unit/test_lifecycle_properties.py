@@ -185,7 +185,9 @@ class LifecycleMachine(RuleBasedStateMachine):
                     assert self.ends[self.published] > self.now, "published a dead one"
                     self.held |= {(pool, published.generation) for pool in self.pools}
                 case Extend(extended):
-                    assert extended.generation in self.deadlines, "extended what is not in use"
+                    # One that was given up before it was used has connections, too.
+                    known = {*self.deadlines, *(number for _, number in self.retired)}
+                    assert extended.generation in known, "extended what no pool has"
                     self.deadlines[extended.generation] = extended.lease.expires_at
                 case Retire(old):
                     current = self.machine.current
