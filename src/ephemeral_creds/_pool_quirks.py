@@ -4,7 +4,6 @@ Seen in psycopg_pool 3.3.3; tests/guards/test_pool_quirks.py fails when one of t
 """
 
 # ruff: noqa: SLF001
-# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 

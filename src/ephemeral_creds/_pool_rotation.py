@@ -471,7 +471,7 @@ class Rotation(Generic[T]):
     def begin_move(self, now: float) -> None:
         """Note when the pool began to move, unless it is moving already."""
         if self._moving_since is None:
-            self._moving_since, self._moved = now, 0
+            self._moving_since = now
 
     def end_move(self, pool: str, now: float) -> Event | None:
         """Tell the keeper what has been let go of; return what observers should know.
@@ -488,7 +488,7 @@ class Rotation(Generic[T]):
                 connections=self._moved,
                 duration=now - self._moving_since,
             )
-            self._moving_since = None
+            self._moving_since, self._moved = None, 0
         with self._lock:
             # Before counting: no login with one of these begins any more.
             retiring, serving = set(self._retiring), self.serving

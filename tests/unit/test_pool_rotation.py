@@ -10,6 +10,7 @@ from test_suspicion import Session, grant, opened
 from ephemeral_creds import CredentialKeeper, FixedProvider, RotationPolicy
 from ephemeral_creds._pool_rotation import Rotation
 from ephemeral_creds._signals import Released
+from ephemeral_creds.events import PoolRotated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +104,45 @@ def test_one_that_waits_leaves_room_for_replacements(keeper: Keeper) -> None:
     assert rotation.reserve(2)
     assert not rotation.reserve(2)
     assert rotation.next_candidate() == grant(3)
+
+
+def test_a_replacement_takes_the_place_of_what_is_old_and_ours(rotation: Rotation[Any]) -> None:
+    old = opened(rotation, 1)
+    ready = proven(rotation, 2)
+    assert not rotation.is_stale(old)
+    assert rotation.take_ready() is None
+    rotation.publish(grant(2))
+    assert rotation.is_stale(old)
+    assert not rotation.is_stale(Session(1))
+    assert rotation.take_ready() is ready
+    # As long as the old one is open, no other may be opened.
+    assert not rotation.reserve(2)
+    rotation.begin_move(1.0)
+    assert rotation.end_move("pool", 2.0) is None
+    old.closed = True
+    rotation.note_replaced()
+    assert rotation.end_move("pool", 3.0) == PoolRotated(
+        pool="pool", generation=2, connections=1, duration=2.0
+    )
+
+
+def test_nothing_takes_a_place_in_a_pool_that_is_closed(rotation: Rotation[Any]) -> None:
+    opened(rotation, 1)
+    ready = proven(rotation, 2)
+    rotation.publish(grant(2))
+    rotation.stop()
+    assert rotation.take_ready() is None
+    assert rotation.take_unwanted(0.0) == [ready]
+
+
+def test_what_is_ready_is_unwanted_once_nothing_is_old(rotation: Rotation[Any]) -> None:
+    old = opened(rotation, 1)
+    ready = proven(rotation, 2)
+    assert rotation.take_unwanted(0.0) == []
+    rotation.publish(grant(2))
+    assert rotation.take_unwanted(0.0) == []
+    old.closed = True
+    assert rotation.take_unwanted(0.0) == [ready]
 
 
 def test_a_generation_is_not_released_while_a_login_with_it_is_about_to_start(
