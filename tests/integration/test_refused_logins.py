@@ -16,16 +16,24 @@ from pooler import pgbouncer
 from strict import strict_postgres
 from twins import EAGER, TWINS, Setup, Worker, user_of, wait_until
 
-from ephemeral_creds import DatabaseUnreachable, LoginRefused, RotationPolicy, ServerRefused
-from ephemeral_creds.events import CredentialsPublished, LoginRejected
+from ephemeral_creds import (
+    DatabaseUnreachable,
+    LoginRefused,
+    RotationPolicy,
+    ServerRefused,
+    TokenAuth,
+    VaultConfig,
+    VaultStaticProvider,
+)
+from ephemeral_creds.events import CredentialsPublished, LoginRejected, PasswordChanged
 from ephemeral_creds.exceptions import CheckoutFailed, ProviderUnavailable
-from ephemeral_creds.testing import TCPProxy
+from ephemeral_creds.testing import DatabaseEngine, TCPProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from certificates import Authority
-    from ephemeral_creds.testing import PostgresServer
+    from ephemeral_creds.testing import PostgresServer, VaultLike
 
 pytestmark = pytest.mark.postgres
 
@@ -55,6 +63,12 @@ def refused(pool: Any, reason: str) -> CheckoutFailed:
     return caught.value
 
 
+def told(setup: Setup) -> set[tuple[str, str | None]]:
+    """Return why logins failed, as the events have it."""
+    rejected = cast("list[LoginRejected]", setup.events.wait_for(LoginRejected))
+    return {(event.reason, event.sqlstate) for event in rejected}
+
+
 class TestCredentials:
     """They are to blame: others are fetched at once."""
 
@@ -64,7 +78,24 @@ class TestCredentials:
         strict.provider.alter(1, "PASSWORD 'changed-out-of-turn'")
         with pool.connection(), pool.connection(PATIENCE) as connection:
             assert user_of(connection) == strict.role(2)
-        assert strict.events.of(LoginRejected)
+        assert told(strict) == {("credentials", "28P01")}
+
+    def test_where_a_static_role_is_rotated_out_of_turn(
+        self, strict: Setup, vault: VaultLike, unique: Callable[[str], str]
+    ) -> None:
+        """Its next rotation is a day away, and no earlier look at the password is planned."""
+        engine = DatabaseEngine(vault, strict.server, connection=unique("strict"))
+        with closing(strict.server.admin()) as admin:
+            admin.execute(f"CREATE ROLE {(name := unique('steady'))} LOGIN".encode())
+        engine.create_static_role(role := unique("static"), name)
+        auth, config = TokenAuth(vault.root_token), VaultConfig(vault.address)
+        provider = VaultStaticProvider(role, auth=auth, config=config)
+        pool = strict.pool(provider, observers=[strict.events], min_size=1, max_size=2)
+        engine.rotate_static_role(role)
+        with pool.connection(), pool.connection(PATIENCE) as connection:
+            assert user_of(connection) == name
+        strict.events.wait_for(PasswordChanged)
+        pool.close()
 
     @pytest.mark.parametrize("there_first", [True, False])
     def test_where_another_host_is_down(self, strict: Setup, there_first: bool) -> None:
@@ -199,6 +230,7 @@ class TestServer:
             pool.getconn(timeout=BRIEF)
         assert f"({sqlstate})" in str(caught.value)
         assert hint in str(caught.value)
+        assert told(strict) == {("server", sqlstate)}
         assert isinstance(waiting.join().error, CheckoutFailed)
 
     def test_a_pooler_does_not_take_an_option(self, setup: Setup, postgres: PostgresServer) -> None:
@@ -218,6 +250,7 @@ class TestPgHba:
         error = refused(pool, "pg_hba")
         assert isinstance(error, ServerRefused)
         assert "pg_hba.conf lets nobody in" in str(error)
+        assert told(strict) == {("pg_hba", "28000")}
         assert pool.status().last_error_sqlstate == "28000"
 
     def test_r9_one_that_is_not_let_in_does_not_replace_one_that_is(self, strict: Setup) -> None:
