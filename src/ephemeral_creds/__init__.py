@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock, SystemClock
     from ephemeral_creds._json_log import JSONLogObserver
     from ephemeral_creds._keeper import CredentialKeeper
+    from ephemeral_creds._keeper_async import AsyncCredentialKeeper
     from ephemeral_creds._logging import log_event
     from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
     from ephemeral_creds._pool_status import PoolStatus
@@ -66,6 +67,7 @@ __all__ = [
     "AccessDenied",
     "AgentAuth",
     "AppRoleAuth",
+    "AsyncCredentialKeeper",
     "AsyncRotatingConnectionPool",
     "AuthMethod",
     "AzureAuth",
@@ -123,6 +125,7 @@ _HOMES = {
     "_clock": ("Clock", "SystemClock"),
     "_json_log": ("JSONLogObserver",),
     "_keeper": ("CredentialKeeper",),
+    "_keeper_async": ("AsyncCredentialKeeper",),
     "_logging": ("log_event",),
     "_policy": ("RefreshPolicy", "RotationPolicy"),
     "_process_end": ("close_on_sigterm",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._keeper import CredentialKeeper
+from ephemeral_creds._keeper_async import AsyncCredentialKeeper
 from ephemeral_creds._logging import log_event
 from ephemeral_creds._protocols import Keeper
 from ephemeral_creds.exceptions import ConfigurationError
@@ -20,7 +21,7 @@ __all__ = ["keeper_for"]
 
 
 def keeper_for(
-    credentials: CredentialProvider | Keeper,
+    credentials: CredentialProvider | Keeper | AsyncCredentialKeeper,
     refresh: RefreshPolicy | None,
     observers: Sequence[Observer] | None,
 ) -> tuple[Keeper, CredentialKeeper | None]:
@@ -37,6 +38,8 @@ def keeper_for(
             observers=(log_event,) if observers is None else observers,
         )
         return own, own
+    if isinstance(credentials, AsyncCredentialKeeper):
+        credentials = credentials.keeper
     given: object = credentials
     # A class has all that its instances have.
     if isinstance(given, type) or not isinstance(given, Keeper):

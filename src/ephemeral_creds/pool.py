@@ -19,6 +19,7 @@ from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, K
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool import AddConnection, MaintenanceTask, ReturnConnection
 
+from ephemeral_creds._keeper_async import AsyncCredentialKeeper
 from ephemeral_creds._observer import Observer
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
 from ephemeral_creds._pool_base import NOT_AFTER_FORK, LeasedPool, after_fork
@@ -91,7 +92,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
 
     def __init__(
         self,
-        credentials: CredentialProvider | Keeper,
+        credentials: CredentialProvider | Keeper | AsyncCredentialKeeper,
         conninfo: ConninfoParam = "",
         *,
         refresh: RefreshPolicy | None = None,

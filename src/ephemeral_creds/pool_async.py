@@ -25,6 +25,7 @@ from psycopg_pool.abc import (
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnection
 
+from ephemeral_creds._keeper_async import AsyncCredentialKeeper
 from ephemeral_creds._loop import in_thread, require_asyncio
 from ephemeral_creds._observer import Observer
 from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
@@ -91,7 +92,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
 
     def __init__(
         self,
-        credentials: CredentialProvider | Keeper,
+        credentials: CredentialProvider | Keeper | AsyncCredentialKeeper,
         conninfo: AsyncConninfoParam = "",
         *,
         refresh: RefreshPolicy | None = None,

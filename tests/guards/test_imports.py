@@ -35,7 +35,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("_signals",), ("_logging",), ("_json_log",), ("_generation",)],
     [("_protocols",)],
     [("_lifecycle",), ("providers.vault",), ("providers.file",), ("providers.fixed",)],
-    [("_keeper",), ("providers._url",)],
+    [("_keeper", "_keeper_async"), ("providers._url",)],
     [("pool", "pool_async", "_pool*", "_retry*")],
     [("__init__",)],
     [("testing",)],
