@@ -26,7 +26,7 @@ METHODS = ["fork", "forkserver", "spawn"]
 
 # Children of the two latter import what they run.
 CHILDREN = """\
-import multiprocessing, sys
+import multiprocessing, sys, warnings
 from concurrent.futures import ProcessPoolExecutor
 from scripts import *
 
@@ -49,6 +49,8 @@ def square(number):
 
 def chain(tag):
     serve(tag)
+    # From Python 3.12 on, forking a process with threads is warned of; here it is meant.
+    warnings.filterwarnings("ignore", "This process", DeprecationWarning)
     child = multiprocessing.get_context("fork").Process(target=serve, args=(tag + "s",))
     child.start()
     child.join()
