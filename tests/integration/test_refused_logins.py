@@ -312,3 +312,34 @@ class TestUnreachable:
             pool.putconn(cast("Any", waiting.get()))
         pool.close()
         assert descriptors() <= before
+
+    def test_a_question_without_an_answer_ends_with_the_pool(self, strict: Setup) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent.settimeout(PATIENCE)
+            pool = strict.make(
+                conninfo=f"host=127.0.0.1 port={silent.getsockname()[1]}",
+                connection_class=REFUSED[strict.twin.name],
+                rotation=RotationPolicy(connect_timeout=3600.0),
+            )
+            pool.open()
+            line, _ = silent.accept()
+            with line:
+                line.settimeout(PATIENCE)
+                pool.close()
+                while line.recv(1024):
+                    pass
+
+
+class RefusedAtOnce(psycopg.Connection[Any]):
+    @classmethod
+    def connect(cls, *_: Any, **__: Any) -> Any:
+        raise psycopg.OperationalError("refused")
+
+
+class AsyncRefusedAtOnce(psycopg.AsyncConnection[Any]):
+    @classmethod
+    async def connect(cls, *_: Any, **__: Any) -> Any:
+        raise psycopg.OperationalError("refused")
+
+
+REFUSED = {"sync": RefusedAtOnce, "async": AsyncRefusedAtOnce}
