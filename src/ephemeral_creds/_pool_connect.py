@@ -83,6 +83,10 @@ class ConnectFailure:
         """Return the same failure with what was found out about it."""
         return replace(self, reason=verdict.reason, sqlstate=verdict.sqlstate)
 
+    def with_hint(self, hint: str) -> ConnectFailure:
+        """Return the same failure with more to say."""
+        return replace(self, error=type(self.error)(f"{self.error} ({hint})"))
+
 
 def clean_failure(error: Exception) -> ConnectFailure:
     """Copy what is safe of a failed connect's exception.
@@ -185,7 +189,7 @@ def role_at_login(role: str) -> str:
 def explain_role(role: str, failure: ConnectFailure) -> ConnectFailure:
     """Say what a login may have failed for, when it also asked to act as `role`."""
     if refuses_options(str(failure.error)):
-        error: Exception = ConfigurationError(
+        error = ConfigurationError(
             f"session_role={role!r}: a pooler between here and PostgreSQL takes no startup "
             f"parameter 'options' ({failure.error}): {role_at_login(role)}"
         )
@@ -193,13 +197,12 @@ def explain_role(role: str, failure: ConnectFailure) -> ConnectFailure:
     lacks_right = failure.sqlstate == _LACKS_RIGHT
     if not (failure.refused or lacks_right or failure.sqlstate == _NO_SUCH_ROLE):
         return failure
-    error = type(failure.error)(
-        f"{failure.error} (session_role={role!r}: if that is why, GRANT {role} TO the roles that "
-        "log in, for example in Vault's creation_statements)"
-    )
     # Of other credentials the role may be a member.
     reason = LoginFailure.CREDENTIALS if lacks_right else failure.reason
-    return replace(failure, error=error, reason=reason)
+    return replace(failure, reason=reason).with_hint(
+        f"session_role={role!r}: if that is why, GRANT {role} TO the roles that log in, for "
+        "example in Vault's creation_statements"
+    )
 
 
 def generation_of(connection: object) -> int:

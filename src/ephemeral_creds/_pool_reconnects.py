@@ -53,6 +53,12 @@ class Reconnects:
             self._failed_generation = max(self._failed_generation, generation)
             self.last_failure = failure
 
+    def explained(self, hint: str) -> None:
+        """It has turned out what the last refused login lacked."""
+        with self._lock:
+            if self.last_failure is not None and self.last_failure.refused:
+                self.last_failure = self.last_failure.with_hint(hint)
+
     def succeeded(self) -> bool:
         """A connect succeeded; returns whether there are retries to release."""
         with self._lock:

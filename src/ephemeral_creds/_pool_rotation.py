@@ -88,6 +88,7 @@ class Rotation(Generic[T]):
         self._questions: deque[Grant] = deque()
         self._end_asked = 0
         self._refused_early: dict[int, float] = {}
+        self._valid_until_passed: ValidUntilPassed | None = None
         self._retiring: set[int] = set()
         self._expiring: deque[Grant] = deque()
         self._accepted = 0
@@ -262,19 +263,23 @@ class Rotation(Generic[T]):
             now: the instant of the failure.
             generation: what it logged in with; 0 where there was nothing to log in with.
         """
+        if generation and failure.refused:
+            failure = self._note_refusal(failure, generation)
         self.reconnects.failed(failure, generation or self.serving, now)
         if generation:
-            if failure.refused:
-                self._note_refusal(generation)
             self._keeper.signal(self._rejected(generation, failure))
 
-    def _note_refusal(self, generation: int) -> None:
-        """Have open sessions of the same role asked why."""
+    def _note_refusal(self, failure: ConnectFailure, generation: int) -> ConnectFailure:
+        """Have open sessions of the same role asked why, or say what one of them has answered."""
+        self.suspect_generation(generation)
+        answer = self._valid_until_passed
+        if answer is not None and answer.generation == generation:
+            return failure.with_hint(answer.remedy)
         status = self._keeper.status()
         remaining = status.expires_in or 0.0
         if status.generation == generation and remaining > 0.0:
             self._refused_early = {generation: remaining}
-        self.suspect_generation(generation)
+        return failure
 
     def wants_valid_until(self, generation: int) -> bool:
         """Tell whether PostgreSQL refuses the role although its lease has time left."""
@@ -283,10 +288,13 @@ class Rotation(Generic[T]):
     def note_valid_until(self, generation: int, remaining: float | None) -> None:
         """PostgreSQL lets the role log in for so many seconds more; ``None`` for no limit."""
         expires_in = self._refused_early.pop(generation, None)
-        if expires_in is not None and remaining is not None and remaining <= 0.0:
-            self._keeper.report(
-                ValidUntilPassed(generation=generation, ends_in=remaining, expires_in=expires_in)
-            )
+        if expires_in is None or remaining is None or remaining > 0.0:
+            return
+        self._valid_until_passed = answer = ValidUntilPassed(
+            generation=generation, ends_in=remaining, expires_in=expires_in
+        )
+        self.reconnects.explained(answer.remedy)
+        self._keeper.report(answer)
 
     @property
     def misconfigured(self) -> bool:

@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from twins import AsyncTwin, PoolFace, Setup, Worker, user_of, wait_until
 
-from ephemeral_creds import CredentialsExpired, RotationPolicy
+from ephemeral_creds import CredentialsExpired, LoginRefused, RotationPolicy
 from ephemeral_creds.events import CredentialsLapsed, LoginRejected, RenewalFailed, ValidUntilPassed
 from ephemeral_creds.exceptions import CheckoutFailed, LeaseLost, ProviderUnavailable
 from ephemeral_creds.testing import TCPProxy
@@ -163,6 +163,10 @@ class TestZombies:
         assert (told.generation, told.ends_in < 0.0) == (1, True)
         assert 0.0 < told.expires_in <= 3600.0
         assert "ALTER ROLE" in told.remedy
+        # Each login that is refused from now on says so.
+        refused = pytest.raises(LoginRefused, match=r"ALTER ROLE .*VALID UNTIL")
+        with pool.connection(), pool.connection(), refused:
+            pool.getconn(timeout=BRIEF)
         setup.provider.gate.set()
 
     def test_one_refused_for_another_reason_is_not(self, setup: Setup) -> None:
