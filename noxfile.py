@@ -140,7 +140,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
     """Run the tests, with each supported Python that is here."""
-    session.install("-e", ".[test]", *GROUPS["examples"])
+    session.install("-e", ".[test]", *GROUPS["examples"], *GROUPS["frameworks"])
     session.run("pytest", *session.posargs)
 
 
