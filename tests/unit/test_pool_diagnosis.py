@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -164,15 +164,14 @@ def test_a_failed_query_is_no_failed_login() -> None:
 def test_without_a_trace_the_password_that_was_used_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before libpq 14, and where the system is not Linux."""
 
-    class Refused(psycopg.OperationalError):
-        pgconn = psycopg.errors.FinishedPGconn(used_password=True)
+    used: Any = psycopg.errors.FinishedPGconn(used_password=True)
 
     def unknown(_: str) -> int:
         raise psycopg.NotSupportedError("currently only supported on Linux")
 
     monkeypatch.setattr("os.memfd_create", unknown)
     diagnosis = Diagnosis(10.0)
-    refused = failed(Refused("refused"), "host=127.0.0.1 port=1")
+    refused = failed(psycopg.OperationalError("refused", pgconn=used), "host=127.0.0.1 port=1")
     silent = failed(psycopg.OperationalError("silent"), "host=127.0.0.1 port=1")
     assert diagnosis.explain(refused) == Verdict(CREDENTIALS)
     assert diagnosis.explain(silent) == Verdict()
