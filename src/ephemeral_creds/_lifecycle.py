@@ -33,6 +33,8 @@ that ends, another is fetched instead.
 
 A refused login with the current one is answered at once where the pool had been let in with it, and
 ever more slowly where it never was. One that was just minted may not have reached a replica yet.
+A candidate is used without proof then, unless other pools are still let in with the current one: a
+pool that is let in nowhere must not be what takes it away from them.
 
 At most one provider operation is in flight. A generation that pools still hold connections of is
 renewed for as long as the server allows. A failed renewal never mints at once: half of what is
@@ -477,10 +479,10 @@ class Lifecycle:
         self._refused_at = self._now
         planned = self._fetch_at < math.inf and self._fetch_reason == _LOGIN_REFUSED
         answered = planned and (self._fetch_failures > 0 or not worked)
-        if self._candidate is not None:
-            if signal.reason is LoginFailure.CREDENTIALS:
-                # The fallback is no better than what is to be proven.
-                self._publish(self._candidate)
+        if (candidate := self._candidate) is not None:
+            no_better = signal.member in candidate.accepted or not current.accepted
+            if signal.reason is LoginFailure.CREDENTIALS and no_better:
+                self._publish(candidate)
         elif not answered and not isinstance(self._in_flight, Fetch):
             at = self._now + self._refusal_delay()
             if at < self._fetch_at and (worked or not self._may_lag(current)):

@@ -167,6 +167,25 @@ class TestNoProof:
         assert published(driver.send(Rejected(1, 1, reason))) == []
         assert published(driver.send(Rejected(1, 1, CREDENTIALS))) == [2]
 
+    def test_r9_a_pool_that_is_let_in_nowhere_takes_nothing_away_from_the_others(self) -> None:
+        """It has been pointed at the wrong server, say, and logs in all the time."""
+        driver = candidate(3600.0, pools=2)
+        for _ in range(100):
+            assert published(driver.after(10.0, Rejected(2, 1, CREDENTIALS))) == []
+        assert driver.machine.counts.fetches == 2
+
+    def test_a_pool_that_is_let_in_with_the_new_one_alone_is_given_it(self) -> None:
+        driver = candidate(3600.0, pools=2)
+        driver.send(Rejected(1, 1, CREDENTIALS))
+        driver.send(Rejected(2, 2, CREDENTIALS))
+        assert published(driver.send(Accepted(1, 2))) == []
+        assert published(driver.send(Rejected(1, 1, CREDENTIALS))) == [2]
+
+    def test_so_are_all_where_the_old_one_is_refused_everywhere(self) -> None:
+        driver = candidate(3600.0, pools=2)
+        assert published(driver.send(Rejected(1, 1, CREDENTIALS))) == []
+        assert published(driver.send(Rejected(2, 1, CREDENTIALS))) == [2]
+
     def test_it_is_renewed_while_it_waits(self) -> None:
         driver = candidate(3600.0, renewable=True)
         wanted = refuse_until(driver, 1000.0 + 86400.0, SERVER)

@@ -348,17 +348,18 @@ class TestRefusals:
             self.healed(driver, made)
 
     def test_the_delays_of_one_that_never_worked_hold_up_no_other_pool(self) -> None:
-        """Both share the keeper; the address of the second is that of some other server."""
-        driver = Driver(pools=1).serving(86400.0)
-        driver.machine.join(2)
-        driver.after(30.0, Rejected(2, 1, LoginFailure.CREDENTIALS))
+        """Both share the keeper; the address of the first is that of some other server."""
+        driver = Driver(pools=0).serving(86400.0)
+        driver.machine.join(1)
+        driver.after(30.0, Rejected(1, 1, LoginFailure.CREDENTIALS))
         driver.send(Granted(grant(2, driver.now, 86400.0)))
-        driver.send(Rejected(2, 1, LoginFailure.CREDENTIALS))
+        driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
         assert in_use(driver) == 2
-        driver.send(Accepted(1, 2))
-        assert driver.after(40.0, Rejected(2, 2, LoginFailure.CREDENTIALS)) == []
+        driver.machine.join(2)
+        driver.send(Accepted(2, 2))
+        assert driver.after(40.0, Rejected(1, 2, LoginFailure.CREDENTIALS)) == []
         assert driver.machine.deadline - driver.now == 30.0
-        assert driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS)) == [Fetch()]
+        assert driver.send(Rejected(2, 2, LoginFailure.CREDENTIALS)) == [Fetch()]
 
     def test_one_that_worked_and_stays_the_same_is_not_read_in_a_loop(self) -> None:
         driver = Driver(RefreshPolicy(jitter=0.0), mints=False)
