@@ -65,7 +65,8 @@ class ConnectFailure:
     """Why a connect failed, without the secrets that psycopg's own exception carries."""
 
     error: Exception
-    reason: LoginFailure = LoginFailure.UNREACHABLE
+    reason: LoginFailure | None = LoginFailure.UNREACHABLE
+    """``None`` where the login is not what failed, but what comes before or after it."""
     sqlstate: str | None = None
     """What the server said, where it is known: psycopg 3 has none for a failed connect."""
 
@@ -98,15 +99,17 @@ def clean_failure(error: Exception) -> ConnectFailure:
     """
     if isinstance(error, EphemeralCredsError):
         error.__cause__ = error.__context__ = None
-        return ConnectFailure(error.with_traceback(None))
+        return ConnectFailure(error.with_traceback(None), reason=None)
     if not isinstance(error, psycopg.Error):
         frames = traceback.extract_tb(error.__traceback__)
         where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         text = f"{type(error).__name__}{where}"
-        return ConnectFailure(psycopg.OperationalError(text))
+        return ConnectFailure(psycopg.OperationalError(text), reason=None)
+    # psycopg has no code for a login that failed: with one, a query did.
+    lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
     # A subclass of the user's may take other arguments, or more than a text.
     kind = next(k for k in type(error).__mro__ if k.__module__.startswith("psycopg"))
-    return ConnectFailure(kind(str(error)))
+    return ConnectFailure(kind(str(error)), LoginFailure.UNREACHABLE if lost else None)
 
 
 def said_by(error: Exception) -> str:
@@ -199,9 +202,13 @@ def explain_role(role: str, failure: ConnectFailure) -> ConnectFailure:
         return failure
     # Of other credentials the role may be a member.
     reason = LoginFailure.CREDENTIALS if lacks_right else failure.reason
+    cure = (
+        f"check that there is a role {role}"
+        if failure.sqlstate == _NO_SUCH_ROLE
+        else f"GRANT {role} TO the roles that log in, for example in Vault's creation_statements"
+    )
     return replace(failure, reason=reason).with_hint(
-        f"session_role={role!r}: if that is why, GRANT {role} TO the roles that log in, for "
-        "example in Vault's creation_statements"
+        f"session_role={role!r}: if that is why, {cure}"
     )
 
 

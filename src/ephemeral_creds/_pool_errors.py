@@ -180,7 +180,7 @@ def explain(
     elif isinstance(failure.error, exceptions.ConfigurationError):
         error = _Misconfigured(f"pool {pool!r}: {failure.error}")
     else:
-        hint = advice(failure.reason, failure.sqlstate)
+        hint = advice(failure.reason, failure.sqlstate) if failure.reason else ""
         who = f"{status.username!r} from {status.provider} ({lease})"
         match failure.reason:
             case LoginFailure.CREDENTIALS:
@@ -190,7 +190,7 @@ def explain(
                 )
             case LoginFailure.PG_HBA | LoginFailure.SERVER:
                 error = _ServerRefused(
-                    f"pool {pool!r}: {timeout}: PostgreSQL does not let {who} in, and "
+                    f"pool {pool!r}: {timeout}: PostgreSQL turns away {who}, and "
                     f"other credentials would not change that ({failure.sqlstate or 'no code'}): "
                     f"{hint}; the server said: {failure.error}"
                 )
@@ -198,6 +198,12 @@ def explain(
                 error = _Unreachable(
                     f"pool {pool!r}: {timeout}: PostgreSQL cannot be reached: {hint}; last "
                     f"attempt: {failure.error} (credentials: {lease})"
+                )
+            case None:
+                error = _NoneFree(
+                    f"pool {pool!r}: {timeout}: what comes before or after the login fails: check "
+                    "configure=, connection_class=, and conninfo= or kwargs= if they are "
+                    f"functions; last attempt: {failure.error} (credentials: {lease})"
                 )
     error.last_error = failure.error if failure is not None else None
     error.keeper_status = status

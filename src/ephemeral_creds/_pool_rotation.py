@@ -209,7 +209,8 @@ class Rotation(Generic[T]):
             self._keeper.signal(self._rejected(generation, outcome))
 
     def _rejected(self, generation: int, failure: ConnectFailure) -> Rejected:
-        return Rejected(self._number, generation, failure.reason, failure.sqlstate)
+        reason = failure.reason or LoginFailure.UNREACHABLE  # it says as little of the credentials
+        return Rejected(self._number, generation, reason, failure.sqlstate)
 
     def note_end(self, generation: int, remaining: float | None) -> None:
         """PostgreSQL has answered: so many seconds; ``None`` for no limit."""

@@ -36,7 +36,8 @@ class PoolStatus:
         suspect: whether connections are tested before they are lent.
         last_error: why the last connect failed; ``None`` where it succeeded.
         last_error_reason: the same as one word: ``credentials``, ``pg_hba``, ``server`` or
-            ``unreachable``, as in `LoginRejected`; ``None`` where it succeeded.
+            ``unreachable``, as in `LoginRejected`; ``None`` where it succeeded, or where
+            something else than the login failed, such as ``configure=``.
         last_error_sqlstate: the server's code, such as ``53300``; ``None`` where it is not known.
         keeper: the keeper's own status.
     """
@@ -82,7 +83,7 @@ def pool_status(
         peak=rotation.ledger.peak,
         suspect=rotation.is_suspect(rotation.serving),
         last_error=str(failure.error) if failure is not None else None,
-        last_error_reason=failure.reason.value if failure is not None else None,
+        last_error_reason=failure.reason.value if failure and failure.reason else None,
         last_error_sqlstate=failure.sqlstate if failure is not None else None,
         keeper=status,
     )

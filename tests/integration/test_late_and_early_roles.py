@@ -121,7 +121,7 @@ class TestRolesThatEndEarly:
         policy = RefreshPolicy(renew_at=0.5, margin=1.0, mint_interval=1.0)
         pool = setup.pool(provider, min_size=1, refresh=policy)
         slowest, since, users = 0.0, time.monotonic(), set[str]()
-        for _ in until(lambda: len(users) == 4):
+        for _ in until(lambda: len(users) == 3):
             users.add(log_in(pool))
             slowest, since = max(slowest, time.monotonic() - since), time.monotonic()
         assert slowest < RefreshPolicy().config_retry / 2

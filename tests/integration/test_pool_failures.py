@@ -214,8 +214,9 @@ class TestFailures:
         wait_until(lambda: pool.status().last_error)
         with pytest.raises(
             CheckoutFailed, match=r"left in status INTRANS by configure function <|KeyError at"
-        ):
+        ) as caught:
             pool.getconn(timeout=BRIEF)
+        assert not isinstance(caught.value, DatabaseUnreachable)
         assert not pool.status().ready
         # Its connects may have begun together.
         assert len(calls) <= 4

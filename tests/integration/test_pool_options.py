@@ -13,6 +13,7 @@ from twins import user_of, wait_until
 
 from ephemeral_creds import (
     AsyncRotatingConnectionPool,
+    CheckoutFailed,
     ConfigurationError,
     CredentialKeeper,
     DatabaseUnreachable,
@@ -93,8 +94,10 @@ class TestUsersOptions:
             rotation=RotationPolicy(retry_initial=3600.0, retry_max=3600.0),
         )
         wait_until(lambda: pool.status().last_error)
-        with pytest.raises(DatabaseUnreachable, match="RuntimeError at "):
+        with pytest.raises(CheckoutFailed, match=r"configure=.*RuntimeError at ") as caught:
             pool.getconn(timeout=BRIEF)
+        assert not isinstance(caught.value, DatabaseUnreachable)
+        assert pool.status().last_error_reason is None
         assert len(calls) == 1
         setup.provider.wait_for_sessions({})
 

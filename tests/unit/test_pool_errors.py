@@ -12,6 +12,7 @@ from psycopg_pool import PoolTimeout
 
 from ephemeral_creds import (
     CheckoutFailed,
+    ConfigurationError,
     CredentialKeeper,
     DatabaseUnreachable,
     FixedProvider,
@@ -19,7 +20,7 @@ from ephemeral_creds import (
     NotReady,
     ServerRefused,
 )
-from ephemeral_creds._pool_connect import ConnectFailure
+from ephemeral_creds._pool_connect import ConnectFailure, clean_failure
 from ephemeral_creds._pool_errors import (
     CheckoutTimeout,
     explain,
@@ -88,7 +89,9 @@ def explained(reason: LoginFailure, sqlstate: str | None = None) -> CheckoutTime
 @pytest.mark.parametrize(
     ("reason", "sqlstate", "kind", "hint"),
     [
-        (LoginFailure.CREDENTIALS, "28P01", LoginRefused, "LOGIN, a password"),
+        (LoginFailure.CREDENTIALS, "28P01", LoginRefused, "LOGIN, this password"),
+        (LoginFailure.CREDENTIALS, "08P01", LoginRefused, "auth_user in PgBouncer"),
+        (LoginFailure.CREDENTIALS, "42501", LoginRefused, "the role lacks a right.*session_role"),
         (LoginFailure.CREDENTIALS, None, LoginRefused, "creation_statements"),
         (LoginFailure.PG_HBA, "28000", ServerRefused, "pg_hba.conf"),
         (LoginFailure.SERVER, "53300", ServerRefused, "max_connections.*CONNECTION LIMIT"),
@@ -112,6 +115,27 @@ def test_an_error_names_cause_and_cure(
     for words in (hint, "'jobs'", "1.00 sec", "generation 3", "FATAL: what it said"):
         assert re.search(words, str(error))
     assert kind is not ServerRefused or f"({sqlstate})" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (psycopg.OperationalError("server closed the connection"), LoginFailure.UNREACHABLE),
+        (psycopg.errors.UndefinedTable("no such table"), None),
+        (psycopg.errors.QueryCanceled("statement timeout"), None),
+        (psycopg.ProgrammingError("left in status INTRANS"), None),
+        (ValueError("hunter2"), None),
+        (ConfigurationError("no such setting"), None),
+    ],
+)
+def test_only_what_is_lost_without_a_word_is_called_unreachable(
+    error: Exception, reason: LoginFailure | None
+) -> None:
+    failure = clean_failure(error)
+    assert failure.reason is reason
+    said = explain("jobs", TIMEOUT, failure, STATUS, ALL_IN_USE)
+    assert isinstance(said, DatabaseUnreachable) is (reason is LoginFailure.UNREACHABLE)
+    assert "hunter2" not in str(said)
 
 
 def test_what_is_no_refused_credential_names_no_role_s_sql() -> None:

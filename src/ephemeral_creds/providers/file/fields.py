@@ -271,7 +271,7 @@ def _incomplete(what: str, *, whole: bool) -> MalformedResponse | ConfigurationE
     if whole:
         return ConfigurationError(f"{what}: check the sidecar's template")
     return MalformedResponse(
-        f"{what}; if it stays so, it is not half written: check the sidecar's template"
+        f"{what}; the file may be half written: if this stays, check the sidecar's template"
     )
 
 
