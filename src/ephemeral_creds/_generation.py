@@ -120,11 +120,11 @@ class Generation:
         return bool(self.accepted) and not self.proofs
 
     def is_refused(self, attempts: int) -> bool:
-        """Tell whether a pool was refused at least so often, and has not been let in."""
+        """Tell whether a pool was refused that often at least, and has not been let in."""
         return any(proof.refusals >= attempts for proof in self.proofs.values())
 
     def is_stuck(self, attempts: int) -> bool:
-        """Tell whether a pool has failed to log in so often, for whatever reason."""
+        """Tell whether a pool has failed to log in that often, for whatever reason."""
         return any(p.refusals + p.others >= attempts for p in self.proofs.values())
 
     def settle_proofs(self) -> None:

@@ -105,9 +105,9 @@ class RefreshPolicy:
     proof_retry: float = 0.1
     """The first delay after a refused login with a new generation. It doubles with each further
     one, up to `retry_max` and a tenth of what is left of the old credentials."""
-    # Six seconds at the least: a lag of milliseconds is no reason to give a role back.
+    # Six seconds at least: a lag of milliseconds is no reason to give a role back.
     proof_attempts: int = 7
-    """So many refused logins of one pool, at the least, before a new generation is given up for
+    """How many refused logins of one pool, at least, before a new generation is given up for
     another: shortly before the old one ends, or, whatever they failed of, when
     `CredentialKeeper.refresh` is called."""
 

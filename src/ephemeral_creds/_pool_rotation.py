@@ -213,7 +213,7 @@ class Rotation(Generic[T]):
         return Rejected(self._number, generation, reason, failure.sqlstate)
 
     def note_end(self, generation: int, remaining: float | None) -> None:
-        """PostgreSQL has answered: so many seconds; ``None`` for no limit."""
+        """PostgreSQL has answered: `remaining` seconds; ``None`` for no limit."""
         self._keeper.signal(EndLearned(generation, math.inf if remaining is None else remaining))
 
     def next_question(self) -> Grant | None:
@@ -287,7 +287,7 @@ class Rotation(Generic[T]):
         return generation in self._refused_early
 
     def note_valid_until(self, generation: int, remaining: float | None) -> None:
-        """PostgreSQL lets the role log in for so many seconds more; ``None`` for no limit."""
+        """PostgreSQL lets the role log in for `remaining` seconds more; ``None`` for no limit."""
         expires_in = self._refused_early.pop(generation, None)
         if expires_in is None or remaining is None or remaining > 0.0:
             return

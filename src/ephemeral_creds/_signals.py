@@ -174,7 +174,7 @@ class SourceChanged:
 
 @dataclass(frozen=True, slots=True)
 class SourceSeen:
-    """The provider looked at its source; `error` says why it is of no use, empty where it is."""
+    """The provider looked at its source; `error` says why it cannot be used; empty where it can."""
 
     error: str
 
@@ -212,7 +212,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class EndLearned:
-    """PostgreSQL lets this generation log in for so many seconds more; ``inf`` for no limit."""
+    """PostgreSQL lets this generation log in for `remaining` seconds more; ``inf`` for no limit."""
 
     generation: int
     remaining: float

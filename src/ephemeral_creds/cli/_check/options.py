@@ -118,8 +118,8 @@ def add_check_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None
         metavar="SECONDS",
         type=seconds,
         default=0.0,
-        help="wait so long for a file that is not written yet, or a Vault that does not answer or "
-        "is sealed (default: 0)",
+        help="how long to wait for a file that is not written yet, or a Vault that does not "
+        "answer or is sealed (default: 0)",
     )
     check.add_argument(
         "--dry-run",

@@ -110,7 +110,7 @@ def _tls_problem(chain: Sequence[BaseException]) -> str | None:
             )
         if isinstance(cause, ssl.SSLError) and _is_of_a_file(cause):
             return (
-                "could not be asked: a file of certificates is of no use "
+                "could not be asked: a file of certificates cannot be used "
                 f"({cause.reason or 'it is not PEM'}); check "
                 "that VAULT_CACERT, or verify in VaultConfig, names PEM certificates, and "
                 "VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or client_cert, a certificate and its key"

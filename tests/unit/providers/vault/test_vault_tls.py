@@ -117,7 +117,7 @@ def test_a_ca_file_that_is_none_is_not_held_for_an_outage(
     bundle.write_text(text)
     error, outcome, times = asked(ca, verify=str(bundle))
     assert isinstance(error, ConfigurationError)
-    assert "a file of certificates is of no use" in str(error)
+    assert "a file of certificates cannot be used" in str(error)
     assert "VAULT_CACERT" in str(error)
     assert (outcome, times) == ("failed", 0)
 
