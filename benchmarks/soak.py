@@ -23,18 +23,10 @@ from ephemeral_creds import (
     VaultConfig,
     VaultDynamicProvider,
 )
-from ephemeral_creds.testing import (
-    DatabaseEngine,
-    PostgresServer,
-    VaultEmulator,
-    VaultServer,
-    find_vault,
-)
+from ephemeral_creds.testing import DatabaseEngine, PostgresServer, VaultServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from ephemeral_creds.testing import VaultLike
 
 SIZE = 20
 EVERY = 1.0
@@ -103,12 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = set(threading.enumerate())
     with ExitStack() as stack:
         postgres = stack.enter_context(PostgresServer())
-        binary = find_vault()
-        vault: VaultLike
-        if binary is None:
-            vault = stack.enter_context(VaultEmulator())
-        else:
-            vault = stack.enter_context(VaultServer(binary))
+        vault = stack.enter_context(VaultServer())
         answer: dict[str, Any] = {"vault": vault.version}
         around = set(threading.enumerate())
         engine = DatabaseEngine(vault, postgres)

@@ -15,7 +15,7 @@ from ephemeral_creds import (
     VaultConfig,
     VaultDynamicProvider,
 )
-from ephemeral_creds.testing import DatabaseEngine, VaultEmulator
+from ephemeral_creds.testing import DatabaseEngine, VaultServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dic
     """Return figures and details."""
     # A proxy of the environment must not get what is meant for this machine.
     os.environ["no_proxy"] = "127.0.0.1"
-    with VaultEmulator() as vault:
+    with VaultServer() as vault:
         engine = DatabaseEngine(vault, server)
         rotations = _count(engine, effort.vault_rotations, "rotations", default_ttl="1h")
         renewals = _count(engine, effort.vault_rotations, "renewals", default_ttl="2s")
@@ -43,9 +43,7 @@ def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dic
 
 
 def _count(engine: DatabaseEngine, wanted: int, what: str, default_ttl: str) -> dict[str, Any]:
-    vault = engine.vault
-    assert isinstance(vault, VaultEmulator)
-    name = f"bench-{what}"
+    vault, name = engine.vault, f"bench-{what}"
     engine.create_role(name, default_ttl=default_ttl, max_ttl="24h")
     provider = VaultDynamicProvider(
         name, auth=TokenAuth(vault.root_token), config=VaultConfig(vault.address)

@@ -1,8 +1,7 @@
 """Real servers for the tests that need them, started once, and what was used in the last lines.
 
-Ask for the least that will do: `engine` and `role` for most tests, `emulator` to script faults,
-`own_vault` and `own_postgres` to stop, seal or pause something. `any_engine` runs a test twice,
-against a real Vault and against the emulator.
+Ask for the least that will do: `engine` and `role` for most tests, `own_vault` and `own_postgres`
+to script faults, or to stop, seal or pause something.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,16 +19,12 @@ from ephemeral_creds.testing import (
     DatabaseEngine,
     PersistentVaultServer,
     PostgresServer,
-    VaultEmulator,
     VaultServer,
-    find_vault,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
-
-    from ephemeral_creds.testing import VaultLike
 
 # --- Plugins of our own -------------------------------------------------------------------------
 # The canary (tests/canary.py), which looks for secrets in everything that a test lets out, is
@@ -62,20 +57,10 @@ settings.load_profile("suite")
 
 # --- What was used ------------------------------------------------------------------------------
 
-_NO_VAULT = "no vault, bao or go here"
-_vault_used = pytest.StashKey[str]()
-_postgres_used = pytest.StashKey[str]()
+_used = pytest.StashKey[dict[str, str]]()
 
 _POSTGRES_FIXTURES = {"postgres", "own_postgres"}
-_VAULT_FIXTURES = {
-    "real_vault",
-    "shared_emulator",
-    "emulator",
-    "own_vault",
-    "any_vault",
-    "vault",
-    "durable",
-}
+_VAULT_FIXTURES = {"vault", "own_vault", "durable"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -95,15 +80,31 @@ def pytest_terminal_summary(
     """Say which servers were used, after everything else that reports itself."""
     yield
     terminalreporter.section("servers")
-    postgres = config.stash.get(_postgres_used, "none, no test asked for one")
-    vault = config.stash.get(_vault_used, "none, no test asked for one")
-    terminalreporter.write_line(f"PostgreSQL server used: {postgres}")
-    terminalreporter.write_line(f"Vault server used: {vault}")
+    used = config.stash.get(_used, {})
+    for kind in ("PostgreSQL", "Vault"):
+        which = used.get(kind, "none, no test asked for one")
+        terminalreporter.write_line(f"{kind} server used: {which}")
 
 
-def _note_emulator(config: pytest.Config) -> None:
-    reason = _NO_VAULT if find_vault() is None else "no test asked for a real one"
-    config.stash.setdefault(_vault_used, f"emulator ({reason})")
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the main process, if this is one of pytest-xdist's workers."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["servers used"] = session.config.stash.get(_used, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what such a worker tells."""
+    told = getattr(node, "workeroutput", {}).get("servers used", {})
+    node.config.stash.setdefault(_used, {}).update(told)
+
+
+def _note_postgres(config: pytest.Config, server: PostgresServer) -> None:
+    config.stash.setdefault(_used, {})["PostgreSQL"] = server.version
+
+
+def _note_vault(config: pytest.Config, server: VaultServer) -> None:
+    config.stash.setdefault(_used, {})["Vault"] = f"{server.version} ({server.binary})"
 
 
 # --- Certificates -------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def tls_certificate(authority: Authority) -> tuple[Path, Path]:
 def postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
     """A PostgreSQL for all tests; leave it running and make roles and tables of your own."""
     with PostgresServer() as server:
-        pytestconfig.stash[_postgres_used] = server.version
+        _note_postgres(pytestconfig, server)
         yield server
 
 
@@ -137,96 +138,41 @@ def postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
 def own_postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
     """A PostgreSQL for one test, to stop and start (0.6 s)."""
     with PostgresServer() as server:
-        pytestconfig.stash[_postgres_used] = server.version
+        _note_postgres(pytestconfig, server)
         yield server
 
 
 @pytest.fixture(scope="session")
-def real_vault(
-    pytestconfig: pytest.Config, tls_certificate: tuple[Path, Path]
-) -> Iterator[VaultServer]:
-    """A real Vault for all tests; skips where there is none."""
-    binary = find_vault()
-    if binary is None:
-        pytest.skip(f"no real Vault: {_NO_VAULT}")
-    with VaultServer(binary, tls_certificate=tls_certificate) as server:
-        pytestconfig.stash[_vault_used] = f"{server.version} ({binary})"
-        yield server
-
-
-@pytest.fixture(scope="session")
-def shared_emulator(
-    pytestconfig: pytest.Config, tls_certificate: tuple[Path, Path]
-) -> Iterator[VaultEmulator]:
-    """An emulator for all tests; without faults, please."""
-    _note_emulator(pytestconfig)
-    with VaultEmulator(tls_certificate=tls_certificate) as server:
+def vault(pytestconfig: pytest.Config, tls_certificate: tuple[Path, Path]) -> Iterator[VaultServer]:
+    """A Vault or OpenBao for all tests; without faults, please."""
+    with VaultServer(tls_certificate=tls_certificate) as server:
+        _note_vault(pytestconfig, server)
         yield server
 
 
 @pytest.fixture
-def emulator(pytestconfig: pytest.Config) -> Iterator[VaultEmulator]:
-    """An emulator for one test, to script faults on."""
-    _note_emulator(pytestconfig)
-    with VaultEmulator() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def vault(request: pytest.FixtureRequest) -> VaultLike:
-    """A Vault for all tests: a real one where there is one, else the emulator."""
-    if find_vault() is not None:
-        server: VaultServer = request.getfixturevalue("real_vault")
-        return server
-    stand_in: VaultEmulator = request.getfixturevalue("shared_emulator")
-    return stand_in
-
-
-@pytest.fixture
-def own_vault(pytestconfig: pytest.Config) -> Iterator[VaultLike]:
-    """A Vault for one test, of the same kind as `vault`, to seal, pause or stop (0.5 s)."""
-    if (binary := find_vault()) is None:
-        _note_emulator(pytestconfig)
-        with VaultEmulator() as stand_in:
-            yield stand_in
-        return
-    with VaultServer(binary) as server:
-        pytestconfig.stash[_vault_used] = f"{server.version} ({binary})"
+def own_vault(pytestconfig: pytest.Config) -> Iterator[VaultServer]:
+    """A Vault or OpenBao for one test, to script faults on, or to seal, pause or stop (0.3 s)."""
+    with VaultServer() as server:
+        _note_vault(pytestconfig, server)
         yield server
 
 
 @pytest.fixture(scope="module")
 def durable(pytestconfig: pytest.Config) -> Iterator[PersistentVaultServer]:
-    """A real Vault that keeps its storage, for a module's tests to stop and start; or skips."""
-    binary = find_vault()
-    if binary is None:
-        pytest.skip(f"no real Vault: {_NO_VAULT}")
-    with PersistentVaultServer(binary) as server:
-        pytestconfig.stash[_vault_used] = f"{server.version} ({binary})"
+    """One that keeps its storage, for a module's tests to stop and start."""
+    with PersistentVaultServer() as server:
+        _note_vault(pytestconfig, server)
         yield server
-
-
-@pytest.fixture(scope="session", params=["real", "emulator"])
-def any_vault(request: pytest.FixtureRequest) -> VaultLike:
-    """Run the test with a real Vault, then with the emulator."""
-    name = "real_vault" if request.param == "real" else "shared_emulator"
-    server: VaultLike = request.getfixturevalue(name)
-    return server
 
 
 # --- Database engines and roles -----------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
-def engine(vault: VaultLike, postgres: PostgresServer) -> DatabaseEngine:
+def engine(vault: VaultServer, postgres: PostgresServer) -> DatabaseEngine:
     """The database engine of `vault`, connected to `postgres`."""
     return DatabaseEngine(vault, postgres)
-
-
-@pytest.fixture(scope="session")
-def any_engine(any_vault: VaultLike, postgres: PostgresServer) -> DatabaseEngine:
-    """The database engine of `any_vault`, connected to `postgres`."""
-    return DatabaseEngine(any_vault, postgres)
 
 
 _numbers = itertools.count(1)

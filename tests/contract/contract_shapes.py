@@ -6,6 +6,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from differences import extra, said
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,7 +23,7 @@ LEASE_DATA = {
     "last_renewal": None,
     "renewable": "bool",
     "ttl": "int",
-}
+} | extra("lease")
 
 TOKEN_DATA = {
     "accessor": "str",
@@ -59,7 +61,7 @@ AUTH = {
 }
 
 DENIED = "1 error occurred:\n\t* permission denied\n\n"
-BAD_TOKEN = "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"
+BAD_TOKEN = said("unknown token")
 UNSUPPORTED = "1 error occurred:\n\t* unsupported operation\n\n"
 
 
@@ -93,8 +95,7 @@ def envelope(
         "wrap_info": None,
         "warnings": warnings,
         "auth": auth,
-        "mount_type": "str",
-    }
+    } | extra("envelope")
 
 
 def refusal(answer: VaultResponse) -> tuple[int, list[str]]:

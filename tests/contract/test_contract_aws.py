@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from contract_shapes import AUTH, envelope, refusal, shape
 
+from differences import needs
 from ephemeral_creds import Secret
 from issuers import StubSTS
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ephemeral_creds.testing import DatabaseEngine, VaultResponse
 
     Unique = Callable[[str], str]
+
+pytestmark = needs("aws")
 
 NO_TOKEN = Secret("")
 ARN = "arn:aws:iam::123456789012:user/my-app"
@@ -37,9 +40,9 @@ def sts() -> Iterator[StubSTS]:
 
 
 @pytest.fixture
-def mount(any_engine: DatabaseEngine, unique: Unique, sts: StubSTS) -> str:
+def mount(engine: DatabaseEngine, unique: Unique, sts: StubSTS) -> str:
     """The path of an auth method that asks `sts`, with a role ``app``."""
-    admin, path = any_engine.admin, f"auth/{unique('cloud')}"
+    admin, path = engine.admin, f"auth/{unique('cloud')}"
     admin.enable_auth("aws", path.removeprefix("auth/"))
     config = {
         "sts_endpoint": sts.address,
@@ -86,15 +89,15 @@ def login(engine: DatabaseEngine, mount: str, body: dict[str, object]) -> VaultR
     return engine.admin.request("POST", f"{mount}/login", body, token=NO_TOKEN)
 
 
-def test_a_signed_request(any_engine: DatabaseEngine, mount: str, sts: StubSTS) -> None:
-    answer = login(any_engine, mount, signed())
+def test_a_signed_request(engine: DatabaseEngine, mount: str, sts: StubSTS) -> None:
+    answer = login(engine, mount, signed())
     assert answer.status == 200
     metadata = {"account_id": "str", "auth_type": "str", "role_id": "str"}
     assert shape(answer.body) == envelope(auth=AUTH | {"metadata": metadata})
     auth = answer.body["auth"]
     assert auth["metadata"]["account_id"] == "123456789012"
     assert (auth["lease_duration"], auth["policies"]) == (30, ["default"])
-    token = any_engine.admin.request(
+    token = engine.admin.request(
         "GET", "auth/token/lookup-self", token=Secret(auth["client_token"])
     )
     assert token.data["display_name"] == f"{mount.removeprefix('auth/')}-my-app"
@@ -103,11 +106,11 @@ def test_a_signed_request(any_engine: DatabaseEngine, mount: str, sts: StubSTS) 
     assert headers[SERVER_ID.lower()] == "vault.example"
 
 
-def test_refusals(any_engine: DatabaseEngine, mount: str) -> None:
+def test_refusals(engine: DatabaseEngine, mount: str) -> None:
     server_id = f"error validating {SERVER_ID} header:"
     field = 'Field validation failed: error converting input for field "iam_request_headers":'
     assert [
-        refusal(login(any_engine, mount, body))
+        refusal(login(engine, mount, body))
         for body in (
             signed(None),
             signed("other.example"),
@@ -141,5 +144,5 @@ def test_refusals(any_engine: DatabaseEngine, mount: str) -> None:
             "didn't supply required authentication values",
         )
     ]
-    answer = any_engine.admin.request("GET", f"{mount}/login", token=NO_TOKEN)
+    answer = engine.admin.request("GET", f"{mount}/login", token=NO_TOKEN)
     assert refusal(answer) == (405, ["unsupported operation"])

@@ -1,4 +1,4 @@
-"""Reading credentials: what a real Vault answers, and the emulator has to."""
+"""Reading credentials: what Vault and OpenBao answer."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ if TYPE_CHECKING:
     Unique = Callable[[str], str]
 
 
-def test_a_read_creates_a_role_that_can_log_in(any_engine: DatabaseEngine, unique: Unique) -> None:
+def test_a_read_creates_a_role_that_can_log_in(engine: DatabaseEngine, unique: Unique) -> None:
     role = unique("mint")
-    path = any_engine.create_role(role, default_ttl=60, max_ttl=120)
+    path = engine.create_role(role, default_ttl=60, max_ttl=120)
     before = time.time()
-    answer = any_engine.read(role)
+    answer = engine.read(role)
     after = time.time()
     assert answer.status == 200
     assert shape(answer.body) == envelope({"username": "str", "password": "str"})
-    assert answer.body["mount_type"] == "database"
     assert answer.body["lease_id"].startswith(f"{path}/")
     assert answer.body["renewable"] is True
     assert answer.body["lease_duration"] == 60
     name = answer.data["username"]
     assert name.startswith(f"v-token-{role[:8]}-")
     assert len(answer.data["password"]) == 20
-    with any_engine.login(answer.data) as conn:
+    with engine.login(answer.data) as conn:
         row = conn.execute(
             "SELECT current_user, extract(epoch FROM rolvaliduntil)::float "
             "FROM pg_roles WHERE rolname = current_user"
@@ -41,63 +40,63 @@ def test_a_read_creates_a_role_that_can_log_in(any_engine: DatabaseEngine, uniqu
     assert row is not None
     # Five seconds more than the lease: Vault's margin for clocks that differ. Whole ones are told.
     assert (row[0], before + 64 <= row[1] <= after + 66) == (name, True)
-    assert any_engine.mints(role) == 1
+    assert engine.mints(role) == 1
 
 
-def test_every_read_is_a_mint(any_engine: DatabaseEngine, unique: Unique) -> None:
+def test_every_read_is_a_mint(engine: DatabaseEngine, unique: Unique) -> None:
     role = unique("mints")
-    any_engine.create_role(role)
-    any_engine.create_role(f"{role}0")
-    names = {any_engine.read(role).data["username"] for _ in range(3)}
-    any_engine.read(f"{role}0")
+    engine.create_role(role)
+    engine.create_role(f"{role}0")
+    names = {engine.read(role).data["username"] for _ in range(3)}
+    engine.read(f"{role}0")
     assert len(names) == 3
-    assert (any_engine.mints(role), any_engine.mints(f"{role}0")) == (3, 1)
-    assert len(any_engine.leases(role)) == 3
+    assert (engine.mints(role), engine.mints(f"{role}0")) == (3, 1)
+    assert len(engine.leases(role)) == 3
 
 
-def test_a_default_above_the_maximum_is_capped(any_engine: DatabaseEngine, unique: Unique) -> None:
+def test_a_default_above_the_maximum_is_capped(engine: DatabaseEngine, unique: Unique) -> None:
     role = unique("cap")
-    any_engine.create_role(role, default_ttl=0, max_ttl=30)
-    assert any_engine.read(role).body["lease_duration"] == 30
+    engine.create_role(role, default_ttl=0, max_ttl=30)
+    assert engine.read(role).body["lease_duration"] == 30
 
 
-def test_grants_and_quotes(any_engine: DatabaseEngine, unique: Unique) -> None:
+def test_grants_and_quotes(engine: DatabaseEngine, unique: Unique) -> None:
     role, table = unique("grant"), unique("t")
-    with any_engine.postgres.admin() as conn:
+    with engine.postgres.admin() as conn:
         conn.execute(f"CREATE TABLE {table} (n int)".encode())
-    any_engine.create_role(role, grants=[f'GRANT SELECT ON {table} TO "{{{{name}}}}";'])
-    answer = any_engine.read(role)
-    with any_engine.login(answer.data) as conn:
+    engine.create_role(role, grants=[f'GRANT SELECT ON {table} TO "{{{{name}}}}";'])
+    answer = engine.read(role)
+    with engine.login(answer.data) as conn:
         conn.execute(f"SELECT * FROM {table}".encode())
-        any_engine.admin.revoke_lease(answer.body["lease_id"])
+        engine.admin.revoke_lease(answer.body["lease_id"])
         # A live session survives its role, and shows it so.
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute(f"SELECT * FROM {table}".encode())
         with pytest.raises(psycopg.errors.UndefinedObject):
             conn.execute("SELECT current_user")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        any_engine.login(answer.data)
+        engine.login(answer.data)
 
 
-def test_refusals(any_engine: DatabaseEngine, unique: Unique) -> None:
+def test_refusals(engine: DatabaseEngine, unique: Unique) -> None:
     role = unique("refuse")
-    path = any_engine.create_role(role)
-    admin = any_engine.admin
+    path = engine.create_role(role)
+    admin = engine.admin
     stranger = admin.create_token()
     nobody = Secret("hvs.nothing-that-was-ever-issued")
     ask = admin.request
     no_route = 'no handler for route "nowhere/creds/x". route entry not found.'
     assert [
-        refusal(any_engine.read("unknown")),
-        refusal(any_engine.read(role, token=stranger)),
-        refusal(any_engine.read("unknown", token=stranger)),
-        refusal(any_engine.read(role, token=nobody)),
-        refusal(any_engine.read(role, token=Secret(""))),
+        refusal(engine.read("unknown")),
+        refusal(engine.read(role, token=stranger)),
+        refusal(engine.read("unknown", token=stranger)),
+        refusal(engine.read(role, token=nobody)),
+        refusal(engine.read(role, token=Secret(""))),
         refusal(ask("GET", "nowhere/creds/x")),
         refusal(ask("GET", "nowhere/creds/x", token=stranger)),
         refusal(ask("POST", path)),
         refusal(ask("DELETE", path)),
-        refusal(ask("GET", f"{any_engine.mount}/nothing")),
+        refusal(ask("GET", f"{engine.mount}/nothing")),
     ] == [
         (400, ["unknown role: unknown"]),
         (403, [DENIED]),
@@ -110,24 +109,24 @@ def test_refusals(any_engine: DatabaseEngine, unique: Unique) -> None:
         (405, [UNSUPPORTED]),
         (404, ["1 error occurred:\n\t* unsupported path\n\n"]),
     ]
-    assert any_engine.mints(role) == 0
+    assert engine.mints(role) == 0
 
 
-def test_statements_that_fail(any_engine: DatabaseEngine, unique: Unique) -> None:
+def test_statements_that_fail(engine: DatabaseEngine, unique: Unique) -> None:
     role = unique("bad")
-    any_engine.create_role(role, creation_statements=["CREATE NONSENSE"])
-    status, [text] = refusal(any_engine.read(role))
+    engine.create_role(role, creation_statements=["CREATE NONSENSE"])
+    status, [text] = refusal(engine.read(role))
     assert status == 500
     assert "syntax error" in text
-    assert any_engine.leases(role) == []
+    assert engine.leases(role) == []
 
 
 @pytest.mark.slow
 def test_postgresql_away(
-    any_engine: DatabaseEngine, own_postgres: PostgresServer, unique: Unique
+    engine: DatabaseEngine, own_postgres: PostgresServer, unique: Unique
 ) -> None:
     mount = unique("away")
-    engine = DatabaseEngine(any_engine.vault, own_postgres, mount=mount)
+    engine = DatabaseEngine(engine.vault, own_postgres, mount=mount)
     engine.create_role("app")
     lease_id = engine.read("app").body["lease_id"]
     own_postgres.stop()

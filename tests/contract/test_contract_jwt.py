@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from contract_shapes import AUTH, envelope, refusal, shape
 
+from differences import said
 from ephemeral_creds import Secret
-from ephemeral_creds.testing import VaultAdmin
 from issuers import issuer_key, jwt, public_pem
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-    from ephemeral_creds.testing import DatabaseEngine, VaultEmulator, VaultResponse
+    from ephemeral_creds.testing import DatabaseEngine, VaultAdmin, VaultResponse
 
     Unique = Callable[[str], str]
 
@@ -38,9 +37,9 @@ def key() -> RSAPrivateKey:
 
 
 @pytest.fixture
-def mount(any_engine: DatabaseEngine, unique: Unique, key: RSAPrivateKey) -> str:
+def mount(engine: DatabaseEngine, unique: Unique, key: RSAPrivateKey) -> str:
     """The path of an auth method that trusts `key`, with a role ``app``."""
-    admin, path = any_engine.admin, unique("issuer")
+    admin, path = engine.admin, unique("issuer")
     admin.enable_auth("jwt", path)
     admin.call("POST", f"auth/{path}/config", {"jwt_validation_pubkeys": [public_pem(key)]})
     admin.call("POST", f"auth/{path}/role/app", ROLE)
@@ -53,11 +52,11 @@ def login(admin: VaultAdmin, mount: str, token: str, role: str = "app") -> Vault
 
 
 def test_a_signed_token(
-    any_engine: DatabaseEngine, unique: Unique, mount: str, key: RSAPrivateKey
+    engine: DatabaseEngine, unique: Unique, mount: str, key: RSAPrivateKey
 ) -> None:
-    any_engine.create_role(database_role := unique("jwt"))
-    policy = any_engine.policy(database_role)
-    admin = any_engine.admin
+    engine.create_role(database_role := unique("jwt"))
+    policy = engine.policy(database_role)
+    admin = engine.admin
     admin.call("POST", f"{mount}/role/app", ROLE | {"token_policies": [policy]})
     answer = login(admin, mount, jwt(key).reveal())
     assert answer.status == 200
@@ -65,14 +64,14 @@ def test_a_signed_token(
     auth = answer.body["auth"]
     assert (auth["metadata"], auth["lease_duration"]) == ({"role": "app"}, 30)
     assert auth["policies"] == sorted(["default", policy])
-    minted = any_engine.read(database_role, token=Secret(auth["client_token"]))
+    minted = engine.read(database_role, token=Secret(auth["client_token"]))
     assert minted.data["username"].startswith(f"v-{mount.removeprefix('auth/')}"[:10])
     again = login(admin, mount, jwt(key).reveal()).body["auth"]
     assert again["entity_id"] == auth["entity_id"]
 
 
-def test_bounds(any_engine: DatabaseEngine, mount: str, key: RSAPrivateKey) -> None:
-    admin = any_engine.admin
+def test_bounds(engine: DatabaseEngine, mount: str, key: RSAPrivateKey) -> None:
+    admin = engine.admin
     strict = ROLE | {"bound_claims": {"project": ["a", "app"]}, "bound_subject": "job-2"}
     admin.call("POST", f"{mount}/role/strict", strict)
     open_role = {"role_type": "jwt", "user_claim": "sub", "bound_subject": "job-1"}
@@ -126,10 +125,10 @@ def test_bounds(any_engine: DatabaseEngine, mount: str, key: RSAPrivateKey) -> N
     ]
 
 
-def test_signatures(any_engine: DatabaseEngine, mount: str, key: RSAPrivateKey) -> None:
+def test_signatures(engine: DatabaseEngine, mount: str, key: RSAPrivateKey) -> None:
     good = jwt(key).reveal()
     assert [
-        refusal(login(any_engine.admin, mount, token))
+        refusal(login(engine.admin, mount, token))
         for token in (
             jwt(issuer_key()).reveal(),
             good.rpartition(".")[0] + "." + jwt(key, sub="job-2").reveal().rpartition(".")[2],
@@ -148,16 +147,10 @@ def test_signatures(any_engine: DatabaseEngine, mount: str, key: RSAPrivateKey) 
     ]
 
 
-def test_refusals(
-    any_engine: DatabaseEngine, unique: Unique, mount: str, key: RSAPrivateKey
-) -> None:
-    admin, token = any_engine.admin, jwt(key).reveal()
+def test_refusals(engine: DatabaseEngine, unique: Unique, mount: str, key: RSAPrivateKey) -> None:
+    admin, token = engine.admin, jwt(key).reveal()
     admin.enable_auth("jwt", bare := unique("issuer"))
     ask = admin.request
-    keys = (
-        "exactly one of 'jwt_validation_pubkeys', 'jwks_url', 'jwks_pairs' or "
-        "'oidc_discovery_url' must be set"
-    )
     assert [
         refusal(login(admin, mount, token, "")),
         refusal(login(admin, mount, token, "nobody")),
@@ -175,21 +168,7 @@ def test_refusals(
         (405, ["unsupported operation"]),
         (400, ["could not load configuration"]),
         (400, ["error parsing public key: data does not contain any valid public keys"]),
-        (400, [keys]),
+        (400, [said("no keys")]),
         (400, ["must have at least one bound constraint when creating/updating a role"]),
         (400, ["a user claim must be defined on the role"]),
     ]
-
-
-def test_the_emulator_without_cryptography(
-    shared_emulator: VaultEmulator,
-    unique: Unique,
-    key: RSAPrivateKey,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    admin, pem = VaultAdmin(shared_emulator), public_pem(key)
-    admin.enable_auth("jwt", mount := unique("issuer"))
-    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.rsa", None)
-    answer = admin.request("POST", f"auth/{mount}/config", {"jwt_validation_pubkeys": [pem]})
-    assert answer.status == 501
-    assert "pip install cryptography" in answer.errors[0]

@@ -1,4 +1,4 @@
-"""Renewing, revoking and outliving leases: what a real Vault does, and the emulator has to."""
+"""Renewing, revoking and outliving leases: what Vault and OpenBao do."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ def put(engine: DatabaseEngine, path: str, **body: object) -> VaultResponse:
     return engine.admin.request("PUT", path, body)
 
 
-def test_lookup_and_list(any_engine: DatabaseEngine, unique: Unique) -> None:
-    path = any_engine.create_role(role := unique("look"), default_ttl=60)
-    lease_id = any_engine.read(role).body["lease_id"]
-    looked = put(any_engine, LOOKUP, lease_id=lease_id)
+def test_lookup_and_list(engine: DatabaseEngine, unique: Unique) -> None:
+    path = engine.create_role(role := unique("look"), default_ttl=60)
+    lease_id = engine.read(role).body["lease_id"]
+    looked = put(engine, LOOKUP, lease_id=lease_id)
     assert (looked.status, shape(looked.body)) == (200, envelope(LEASE_DATA))
     assert (looked.data["id"], looked.data["renewable"]) == (lease_id, True)
     assert 30 < looked.data["ttl"] <= 60
-    listed = any_engine.admin.request("LIST", f"{LOOKUP}/{path}")
+    listed = engine.admin.request("LIST", f"{LOOKUP}/{path}")
     assert (listed.status, shape(listed.body)) == (200, envelope({"keys": ["str"]}))
-    assert any_engine.leases(role) == [lease_id]
-    put(any_engine, RENEW, lease_id=lease_id)
-    data = put(any_engine, LOOKUP, lease_id=lease_id).data
+    assert engine.leases(role) == [lease_id]
+    put(engine, RENEW, lease_id=lease_id)
+    data = put(engine, LOOKUP, lease_id=lease_id).data
     assert shape(data) == LEASE_DATA | {"last_renewal": "str"}
     assert [
-        refusal(put(any_engine, LOOKUP, lease_id="unknown")),
-        refusal(put(any_engine, LOOKUP)),
-        refusal(any_engine.admin.request("LIST", f"{LOOKUP}/{path}x")),
+        refusal(put(engine, LOOKUP, lease_id="unknown")),
+        refusal(put(engine, LOOKUP)),
+        refusal(engine.admin.request("LIST", f"{LOOKUP}/{path}x")),
     ] == [(400, ["invalid lease"]), (400, ["lease_id must be specified"]), (404, [])]
 
 
-def test_renew_takes_the_increment_for_a_wish(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("renew"), default_ttl=60, max_ttl=100)
+def test_renew_takes_the_increment_for_a_wish(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("renew"), default_ttl=60, max_ttl=100)
     since = early_in_a_second()
-    lease_id = any_engine.read(role).body["lease_id"]
+    lease_id = engine.read(role).body["lease_id"]
     seen = []
     for increment in (30, 0, None, "40s", 99999):
-        answer = put(any_engine, RENEW, lease_id=lease_id, increment=increment)
+        answer = put(engine, RENEW, lease_id=lease_id, increment=increment)
         assert answer.status == 200
         assert (answer.body["lease_id"], answer.body["renewable"]) == (lease_id, True)
         warned = ["str"] if answer.body["warnings"] else None
@@ -69,11 +69,11 @@ def test_renew_takes_the_increment_for_a_wish(any_engine: DatabaseEngine, unique
     assert warnings == capped(left, wish="27h46m39s", maximum=100, since=since)
 
 
-def test_renew_moves_the_last_login_date(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("until"), default_ttl=60, max_ttl=100)
-    answer = any_engine.read(role)
-    put(any_engine, RENEW, lease_id=answer.body["lease_id"], increment=20)
-    with any_engine.postgres.admin() as conn:
+def test_renew_moves_the_last_login_date(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("until"), default_ttl=60, max_ttl=100)
+    answer = engine.read(role)
+    put(engine, RENEW, lease_id=answer.body["lease_id"], increment=20)
+    with engine.postgres.admin() as conn:
         row = conn.execute(
             "SELECT extract(epoch FROM rolvaliduntil - now())::float "
             "FROM pg_roles WHERE rolname = %s",
@@ -84,143 +84,143 @@ def test_renew_moves_the_last_login_date(any_engine: DatabaseEngine, unique: Uni
     assert 0 < row[0] <= 26
 
 
-def test_renew_refusals(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("rerefuse"))
-    lease_id = any_engine.read(role).body["lease_id"]
+def test_renew_refusals(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("rerefuse"))
+    lease_id = engine.read(role).body["lease_id"]
     negative = (
         'Field validation failed: error converting input for field "increment": '
         "cannot provide negative value '-3'"
     )
     assert [
-        refusal(put(any_engine, RENEW)),
-        refusal(put(any_engine, RENEW, lease_id="unknown")),
-        refusal(put(any_engine, RENEW, lease_id=lease_id, increment=-3)),
-        refusal(any_engine.admin.request("GET", RENEW)),
+        refusal(put(engine, RENEW)),
+        refusal(put(engine, RENEW, lease_id="unknown")),
+        refusal(put(engine, RENEW, lease_id=lease_id, increment=-3)),
+        refusal(engine.admin.request("GET", RENEW)),
     ] == [
         (400, ["lease_id must be specified"]),
         (400, ["lease not found"]),
         (400, [negative]),
         (405, [UNSUPPORTED]),
     ]
-    any_engine.delete_role(role)
-    status, [text] = refusal(put(any_engine, RENEW, lease_id=lease_id))
+    engine.delete_role(role)
+    status, [text] = refusal(put(engine, RENEW, lease_id=lease_id))
     assert status == 400
     assert text.startswith("failed to renew entry: ")
     assert f'could not find role with name "{role}"' in text
 
 
 @pytest.mark.slow
-def test_the_end_of_a_lease(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("end"), default_ttl=6, max_ttl=6)
+def test_the_end_of_a_lease(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("end"), default_ttl=6, max_ttl=6)
     since = early_in_a_second()
-    minted = any_engine.read(role)
+    minted = engine.read(role)
     lease_id = minted.body["lease_id"]
     time.sleep(1.1)
-    answer = put(any_engine, RENEW, lease_id=lease_id, increment=3)
+    answer = put(engine, RENEW, lease_id=lease_id, increment=3)
     assert (answer.status, answer.body["lease_duration"]) == (200, 3)
-    answer = put(any_engine, RENEW, lease_id=lease_id, increment=6)
+    answer = put(engine, RENEW, lease_id=lease_id, increment=6)
     left = answer.body["lease_duration"]
     assert (answer.status, left < 6) == (200, True)
     assert answer.body["warnings"] == capped(left, wish="6s", maximum=6, since=since)
-    assert eventually(lambda: minted.data["username"] not in any_engine.postgres.roles())
+    assert eventually(lambda: minted.data["username"] not in engine.postgres.roles())
     assert time.monotonic() - since > 5.8
-    assert eventually(lambda: any_engine.leases(role) == [])
-    assert refusal(put(any_engine, RENEW, lease_id=lease_id)) == (400, ["lease not found"])
+    assert eventually(lambda: engine.leases(role) == [])
+    assert refusal(put(engine, RENEW, lease_id=lease_id)) == (400, ["lease not found"])
 
 
-def test_revoke(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("revoke"))
-    minted = any_engine.read(role)
+def test_revoke(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("revoke"))
+    minted = engine.read(role)
     lease_id, name = minted.body["lease_id"], minted.data["username"]
-    first = put(any_engine, REVOKE, lease_id=lease_id)
+    first = put(engine, REVOKE, lease_id=lease_id)
     assert (first.status, first.body) == (204, {})
-    assert name not in any_engine.postgres.roles()
-    assert refusal(put(any_engine, RENEW, lease_id=lease_id)) == (400, ["lease not found"])
+    assert name not in engine.postgres.roles()
+    assert refusal(put(engine, RENEW, lease_id=lease_id)) == (400, ["lease not found"])
     again = [
-        put(any_engine, REVOKE, lease_id=lease_id).status,
-        put(any_engine, REVOKE, lease_id=lease_id, sync=True).status,
-        put(any_engine, REVOKE, lease_id="unknown").status,
+        put(engine, REVOKE, lease_id=lease_id).status,
+        put(engine, REVOKE, lease_id=lease_id, sync=True).status,
+        put(engine, REVOKE, lease_id="unknown").status,
     ]
     assert again == [204, 204, 204]
-    assert refusal(put(any_engine, REVOKE)) == (400, ["lease_id must be specified"])
+    assert refusal(put(engine, REVOKE)) == (400, ["lease_id must be specified"])
 
 
-def test_revoke_without_waiting(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("async"))
-    minted = any_engine.read(role)
-    answer = put(any_engine, REVOKE, lease_id=minted.body["lease_id"], sync=False)
+def test_revoke_without_waiting(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("async"))
+    minted = engine.read(role)
+    answer = put(engine, REVOKE, lease_id=minted.body["lease_id"], sync=False)
     assert (answer.status, answer.body) == (202, {})
-    assert eventually(lambda: minted.data["username"] not in any_engine.postgres.roles())
+    assert eventually(lambda: minted.data["username"] not in engine.postgres.roles())
 
 
-def test_revoke_needs_a_policy(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("policy"))
-    admin = any_engine.admin
-    plain = admin.create_token([any_engine.policy(role, may_revoke=False)])
-    lease_id = any_engine.read(role, token=plain).body["lease_id"]
+def test_revoke_needs_a_policy(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("policy"))
+    admin = engine.admin
+    plain = admin.create_token([engine.policy(role, may_revoke=False)])
+    lease_id = engine.read(role, token=plain).body["lease_id"]
     body = {"lease_id": lease_id}
     assert admin.request("PUT", RENEW, body, token=plain).status == 200
     assert admin.request("PUT", LOOKUP, body, token=plain).status == 200
     assert refusal(admin.request("PUT", REVOKE, body, token=plain)) == (403, [DENIED])
-    allowed = admin.create_token([any_engine.policy(role)])
+    allowed = admin.create_token([engine.policy(role)])
     assert admin.request("PUT", REVOKE, body, token=allowed).status == 204
 
 
-def test_renewing_needs_the_default_policy(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("default"))
-    policy = any_engine.policy(role)
-    admin = any_engine.admin
+def test_renewing_needs_the_default_policy(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("default"))
+    policy = engine.policy(role)
+    admin = engine.admin
     bare = admin.create_token([policy], no_default_policy=True)
-    body = {"lease_id": any_engine.read(role, token=bare).body["lease_id"]}
+    body = {"lease_id": engine.read(role, token=bare).body["lease_id"]}
     assert refusal(admin.request("PUT", RENEW, body, token=bare)) == (403, [DENIED])
 
 
-def test_revoke_by_prefix(any_engine: DatabaseEngine, unique: Unique) -> None:
-    path = any_engine.create_role(role := unique("prefix"))
-    names = {any_engine.read(role).data["username"] for _ in range(2)}
-    any_engine.admin.revoke_prefix(path)
-    assert not names & set(any_engine.postgres.roles())
-    assert any_engine.leases(role) == []
+def test_revoke_by_prefix(engine: DatabaseEngine, unique: Unique) -> None:
+    path = engine.create_role(role := unique("prefix"))
+    names = {engine.read(role).data["username"] for _ in range(2)}
+    engine.admin.revoke_prefix(path)
+    assert not names & set(engine.postgres.roles())
+    assert engine.leases(role) == []
 
 
 def test_a_role_that_owns_something_cannot_be_dropped(
-    any_engine: DatabaseEngine, unique: Unique
+    engine: DatabaseEngine, unique: Unique
 ) -> None:
     role, table = unique("owner"), unique("owned")
     grant = 'GRANT CREATE ON SCHEMA public TO "{{name}}";'
-    any_engine.create_role(role, grants=[grant])
-    minted = any_engine.read(role)
-    with any_engine.login(minted.data) as conn:
+    engine.create_role(role, grants=[grant])
+    minted = engine.read(role)
+    with engine.login(minted.data) as conn:
         conn.execute(f"CREATE TABLE {table} ()".encode())
     lease_id = minted.body["lease_id"]
-    status, [text] = refusal(put(any_engine, REVOKE, lease_id=lease_id))
+    status, [text] = refusal(put(engine, REVOKE, lease_id=lease_id))
     assert status == 400
     assert text.startswith("failed to revoke entry: ")
-    assert any_engine.leases(role) == [lease_id]
-    with any_engine.postgres.admin() as conn:
+    assert engine.leases(role) == [lease_id]
+    with engine.postgres.admin() as conn:
         conn.execute(f"DROP TABLE {table}".encode())
         # Vault takes USAGE on the schema away, but not what else was granted on it.
         name = minted.data["username"]
         conn.execute(f'REVOKE CREATE ON SCHEMA public FROM "{name}"'.encode())
-    assert put(any_engine, REVOKE, lease_id=lease_id).status == 204
+    assert put(engine, REVOKE, lease_id=lease_id).status == 204
 
 
-def test_custom_revocation(any_engine: DatabaseEngine, unique: Unique) -> None:
+def test_custom_revocation(engine: DatabaseEngine, unique: Unique) -> None:
     role = unique("custom")
     statement = 'ALTER ROLE "{{name}}" NOLOGIN;'
-    any_engine.create_role(role, revocation_statements=[statement])
-    minted = any_engine.read(role)
-    any_engine.admin.revoke_lease(minted.body["lease_id"])
-    assert minted.data["username"] in any_engine.postgres.roles()
+    engine.create_role(role, revocation_statements=[statement])
+    minted = engine.read(role)
+    engine.admin.revoke_lease(minted.body["lease_id"])
+    assert minted.data["username"] in engine.postgres.roles()
 
 
-def test_revocation_is_by_the_statements_of_now(any_engine: DatabaseEngine, unique: Unique) -> None:
+def test_revocation_is_by_the_statements_of_now(engine: DatabaseEngine, unique: Unique) -> None:
     """A role with wrong statements is mended by correcting it: what is out there ends rightly."""
     role = unique("corrected")
-    any_engine.create_role(role, revocation_statements=["NONSENSE"])
-    minted = any_engine.read(role)
+    engine.create_role(role, revocation_statements=["NONSENSE"])
+    minted = engine.read(role)
     lease_id = minted.body["lease_id"]
-    assert put(any_engine, REVOKE, lease_id=lease_id, sync=True).status == 400
-    any_engine.create_role(role, revocation_statements=['DROP ROLE "{{name}}"'])
-    assert put(any_engine, REVOKE, lease_id=lease_id, sync=True).status == 204
-    assert minted.data["username"] not in any_engine.postgres.roles()
+    assert put(engine, REVOKE, lease_id=lease_id, sync=True).status == 400
+    engine.create_role(role, revocation_statements=['DROP ROLE "{{name}}"'])
+    assert put(engine, REVOKE, lease_id=lease_id, sync=True).status == 204
+    assert minted.data["username"] not in engine.postgres.roles()

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     Unique = Callable[[str], str]
 
 
-def test_sealed_and_unsealed(any_engine: DatabaseEngine, unique: Unique) -> None:
-    vault, ask = any_engine.vault, any_engine.admin.request
-    any_engine.create_role(role := unique("seal"))
-    lease_id = any_engine.read(role).body["lease_id"]
+def test_sealed_and_unsealed(engine: DatabaseEngine, unique: Unique) -> None:
+    vault, ask = engine.vault, engine.admin.request
+    engine.create_role(role := unique("seal"))
+    lease_id = engine.read(role).body["lease_id"]
     body = {"lease_id": lease_id}
     vault.seal()
     try:
         sealed = (503, ["Vault is sealed"])
-        assert refusal(any_engine.read(role)) == sealed
+        assert refusal(engine.read(role)) == sealed
         assert refusal(ask("PUT", "sys/leases/renew", body)) == sealed
         assert refusal(ask("PUT", "sys/leases/revoke", body)) == sealed
         assert refusal(ask("GET", "auth/token/lookup-self")) == sealed
@@ -37,25 +37,25 @@ def test_sealed_and_unsealed(any_engine: DatabaseEngine, unique: Unique) -> None
     health = ask("GET", "sys/health")
     assert (health.status, health.body["sealed"]) == (200, False)
     assert ask("PUT", "sys/leases/renew", body).status == 200
-    assert any_engine.leases(role) == [lease_id]
+    assert engine.leases(role) == [lease_id]
 
 
 @pytest.mark.slow
-def test_a_sealed_vault_ends_nothing(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("sealend"), default_ttl=3, max_ttl=3)
-    name = any_engine.read(role).data["username"]
+def test_a_sealed_vault_ends_nothing(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("sealend"), default_ttl=3, max_ttl=3)
+    name = engine.read(role).data["username"]
     issued = time.monotonic()
-    any_engine.vault.seal()
+    engine.vault.seal()
     try:
         time.sleep(max(issued + 3.5 - time.monotonic(), 0.0))
-        assert name in any_engine.postgres.roles()
+        assert name in engine.postgres.roles()
     finally:
-        any_engine.vault.unseal()
-    assert eventually(lambda: name not in any_engine.postgres.roles())
+        engine.vault.unseal()
+    assert eventually(lambda: name not in engine.postgres.roles())
 
 
-def test_paused_and_resumed(any_engine: DatabaseEngine) -> None:
-    vault = any_engine.vault
+def test_paused_and_resumed(engine: DatabaseEngine) -> None:
+    vault = engine.vault
     vault.pause()
     try:
         with pytest.raises(TimeoutError):

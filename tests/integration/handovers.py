@@ -1,4 +1,4 @@
-"""A service under load beside a real Vault Agent: what every scenario of the agent needs."""
+"""A service under load beside an agent: what every scenario of the agent needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logins by client certificate, against a real Vault and the emulator, both by TLS."""
+"""Logins by client certificate, by TLS."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def role(any_engine: DatabaseEngine, unique: Unique) -> str:
+def role(engine: DatabaseEngine, unique: Unique) -> str:
     """A role of the database, in place of the one that only one Vault has."""
-    any_engine.create_role(name := unique("by_cert"))
+    engine.create_role(name := unique("by_cert"))
     return name
 
 
 @pytest.fixture
-def mount(any_engine: DatabaseEngine, authority: Authority, unique: Unique, role: str) -> str:
+def mount(engine: DatabaseEngine, authority: Authority, unique: Unique, role: str) -> str:
     """An auth method where a certificate of `authority` is good for `role`."""
-    admin = any_engine.admin
+    admin = engine.admin
     admin.enable_auth("cert", path := unique("cert"))
-    body = {"certificate": authority.pem, "token_policies": [any_engine.policy(role)]}
+    body = {"certificate": authority.pem, "token_policies": [engine.policy(role)]}
     admin.call("POST", f"auth/{path}/certs/web", body)
     return path
 
@@ -56,12 +56,12 @@ def showing(engine: DatabaseEngine, authority: Authority, client: Issued) -> Vau
 
 
 def test_a_certificate_by_url(
-    any_engine: DatabaseEngine, authority: Authority, mount: str, role: str, canary: Canary
+    engine: DatabaseEngine, authority: Authority, mount: str, role: str, canary: Canary
 ) -> None:
     client = authority.issue("client")
     url = (
         f"vault://{role}?auth=cert&auth_role=web&auth_mount={mount}"
-        f"&address={any_engine.vault.tls_address}"
+        f"&address={engine.vault.tls_address}"
         f"&cacert={authority.path}&client_cert={client.cert}&client_key={client.key}"
     )
     with contextlib.closing(provider_from_url(url, environ={})) as provider:
@@ -71,10 +71,10 @@ def test_a_certificate_by_url(
 
 
 def test_a_certificate_of_another_ca(
-    any_engine: DatabaseEngine, authority: Authority, mount: str, role: str, tmp_path: Path
+    engine: DatabaseEngine, authority: Authority, mount: str, role: str, tmp_path: Path
 ) -> None:
     stranger = Authority(tmp_path, "other CA").issue("stranger")
-    config = showing(any_engine, authority, stranger)
+    config = showing(engine, authority, stranger)
     provider = VaultDynamicProvider(role, auth=CertAuth(mount=mount), config=config)
     with (
         contextlib.closing(provider),
@@ -84,11 +84,11 @@ def test_a_certificate_of_another_ca(
 
 
 def test_renewed_files_are_read_at_the_next_login(
-    any_engine: DatabaseEngine, authority: Authority, mount: str, role: str, tmp_path: Path
+    engine: DatabaseEngine, authority: Authority, mount: str, role: str, tmp_path: Path
 ) -> None:
     good = authority.issue("renewed")
     stranger = Authority(tmp_path, "other CA").issue("renewed")
-    config = showing(any_engine, authority, stranger)
+    config = showing(engine, authority, stranger)
     provider = VaultDynamicProvider(role, auth=CertAuth("web", mount=mount), config=config)
     with contextlib.closing(provider):
         with pytest.raises(AccessDenied):
@@ -99,11 +99,11 @@ def test_renewed_files_are_read_at_the_next_login(
 
 
 def test_a_token_is_renewed_by_whoever_shows_the_certificate(
-    any_engine: DatabaseEngine, authority: Authority, mount: str, role: str
+    engine: DatabaseEngine, authority: Authority, mount: str, role: str
 ) -> None:
     limits = {"token_ttl": "10m", "token_max_ttl": "2h"}
-    any_engine.admin.call("POST", f"auth/{mount}/certs/web", limits)
-    config = showing(any_engine, authority, authority.issue("renewing"))
+    engine.admin.call("POST", f"auth/{mount}/certs/web", limits)
+    config = showing(engine, authority, authority.issue("renewing"))
     provider = VaultDynamicProvider(role, auth=CertAuth(mount=mount), config=config)
     seen: list[ProviderRequest] = []
 
@@ -122,8 +122,8 @@ def test_a_token_is_renewed_by_whoever_shows_the_certificate(
     ]  # fmt: skip
 
 
-def test_without_a_certificate(any_engine: DatabaseEngine) -> None:
-    config = VaultConfig(any_engine.vault.address)
+def test_without_a_certificate(engine: DatabaseEngine) -> None:
+    config = VaultConfig(engine.vault.address)
     provider = VaultDynamicProvider("app", auth=CertAuth(), config=config)
     with (
         contextlib.closing(provider),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from differences import needs
 from ephemeral_creds import (
     AccessDenied,
     AppRoleAuth,
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def engine(any_engine: DatabaseEngine) -> DatabaseEngine:
+def engine(engine: DatabaseEngine) -> DatabaseEngine:
     """A database engine with a role ``app`` and the policy to use it."""
-    any_engine.create_role("app")
-    any_engine.policy("app")
-    return any_engine
+    engine.create_role("app")
+    engine.policy("app")
+    return engine
 
 
 @pytest.fixture
@@ -212,14 +213,14 @@ class TestJWT:
 
 
 def test_the_issuers_keys_by_url_and_new_ones_of_it(
-    real_vault: VaultServer, postgres: PostgresServer, key: rsa.RSAPrivateKey, unique: Unique
+    vault: VaultServer, postgres: PostgresServer, key: rsa.RSAPrivateKey, unique: Unique
 ) -> None:
     """Vault asks the issuer for its keys, as with GitHub and GitLab, and again for one it lacks."""
-    engine = DatabaseEngine(real_vault, postgres)
+    engine = DatabaseEngine(vault, postgres)
     role, mount = unique("jwks"), unique("oidc")
     engine.create_role(role)
     engine.admin.enable_auth("jwt", mount)
-    config = VaultConfig(real_vault.address, read_timeout=20)
+    config = VaultConfig(vault.address, read_timeout=20)
     with KeySet(key) as issuer:
         engine.admin.call("POST", f"auth/{mount}/config", {"jwks_url": issuer.address})
         body: dict[str, object] = {
@@ -247,6 +248,7 @@ def test_the_issuers_keys_by_url_and_new_ones_of_it(
         assert fetch().startswith("v-")
 
 
+@needs("aws")
 class TestAWS:
     ARN = "arn:aws:iam::123456789012:user/my-app"
 

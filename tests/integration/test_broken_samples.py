@@ -57,35 +57,35 @@ def table(postgres: PostgresServer, unique: Callable[[str], str]) -> str:
     ids=["CREATE ROLE", "GRANT"],
 )
 def test_an_unquoted_name(
-    any_engine: DatabaseEngine, unique: Callable[[str], str], statements: list[str]
+    engine: DatabaseEngine, unique: Callable[[str], str], statements: list[str]
 ) -> None:
     """Vault's names have hyphens."""
     role = unique("unquoted")
-    any_engine.create_role(role, creation_statements=statements)
-    answer = any_engine.read(role)
+    engine.create_role(role, creation_statements=statements)
+    answer = engine.read(role)
     assert answer.status >= 400
     assert "syntax error" in str(answer.errors)
-    assert any_engine.postgres.roles(f"v-root-{role}") == []
+    assert engine.postgres.roles(f"v-root-{role}") == []
 
 
 def test_drop_role_without_giving_rights_back(
-    any_engine: DatabaseEngine, unique: Callable[[str], str], table: str
+    engine: DatabaseEngine, unique: Callable[[str], str], table: str
 ) -> None:
     role = unique("stays")
-    any_engine.create_role(
+    engine.create_role(
         role,
         grants=[f'GRANT SELECT ON {table} TO "{{{{name}}}}"'],
         revocation_statements=['DROP ROLE IF EXISTS "{{name}}"'],
     )
-    minted = any_engine.read(role)
+    minted = engine.read(role)
     lease = {"lease_id": minted.body["lease_id"], "sync": True}
-    refused = any_engine.admin.request("PUT", "sys/leases/revoke", lease)
+    refused = engine.admin.request("PUT", "sys/leases/revoke", lease)
     assert refused.status >= 400
     assert "cannot be dropped because some objects depend on it" in str(refused.errors)
     # The lease was given back, and the credentials go on working.
-    any_engine.login(minted.data).close()
+    engine.login(minted.data).close()
     # The statements of the examples, with which it works, are in test_example_setups.py. Here:
-    any_engine.create_role(
+    engine.create_role(
         role,
         revocation_statements=[
             f'REASSIGN OWNED BY "{{{{name}}}}" TO {table}_owner',
@@ -93,46 +93,44 @@ def test_drop_role_without_giving_rights_back(
             'DROP ROLE "{{name}}"',
         ],
     )
-    any_engine.admin.call("PUT", "sys/leases/revoke", lease)
-    assert any_engine.postgres.roles(minted.data["username"]) == []
+    engine.admin.call("PUT", "sys/leases/revoke", lease)
+    assert engine.postgres.roles(minted.data["username"]) == []
 
 
 def test_rights_on_all_tables_are_on_todays_tables(
-    any_engine: DatabaseEngine, unique: Callable[[str], str], table: str
+    engine: DatabaseEngine, unique: Callable[[str], str], table: str
 ) -> None:
     today, group = unique("today"), unique("group")
-    any_engine.create_role(
-        today, grants=['GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}"']
-    )
-    any_engine.create_role(group, grants=[f'GRANT {table}_owner TO "{{{{name}}}}"'])
-    with any_engine.login(any_engine.read(today).data) as connection:
+    engine.create_role(today, grants=['GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}"'])
+    engine.create_role(group, grants=[f'GRANT {table}_owner TO "{{{{name}}}}"'])
+    with engine.login(engine.read(today).data) as connection:
         connection.execute(f"SELECT FROM {table}")
-        with any_engine.postgres.admin() as admin:
+        with engine.postgres.admin() as admin:
             admin.execute(f"CREATE TABLE {table}_later (n int)")
             admin.execute(f"ALTER TABLE {table}_later OWNER TO {table}_owner")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute(f"SELECT FROM {table}_later")
-    with any_engine.login(any_engine.read(group).data) as connection:
+    with engine.login(engine.read(group).data) as connection:
         connection.execute(f"SELECT FROM {table}_later")
-    any_engine.admin.revoke_prefix(f"database/creds/{today}")
-    any_engine.admin.revoke_prefix(f"database/creds/{group}")
+    engine.admin.revoke_prefix(f"database/creds/{today}")
+    engine.admin.revoke_prefix(f"database/creds/{group}")
 
 
 # --- Logging in to Vault ------------------------------------------------------------------------
 
 
 def test_the_policys_name_where_the_auth_roles_belongs(
-    any_engine: DatabaseEngine, unique: Callable[[str], str], tmp_path: Path, canary: Canary
+    engine: DatabaseEngine, unique: Callable[[str], str], tmp_path: Path, canary: Canary
 ) -> None:
     canary.allow_secret_file(tmp_path)
     role = unique("web")
-    any_engine.create_role(role)
-    policy = any_engine.policy(role)
+    engine.create_role(role)
+    policy = engine.policy(role)
     jwt = tmp_path / "jwt"
     jwt.write_text(make_service_account_jwt().reveal())
     with TokenReviewServer() as reviewer:
-        any_engine.admin.create_kubernetes_role(role, reviewer, [policy])
-        config = VaultConfig(any_engine.vault.address)
+        engine.admin.create_kubernetes_role(role, reviewer, [policy])
+        config = VaultConfig(engine.vault.address)
 
         def fetch(auth_role: str) -> None:
             auth = KubernetesAuth(auth_role, jwt_path=jwt)
@@ -221,12 +219,12 @@ def test_verify_full_does_not_talk_to_a_server_without_tls(postgres: PostgresSer
 
 
 def test_an_environment_variable_is_read_once(
-    any_engine: DatabaseEngine, unique: Callable[[str], str]
+    engine: DatabaseEngine, unique: Callable[[str], str]
 ) -> None:
     role = unique("once")
-    any_engine.create_role(role)
-    at_start = dict(any_engine.read(role).data)
-    any_engine.login(at_start).close()
-    any_engine.admin.revoke_prefix(f"database/creds/{role}")  # as an hour later
+    engine.create_role(role)
+    at_start = dict(engine.read(role).data)
+    engine.login(at_start).close()
+    engine.admin.revoke_prefix(f"database/creds/{role}")  # as an hour later
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        any_engine.login(at_start)
+        engine.login(at_start)

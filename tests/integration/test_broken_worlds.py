@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from canary import Canary
     from ephemeral_creds.events import Event
-    from ephemeral_creds.testing import PostgresServer, VaultLike
+    from ephemeral_creds.testing import PostgresServer, VaultServer
 
 pytestmark = pytest.mark.slow
 
@@ -179,22 +179,22 @@ def says(error: Exception, *parts: str) -> None:
 # --- Vault: what is set up wrong ----------------------------------------------------------------
 
 
-def test_a_role_that_does_not_exist(world: World, any_engine: DatabaseEngine) -> None:
-    error = world.at_once(vault_provider(any_engine, "misspelt"), any_engine.postgres.conninfo())
+def test_a_role_that_does_not_exist(world: World, engine: DatabaseEngine) -> None:
+    error = world.at_once(vault_provider(engine, "misspelt"), engine.postgres.conninfo())
     assert isinstance(error, ConfigurationError)
-    says(error, "database/creds/misspelt", any_engine.vault.address, "unknown role")
+    says(error, "database/creds/misspelt", engine.vault.address, "unknown role")
     says(error, "check that there is a database engine at 'database' with a role 'misspelt'")
 
 
 def test_a_policy_that_is_missing(
-    world: World, any_engine: DatabaseEngine, unique: Callable[[str], str]
+    world: World, engine: DatabaseEngine, unique: Callable[[str], str]
 ) -> None:
     role = unique("role")
-    any_engine.create_role(role)
-    provider = vault_provider(any_engine, role, ["default"])
-    error = world.at_once(provider, any_engine.postgres.conninfo())
+    engine.create_role(role)
+    provider = vault_provider(engine, role, ["default"])
+    error = world.at_once(provider, engine.postgres.conninfo())
     assert isinstance(error, AccessDenied)
-    says(error, f"database/creds/{role}", any_engine.vault.address, "permission denied")
+    says(error, f"database/creds/{role}", engine.vault.address, "permission denied")
     says(error, f'policies need: path "database/creds/{role}" {{ capabilities = ["read"] }}')
 
 
@@ -246,7 +246,7 @@ def test_no_service_account_token_says_what_to_do(
 
 
 @pytest.fixture
-def own_engine(own_vault: VaultLike, postgres: PostgresServer) -> DatabaseEngine:
+def own_engine(own_vault: VaultServer, postgres: PostgresServer) -> DatabaseEngine:
     engine = DatabaseEngine(own_vault, postgres)
     engine.create_role("app")
     return engine
@@ -351,7 +351,7 @@ def test_a_postgresql_that_is_away_at_start(world: World, own_postgres: Postgres
 
 
 def behind_vault(
-    world: World, vault: VaultLike, postgres: PostgresServer, role: str
+    world: World, vault: VaultServer, postgres: PostgresServer, role: str
 ) -> EphemeralCredsError:
     engine = DatabaseEngine(vault, postgres, connection=role, mount=role)
     engine.create_role(role)
@@ -364,24 +364,24 @@ def behind_vault(
 
 def test_a_postgresql_that_is_away_from_vault_too(
     world: World,
-    any_vault: VaultLike,
+    vault: VaultServer,
     own_postgres: PostgresServer,
     unique: Callable[[str], str],
 ) -> None:
     role = unique("role")
-    error = behind_vault(world, any_vault, own_postgres, role)
+    error = behind_vault(world, vault, own_postgres, role)
     assert isinstance(error, NotReady)
-    says(error, f"{role}/creds/{role}", any_vault.address, "ProviderUnavailable", "HTTP 500")
+    says(error, f"{role}/creds/{role}", vault.address, "ProviderUnavailable", "HTTP 500")
 
 
 @asked_once
 def test_a_postgresql_that_is_away_from_vault_too_says_what_to_do(
     world: World,
-    any_vault: VaultLike,
+    vault: VaultServer,
     own_postgres: PostgresServer,
     unique: Callable[[str], str],
 ) -> None:
-    error = behind_vault(world, any_vault, own_postgres, unique("role"))
+    error = behind_vault(world, vault, own_postgres, unique("role"))
     says(error, "check", "database connection")
 
 
@@ -395,20 +395,20 @@ def test_a_postgresql_that_is_away_from_vault_too_says_what_to_do(
 )
 def test_a_role_whose_sql_makes_no_login(
     world: World,
-    any_engine: DatabaseEngine,
+    engine: DatabaseEngine,
     unique: Callable[[str], str],
     creation_statement: str,
 ) -> None:
     role = unique("role")
-    any_engine.create_role(role, creation_statements=[f"{creation_statement};"])
-    provider = vault_provider(any_engine, role)
-    error = world.after(LoginRejected, provider, any_engine.postgres.conninfo())
+    engine.create_role(role, creation_statements=[f"{creation_statement};"])
+    provider = vault_provider(engine, role)
+    error = world.after(LoginRejected, provider, engine.postgres.conninfo())
     assert isinstance(error, LoginRefused)
-    says(error, "'orders'", f"database/creds/{role}", any_engine.vault.address)
-    says(error, f"port {any_engine.postgres.port}")
+    says(error, "'orders'", f"database/creds/{role}", engine.vault.address)
+    says(error, f"port {engine.postgres.port}")
     says(error, "that its creation_statements give it all three")
     # Refusals mint no roles without end.
-    assert any_engine.mints(role) <= 2
+    assert engine.mints(role) <= 2
 
 
 def broken_sql(
@@ -421,19 +421,19 @@ def broken_sql(
 
 
 def test_a_role_whose_sql_fails(
-    world: World, any_engine: DatabaseEngine, unique: Callable[[str], str]
+    world: World, engine: DatabaseEngine, unique: Callable[[str], str]
 ) -> None:
-    role, error = broken_sql(world, any_engine, unique)
+    role, error = broken_sql(world, engine, unique)
     assert isinstance(error, ConfigurationError)
-    says(error, f"database/creds/{role}", any_engine.vault.address, "HTTP 500")
+    says(error, f"database/creds/{role}", engine.vault.address, "HTTP 500")
     says(error, 'relation "no_such_table" does not exist')
 
 
 @asked_once
 def test_a_role_whose_sql_fails_says_what_to_do(
-    world: World, any_engine: DatabaseEngine, unique: Callable[[str], str]
+    world: World, engine: DatabaseEngine, unique: Callable[[str], str]
 ) -> None:
-    says(broken_sql(world, any_engine, unique)[1], "creation_statements")
+    says(broken_sql(world, engine, unique)[1], "creation_statements")
 
 
 def test_a_database_that_does_not_exist(world: World, postgres: PostgresServer) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from canary import Canary
-    from ephemeral_creds.testing import PostgresServer, VaultLike
+    from ephemeral_creds.testing import PostgresServer, VaultServer
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,7 @@ def test_a_url_that_is_wrong(checker: Checker) -> None:
 
 
 def test_a_sealed_vault(
-    own_vault: VaultLike,
+    own_vault: VaultServer,
     postgres: PostgresServer,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -180,7 +180,7 @@ def test_an_unknown_role(checker: Checker) -> None:
 
 
 def test_a_role_that_the_connection_does_not_allow(
-    vault: VaultLike,
+    vault: VaultServer,
     postgres: PostgresServer,
     checker: Checker,
     unique: Callable[[str], str],

@@ -17,7 +17,7 @@ from ephemeral_creds.testing import DatabaseEngine, Fault
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ephemeral_creds.testing import PostgresServer, VaultEmulator
+    from ephemeral_creds.testing import PostgresServer, VaultServer
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +25,8 @@ PATIENCE = 60.0
 
 
 @pytest.fixture
-def engine(emulator: VaultEmulator, postgres: PostgresServer) -> DatabaseEngine:
-    made = DatabaseEngine(emulator, postgres)
+def engine(own_vault: VaultServer, postgres: PostgresServer) -> DatabaseEngine:
+    made = DatabaseEngine(own_vault, postgres)
     made.create_role("stopped")
     return made
 
@@ -73,11 +73,11 @@ def finish(check: subprocess.Popen[str]) -> tuple[int, list[dict[str, str]], str
     ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
 def test_what_was_minted_is_given_back(
-    engine: DatabaseEngine, emulator: VaultEmulator, signum: signal.Signals, status: int
+    engine: DatabaseEngine, own_vault: VaultServer, signum: signal.Signals, status: int
 ) -> None:
-    emulator.faults.add("PUT", "sys/leases/renew", Fault.hang())
+    own_vault.faults.add("PUT", "sys/leases/renew", Fault.hang())
     check = start(engine)
-    wait_until(lambda: emulator.faults.hanging > 0)
+    wait_until(lambda: own_vault.faults.hanging > 0)
     assert len(minted(engine)) == 1
     check.send_signal(signum)
     returned, findings, said = finish(check)
@@ -88,9 +88,9 @@ def test_what_was_minted_is_given_back(
 
 
 def test_a_role_that_is_being_minted_is_given_back(
-    engine: DatabaseEngine, emulator: VaultEmulator
+    engine: DatabaseEngine, own_vault: VaultServer
 ) -> None:
-    emulator.faults.add("GET", "database/creds/stopped", Fault.late(2.0, handled=True))
+    own_vault.faults.add("GET", "database/creds/stopped", Fault.late(2.0, handled=True))
     check = start(engine)
     wait_until(lambda: len(minted(engine)) == 1)
     check.send_signal(signal.SIGTERM)

@@ -11,14 +11,16 @@ from agent_socket import agent_on_a_socket
 from check_command import Checker
 
 from certificates import Authority
-from ephemeral_creds.testing import DatabaseEngine
+from differences import needs
+from ephemeral_creds import Secret
+from ephemeral_creds.testing import CREATE_ROLE, AppRole, DatabaseEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from canary import Canary
-    from ephemeral_creds.testing import PostgresServer, VaultLike, VaultServer
+    from ephemeral_creds.testing import PostgresServer, VaultServer
 
     Unique = Callable[[str], str]
 
@@ -29,9 +31,9 @@ NOBODY = "http://127.0.0.1:1"
 
 @pytest.fixture
 def checker(
-    any_engine: DatabaseEngine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    engine: DatabaseEngine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Checker:
-    return Checker(any_engine, capsys, monkeypatch)
+    return Checker(engine, capsys, monkeypatch)
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def test_each_address_is_looked_at(checker: Checker, role: str) -> None:
     assert [text[:4] for text in bad["address"]] == ["fail", "fail"]
 
 
-def test_one_sealed_node_of_two(checker: Checker, role: str, own_vault: VaultLike) -> None:
+def test_one_sealed_node_of_two(checker: Checker, role: str, own_vault: VaultServer) -> None:
     own_vault.seal()
     addresses = f"{own_vault.address},{checker.engine.vault.address}"
     bad = checker.run(checker.url(role, checker.login(role), address=addresses))
@@ -97,7 +99,7 @@ def test_one_sealed_node_of_two(checker: Checker, role: str, own_vault: VaultLik
 
 
 def test_a_vault_that_comes_late(
-    own_vault: VaultLike,
+    own_vault: VaultServer,
     postgres: PostgresServer,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -114,7 +116,7 @@ def test_a_vault_that_comes_late(
 
 
 def test_the_socket_of_an_agent(
-    real_vault: VaultServer,
+    vault: VaultServer,
     postgres: PostgresServer,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -123,11 +125,11 @@ def test_the_socket_of_an_agent(
     canary: Canary,
 ) -> None:
     canary.allow_secret_file(tmp_path)
-    checker = Checker(DatabaseEngine(real_vault, postgres), capsys, monkeypatch)
+    checker = Checker(DatabaseEngine(vault, postgres), capsys, monkeypatch)
     role = unique("check")
     checker.engine.create_role(role, grants=['GRANT pg_read_all_data TO "{{name}}"'])
     token = checker.engine.admin.create_token([checker.engine.policy(role)], ttl="2h")
-    with agent_on_a_socket(tmp_path, real_vault.address, token) as path:
+    with agent_on_a_socket(tmp_path, vault.address, token) as path:
         url = f"vault://{role}?auth=agent&address=unix://{path}"
         until = time.monotonic() + 60
         # It listens before it has logged in.
@@ -140,28 +142,62 @@ def test_the_socket_of_an_agent(
 # --- namespaces -------------------------------------------------------------------------
 
 
-def test_a_namespace_that_vault_does_not_know(
-    real_vault: VaultServer, checker: Checker, role: str
-) -> None:
-    if not real_vault.version.startswith("Vault"):
-        pytest.skip("OpenBao knows namespaces")
+@needs("namespaces", there=False)
+def test_a_namespace_that_vault_does_not_know(checker: Checker, role: str) -> None:
     how = checker.login(role)
     bad = checker.run(checker.url(role, how, namespace="team"))
     assert "takes no notice of 'team'" in bad["namespace"][0]
     assert checker.run(checker.url(role, how, namespace="root")) == {}
 
 
+@needs("namespaces")
+def test_a_namespace(checker: Checker, unique: Unique) -> None:
+    """Health is asked for outside of it: OpenBao answers that nowhere else."""
+    admin, postgres, team = checker.engine.admin, checker.engine.postgres, unique("team")
+    admin.call("POST", f"sys/namespaces/{team}", {})
+    admin.call("POST", f"{team}/sys/mounts/database", {"type": "database"})
+    url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{postgres.host}:{postgres.port}"
+    connection: dict[str, object] = {
+        "plugin_name": "postgresql-database-plugin",
+        "allowed_roles": "*",
+        "connection_url": f"{url}/postgres?sslmode=disable",
+        "username": postgres.superuser,
+        "password": postgres.password.reveal(),
+    }
+    admin.call("POST", f"{team}/database/config/postgres", connection)
+    statements = [CREATE_ROLE, 'GRANT pg_read_all_data TO "{{name}}"']
+    role = {"db_name": "postgres", "creation_statements": statements, "default_ttl": "1h"}
+    admin.call("POST", f"{team}/database/roles/app", role)
+    rules = (
+        'path "database/*" { capabilities = ["read"] } '
+        'path "sys/leases/revoke" { capabilities = ["update"] }'
+    )
+    admin.call("PUT", f"{team}/sys/policies/acl/app", {"policy": rules})
+    admin.call("POST", f"{team}/sys/auth/approle", {"type": "approle"})
+    path = f"{team}/auth/approle/role/app"
+    admin.call("POST", path, {"token_policies": ["app"], "token_ttl": "2h"})
+    role_id = admin.call("GET", f"{path}/role-id").data["role_id"]
+    secret_id = admin.call("POST", f"{path}/secret-id").data["secret_id"]
+    how = AppRole(role_id, Secret(secret_id))
+    assert checker.run(checker.url("app", how, namespace=team)) == {}
+    # With more than one address, nodes are asked for their health before they are trusted.
+    two = f"{NOBODY},{checker.engine.vault.address}"
+    bad = checker.run(checker.url("app", how, namespace=team, address=two))
+    assert list(bad) == ["address"], bad
+
+
 # --- what defines the role ------------------------------------------------------------------------
 
 
+@needs("consul")
 def test_another_engine_than_a_databases(
-    real_vault: VaultServer,
+    vault: VaultServer,
     postgres: PostgresServer,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     unique: Unique,
 ) -> None:
-    checker = Checker(DatabaseEngine(real_vault, postgres), capsys, monkeypatch)
+    checker = Checker(DatabaseEngine(vault, postgres), capsys, monkeypatch)
     admin = checker.engine.admin
     admin.call("POST", f"sys/mounts/{(mount := unique('consul'))}", {"type": "consul"})
     admin.call("POST", f"{mount}/roles/app", {"consul_policies": "app"})
@@ -190,7 +226,7 @@ def test_another_engine_than_a_databases(
     ],
 )
 def test_allowed_roles_as_vault_reads_them(
-    any_vault: VaultLike,
+    vault: VaultServer,
     postgres: PostgresServer,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -200,7 +236,7 @@ def test_allowed_roles_as_vault_reads_them(
 ) -> None:
     number = unique("n")
     role = f"check-{number}"
-    engine = DatabaseEngine(any_vault, postgres, connection=f"narrow-{number}")
+    engine = DatabaseEngine(vault, postgres, connection=f"narrow-{number}")
     checker = Checker(engine, capsys, monkeypatch)
     engine.create_role(role, grants=['GRANT pg_read_all_data TO "{{name}}"'])
     config = f"database/config/{engine.connection}"
@@ -232,13 +268,13 @@ def test_how_a_static_role_is_defined(
 
 
 def test_rotation_statements_without_a_password(
-    real_vault: VaultServer,
+    vault: VaultServer,
     postgres: PostgresServer,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     unique: Unique,
 ) -> None:
-    checker = Checker(DatabaseEngine(real_vault, postgres), capsys, monkeypatch)
+    checker = Checker(DatabaseEngine(vault, postgres), capsys, monkeypatch)
     role, username = unique("static"), unique("static_user")
     with postgres.admin() as admin:
         admin.execute(f"CREATE ROLE {username} LOGIN".encode())

@@ -44,10 +44,7 @@ VM = EXAMPLES / "vm"
 
 @pytest.fixture(scope="module")
 def binary() -> Path:
-    found = find_vault()
-    if found is None:
-        pytest.skip("no vault or bao here, whose command line the examples use")
-    return found
+    return find_vault()
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +61,7 @@ def reviewer(world: ExampleWorld) -> Iterator[TokenReviewServer]:
         world.run(
             KUBERNETES / "vault-auth.sh",
             KUBERNETES_HOST=reviewer.address,
+            KUBERNETES_CA=reviewer.ca_certificate,
             TOKEN_REVIEWER_JWT="stub.stub.stub",
         )
         yield reviewer

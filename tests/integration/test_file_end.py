@@ -171,7 +171,7 @@ def test_past_the_end_it_is_told_and_served_on(setup: Setup, sidecar: Sidecar) -
 
 @pytest.mark.slow
 def test_the_template_of_file_formats_writes_an_end(
-    real_vault: VaultServer,
+    vault: VaultServer,
     postgres: PostgresServer,
     unique: Callable[[str], str],
     tmp_path: Path,
@@ -181,14 +181,14 @@ def test_the_template_of_file_formats_writes_an_end(
     page = (Path(__file__).parents[2] / "docs/reference/file-formats.md").read_text()
     line = next(line for line in page.splitlines() if line.startswith("DB_EXPIRES_AT="))
     role = unique("ending")
-    engine = DatabaseEngine(real_vault, postgres)
+    engine = DatabaseEngine(vault, postgres)
     path = engine.create_role(role, default_ttl="10m", max_ttl="1h")
     policy = engine.admin.write_policy(role, {path: ["read"]})
     target = tmp_path / "secrets" / "db-creds.txt"
     template = dotenv_template(path).replace("{{- end -}}", f"{line}\n{{{{- end -}}}}")
     login = engine.admin.create_approle(role, [policy])
     with closing(FileProvider(target, poll_interval=0.05)) as provider:
-        with VaultAgent(real_vault.address, login, templates={target: template}):
+        with VaultAgent(vault.address, login, templates={target: template}):
             wait_until(target.exists)
         lease = provider.fetch().lease
     assert lease.duration == math.inf

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from certificates import Authority
-    from ephemeral_creds.testing import PostgresServer, VaultLike
+    from ephemeral_creds.testing import PostgresServer, VaultServer
 
 pytestmark = pytest.mark.postgres
 
@@ -81,7 +81,7 @@ class TestCredentials:
         assert told(strict) == {("credentials", "28P01")}
 
     def test_where_a_static_role_is_rotated_out_of_turn(
-        self, strict: Setup, vault: VaultLike, unique: Callable[[str], str]
+        self, strict: Setup, vault: VaultServer, unique: Callable[[str], str]
     ) -> None:
         """Its next rotation is a day away, and no earlier look at the password is planned."""
         engine = DatabaseEngine(vault, strict.server, connection=unique("strict"))

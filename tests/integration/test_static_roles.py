@@ -12,6 +12,7 @@ from minting import Events
 from psycopg import sql
 from twins import wait_until
 
+from differences import needs
 from ephemeral_creds import (
     ConfigurationError,
     CredentialKeeper,
@@ -31,24 +32,24 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def username(any_engine: DatabaseEngine, unique: Unique) -> str:
+def username(engine: DatabaseEngine, unique: Unique) -> str:
     name = unique("static_app")
-    with any_engine.postgres.admin() as conn:
+    with engine.postgres.admin() as conn:
         conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
     return name
 
 
 @pytest.fixture
 def provider(
-    any_engine: DatabaseEngine, unique: Unique, username: str
+    engine: DatabaseEngine, unique: Unique, username: str
 ) -> Iterator[Callable[..., VaultStaticProvider]]:
     made: list[VaultStaticProvider] = []
 
     def make(role: str | None = None, **rotation: str) -> VaultStaticProvider:
         if role is None:
-            any_engine.create_static_role(role := unique("static"), username, **rotation)
-        config = VaultConfig(any_engine.vault.address, read_timeout=20)
-        auth = TokenAuth(any_engine.vault.root_token)
+            engine.create_static_role(role := unique("static"), username, **rotation)
+        config = VaultConfig(engine.vault.address, read_timeout=20)
+        auth = TokenAuth(engine.vault.root_token)
         made.append(VaultStaticProvider(role, auth=auth, config=config))
         return made[-1]
 
@@ -62,7 +63,7 @@ def conninfo(engine: DatabaseEngine) -> str:
 
 
 def test_a_read_says_when_to_read_again(
-    any_engine: DatabaseEngine, provider: Callable[..., VaultStaticProvider], username: str
+    engine: DatabaseEngine, provider: Callable[..., VaultStaticProvider], username: str
 ) -> None:
     grant = provider(rotation_period="60s").fetch()
     assert grant.credentials.username == username
@@ -70,9 +71,10 @@ def test_a_read_says_when_to_read_again(
     assert (lease.lease_id, lease.renewable, lease.duration) == ("", False, float("inf"))
     assert lease.rotates_in is not None
     assert 0 < lease.rotates_in <= 60
-    any_engine.postgres.login(username, grant.credentials.password).close()
+    engine.postgres.login(username, grant.credentials.password).close()
 
 
+@needs("schedule")
 def test_a_rotation_schedule(provider: Callable[..., VaultStaticProvider]) -> None:
     lease = provider(rotation_schedule="0 0 * * SAT").fetch().lease
     assert lease.rotates_in is not None
@@ -86,7 +88,7 @@ def test_no_such_static_role(provider: Callable[..., VaultStaticProvider]) -> No
 
 @pytest.mark.slow
 def test_the_password_changes_under_load_and_no_query_fails(
-    any_engine: DatabaseEngine,
+    engine: DatabaseEngine,
     provider: Callable[..., VaultStaticProvider],
     unique: Unique,
     username: str,
@@ -94,13 +96,13 @@ def test_the_password_changes_under_load_and_no_query_fails(
     """By period, and by hand in between, while connections are opened all the time."""
     role = unique("static")
     # The shortest that Vault allows.
-    any_engine.create_static_role(role, username, rotation_period="5s")
+    engine.create_static_role(role, username, rotation_period="5s")
     events = Events()
     failures: list[str] = []
     queries = 0
     over = threading.Event()
     keeper = CredentialKeeper(provider(role), observers=[events])
-    pool = RotatingConnectionPool(keeper, conninfo(any_engine), min_size=2, max_size=6)
+    pool = RotatingConnectionPool(keeper, conninfo(engine), min_size=2, max_size=6)
     with keeper, pool:
         pool.wait()
 
@@ -126,7 +128,7 @@ def test_the_password_changes_under_load_and_no_query_fails(
             events.wait_for(PasswordChanged)
             for _ in range(5):
                 seen = len(events.of(PasswordChanged))
-                any_engine.rotate_static_role(role)
+                engine.rotate_static_role(role)
                 events.wait_for(PasswordChanged, seen + 1)
             wait_until(lambda: queries > 100 or failures)
         finally:
@@ -140,20 +142,20 @@ def test_the_password_changes_under_load_and_no_query_fails(
 
 
 def test_idle_sessions_stay_when_the_password_changes(
-    any_engine: DatabaseEngine,
+    engine: DatabaseEngine,
     provider: Callable[..., VaultStaticProvider],
     unique: Unique,
     username: str,
 ) -> None:
     role = unique("static")
-    any_engine.create_static_role(role, username)
+    engine.create_static_role(role, username)
     events = Events()
     keeper = CredentialKeeper(provider(role), observers=[events])
-    pool = RotatingConnectionPool(keeper, conninfo(any_engine), min_size=3, max_size=4)
+    pool = RotatingConnectionPool(keeper, conninfo(engine), min_size=3, max_size=4)
     with keeper, pool:
         pool.wait()
         before = pids(pool, 3)
-        any_engine.rotate_static_role(role)
+        engine.rotate_static_role(role)
         # More connections than there are: the fourth meets the new password.
         assert pids(pool, 4) > before
         events.wait_for(PasswordChanged)

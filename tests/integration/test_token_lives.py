@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def role(any_engine: DatabaseEngine, unique: Unique) -> str:
+def role(engine: DatabaseEngine, unique: Unique) -> str:
     name = unique("lives")
-    any_engine.create_role(name)
+    engine.create_role(name)
     return name
 
 
 @pytest.fixture
-def make(any_engine: DatabaseEngine, role: str) -> Iterator[Callable[..., VaultDynamicProvider]]:
+def make(engine: DatabaseEngine, role: str) -> Iterator[Callable[..., VaultDynamicProvider]]:
     with contextlib.ExitStack() as stack:
 
         def make(auth: AuthMethod) -> VaultDynamicProvider:
-            config = VaultConfig(any_engine.vault.address, read_timeout=20)
+            config = VaultConfig(engine.vault.address, read_timeout=20)
             provider = VaultDynamicProvider(role, auth=auth, config=config)
             stack.callback(provider.close)
             return provider
@@ -58,24 +58,24 @@ def make(any_engine: DatabaseEngine, role: str) -> Iterator[Callable[..., VaultD
 
 
 def test_a_token_that_cannot_be_renewed_ends_its_credentials(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    policies = [any_engine.policy(role)]
-    token = any_engine.admin.create_token(policies, ttl="20m", renewable=False)
+    policies = [engine.policy(role)]
+    token = engine.admin.create_token(policies, ttl="20m", renewable=False)
     lease = make(TokenAuth(token)).fetch().lease
     assert 1100 < lease.duration <= 1200
     assert not lease.renewable
 
 
 def test_a_token_with_an_explicit_max_ttl_is_extended_to_it_and_then_replaced(
-    any_engine: DatabaseEngine,
+    engine: DatabaseEngine,
     make: Callable[..., VaultDynamicProvider],
     role: str,
     tmp_path: Path,
     canary: Canary,
 ) -> None:
     canary.allow_secret_file(tmp_path)
-    admin, policies = any_engine.admin, [any_engine.policy(role)]
+    admin, policies = engine.admin, [engine.policy(role)]
     path = tmp_path / "token"
     first = admin.create_token(policies, ttl="5m", max_ttl="10m")
     path.write_text(first.reveal())
@@ -97,14 +97,14 @@ def test_a_token_with_an_explicit_max_ttl_is_extended_to_it_and_then_replaced(
 
 
 def test_a_child_dies_with_its_parent_and_a_file_brings_the_next(
-    any_engine: DatabaseEngine,
+    engine: DatabaseEngine,
     make: Callable[..., VaultDynamicProvider],
     role: str,
     tmp_path: Path,
     canary: Canary,
 ) -> None:
     canary.allow_secret_file(tmp_path)
-    admin, policies = any_engine.admin, [any_engine.policy(role)]
+    admin, policies = engine.admin, [engine.policy(role)]
     minter = admin.write_policy(
         f"parent-{role}",
         {"auth/token/create": ["update"], f"database/creds/{role}": ["read"]},
@@ -124,9 +124,9 @@ def test_a_child_dies_with_its_parent_and_a_file_brings_the_next(
 
 
 def test_an_orphan_outlives_its_parent(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    admin, policies = any_engine.admin, [any_engine.policy(role)]
+    admin, policies = engine.admin, [engine.policy(role)]
     # To make orphans takes root's rights.
     parent = admin.create_token(["root"], ttl="1h")
     provider = make(TokenAuth(admin.create_token(policies, ttl="20m", orphan=True, parent=parent)))
@@ -136,19 +136,19 @@ def test_an_orphan_outlives_its_parent(
 
 
 def test_a_given_token_is_kept_alive_between_two_rotations_of_a_static_role(
-    any_engine: DatabaseEngine, unique: Unique
+    engine: DatabaseEngine, unique: Unique
 ) -> None:
     """Its password changes once a day; a periodic token of 20 minutes must not die meanwhile."""
     name, static = unique("static_app"), unique("static")
-    with any_engine.postgres.admin() as conn:
+    with engine.postgres.admin() as conn:
         conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-    any_engine.create_static_role(static, name)
-    policy = any_engine.admin.write_policy(
-        f"read-{static}", {f"{any_engine.mount}/static-creds/{static}": ["read"]}
+    engine.create_static_role(static, name)
+    policy = engine.admin.write_policy(
+        f"read-{static}", {f"{engine.mount}/static-creds/{static}": ["read"]}
     )
-    token = any_engine.admin.create_token([policy], period="20m")
+    token = engine.admin.create_token([policy], period="20m")
     clock = FakeClock()
-    config = VaultConfig(any_engine.vault.address, read_timeout=20)
+    config = VaultConfig(engine.vault.address, read_timeout=20)
     provider = VaultStaticProvider(static, auth=TokenAuth(token), config=config, clock=clock)
     with contextlib.closing(provider):
         for _ in range(3):
@@ -164,25 +164,23 @@ def test_a_given_token_is_kept_alive_between_two_rotations_of_a_static_role(
 
 
 @pytest.mark.slow
-def test_a_token_that_somebody_revokes_under_load(
-    any_engine: DatabaseEngine, unique: Unique
-) -> None:
+def test_a_token_that_somebody_revokes_under_load(engine: DatabaseEngine, unique: Unique) -> None:
     """Its roles are dropped at once; with a session_role no query notices, and we log in anew."""
     owner, table, role = unique("owner"), unique("t"), unique("revoked")
-    with any_engine.postgres.admin() as conn:
+    with engine.postgres.admin() as conn:
         conn.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(owner)))
         conn.execute(sql.SQL("CREATE TABLE {} (n int)").format(sql.Identifier(table)))
         conn.execute(
             sql.SQL("ALTER TABLE {} OWNER TO {}").format(*map(sql.Identifier, (table, owner)))
         )
-    any_engine.create_role(role, grants=[f'GRANT {owner} TO "{{{{name}}}}";'])
-    how = any_engine.admin.create_approle(role, [any_engine.policy(role)], token_ttl="1h")
-    config = VaultConfig(any_engine.vault.address, read_timeout=20)
+    engine.create_role(role, grants=[f'GRANT {owner} TO "{{{{name}}}}";'])
+    how = engine.admin.create_approle(role, [engine.policy(role)], token_ttl="1h")
+    config = VaultConfig(engine.vault.address, read_timeout=20)
     auth, clock = AppRoleAuth(how.role_id, how.secret_id), FakeClock()
     provider = VaultDynamicProvider(role, auth=auth, config=config, clock=clock)
     events, failures, queries = Events(), list[str](), 0
     over = threading.Event()
-    address = f"host={any_engine.postgres.host} port={any_engine.postgres.port} dbname=postgres"
+    address = f"host={engine.postgres.host} port={engine.postgres.port} dbname=postgres"
     keeper = CredentialKeeper(provider, observers=[events], clock=clock)
     pool = RotatingConnectionPool(keeper, address, min_size=3, max_size=3, session_role=owner)
 
@@ -204,7 +202,7 @@ def test_a_token_that_somebody_revokes_under_load(
             thread.start()
         try:
             grant = keeper.current()
-            any_engine.admin.revoke_token(grant.origin.session.token.value)  # type: ignore[attr-defined]
+            engine.admin.revoke_token(grant.origin.session.token.value)  # type: ignore[attr-defined]
             wait_until(lambda: queries > 50 or failures)
             # The next renewal is refused, if no login has been.
             clock.advance(2400.0)
@@ -216,5 +214,5 @@ def test_a_token_that_somebody_revokes_under_load(
                 thread.join(30)
     assert failures == []
     assert new.credentials.username != grant.credentials.username
-    assert any_engine.mints(role) == 2
-    assert any_engine.leases(role) == []
+    assert engine.mints(role) == 2
+    assert engine.leases(role) == []

@@ -22,7 +22,7 @@ from ephemeral_creds import (
     VaultDynamicProvider,
     provider_from_url,
 )
-from ephemeral_creds.testing import DatabaseEngine, VaultEmulator, VaultServer, find_vault
+from ephemeral_creds.testing import DatabaseEngine, VaultServer, find_vault
 from ephemeral_creds.testing._process import free_port, plain_environment
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from canary import Canary
     from ephemeral_creds import CredentialProvider, Grant
-    from ephemeral_creds.testing import PostgresServer, VaultLike
+    from ephemeral_creds.testing import PostgresServer
 
 
 @pytest.fixture(scope="module")
@@ -50,32 +50,18 @@ def other_name(authority: Authority) -> tuple[Path, Path]:
 def engine(
     other_name: tuple[Path, Path], sockets: Path, postgres: PostgresServer
 ) -> Iterator[DatabaseEngine]:
-    """A real Vault that listens on a socket and, with a certificate for another name, by TLS."""
-    if (binary := find_vault()) is None:
-        pytest.skip("no vault, bao or go here: the emulator does not listen on sockets")
+    """One that listens on a socket as well and, with a certificate for another name, by TLS."""
     config = f"""
     listener "unix" {{
       address     = "{sockets}/vault.sock"
       tls_disable = true
     }}
     """
-    with VaultServer(binary, config=config, tls_certificate=other_name) as server:
+    with VaultServer(config=config, tls_certificate=other_name) as server:
         yield with_a_role(server, postgres)
 
 
-@pytest.fixture(scope="module", params=["real", "emulator"])
-def named(
-    request: pytest.FixtureRequest, other_name: tuple[Path, Path], postgres: PostgresServer
-) -> Iterator[DatabaseEngine]:
-    """A Vault with a certificate for another name: that real one, then an emulator."""
-    if request.param == "real":
-        yield request.getfixturevalue("engine")
-        return
-    with VaultEmulator(tls_certificate=other_name) as server:
-        yield with_a_role(server, postgres)
-
-
-def with_a_role(vault: VaultLike, postgres: PostgresServer) -> DatabaseEngine:
+def with_a_role(vault: VaultServer, postgres: PostgresServer) -> DatabaseEngine:
     made = DatabaseEngine(vault, postgres)
     made.create_role("app")
     return made
@@ -102,7 +88,7 @@ def test_a_socket_that_is_not_there(engine: DatabaseEngine, sockets: Path) -> No
 def test_the_agent_behind_a_socket_logs_in(
     engine: DatabaseEngine, tmp_path: Path, canary: Canary
 ) -> None:
-    """A real Vault Agent that adds its own token to what has none."""
+    """An agent that adds its own token to what has none."""
     canary.allow_secret_file(tmp_path)
     token = engine.admin.create_token([engine.policy("app")], ttl="1h")
     with agent_on_a_socket(tmp_path, engine.vault.address, token) as path:
@@ -129,13 +115,13 @@ def fetch_when_ready(provider: CredentialProvider, give_up_at: float) -> Grant:
             time.sleep(0.05)
 
 
-def test_a_certificate_for_another_name(named: DatabaseEngine, authority: Authority) -> None:
+def test_a_certificate_for_another_name(engine: DatabaseEngine, authority: Authority) -> None:
     config = VaultConfig(
-        named.vault.tls_address,
+        engine.vault.tls_address,
         verify=str(authority.path),
         tls_server_name="vault.internal",
     )
-    mint(named, config)
+    mint(engine, config)
 
 
 def test_a_directory_of_cas_as_the_vault_command_takes_it(
@@ -182,25 +168,25 @@ def assert_command_works(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", [None, "other.internal"])
-def test_the_wrong_name(named: DatabaseEngine, authority: Authority, name: str | None) -> None:
-    config = VaultConfig(named.vault.tls_address, verify=str(authority.path), tls_server_name=name)
+def test_the_wrong_name(engine: DatabaseEngine, authority: Authority, name: str | None) -> None:
+    config = VaultConfig(engine.vault.tls_address, verify=str(authority.path), tls_server_name=name)
     with pytest.raises(ConfigurationError, match=r"cannot be trusted: .*mismatch"):
-        mint(named, config)
+        mint(engine, config)
 
 
-def test_an_unknown_ca(named: DatabaseEngine, tmp_path: Path) -> None:
+def test_an_unknown_ca(engine: DatabaseEngine, tmp_path: Path) -> None:
     config = VaultConfig(
-        named.vault.tls_address,
+        engine.vault.tls_address,
         verify=str(Authority(tmp_path, "other").path),
         tls_server_name="vault.internal",
     )
     with pytest.raises(ConfigurationError, match=r"cannot be trusted.*set VAULT_CACERT"):
-        mint(named, config)
+        mint(engine, config)
 
 
-def test_verification_can_be_skipped_by_url(named: DatabaseEngine) -> None:
-    environ = {"VAULT_TOKEN": named.vault.root_token.reveal()}
-    url = f"vault://app?auth=token&skip_verify=true&address={named.vault.tls_address}"
+def test_verification_can_be_skipped_by_url(engine: DatabaseEngine) -> None:
+    environ = {"VAULT_TOKEN": engine.vault.root_token.reveal()}
+    url = f"vault://app?auth=token&skip_verify=true&address={engine.vault.tls_address}"
     with contextlib.closing(provider_from_url(url, environ=environ)) as provider:
         provider.revoke(provider.fetch())
 
@@ -217,13 +203,12 @@ def test_the_next_address_is_asked_where_one_cannot_be_reached(engine: DatabaseE
         assert provider.requests_sent == sent + 1
 
 
-def test_a_sealed_node_is_passed_over(engine: DatabaseEngine) -> None:
-    with VaultEmulator() as sealed:
-        sealed.seal()
-        mint(engine, VaultConfig(f"{sealed.address},{engine.vault.address}"))
-        both = VaultConfig(f"{sealed.address},http://127.0.0.1:{free_port()}")
-        with pytest.raises(ProviderUnavailable, match="cannot be reached"):
-            mint(engine, both)
+def test_a_sealed_node_is_passed_over(engine: DatabaseEngine, own_vault: VaultServer) -> None:
+    own_vault.seal()
+    mint(engine, VaultConfig(f"{own_vault.address},{engine.vault.address}"))
+    both = VaultConfig(f"{own_vault.address},http://127.0.0.1:{free_port()}")
+    with pytest.raises(ProviderUnavailable, match="cannot be reached"):
+        mint(engine, both)
 
 
 def test_no_mint_is_repeated_at_another_address(engine: DatabaseEngine) -> None:

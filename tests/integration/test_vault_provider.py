@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from canary import Canary
     from ephemeral_creds._values import Grant
     from ephemeral_creds.providers.vault import AuthMethod
-    from ephemeral_creds.testing import PostgresServer, VaultLike
+    from ephemeral_creds.testing import PostgresServer, VaultServer
 
 
 @pytest.fixture
-def make(any_engine: DatabaseEngine) -> Iterator[Callable[..., VaultDynamicProvider]]:
+def make(engine: DatabaseEngine) -> Iterator[Callable[..., VaultDynamicProvider]]:
     """Make providers that are closed at the end."""
     made: list[VaultDynamicProvider] = []
 
     def make(role: str, auth: AuthMethod, **settings: str) -> VaultDynamicProvider:
         mount = settings.pop("mount", "database")
-        config = VaultConfig(any_engine.vault.address, read_timeout=20)
+        config = VaultConfig(engine.vault.address, read_timeout=20)
         made.append(VaultDynamicProvider(role, auth=auth, mount=mount, config=config))
         return made[-1]
 
@@ -54,9 +54,9 @@ def make(any_engine: DatabaseEngine) -> Iterator[Callable[..., VaultDynamicProvi
 
 
 @pytest.fixture
-def role(any_engine: DatabaseEngine, unique: Callable[[str], str]) -> str:
+def role(engine: DatabaseEngine, unique: Callable[[str], str]) -> str:
     name = unique("role")
-    any_engine.create_role(name)
+    engine.create_role(name)
     return name
 
 
@@ -92,47 +92,47 @@ def wait_until_refused(postgres: PostgresServer, grant: Grant) -> None:
 
 
 def test_a_lease_from_beginning_to_end(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    provider = make(role, approle(any_engine, role, token_ttl="2h"))
+    provider = make(role, approle(engine, role, token_ttl="2h"))
     grant = provider.fetch()
     assert grant.lease.duration == 3600
     assert grant.lease.renewable
-    login(any_engine.postgres, grant)
+    login(engine.postgres, grant)
 
     sent = provider.requests_sent
     lease = provider.renew(grant)
     assert provider.requests_sent == sent + 1
     assert lease.duration == 3600
     assert lease.requested_at >= grant.lease.requested_at
-    login(any_engine.postgres, grant)
+    login(engine.postgres, grant)
 
     provider.revoke(grant)
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        login(any_engine.postgres, grant)
+        login(engine.postgres, grant)
     with pytest.raises(LeaseLost):
         provider.renew(grant)
     provider.revoke(grant)  # gone already
-    assert any_engine.mints(role) == 1
+    assert engine.mints(role) == 1
 
 
 def test_r2_an_answer_shorter_than_asked_near_max_ttl(
-    any_engine: DatabaseEngine,
+    engine: DatabaseEngine,
     make: Callable[..., VaultDynamicProvider],
     unique: Callable[[str], str],
 ) -> None:
     role = unique("role")
-    any_engine.create_role(role, default_ttl="1h", max_ttl="1h")
-    provider = make(role, approle(any_engine, role))
+    engine.create_role(role, default_ttl="1h", max_ttl="1h")
+    provider = make(role, approle(engine, role))
     grant = provider.fetch()
     time.sleep(1.1)  # Vault counts in whole seconds
     assert provider.renew(grant).duration < grant.lease.duration
 
 
 def test_r3_a_token_shorter_than_the_lease_is_the_deadline_until_it_is_extended(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    provider = make(role, approle(any_engine, role, token_ttl="20m", token_max_ttl="24h"))
+    provider = make(role, approle(engine, role, token_ttl="20m", token_max_ttl="24h"))
     grant = provider.fetch()
     assert 1100 < grant.lease.duration <= 1200
     assert grant.lease.renewable
@@ -140,64 +140,64 @@ def test_r3_a_token_shorter_than_the_lease_is_the_deadline_until_it_is_extended(
 
 
 def test_r3_a_token_at_its_maximum_is_replaced_and_then_given_back(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    auth = approle(any_engine, role, may_revoke=False, token_ttl="20m", token_max_ttl="30m")
+    auth = approle(engine, role, may_revoke=False, token_ttl="20m", token_max_ttl="30m")
     provider = make(role, auth)
     old = provider.fetch()
     short = provider.renew(old)
     assert 1700 < short.duration <= 1800
     new = provider.fetch()  # renewing cannot help any more: a new token
     assert 1100 < new.lease.duration <= 1200
-    login(any_engine.postgres, old)
+    login(engine.postgres, old)
     # The policy does not allow to revoke leases; the old token is ours and takes it along.
     provider.revoke(old)
-    wait_until_refused(any_engine.postgres, old)
-    login(any_engine.postgres, new)
+    wait_until_refused(engine.postgres, old)
+    login(engine.postgres, new)
     with pytest.raises(AccessDenied, match="sys/leases/revoke"):
         provider.revoke(new)
     provider.close()
-    wait_until_refused(any_engine.postgres, new)
+    wait_until_refused(engine.postgres, new)
 
 
 def test_r17_a_token_that_was_revoked_is_replaced(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    provider = make(role, approle(any_engine, role))
+    provider = make(role, approle(engine, role))
     grant = provider.fetch()
     session = grant.origin.session  # type: ignore[attr-defined]
-    any_engine.admin.revoke_token(session.token.value)
+    engine.admin.revoke_token(session.token.value)
     with pytest.raises(LeaseLost):
         provider.renew(grant)
-    login(any_engine.postgres, provider.fetch())
+    login(engine.postgres, provider.fetch())
 
 
 def test_a_batch_token(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    provider = make(role, approle(any_engine, role, token_ttl="20m", token_type="batch"))
+    provider = make(role, approle(engine, role, token_ttl="20m", token_type="batch"))
     grant = provider.fetch()
     assert 1100 < grant.lease.duration <= 1200
     assert not grant.lease.renewable
-    login(any_engine.postgres, grant)
+    login(engine.postgres, grant)
 
 
 def test_a_token_that_was_given_survives_close(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    token = any_engine.admin.create_token([any_engine.policy(role)], ttl="20m", max_ttl="20m")
+    token = engine.admin.create_token([engine.policy(role)], ttl="20m", max_ttl="20m")
     provider = make(role, TokenAuth(token))
     grant = provider.fetch()
     assert 1100 < grant.lease.duration <= 1200
     provider.close()
-    login(any_engine.postgres, grant)
-    assert any_engine.admin.request("GET", "auth/token/lookup-self", token=token).status == 200
+    login(engine.postgres, grant)
+    assert engine.admin.request("GET", "auth/token/lookup-self", token=token).status == 200
 
 
 def test_r3_a_periodic_token_is_extended_for_ever(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    token = any_engine.admin.create_token([any_engine.policy(role)], period="20m")
+    token = engine.admin.create_token([engine.policy(role)], period="20m")
     provider = make(role, TokenAuth(token))
     time.sleep(1.1)
     grant = provider.fetch()
@@ -207,42 +207,42 @@ def test_r3_a_periodic_token_is_extended_for_ever(
 
 
 def test_root_never_expires(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    provider = make(role, TokenAuth(any_engine.vault.root_token))
+    provider = make(role, TokenAuth(engine.vault.root_token))
     grant = provider.fetch()
     assert (grant.lease.duration, provider.renew(grant).duration) == (3600, 3600)
     provider.revoke(grant)
 
 
 def test_a_token_for_a_few_requests_is_refused(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    provider = make(role, approle(any_engine, role, token_num_uses=5))
+    provider = make(role, approle(engine, role, token_num_uses=5))
     with pytest.raises(ConfigurationError, match="token_num_uses"):
         provider.fetch()
-    assert any_engine.mints(role) == 0
+    assert engine.mints(role) == 0
 
 
 def test_a_secret_id_is_read_from_a_file(
-    any_engine: DatabaseEngine,
+    engine: DatabaseEngine,
     make: Callable[..., VaultDynamicProvider],
     role: str,
     tmp_path: Path,
     canary: Canary,
 ) -> None:
     canary.allow_secret_file(tmp_path)
-    how = any_engine.admin.create_approle(role, [any_engine.policy(role)])
+    how = engine.admin.create_approle(role, [engine.policy(role)])
     path = tmp_path / "secret-id"
     path.write_text(how.secret_id.reveal() + "\n")
-    login(any_engine.postgres, make(role, AppRoleAuth(how.role_id, secret_id_file=path)).fetch())
+    login(engine.postgres, make(role, AppRoleAuth(how.role_id, secret_id_file=path)).fetch())
     path.write_text("wrong")
     with pytest.raises(AccessDenied, match="AppRole login at auth/approle"):
         make(role, AppRoleAuth(how.role_id, secret_id_file=path)).fetch()
 
 
 def test_a_kubernetes_service_account(
-    any_engine: DatabaseEngine,
+    engine: DatabaseEngine,
     make: Callable[..., VaultDynamicProvider],
     role: str,
     tmp_path: Path,
@@ -252,10 +252,10 @@ def test_a_kubernetes_service_account(
     path = tmp_path / "token"
     path.write_text(make_service_account_jwt("my-app").reveal())
     with TokenReviewServer() as reviewer:
-        policies = [any_engine.policy(role)]
-        any_engine.admin.create_kubernetes_role(role, reviewer, policies)
+        policies = [engine.policy(role)]
+        engine.admin.create_kubernetes_role(role, reviewer, policies)
         provider = make(role, KubernetesAuth(role, jwt_path=path))
-        login(any_engine.postgres, provider.fetch())
+        login(engine.postgres, provider.fetch())
         provider.close()
 
         path.write_text(make_service_account_jwt("other-app").reveal())
@@ -266,9 +266,9 @@ def test_a_kubernetes_service_account(
 
 
 def test_a_missing_policy_names_the_line(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    how = any_engine.admin.create_approle(role, ["default"])
+    how = engine.admin.create_approle(role, ["default"])
     with pytest.raises(AccessDenied) as caught:
         make(role, AppRoleAuth(how.role_id, how.secret_id)).fetch()
     assert f'path "database/creds/{role}" {{ capabilities = ["read"] }}' in str(caught.value)
@@ -276,20 +276,20 @@ def test_a_missing_policy_names_the_line(
 
 
 def test_r17_a_policy_that_an_auth_role_gets_later_is_picked_up(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    how = any_engine.admin.create_approle(role, ["default"])
+    how = engine.admin.create_approle(role, ["default"])
     provider = make(role, AppRoleAuth(how.role_id, how.secret_id))
     with pytest.raises(AccessDenied):
         provider.fetch()
-    any_engine.admin.create_approle(role, [any_engine.policy(role)])
-    login(any_engine.postgres, provider.fetch())
+    engine.admin.create_approle(role, [engine.policy(role)])
+    login(engine.postgres, provider.fetch())
 
 
 def test_what_does_not_exist_is_a_mistake_in_the_configuration(
-    any_engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
+    engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    root = TokenAuth(any_engine.vault.root_token)
+    root = TokenAuth(engine.vault.root_token)
     with pytest.raises(ConfigurationError, match="unknown role"):
         make("nobody", root).fetch()
     with pytest.raises(ConfigurationError, match="nowhere"):
@@ -302,7 +302,7 @@ def test_what_does_not_exist_is_a_mistake_in_the_configuration(
 
 
 def test_an_outage_passes(
-    own_vault: VaultLike, postgres: PostgresServer, unique: Callable[[str], str]
+    own_vault: VaultServer, postgres: PostgresServer, unique: Callable[[str], str]
 ) -> None:
     engine = DatabaseEngine(own_vault, postgres)
     role = unique("role")

@@ -1,39 +1,50 @@
-"""A real Vault Agent as the sidecar."""
+"""An agent as the sidecar, which keeps a file of credentials fresh."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.cli._sidecar import SidecarFolder
 from ephemeral_creds.cli._world import ROLE
 from ephemeral_creds.testing import VaultAgent, dotenv_template
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ephemeral_creds.cli._world import World
 
 __all__ = ["AgentSidecar"]
 
 
-class AgentSidecar(SidecarFolder):
-    """The real thing, ``vault agent`` or ``bao agent``, with the usual template."""
+class AgentSidecar:
+    """``vault agent`` or ``bao agent`` with the usual template, in a private folder.
 
-    def __init__(self, world: World, binary: Path) -> None:
-        super().__init__(world)
-        self.description = f"{binary.name} agent"
+    Args:
+        world: where to get credentials from.
+
+    Attributes:
+        path: the file of credentials.
+        description: which agent, for people.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._admin = world.admin
+        self._home = Path(tempfile.mkdtemp(prefix="ephemeral-creds-sidecar-"))
+        self.path = self._home / "secrets" / "db-creds.txt"
+        self.path.parent.mkdir()
+        self.description = f"{world.binary.name} agent"
         self._agent = VaultAgent(
             world.config.address,
             world.login,
             templates={self.path: dotenv_template(f"{world.mount}/creds/{ROLE}")},
             mount=world.mount,
             environment=_to_reach_vault() if world.is_external else {},
-            binary=binary,
+            binary=world.binary,
         )
 
     def start(self) -> None:
-        """Start the agent."""
+        """Start the agent; the file comes a little later."""
         self._agent.start()
 
     def check(self) -> None:
@@ -45,15 +56,15 @@ class AgentSidecar(SidecarFolder):
         self._agent.check()
 
     def close(self) -> None:
-        """Stop the agent, revoke its token, and remove the files."""
+        """Stop the agent, revoke its token and so its leases, and remove the files."""
         try:
             self._agent.stop()
             # None where the agent was stopped before it had logged in.
             if (token := self._agent.token) is not None:
-                self.revoke_token(token)
+                self._admin.call("POST", "auth/token/revoke-self", token=token)
         finally:
             self._agent.close()
-            self.remove()
+            shutil.rmtree(self._home, ignore_errors=True)
 
 
 def _to_reach_vault() -> dict[str, str]:

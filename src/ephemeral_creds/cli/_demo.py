@@ -21,7 +21,6 @@ from ephemeral_creds import (
 )
 from ephemeral_creds.cli._agent import AgentSidecar
 from ephemeral_creds.cli._census import Census
-from ephemeral_creds.cli._emulated_sidecar import EmulatedSidecar
 from ephemeral_creds.cli._interruption import Interrupted, Interruption
 from ephemeral_creds.cli._report import Report, verdict
 from ephemeral_creds.cli._view import EventLog, Snapshot, make_view
@@ -32,7 +31,6 @@ from ephemeral_creds.testing import VaultCallFailed
 if TYPE_CHECKING:
     from ephemeral_creds import CredentialProvider
     from ephemeral_creds.cli._arguments import Options
-    from ephemeral_creds.cli._sidecar import Sidecar
     from ephemeral_creds.cli._view import View
     from ephemeral_creds.cli._world import World
 
@@ -114,7 +112,7 @@ class _Demo:
         """
         with ExitStack() as stack:
             check = self._interruption.check
-            world = open_world(self._options.vault, stack, check, self._view.say, left_behind)
+            world = open_world(self._options, stack, check, self._view.say, left_behind)
             census = Census(world.postgres)
             stack.callback(census.close)
             census.start()
@@ -122,9 +120,8 @@ class _Demo:
             report = self._serve(world, census, sidecar)
         return replace(report, trouble=(*report.trouble, *left_behind))
 
-    def _start_sidecar(self, world: World, stack: ExitStack) -> Sidecar:
-        binary = world.binary
-        sidecar: Sidecar = EmulatedSidecar(world) if binary is None else AgentSidecar(world, binary)
+    def _start_sidecar(self, world: World, stack: ExitStack) -> AgentSidecar:
+        sidecar = AgentSidecar(world)
         stack.callback(sidecar.close)
         self._view.say(f"credentials from the file of {sidecar.description}")
         sidecar.start()
@@ -136,7 +133,7 @@ class _Demo:
         self._interruption.wait_for(written, _START_TIMEOUT)
         return sidecar
 
-    def _serve(self, world: World, census: Census, sidecar: Sidecar | None) -> Report:
+    def _serve(self, world: World, census: Census, sidecar: AgentSidecar | None) -> Report:
         provider: CredentialProvider = world.provider()
         if sidecar is not None:
             provider = FileProvider(sidecar.path, poll_interval=0.2)

@@ -6,7 +6,6 @@ import os
 import secrets
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from ephemeral_creds import (
@@ -20,7 +19,6 @@ from ephemeral_creds.testing import (
     CREATE_ROLE,
     PostgresServer,
     VaultAdmin,
-    VaultEmulator,
     VaultServer,
     find_vault,
 )
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ephemeral_creds.cli._arguments import VaultChoice
+    from ephemeral_creds.cli._arguments import Options
     from ephemeral_creds.testing import AppRole
 
 __all__ = ["APPLICATION", "DEFAULT_TTL", "MAX_TTL", "ROLE", "World", "open_world"]
@@ -65,7 +63,7 @@ class World:
         admin: whom to set up the Vault with.
         vault_version: name and version of the Vault, for people.
         config: how the library reaches it.
-        binary: the program that can be an agent; ``None`` where there is none.
+        binary: the program that can be an agent.
         mount: the name of all that we have set up in Vault: engine, auth method and policy.
         login: how a service logs in to Vault.
     """
@@ -74,7 +72,7 @@ class World:
     admin: VaultAdmin
     vault_version: str
     config: VaultConfig
-    binary: Path | None
+    binary: Path
     mount: str
     login: AppRole
 
@@ -95,7 +93,7 @@ class World:
 
 
 def open_world(
-    choice: VaultChoice,
+    options: Options,
     stack: ExitStack,
     check: Callable[[], None],
     say: Callable[[str], None],
@@ -104,7 +102,7 @@ def open_world(
     """Start and set up everything.
 
     Args:
-        choice: which Vault.
+        options: what the user wants; which Vault, above all.
         stack: gets what stops and removes it all again.
         check: called between two steps; may raise.
         say: called with what happens, for people.
@@ -116,7 +114,7 @@ def open_world(
         VaultCallFailed: Vault refuses to be set up.
     """
     check()
-    admin, version, config, binary = _open_vault(choice, stack)
+    admin, version, config, binary = _open_vault(options, stack)
     say(f"Vault: {version}, at {config.address}")
     check()
     postgres = stack.enter_context(PostgresServer())
@@ -146,10 +144,8 @@ def open_world(
     )
 
 
-def _open_vault(
-    choice: VaultChoice, stack: ExitStack
-) -> tuple[VaultAdmin, str, VaultConfig, Path | None]:
-    if choice == "external":
+def _open_vault(options: Options, stack: ExitStack) -> tuple[VaultAdmin, str, VaultConfig, Path]:
+    if options.external:
         external = ExternalVault()
         admin = ExternalVaultAdmin(external)
         health = admin.request("GET", "sys/health")
@@ -163,18 +159,8 @@ def _open_vault(
     # A proxy of the environment must not get what is meant for this machine.
     exempt = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "", "127.0.0.1"]
     os.environ["no_proxy"] = ",".join(filter(None, exempt))
-    binary = None if choice == "emulator" else find_vault()
-    if binary is not None:
-        server = stack.enter_context(VaultServer(binary))
-        return VaultAdmin(server), server.version, VaultConfig(server.address), binary
-    if choice == "real":
-        raise ConfigurationError(
-            "there is no vault or bao here: put one on PATH, or name one in "
-            "EPHEMERAL_CREDS_VAULT_BINARY, or leave --vault out to use the emulator"
-        )
-    emulator = stack.enter_context(VaultEmulator())
-    version = f"emulator {metadata.version('ephemeral-creds')}"
-    return VaultAdmin(emulator), version, VaultConfig(emulator.address), None
+    server = stack.enter_context(VaultServer(options.vault))
+    return VaultAdmin(server), server.version, VaultConfig(server.address), server.binary
 
 
 def _set_up(admin: VaultAdmin, mount: str, postgres: PostgresServer) -> AppRole:

@@ -1,8 +1,8 @@
-"""Real servers, an emulator and fakes, for the tests of whoever uses the library.
+"""Real servers and fakes, for the tests of whoever uses the library.
 
-`PostgresServer`, `VaultServer` and `VaultAgent` run the real things and leave nothing behind.
-`VaultEmulator` stands in for Vault where there is none, and goes wrong on request. `TCPProxy`
-breaks the network. `DatabaseEngine` and `VaultAdmin` set up either Vault in the same way.
+`PostgresServer`, `VaultServer` and `VaultAgent` run the real things, Vault or OpenBao, and leave
+nothing behind. A `VaultServer` goes wrong on request, by a `Fault`, and `TCPProxy` breaks the
+network. `DatabaseEngine` and `VaultAdmin` set up what a test needs.
 """
 
 from ephemeral_creds.testing._admin import AppRole, VaultAdmin
@@ -10,8 +10,9 @@ from ephemeral_creds.testing._agent import VaultAgent
 from ephemeral_creds.testing._agent_config import dotenv_template
 from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
 from ephemeral_creds.testing._clock import FakeClock
-from ephemeral_creds.testing._emulator import Fault, Faults, RequestRecord, VaultEmulator
 from ephemeral_creds.testing._engine import CREATE_ROLE, DatabaseEngine
+from ephemeral_creds.testing._fault_proxy import RequestRecord
+from ephemeral_creds.testing._faults import Fault, Faults
 from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_request
 from ephemeral_creds.testing._kubernetes import (
     ServiceAccount,
@@ -22,7 +23,6 @@ from ephemeral_creds.testing._postgres import PostgresServer
 from ephemeral_creds.testing._proxy import TCPProxy
 from ephemeral_creds.testing._scripted import ScriptedProvider
 from ephemeral_creds.testing._vault import VaultServer
-from ephemeral_creds.testing._vault_like import VaultLike
 from ephemeral_creds.testing._vault_persistent import PersistentVaultServer
 
 __all__ = [
@@ -43,8 +43,6 @@ __all__ = [
     "VaultAdmin",
     "VaultAgent",
     "VaultCallFailed",
-    "VaultEmulator",
-    "VaultLike",
     "VaultResponse",
     "VaultServer",
     "dotenv_template",

@@ -1,4 +1,4 @@
-"""Setting up a Vault for tests, the same way for a real server and for the emulator."""
+"""Setting up a Vault for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ephemeral_creds.testing._kubernetes import TokenReviewServer
-    from ephemeral_creds.testing._vault_like import VaultLike
+    from ephemeral_creds.testing._vault import VaultServer
 
 __all__ = ["AppRole", "VaultAdmin"]
 
@@ -32,7 +32,7 @@ class VaultAdmin:
         vault: a running server; ask again after it was stopped, it forgets everything.
     """
 
-    def __init__(self, vault: VaultLike) -> None:
+    def __init__(self, vault: VaultServer) -> None:
         self.vault = vault
 
     def request(
@@ -191,6 +191,7 @@ class VaultAdmin:
         self.enable_auth("kubernetes", mount)
         config: dict[str, object] = {
             "kubernetes_host": reviewer.address,
+            "kubernetes_ca_cert": reviewer.ca_certificate,
             "disable_local_ca_jwt": True,
             "token_reviewer_jwt": "stub.stub.stub",
         }

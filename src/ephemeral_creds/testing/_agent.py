@@ -1,4 +1,4 @@
-"""A real Vault Agent of one's own: a sidecar that writes files, or a proxy in front of Vault."""
+"""An agent of one's own: a sidecar that writes files, or a proxy in front of Vault."""
 
 from __future__ import annotations
 
@@ -64,13 +64,7 @@ class VaultAgent:
         environment: Mapping[str, str] | None = None,
         binary: Path | None = None,
     ) -> None:
-        found = binary or find_vault()
-        if found is None:
-            raise ConfigurationError(
-                "no Vault Agent was found: install vault or bao, or name one in "
-                "EPHEMERAL_CREDS_VAULT_BINARY"
-            )
-        self.binary = found
+        self.binary = binary or find_vault()
         self._vault = vault
         self._login = login
         self._templates = dict(templates or {})

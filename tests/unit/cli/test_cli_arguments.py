@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -12,19 +13,21 @@ def parse(*arguments: str) -> Options:
 
 
 def test_defaults() -> None:
-    expected = Options(seconds=60.0, workers=16, source="api", vault="auto", json=False)
+    expected = Options(seconds=60.0, workers=16, source="api", vault=None, json=False)
     assert parse() == expected == Options()
 
 
 def test_everything_said() -> None:
     options = parse(
-        "--seconds", "7.5", "--workers", "3", "--source", "file", "--vault", "emulator", "--json"
+        "--seconds", "7.5", "--workers", "3", "--source", "file", "--vault", "/opt/bao", "--json"
     )
-    assert options == Options(seconds=7.5, workers=3, source="file", vault="emulator", json=True)
+    assert options == Options(
+        seconds=7.5, workers=3, source="file", vault=Path("/opt/bao"), json=True
+    )
 
 
-def test_external_is_a_kind_of_vault() -> None:
-    assert parse("--external").vault == "external"
+def test_external() -> None:
+    assert parse("--external") == Options(external=True)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +41,7 @@ def test_external_is_a_kind_of_vault() -> None:
         ["--workers", "501"],
         ["--workers", "1.5"],
         ["--source", "env"],
-        ["--vault", "best"],
-        ["--vault", "real", "--external"],
+        ["--vault", "/opt/bao", "--external"],
         ["more"],
     ],
 )

@@ -11,7 +11,7 @@ from ephemeral_creds.cli._external import ExternalVault, ExternalVaultAdmin
 from ephemeral_creds.testing import Fault, VaultAdmin, VaultCallFailed
 
 if TYPE_CHECKING:
-    from ephemeral_creds.testing import VaultEmulator
+    from ephemeral_creds.testing import VaultServer
 
 NAME = "ours"
 EVERYTHING = {
@@ -23,14 +23,14 @@ EVERYTHING = {
 
 
 @pytest.fixture
-def somebody(emulator: VaultEmulator) -> VaultAdmin:
-    return VaultAdmin(emulator)
+def somebody(own_vault: VaultServer) -> VaultAdmin:
+    return VaultAdmin(own_vault)
 
 
 def connect(
-    emulator: VaultEmulator, monkeypatch: pytest.MonkeyPatch, token: Secret
+    own_vault: VaultServer, monkeypatch: pytest.MonkeyPatch, token: Secret
 ) -> ExternalVaultAdmin:
-    monkeypatch.setenv("VAULT_ADDR", emulator.address)
+    monkeypatch.setenv("VAULT_ADDR", own_vault.address)
     monkeypatch.setenv("VAULT_TOKEN", token.reveal())
     return ExternalVaultAdmin(ExternalVault())
 
@@ -53,39 +53,39 @@ def state(somebody: VaultAdmin) -> list[bool]:
     ]
 
 
-def deleted(emulator: VaultEmulator) -> list[str]:
-    return [record.path for record in emulator.requests if record.method == "DELETE"]
+def deleted(own_vault: VaultServer) -> list[str]:
+    return [record.path for record in own_vault.requests if record.method == "DELETE"]
 
 
 def test_all_that_was_made_is_removed_once(
-    emulator: VaultEmulator, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+    own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admin = connect(emulator, monkeypatch, token_for(somebody, EVERYTHING))
+    admin = connect(own_vault, monkeypatch, token_for(somebody, EVERYTHING))
     make_everything(admin)
     assert state(somebody) == [True, True, True]
     assert admin.remove_all() == []
     assert state(somebody) == [False, False, False]
     assert admin.remove_all() == []
-    assert len(deleted(emulator)) == 3
+    assert len(deleted(own_vault)) == 3
 
 
 def test_what_may_not_be_removed_does_not_keep_the_rest(
-    emulator: VaultEmulator, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+    own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rules = EVERYTHING | {"sys/mounts/*": ["create", "update"]}
-    admin = connect(emulator, monkeypatch, token_for(somebody, rules))
+    admin = connect(own_vault, monkeypatch, token_for(somebody, rules))
     make_everything(admin)
     (line,) = admin.remove_all()
-    assert line.startswith(f"sys/mounts/{NAME} is left in the Vault at {emulator.address}: 403")
+    assert line.startswith(f"sys/mounts/{NAME} is left in the Vault at {own_vault.address}: 403")
     assert state(somebody) == [True, False, False]
 
 
 def test_all_failures_are_listed(
-    emulator: VaultEmulator, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+    own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admin = connect(emulator, monkeypatch, token_for(somebody, EVERYTHING))
+    admin = connect(own_vault, monkeypatch, token_for(somebody, EVERYTHING))
     make_everything(admin)
-    emulator.stop()
+    own_vault.stop()
     lines = admin.remove_all()
     assert [line.split()[0] for line in lines] == [
         f"sys/mounts/{NAME}",
@@ -97,25 +97,25 @@ def test_all_failures_are_listed(
 
 @pytest.mark.parametrize("known", [True, False], ids=["default-only", "unknown"])
 def test_a_token_that_may_not_make_anything_leaves_nothing_to_remove(
-    emulator: VaultEmulator, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch, *, known: bool
+    own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch, *, known: bool
 ) -> None:
     token = somebody.create_token() if known else Secret("hvs.nobody-gave-this-out")
-    admin = connect(emulator, monkeypatch, token)
+    admin = connect(own_vault, monkeypatch, token)
     with pytest.raises(ConfigurationError) as refused:
         make_everything(admin)
     said = str(refused.value)
     assert f"POST sys/mounts/{NAME}: 403" in said
     assert "a token that may mount a secrets engine" in said
     assert admin.remove_all() == []
-    assert deleted(emulator) == []
+    assert deleted(own_vault) == []
 
 
 def test_what_may_be_there_is_removed(
-    emulator: VaultEmulator, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+    own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admin = connect(emulator, monkeypatch, token_for(somebody, EVERYTHING))
-    emulator.faults.add("POST", "sys/mounts/*", Fault.error(502))
+    admin = connect(own_vault, monkeypatch, token_for(somebody, EVERYTHING))
+    own_vault.faults.add("POST", "sys/mounts/*", Fault.error(502))
     with pytest.raises(VaultCallFailed, match="502"):
         make_everything(admin)
     assert admin.remove_all() == []
-    assert deleted(emulator) == [f"sys/mounts/{NAME}"]
+    assert deleted(own_vault) == [f"sys/mounts/{NAME}"]

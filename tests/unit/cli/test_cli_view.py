@@ -32,7 +32,7 @@ REPORT = Report(
     source="file",
     seconds=60.0,
     workers=16,
-    vault="emulator 0.1.0",
+    vault="OpenBao 2.7.2",
     queries=5000,
     failed=0,
     rotations=5,
@@ -62,7 +62,7 @@ def test_plain_ends_with_table_and_verdict() -> None:
     with PlainView(out) as view:
         view.finish(REPORT)
     text = out.getvalue()
-    assert "file (emulator 0.1.0)" in text
+    assert "file (OpenBao 2.7.2)" in text
     assert text.splitlines()[-1].startswith("Kept:")
 
 
@@ -100,7 +100,7 @@ def test_live_shows_the_same_and_ends_with_the_table() -> None:
     for part in ("3.2 s", "v-app-2", "1234 per second", "CredentialsPublished"):
         assert part in meanwhile
         assert part not in after
-    assert "file (emulator 0.1.0)" in after
+    assert "file (OpenBao 2.7.2)" in after
     assert "Kept:" in after
 
 

