@@ -24,7 +24,7 @@ GROUPS = PYPROJECT["dependency-groups"]
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["vault", "lint", "types", "minimum", "snippets", "tests"]
+nox.options.sessions = ["lint", "types", "minimum", "snippets", "tests"]
 nox.options.error_on_missing_interpreters = True
 
 
@@ -52,7 +52,7 @@ def minimum_requirements() -> list[str]:
     lowest: dict[str, str] = {}
     optional = [*extras["aws"], *extras["demo"], *extras["test"], *GROUPS["examples"]]
     for line in [*PROJECT["dependencies"], *optional]:
-        match = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)", line)
+        match = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)(?:,<[\w.]+)?", line)
         if match is not None:
             lowest[match[1]] = match[2]
             if line.startswith("psycopg[binary]"):
@@ -95,21 +95,6 @@ def vault_target() -> Path:
         if match := re.search(r'^VAULT_VERSION\b[^=]*= "([\d.]+)"$', text, re.MULTILINE):
             return cache() / f"vault-{match[1]}" / "vault"
     raise RuntimeError(f"there is no VAULT_VERSION in {source}")
-
-
-@nox.session(venv_backend="none")
-def vault(session: nox.Session) -> None:
-    """Build a Vault for the tests, once per machine, unless there is one (15 minutes)."""
-    target = vault_target()
-    chosen = os.environ.get("EPHEMERAL_CREDS_VAULT_BINARY")
-    present = chosen or shutil.which("vault") or shutil.which("bao")
-    if present or os.access(target, os.X_OK):
-        session.log(f"Vault for the tests: {present or target}")
-        return
-    if shutil.which("go") is None:
-        session.log("no vault, bao or go here: the tests use the emulator")
-        return
-    build_tools(session, "tests/vault_server", target.parent)
 
 
 # --- What every change has to pass ----------------------------------------------------------
@@ -164,6 +149,22 @@ def minimum(session: nox.Session) -> None:
 
 
 # --- On demand ------------------------------------------------------------------------------
+
+
+@nox.session(default=False)
+def vault(session: nox.Session) -> None:
+    """Run what needs a Vault on HashiCorp's, which is built once per machine (15 minutes)."""
+    found = os.environ.get("EPHEMERAL_CREDS_VAULT_BINARY") or shutil.which("vault")
+    binary = Path(found) if found else vault_target()
+    if not os.access(binary, os.X_OK):
+        if shutil.which("go") is None:
+            session.skip(f"there is neither a vault on PATH nor {binary}, nor Go to build it")
+        build_tools(session, "tests/vault_server", binary.parent)
+    session.install("-e", ".[test]", *GROUPS["examples"])
+    session.run(
+        *("pytest", "tests/contract", "tests/integration", *session.posargs),
+        env={"EPHEMERAL_CREDS_VAULT_BINARY": str(binary)},
+    )
 
 
 @nox.session(default=False)
