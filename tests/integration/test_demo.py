@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from differences import needs
 from ephemeral_creds.testing import VaultAdmin, find_vault
 
 if TYPE_CHECKING:
@@ -164,6 +165,21 @@ def test_a_signal_at_any_moment_leaves_nothing(place: Place, delay: float) -> No
     # Before it listens for signals, it has started nothing and ends as any process does.
     assert status in {143, -signal.SIGTERM}, err
     assert "Traceback" not in err
+
+
+@needs("namespaces")
+def test_an_external_vault_with_namespaces(place: Place, vault: VaultServer) -> None:
+    admin = VaultAdmin(vault)
+    admin.call("POST", "sys/namespaces/demo", {})
+    demo = place.run(
+        "--external", "--seconds", "1", *FEW, "--json",
+        VAULT_ADDR=vault.address, VAULT_TOKEN=vault.root_token.reveal(), VAULT_NAMESPACE="demo",
+    )  # fmt: skip
+    status, out, err = finish(demo, place)
+    assert status == 0, err
+    assert result(out)["mints"] == 1
+    # Engines are in the namespace, and gone.
+    assert "ephemeral" not in str(admin.call("GET", "demo/sys/mounts").data)
 
 
 def test_an_external_vault_is_left_as_it_was(place: Place, vault: VaultServer) -> None:
