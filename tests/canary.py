@@ -16,7 +16,7 @@ import gc
 import json
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import hypothesis
@@ -215,6 +215,13 @@ class _Plugin:
         self._outside += self._canary.take_leaks()
         if self._outside:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if (output := getattr(session.config, "workeroutput", None)) is not None:
+            output["secrets leaked"] = self._outside
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what one of pytest-xdist's workers has found."""
+        self._outside += getattr(node, "workeroutput", {}).get("secrets leaked", [])
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._outside:

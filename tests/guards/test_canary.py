@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,14 +63,18 @@ CLEAN = {
 
 
 def run(pytester: pytest.Pytester, body: str) -> tuple[pytest.RunResult, str]:
+    write(pytester, body)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    return result, result.stdout.str()
+
+
+def write(pytester: pytest.Pytester, body: str) -> None:
     test = textwrap.indent(textwrap.dedent(body).strip(), "    ")
     pytester.makeconftest("pytest_plugins = ['canary']")
     pytester.makepyfile(
         f"{textwrap.dedent(SETUP)}\n"
         f"def test_it(secret, canary, caplog, capsys, tmp_path):\n{test}\n"
     )
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
-    return result, result.stdout.str()
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +114,13 @@ def test_the_search_is_cheap(canary: Canary) -> None:
     assert time.perf_counter() - begun < 20.0  # 0.01 s in practice, for 120 kB
     assert fresh.seen_in(text + "A1b2-0000009999")
     assert canary is not fresh
+
+
+def test_a_leak_at_the_end_of_a_worker(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    write(pytester, LEAKS["temp file"])
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "xdist", "-n", "1")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "SECRET LEAKED into the file" in result.stdout.str()
