@@ -24,8 +24,13 @@ GROUPS = PYPROJECT["dependency-groups"]
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "minimum", "snippets", "tests"]
+nox.options.sessions = ["lint", "types", "minimum", "tests"]
 nox.options.error_on_missing_interpreters = True
+
+# One worker for each processor, each with servers of its own; they take a second and a half.
+PYTEST = ("pytest", "--numprocesses=logical", "--dist=worksteal")
+# What other Pythons and the lowest versions run: all of it in CI, the quick part at home.
+QUICK = () if os.environ.get("EPHEMERAL_CREDS_ALL") else ("-m", "not slow")
 
 
 def found_pythons() -> list[str] | None:
@@ -126,10 +131,11 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests, with each supported Python that is here."""
     session.install("-e", ".[test]", *GROUPS["examples"], *GROUPS["frameworks"])
-    session.run("pytest", *session.posargs)
+    part = () if session.python in (None, RUNNING) else QUICK
+    session.run(*PYTEST, *part, *session.posargs)
 
 
-@nox.session
+@nox.session(default=False)
 def snippets(session: nox.Session) -> None:
     """Run the code in README and docs."""
     session.install("-e", ".[test]")
@@ -145,7 +151,7 @@ def minimum(session: nox.Session) -> None:
         constraints.write_text("\n".join(minimum_requirements()) + "\n", encoding="utf-8")
         session.log("lowest versions: " + ", ".join(minimum_requirements()))
         session.install("-e", ".[test]", *GROUPS["examples"], "-c", str(constraints))
-    session.run("pytest", *session.posargs)
+    session.run(*PYTEST, *QUICK, *session.posargs)
 
 
 # --- On demand ------------------------------------------------------------------------------
@@ -160,9 +166,9 @@ def vault(session: nox.Session) -> None:
         if shutil.which("go") is None:
             session.skip(f"there is neither a vault on PATH nor {binary}, nor Go to build it")
         build_tools(session, "tests/vault_server", binary.parent)
-    session.install("-e", ".[test]", *GROUPS["examples"])
+    session.install("-e", ".[test]", *GROUPS["examples"], *GROUPS["frameworks"])
     session.run(
-        *("pytest", "tests/contract", "tests/integration", *session.posargs),
+        *(*PYTEST, "tests/contract", "tests/integration", *session.posargs),
         env={"EPHEMERAL_CREDS_VAULT_BINARY": str(binary)},
     )
 
