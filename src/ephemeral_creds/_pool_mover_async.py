@@ -187,9 +187,9 @@ class AsyncMover(Generic[ACT]):
         while (grant := rotation.next_question()) is not None:
             with rotation.replacements.reserved():
                 outcome = await self._open_ahead(pool, grant)
+                if not isinstance(outcome, ConnectFailure):
+                    await outcome.close()
             rotation.note_answer(grant.generation, outcome)
-            if not isinstance(outcome, ConnectFailure):
-                await outcome.close()
         for retry in rotation.reconnects.release(monotonic()):
             pool.run_task(retry)
         if rotation.reconnects.take_outage(monotonic(), pool.reconnect_timeout):

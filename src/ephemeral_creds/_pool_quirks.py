@@ -174,14 +174,18 @@ def discard(pool: ConnectionPool[CT], connection: CT) -> None:
 
     psycopg_pool does so with one that fails its ``check``, and counts it as lost.
     """
-    pool._close_connection(connection)
-    pool._putconn(connection, from_getconn=True)
+    try:
+        pool._close_connection(connection)
+    finally:
+        pool._putconn(connection, from_getconn=True)
 
 
 async def discard_async(pool: AsyncConnectionPool[ACT], connection: ACT) -> None:
     """Do what `discard` does."""
-    await pool._close_connection(connection)
-    await pool._putconn(connection, from_getconn=True)
+    try:
+        await pool._close_connection(connection)
+    finally:
+        await pool._putconn(connection, from_getconn=True)
 
 
 def fail_waiting(pool: ConnectionPool[Any], error: PoolTimeout) -> None:

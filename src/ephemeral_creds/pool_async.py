@@ -437,6 +437,14 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             self._rotation.note_success(opening.generation)
         return connection
 
+    async def _add_to_pool(self, conn: ACT) -> None:
+        try:
+            await super()._add_to_pool(conn)
+        except asyncio.CancelledError:
+            # It waited for a lock, and nobody has the connection.
+            self.run_task(ReturnConnection(self, conn, from_getconn=True))
+            raise
+
     def _abandon(self) -> None:
         """Refuse to work in the child of a fork: sockets and lease are the parent's."""
         # A task of the parent's may have held it.

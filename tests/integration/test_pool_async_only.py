@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 import psycopg_pool
 import pytest
 from minting import PATIENCE, Events, RoleProvider
@@ -25,8 +26,6 @@ from ephemeral_creds.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-
-    import psycopg
 
     from ephemeral_creds import Event
     from ephemeral_creds.testing import PostgresServer
@@ -69,6 +68,15 @@ class World:
             self.provider, policy=EAGER, observers=[self.events], clock=clock
         ) as keeper:
             yield clock, keeper
+
+    def terminate(self) -> None:
+        """End all sessions."""
+        with self.server.admin() as admin:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+                " WHERE usename LIKE %s",
+                [f"{self.prefix}\\_%"],
+            )
 
     async def seen(self, kind: type[Event], count: int) -> None:
         await asyncio.to_thread(self.events.wait_for, kind, count)
@@ -294,6 +302,51 @@ class TestCancelledAtEveryAwait:
                     await until(lambda: whole(pool), (pool.status(), pool.get_stats()))
 
                 await cancelled_everywhere(queued, between)
+                await settled(world, pool)
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("rotated", [False, True])
+    def test_a_return_while_somebody_has_the_lock(self, world: World, rotated: bool) -> None:
+        """Before Python 3.12, whoever hands a connection to a client that gives up may wait."""
+
+        async def main() -> None:
+            async with world.pool(min_size=1, max_size=1) as pool:
+                borrowed = await pool.getconn()
+                if rotated:
+                    await world.rotate(2)
+                    await asyncio.to_thread(world.provider.wait_for_sessions, {1: 1, 2: 1})
+                async with pool._lock:
+                    returning = asyncio.create_task(pool.putconn(borrowed))
+                    await asyncio.sleep(0)
+                    returning.cancel()
+                    await asyncio.wait([returning])
+                assert returning.cancelled()
+                await until(lambda: whole(pool), (pool.status(), pool.get_stats()))
+                await until(lambda: world.provider.roles() == [f"{world.prefix}_{1 + rotated}"])
+                await settled(world, pool)
+
+        asyncio.run(main())
+
+    def test_a_suspect_whose_close_takes_long(self, world: World) -> None:
+        class Farewell(psycopg.AsyncConnection[Any]):
+            async def close(self) -> None:
+                await asyncio.sleep(0)
+                await super().close()
+
+        async def suspicious(pool: Pool) -> None:
+            world.terminate()
+            pool.suspect()
+            await use(pool)
+
+        async def main() -> None:
+            async with world.pool(min_size=1, max_size=1, connection_class=Farewell) as pool:
+
+                async def between() -> None:
+                    await use(pool)
+                    await until(lambda: whole(pool), (pool.status(), pool.get_stats()))
+
+                assert await cancelled_everywhere(lambda: suspicious(pool), between) > 3
                 await settled(world, pool)
 
         asyncio.run(main())
