@@ -21,6 +21,10 @@ _ASSIGNMENT = re.compile(
 _MAPPING = re.compile(r"(?P<key>.*?):(?: (?P<value>.*))?", re.DOTALL)
 _SPACE = " \t"
 
+# What a shell exports and has not set, and an entry of one of YAML's lists: no value of any key.
+_UNSET = re.compile(r"[ \t]*(?:export|declare[ \t]+-x)[ \t]+\w+[ \t]*")
+_LIST_ENTRY = re.compile(r"[ \t]*-(?:[ \t].*)?", re.DOTALL)
+
 # A certificate or key that begins in a line and does not end there.
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----(?!.*-----END )")
 
@@ -41,7 +45,8 @@ _ESCAPE = {
     ),
     "'": re.compile(r"\\'"),
 }
-_EXPANSION = re.compile(r"`|\$[A-Za-z_{(]")
+# As people write them; of random characters, a $ before a letter is no more than that.
+_EXPANSION = re.compile(r"\$[A-Z_][A-Z0-9_]{2,}|\$\{\w+\}|\$\{\w+:?[-+?=]|\$\(.+\)|`[a-z]{2}.*`")
 
 _BLOCKS = frozenset(f"{block}{chomp}" for block in "|>" for chomp in ("", "-", "+"))
 _BLOCK_LINE = re.compile(r"([ \t]*)[\w./-]+: +[|>][-+0-9]*[ \t]*")
@@ -52,8 +57,8 @@ _ESCAPED = (
     f"to a shell, dotenv or JSON: {_CURE}"
 )
 _EXPANDED = (
-    "has a $ or a backtick in double quotes, which a template writes as it stands and which a "
-    f"shell replaces: {_CURE}"
+    "has a variable or a command in double quotes, which a template writes as it stands and which "
+    f"a shell replaces: {_CURE}"
 )
 _QUOTES_INSIDE = (
     "has quotes within its quotes, which a template writes as they stand and which a shell takes "
@@ -83,18 +88,18 @@ _YAML = (
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
-    r"""Yield the lines that say something with their numbers: neither blank nor a ``#`` comment.
+    r"""Yield the lines that say something with their numbers: neither blank nor a comment.
 
-    They end with ``\n`` or ``\r\n``. Not `str.splitlines`: that also breaks at U+2028, form feed
-    and others, which a password may hold. What follows the first line of a certificate or key is
-    left out.
+    Comments begin with ``#`` or, as systemd's do, with ``;``. Lines end with ``\n`` or ``\r\n``.
+    Not `str.splitlines`: that also breaks at U+2028, form feed and others, which a password may
+    hold. What follows the first line of a certificate or key is left out.
     """
     in_pem = False
     for number, line in enumerate(text.split("\n"), start=1):
         content = line.removesuffix("\r")
         if in_pem:
             in_pem = "-----END " not in content
-        elif content.strip() and not content.lstrip().startswith("#"):
+        elif content.strip() and not content.lstrip().startswith(("#", ";")):
             in_pem = _PEM.search(content) is not None
             if not content.lstrip().startswith("-----BEGIN "):
                 yield number, content
@@ -107,7 +112,7 @@ def read_env(text: str) -> Iterator[Entry]:
     count. Only a pair of quotes around a whole value is removed, so that a template may write
     ``DB_PASSWORD="{{ .Data.password }}"``; it has to where passwords may both begin and end with
     a quote. What others would read in another way within quotes is in doubt, and so are quotes
-    over several lines. ``export`` before a key is allowed.
+    over several lines. ``export`` before a key is allowed, and so is a line of it with no value.
 
     ``KEY = VALUE`` is read where it can mean one thing only: what others take for a space, a
     comment or an escape is in doubt.
@@ -116,7 +121,7 @@ def read_env(text: str) -> Iterator[Entry]:
         ConfigurationError: a line is something else.
         MalformedResponse: the last one is, and does not end.
     """
-    for number, match, several in _statements(text, _ASSIGNMENT, "KEY=VALUE"):
+    for number, match, several in _statements(text, _ASSIGNMENT, _UNSET, "KEY=VALUE"):
         value, doubt = (_spaced if match["space"] else _verbatim)(match["value"])
         yield Entry(
             match["key"], value, f"line {number}", doubt=_SEVERAL_LINES if several else doubt
@@ -136,7 +141,7 @@ def read_map(text: str) -> Iterator[Entry]:
         MalformedResponse: the last line is something else, and does not end.
     """
     path: list[tuple[int, str]] = []
-    for number, match, several in _statements(text, _MAPPING, "key: value"):
+    for number, match, several in _statements(text, _MAPPING, _LIST_ENTRY, "key: value"):
         key = match["key"].lstrip()
         indent = len(match["key"]) - len(key)
         while path and path[-1][0] >= indent:
@@ -151,13 +156,13 @@ def read_map(text: str) -> Iterator[Entry]:
 
 
 def _statements(
-    text: str, pattern: re.Pattern[str], form: str
+    text: str, pattern: re.Pattern[str], other: re.Pattern[str], form: str
 ) -> Iterator[tuple[int, re.Match[str], bool]]:
     """Yield each key with its value, and whether the next lines may be a part of that."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     read = 0
     for number, line in lines_of(text):
-        if number <= read:
+        if number <= read or other.fullmatch(line):
             continue
         match = pattern.fullmatch(line)
         if match is None:

@@ -61,7 +61,9 @@ _VALUES = (
         _NOBODY_RENDERED,
     ),
     _mistake(
-        r".*\$\{[A-Za-z_][^{}]*\}.*|\$\(.+\)|\$[A-Z][A-Z0-9_]+|%\(\w+\)s|%[A-Z_]{3,}%",
+        # Within other characters a name alone: a few random ones between braces are a password's.
+        r"\$\{[A-Za-z_][^{}]*\}|.*\$\{[A-Za-z_][\w.]{3,}(?::-[^{}]*)?\}.*"
+        r"|\$\(.+\)|\$[A-Z][A-Z0-9_]+|%\(\w+\)s|%[A-Z_]{3,}%",
         "a variable or a command of a shell",
         "nobody fills it in here. Have the template write its value",
     ),

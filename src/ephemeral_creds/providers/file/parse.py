@@ -45,7 +45,7 @@ _KEYLESS = ("uri", "conninfo", "password")
 _MAP_LINE = re.compile(r"[ \t]*[A-Za-z_][\w-]*:(?: |$)", re.ASCII)
 _DOTTED_LINE = re.compile(r"[ \t]*[\w-]+(?:\.[\w-]+)+[ \t]*[=: ]", re.ASCII)
 # Blank lines and comments, and the line with which a document of YAML begins.
-_PREAMBLE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*")
+_PREAMBLE = re.compile(r"(?:[ \t]*(?:[#;][^\n]*)?\r?\n)*")
 _DOCUMENT = re.compile(rf"({_PREAMBLE.pattern})---[ \t]*\r?\n")
 _ALONE = re.compile(r"[^\s=]+(?:\r?\n)?")
 _LIBPQ = frozenset({"host", "hostaddr", "port", "dbname", "user", "password", "sslmode"})

@@ -34,6 +34,14 @@ RECOGNISED = {
     "env of the image": ("env", f"POSTGRES_USER={USER}\nPOSTGRES_PASSWORD={CANARY}"),
     "env, short": ("env", f"# db\nUSER={USER}\nPASSWORD={CANARY}"),
     "env with a colon": ("env", f"DB_USERNAME={USER}\nDB_PASSWORD={CANARY}\nURL=a: b"),
+    "env of systemd": ("env", f"; made\nDB_USERNAME={USER}\n ;so\nDB_PASSWORD={CANARY}\n"),
+    "env of a shell": (
+        "env",
+        (
+            f'declare -x DB_PASSWORD="{CANARY}"\ndeclare -x OLDPWD\n'
+            f"export DB_USERNAME='{USER}'\nexport TERM\n"
+        ),
+    ),
     "map": ("map", f"password: {CANARY}\nusername: {USER}\n"),
     "map of a static role": (
         "map",
@@ -99,6 +107,13 @@ username: {USER}
     "YAML, nested": (
         "map",
         f"redis:\n  username: x\n  password: y\nusername: {USER}\ndb:\npassword: {CANARY}\n",
+    ),
+    "YAML, a list": (
+        "map",
+        (
+            "hosts:\n  - db\n  -\n  - password: other\n    username: other\n"
+            f"username: {USER}\npassword: {CANARY}\nports:\n- 5432\n"
+        ),
     ),
     "YAML, a block": (
         "map",

@@ -93,7 +93,7 @@ HONEST = [
     "a$b{{c", "}}a{{", "a{{b", "$a", "$HOMEb", "a$HOME", "$ecret", "%s", "100%", "%!", "a%!x(b",
     "<a", "a<b>c", "<1>", "vault:", "vault:a", "a#b", "op:", "map[", "nullable", "none", "nil2",
     "*", "**", "__a__", "@b@", "[a]", "((a)", "${", "${}", "/run", "md5a", "~a",
-    "$()", "ENC", "{cipher}", "map[a]b",
+    "$()", "${x}a", "a${b}", "w${bH7+_+}9", "a${b+c-d}e", "a${bcd}e", "ENC", "{cipher}", "map[a]b",
 ]  # fmt: skip
 
 WRITERS: Mapping[str, Callable[[str], str]] = {
