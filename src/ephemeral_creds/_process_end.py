@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["call_at_process_end", "close_on_sigterm"]
 
+# How long what runs waits for its end, in seconds. It may hold a lock that the closing needs, of a
+# logging handler for example: then it has to go on.
+_PATIENCE = 1.0
+
 _functions: dict[Callable[[], None], None] = {}
 _finalized_in = 0
 _previous: Callable[[int, FrameType | None], Any] | int | None = None
@@ -49,7 +53,8 @@ def close_on_sigterm() -> None:
 
     For programs that have no handler of their own: without one, SIGTERM ends Python at once, and
     roles stay until their leases end. Takes up to 5 seconds where Vault hangs; a second SIGTERM
-    ends the process at once. What runs when the signal comes ends with the process.
+    ends the process at once. What runs when the signal comes ends with the process, and may go on
+    until then where that takes more than a second.
 
     A handler that was there is called after the closing. Where SIGTERM is ignored, it stays so.
 
@@ -73,8 +78,19 @@ def close_on_sigterm() -> None:
 
 def _on_sigterm(number: int, _: FrameType | None) -> None:
     signal.signal(number, _previous)
+    closing = threading.Thread(target=_close_and_end, args=(number,), name="close-on-sigterm")
+    try:
+        closing.start()
+    except RuntimeError:
+        # The system allows no further thread, or the process has come to its end already.
+        _close_and_end(number)
+    else:
+        closing.join(_PATIENCE)
+
+
+def _close_and_end(number: int) -> None:
     _call_all()
-    signal.raise_signal(number)
+    os.kill(os.getpid(), number)
 
 
 def _call_all(**_: object) -> None:

@@ -115,7 +115,7 @@ class TestMultiprocessing:
 
 SERVE = """\
 import signal, time
-from ephemeral_creds import close_on_sigterm
+from ephemeral_creds import CredentialKeeper, close_on_sigterm
 pool = make(Roles())
 pool.open(wait=True)
 def wait():
@@ -176,6 +176,31 @@ class TestSigterm:
             wait()
             """
         assert self.check(postgres, unique("term"), body, 7) == "up\nclosed\n"
+
+    def test_what_it_interrupts_may_hold_what_the_closing_needs(
+        self, postgres: PostgresServer, unique: Callable[[str], str]
+    ) -> None:
+        """As one that writes a line of a log does, and the closing wants to write one, too."""
+        body = """
+            line = threading.Lock()
+            def observe(event):
+                with line:
+                    pass
+            class Told(Roles):
+                def close(self):
+                    super().close()
+                    print("closed", flush=True)
+            keeper = CredentialKeeper(Told("other"), observers=[observe])
+            keeper.start()
+            keeper.wait()
+            close_on_sigterm()
+            with line:
+                up()
+                while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+                    signal.sigtimedwait([], 0.05)
+            threading.Event().wait(60)
+            """
+        assert self.check(postgres, unique("term"), body, -signal.SIGTERM) == "up\nclosed\n"
 
     def test_what_is_ignored_stays_so(
         self, postgres: PostgresServer, unique: Callable[[str], str]
