@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import threading
 import traceback
@@ -15,6 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn
 
+from ephemeral_creds._loop import in_thread
 from ephemeral_creds._refusals import LoginFailure
 from ephemeral_creds.exceptions import AccessDenied, ConfigurationError, EphemeralCredsError
 
@@ -378,5 +378,5 @@ async def login_async(
         error.__traceback__ = None
         raise
     # libpq resolves names and starts a connect without asking whether it may wait.
-    verdict = await asyncio.to_thread(diagnosis.explain, failed, grant.generation)
+    verdict = await in_thread(diagnosis.explain, failed, grant.generation)
     return failure.because(verdict)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -15,6 +17,7 @@ from ephemeral_creds._pool_connect import (
     acting_as,
     clean_failure,
     login,
+    login_async,
 )
 from ephemeral_creds._pool_diagnosis import Diagnosis
 
@@ -115,6 +118,24 @@ def test_r27_nor_is_what_a_class_of_the_users_puts_into_its_errors(canary: Canar
     assert isinstance(outcome, ConnectFailure)
     assert f"TypeError at {__file__}:" in str(outcome.error)
     assert not canary.seen_in(everything_of(outcome.error))
+
+
+async def failed_while_the_executor_is_busy() -> ConnectFailure | psycopg.AsyncConnection:
+    free = threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        asyncio.get_running_loop().set_default_executor(executor)
+        executor.submit(free.wait, 60.0)
+        connecting = login_async(
+            psycopg.AsyncConnection.connect, "host=127.0.0.1 port=1", {}, grant("x"), Diagnosis(1.0)
+        )
+        try:
+            return await asyncio.wait_for(connecting, 30.0)
+        finally:
+            free.set()
+
+
+def test_a_diagnosis_and_what_the_loops_executor_does_do_not_wait_for_each_other() -> None:
+    assert isinstance(asyncio.run(failed_while_the_executor_is_busy()), ConnectFailure)
 
 
 def test_of_psycopgs_errors_kind_and_text_are_kept() -> None:
