@@ -159,8 +159,9 @@ def read_trace(trace: str, said: str = "") -> Verdict:
         trace: the text.
         said: libpq's own words.
     """
-    verdict = _weightiest(_verdict(attempt) for attempt in _STARTUP.split(trace)[1:])
-    if verdict.reason is LoginFailure.UNREACHABLE and _SERVER_SAID.search(said):
+    spoke = _SERVER_SAID.search(said) is not None
+    verdict = _weightiest(_verdict(attempt, spoke=spoke) for attempt in _STARTUP.split(trace)[1:])
+    if verdict.reason is LoginFailure.UNREACHABLE and spoke:
         return Verdict(LoginFailure.SERVER)
     return verdict
 
@@ -169,13 +170,13 @@ def _weightiest(verdicts: Iterable[Verdict]) -> Verdict:
     return max(verdicts, key=lambda verdict: _WEIGHT.index(verdict.reason), default=Verdict())
 
 
-def _verdict(attempt: str) -> Verdict:
-    """Return what one startup led to."""
+def _verdict(attempt: str, *, spoke: bool) -> Verdict:
+    """Return what one startup led to; `spoke` tells whether the server gave a reason at all."""
     asked = _PASSWORD.search(attempt) is not None
     error = _ERROR.search(attempt)
     if error is None:
         # Where the trace shows nothing of that time, no more than that is known.
-        refused = asked and not _ANSWERED.search(attempt)
+        refused = asked and spoke and not _ANSWERED.search(attempt)
         return Verdict(LoginFailure.CREDENTIALS if refused else LoginFailure.UNREACHABLE)
     sqlstate, rest = error["sqlstate"], error["rest"]
     if sqlstate == "28000" and not asked and _ROLE_LOOKED_UP not in rest:

@@ -89,8 +89,7 @@ CREDENTIALS, PG_HBA, SERVER, UNREACHABLE = LoginFailure
         (STARTUP + CLEAR.replace("in-clear", 'a"\nB\t1\t"b') + WRONG, CREDENTIALS, "28P01"),
         # libpq 15 shows nothing that comes before the login has succeeded, and names little.
         (OLD_STARTUP, UNREACHABLE, None),
-        (OLD_STARTUP + OLD_SCRAM, CREDENTIALS, None),
-        (OLD_STARTUP + OLD_SCRAM + OLD_STARTUP, CREDENTIALS, None),
+        (OLD_STARTUP + OLD_SCRAM, UNREACHABLE, None),
         (OLD_STARTUP + OLD_SCRAM + NO_SLOT, SERVER, "53300"),
         (OLD_STARTUP + OLD_SCRAM + NO_LOGIN, CREDENTIALS, "28000"),
         (OLD_STARTUP + OLD_SCRAM + LET_IN, UNREACHABLE, None),
@@ -98,6 +97,22 @@ CREDENTIALS, PG_HBA, SERVER, UNREACHABLE = LoginFailure
 )
 def test_a_trace_is_read(trace: str, reason: LoginFailure, sqlstate: str | None) -> None:
     assert read_trace(trace) == Verdict(reason, sqlstate)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (": FATAL:  password authentication failed", CREDENTIALS),
+        (": server closed the connection unexpectedly", UNREACHABLE),
+        # It took too long.
+        ("", UNREACHABLE),
+    ],
+)
+@pytest.mark.parametrize("repeated", ["", OLD_STARTUP])
+def test_a_server_that_falls_silent_after_the_password_has_not_refused_it(
+    said: str, reason: LoginFailure, repeated: str
+) -> None:
+    assert read_trace(OLD_STARTUP + OLD_SCRAM + repeated, said) == Verdict(reason)
 
 
 @pytest.mark.parametrize(
