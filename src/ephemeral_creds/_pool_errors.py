@@ -171,7 +171,8 @@ def explain(
         status: the keeper's status.
         shortage: where the pool's connections were.
     """
-    remaining = f"{status.expires_in:.0f} s left" if status.expires_in is not None else "no end"
+    left = status.expires_in
+    remaining = f"{left:.0f} s left" if left is not None else "no deadline"
     lease = f"generation {status.generation}, {remaining}"
     error: CheckoutTimeout
     if failure is None:

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.testing import PostgresServer
 
-__all__ = ["pgbouncer"]
+__all__ = ["POOLER", "pgbouncer"]
 
 _START_TIMEOUT = 30.0
-_NAME, _PASSWORD = "pooler", "pooler-password"  # whom PgBouncer asks for other roles' passwords as
+POOLER, _PASSWORD = "pooler", "pooler-password"
+"""Whom PgBouncer asks for other roles' passwords as."""
 
 
 @contextmanager
@@ -41,19 +42,19 @@ def pgbouncer(postgres: PostgresServer, *, upstream: str = "", **settings: str) 
     port, run_as = free_port(), unprivileged_user()
     with ExitStack() as stack:
         admin = stack.enter_context(closing(postgres.admin()))
-        admin.execute(f"CREATE ROLE {_NAME} LOGIN SUPERUSER PASSWORD '{_PASSWORD}'".encode())
-        stack.callback(admin.execute, f"DROP ROLE {_NAME}".encode())
+        admin.execute(f"CREATE ROLE {POOLER} LOGIN SUPERUSER PASSWORD '{_PASSWORD}'".encode())
+        stack.callback(admin.execute, f"DROP ROLE {POOLER}".encode())
         process = OwnedProcess("pgbouncer", lambda: None)
         process.make_folder()
         stack.callback(process.remove)
-        users = private_file(process.folder / "users", f'"{_NAME}" "{_PASSWORD}"\n')
+        users = private_file(process.folder / "users", f'"{POOLER}" "{_PASSWORD}"\n')
         lines = {
             "listen_addr": "127.0.0.1",
             "listen_port": str(port),
             "unix_socket_dir": "",
             "auth_type": "scram-sha-256",
             "auth_file": str(users),
-            "auth_user": _NAME,
+            "auth_user": POOLER,
         } | settings
         database = f"* = host={postgres.host} port={postgres.port} {upstream}"
         text = "\n".join(
@@ -74,7 +75,7 @@ def _wait_for(conninfo: str, process: OwnedProcess) -> None:
     give_up_at = time.monotonic() + _START_TIMEOUT
     while True:
         try:
-            psycopg.connect(conninfo, user=_NAME, password=_PASSWORD).close()
+            psycopg.connect(conninfo, user=POOLER, password=_PASSWORD).close()
         except psycopg.OperationalError as error:
             if process.running and time.monotonic() < give_up_at:
                 time.sleep(0.02)

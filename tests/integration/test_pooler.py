@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
-from contextlib import closing
+from configparser import ConfigParser
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from minting import PATIENCE
-from pooler import pgbouncer
+from pooler import POOLER, pgbouncer
 from psycopg import sql
 from psycopg_pool import PoolClosed
 from twins import user_of
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
     from twins import Setup
 
     from ephemeral_creds.testing import PostgresServer
+
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/pgbouncer.md"
+PLACES = ("listen_addr", "auth_file", "auth_user")
 
 
 @pytest.fixture
@@ -105,3 +113,34 @@ def test_a_session_role_that_does_not_get_through_is_told_at_once(
         # Other credentials would not help, and none were asked for.
         assert setup.provider.calls.count("fetch") == 2
     assert time.monotonic() - begun < PATIENCE
+
+
+def test_the_configuration_in_the_documentation(setup: Setup, postgres: PostgresServer) -> None:
+    """As it stands, but for addresses and names: PgBouncer takes no comment behind a value."""
+    text = PAGE.read_text()
+    ini, statements = (
+        re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0]
+        for language in ("ini", "sql")
+    )
+    page = ConfigParser(comment_prefixes=";", interpolation=None)
+    page.read_string(ini)
+    upstream = page["databases"]["mydb"].replace("host=db dbname=mydb", "")
+    settings = {k: v for k, v in page["pgbouncer"].items() if k not in PLACES}
+    with (
+        pgbouncer(postgres, upstream=upstream, **settings) as conninfo,
+        closing(postgres.admin()) as admin,
+        ExitStack() as stack,
+    ):
+        admin.execute(statements.replace("TO pgbouncer", f"TO {POOLER}").encode())
+        stack.callback(admin.execute, "DROP FUNCTION public.pgbouncer_user")
+        admin.execute(f"ALTER ROLE {POOLER} NOSUPERUSER".encode())
+        pool = setup.pool(conninfo=conninfo, min_size=1)
+        setup.rotate(2)
+        setup.revoked(1)
+        with pool.connection(PATIENCE) as connection:
+            assert user_of(connection) == setup.role(2)
+        setup.provider.alter(2, "VALID UNTIL '2001-01-01'")
+        password = f"minted-password-{setup.role(2)}-2"
+        with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+            psycopg.connect(conninfo, user=setup.role(2), password=password)
+        pool.close()
