@@ -207,7 +207,7 @@ class TestServer:
         assert pool.status().last_error_reason is None
 
     def test_r9_a_proof_that_finds_no_slot_proves_nothing(self, strict: Setup) -> None:
-        policy = replace(EAGER, proof_timeout=0.0)
+        policy = replace(EAGER, proof_timeout=0.0, retry_max=0.05)
         pool = strict.pool(min_size=1, refresh=policy)
         strict.provider.login = "LOGIN CONNECTION LIMIT 0"
         strict.provider.change()
@@ -219,7 +219,7 @@ class TestServer:
         assert strict.provider.calls.count("fetch") == 2
 
     def says(self, strict: Setup, pool: Any, sqlstate: str, hint: str) -> None:
-        waiting = Worker(pool.getconn, timeout=3.0 if pool.status().connections else BRIEF)
+        waiting = Worker(pool.getconn, timeout=BRIEF)
         wait_until(lambda: pool.status().last_error_sqlstate == sqlstate)
         # Each failure would be a reason to fetch.
         errors = pool.get_stats().get("connections_errors", 0)
@@ -255,7 +255,7 @@ class TestPgHba:
 
     def test_r9_one_that_is_not_let_in_does_not_replace_one_that_is(self, strict: Setup) -> None:
         strict.provider.grants = ["members"]
-        policy = replace(EAGER, proof_timeout=0.0)
+        policy = replace(EAGER, proof_timeout=0.0, retry_max=0.05)
         pool = strict.pool(
             min_size=1, max_size=2, refresh=policy, conninfo=strict.server.conninfo("members")
         )
