@@ -38,8 +38,9 @@ _UNREACHABLE = "check host, port and that it runs"
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SERVER = {
     "08P01": (
-        "a pooler in between, such as PgBouncer, does not take what it was sent: most often the "
-        "startup parameter 'options', which it must know (ignore_startup_parameters drops it)"
+        "a pooler in between, such as PgBouncer, refuses the connection for the reason that it "
+        "gives: if that is a startup parameter, leave it out of conninfo and kwargs, or have the "
+        "pooler drop it (ignore_startup_parameters)"
     ),
     "22023": (
         "a setting in 'options', or of ALTER ROLE … SET, has a value that the server does not "

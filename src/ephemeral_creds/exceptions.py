@@ -16,7 +16,7 @@
     └── CheckoutFailed              a pool could not hand out a connection in time
         ├── DatabaseUnreachable     PostgreSQL does not answer
         ├── LoginRefused            PostgreSQL refuses the credentials
-        └── ServerRefused           PostgreSQL lets nobody in, whatever the credentials
+        └── ServerRefused           PostgreSQL says no, for another reason than the credentials
 
 Where a pool raises `NoCredentials` or `CheckoutFailed`, the error is a
 `psycopg_pool.PoolTimeout` as well, hence a `psycopg.OperationalError`: existing ``except``
