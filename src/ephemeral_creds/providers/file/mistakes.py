@@ -129,7 +129,7 @@ _FILES = (
         "write user=… password=… instead",
     ),
     _mistake(
-        r"(?:host|server|data source|user ?name|user id|database)=[^;\n]*;[ \t]*[a-z ]+=",
+        r"(?:host|server|data source|user ?name|user id|database)=[^;=\n]*;[ \t]*[a-z ]+=",
         "a connection string of .NET",
         "write user=… password=…, with a space between them",
         re.IGNORECASE,

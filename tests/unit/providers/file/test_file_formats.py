@@ -129,6 +129,10 @@ username: {USER}
     "conninfo": ("conninfo", f"host=db user={USER} password={CANARY} dbname=app\n"),
     "conninfo, lines": ("conninfo", f"host=db port=5432\nuser={USER} password={CANARY}\n"),
     "conninfo, quoted": ("conninfo", f"user = '{USER}'  password='{CANARY}'host=db"),
+    "conninfo, with a semicolon": (
+        "conninfo",
+        f"host=db user={USER} options=a;b=c password={CANARY}",
+    ),
     "properties": ("properties", SPRING),
     "properties, colons": ("properties", f"! made\n# so\n{SPRING.replace('=', ': ')}"),
     "properties, spaces": ("properties", SPRING.replace("=", "  = ")),
