@@ -72,6 +72,8 @@ class Generation:
     """By pool: those that have not logged in with it yet."""
     accepted: set[int] = field(default_factory=set)
     """The pools that have logged in with it, and were not refused since."""
+    refused: set[int] = field(default_factory=set)
+    """The pools that were refused with it, and have not logged in since."""
     publish_at: float = math.inf
     """When to do without the proofs of some pools, if no login of theirs was refused."""
     reserve: float = 0.0
@@ -108,11 +110,18 @@ class Generation:
         """Note that `pool` has logged in with it."""
         self.proofs.pop(pool, None)
         self.accepted.add(pool)
+        self.refused.discard(pool)
+
+    def refuse(self, pool: int) -> None:
+        """Note that `pool` was refused with it, while it was in use."""
+        self.accepted.discard(pool)
+        self.refused.add(pool)
 
     def leave(self, pool: int) -> None:
         """Note that there is no such pool any more."""
         self.proofs.pop(pool, None)
         self.accepted.discard(pool)
+        self.refused.discard(pool)
 
     @property
     def is_proven(self) -> bool:

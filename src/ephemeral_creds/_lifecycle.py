@@ -34,7 +34,8 @@ that ends, another is fetched instead.
 A refused login with the current one is answered at once where the pool had been let in with it, and
 ever more slowly where it never was. One that was just minted may not have reached a replica yet.
 A candidate is used without proof then, unless other pools are still let in with the current one: a
-pool that is let in nowhere must not be what takes it away from them.
+pool that is let in nowhere must neither take it away from them, nor hold a candidate up that they
+are let in with; and one role is minted for it, not one after the other.
 
 At most one provider operation is in flight. A generation that pools still hold connections of is
 renewed for as long as the server allows. A failed renewal never mints at once: half of what is
@@ -167,6 +168,7 @@ class Lifecycle:
         self._now = -math.inf
         self._members: set[int] = set()
         self._let_in: set[int] = set()
+        self._minted_for: set[int] = set()
         self._generations: dict[int, Generation] = {}
         self._current: Generation | None = None
         self._candidate: Generation | None = None
@@ -435,6 +437,7 @@ class Lifecycle:
     def _left(self, signal: Left) -> None:
         self._members.discard(signal.member)
         self._let_in.discard(signal.member)
+        self._minted_for.discard(signal.member)
         for generation in list(self._generations.values()):
             generation.leave(signal.member)
             self._release(generation, signal.member)
@@ -449,6 +452,7 @@ class Lifecycle:
         generation = self._generations.get(signal.generation)
         if signal.member in self._members:
             self._let_in.add(signal.member)
+            self._minted_for.discard(signal.member)
             if generation is not None:
                 generation.accept(signal.member)
 
@@ -472,7 +476,7 @@ class Lifecycle:
 
     def _login_refused(self, current: Generation, signal: Rejected) -> None:
         worked = signal.member in current.accepted
-        current.accepted.discard(signal.member)
+        current.refuse(signal.member)
         # Soon after the last one it is the same trouble, unless it has worked in between.
         if worked or self._now - self._refused_at >= self._policy.retry_max:
             self._refused_in_row = 0
@@ -485,14 +489,21 @@ class Lifecycle:
                 self._publish(candidate)
         elif not answered and not isinstance(self._in_flight, Fetch):
             at = self._now + self._refusal_delay()
-            if at < self._fetch_at and (worked or not self._may_lag(current)):
+            if at < self._fetch_at and (worked or self._may_help(current, signal.member)):
                 self._refused_in_row += 1
+                if current.accepted:
+                    self._minted_for.add(signal.member)
                 self._plan_fetch(_LOGIN_REFUSED, at)
 
-    def _may_lag(self, generation: Generation) -> bool:
-        """Tell whether a replica may not know of it yet; another role would not be there sooner."""
-        minted = self._limiter is not None
-        return minted and self._now < generation.came_at + self._policy.proof_timeout
+    def _may_help(self, current: Generation, member: int) -> bool:
+        """Tell whether another role may be let in by a pool's server where this one never was."""
+        if self._limiter is None:
+            return True
+        # A replica may not know of it yet, and would know of another one no sooner.
+        may_lag = self._now < current.came_at + self._policy.proof_timeout
+        # It is let in elsewhere, and for this pool one was minted already: that was in vain.
+        in_vain = bool(current.accepted) and member in self._minted_for
+        return not (may_lag or in_vain)
 
     def _end_learned(self, signal: EndLearned) -> None:
         generation = self._generations.get(signal.generation)
@@ -841,7 +852,9 @@ class Lifecycle:
             return
         self._report_rejected(signal, current=False)
         refused = self._blames_credentials(signal)
-        failures = proof.count(refused=refused)
+        # Who is refused with the current one as well says nothing against this one.
+        worse = self._current is None or signal.member not in self._current.refused
+        failures = proof.count(refused=refused and worse)
         remaining = self._remaining()
         proof.ask_at = self._now + self._policy.proof_retry_after(
             failures, remaining, self._draw(), refused=refused

@@ -174,6 +174,38 @@ class TestNoProof:
             assert published(driver.after(10.0, Rejected(2, 1, CREDENTIALS))) == []
         assert driver.machine.counts.fetches == 2
 
+    def test_nor_does_it_hold_up_what_the_others_are_let_in_with(self) -> None:
+        driver = candidate(3600.0, pools=2)
+        driver.send(Rejected(2, 1, CREDENTIALS))
+        driver.send(Rejected(2, 2, CREDENTIALS))
+        driver.send(Accepted(1, 2))
+        assert published(driver.at(1029.9)) == []
+        assert published(driver.at(1030.0)) == [2]
+
+    def test_one_that_is_refused_with_the_new_one_alone_does(self) -> None:
+        """Its replica lags."""
+        driver = candidate(3600.0, pools=2)
+        driver.send(Rejected(2, 1, CREDENTIALS))
+        driver.send(Accepted(2, 1))
+        driver.send(Rejected(2, 2, CREDENTIALS))
+        driver.send(Accepted(1, 2))
+        assert published(driver.at(4000.0)) == []
+
+    def test_one_role_is_minted_for_a_pool_that_is_let_in_nowhere(self) -> None:
+        driver = Driver(RefreshPolicy(jitter=0.0)).serving(86400.0)
+        driver.machine.join(2)
+        assert driver.after(60.0, Rejected(2, 1, CREDENTIALS)) == [Fetch()]
+        driver.send(Granted(grant(2, driver.now, 86400.0)))
+        driver.send(Rejected(2, 2, CREDENTIALS))
+        driver.send(Accepted(1, 2))
+        assert 2 in published(driver.after(30.0))
+        for _ in range(360):
+            driver.after(10.0, Rejected(2, 2, CREDENTIALS))
+        assert driver.machine.counts.fetches == 2
+        driver.send(Accepted(2, 2))
+        driver.send(Rejected(2, 2, CREDENTIALS))
+        assert driver.machine.counts.fetches == 3
+
     def test_a_pool_that_is_let_in_with_the_new_one_alone_is_given_it(self) -> None:
         driver = candidate(3600.0, pools=2)
         driver.send(Rejected(1, 1, CREDENTIALS))
