@@ -341,14 +341,18 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         if not rotation.serving and not self.closed and not self._may_begin:
             count_refused(self)
             raise PoolTimeout("waiting does not help")
-        while True:
-            with suppress(UnfitConnection):
-                if conn is None:
-                    conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
-                if await self._vet(conn, deadline):
-                    break
-            conn = None
-            rotation.note_own_checkout()
+        try:
+            while True:
+                with suppress(UnfitConnection):
+                    if conn is None:
+                        conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
+                    if await self._vet(conn, deadline):
+                        break
+                conn = None
+                rotation.note_own_checkout()
+        except PoolTimeout:
+            # Of what was given, not of what the last round had left of it.
+            raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
         if rotation.policy.trace_borrowers:
             cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
         return conn

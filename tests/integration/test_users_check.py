@@ -100,6 +100,23 @@ def test_one_that_notices_it_after_the_new_credentials_came(setup: Setup) -> Non
     setup.provider.wait_for_sessions({2: 3})
 
 
+def test_the_time_that_is_told_is_the_one_that_was_given(setup: Setup) -> None:
+    """Not what a connection that was found dead had left of it."""
+
+    def check(connection: Any) -> None:
+        threading.Event().wait(0.1)
+        connection.pgconn.finish()
+        raise ValueError("it is dead")
+
+    gate = setup.twin.gate()
+    pool = setup.pool(min_size=1, max_size=1, connection_class=gate, check=check)
+    gate.opened.clear()
+    pool.suspect()
+    with pytest.raises(psycopg_pool.PoolTimeout, match=r"after 0\.30 sec"):
+        pool.getconn(0.3)
+    gate.opened.set()
+
+
 def test_whatever_fails_on_an_old_connection_replaces_it(setup: Setup) -> None:
     rotated = threading.Event()
 
