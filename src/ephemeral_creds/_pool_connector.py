@@ -240,7 +240,7 @@ class Connector(Generic[CT]):
         return self._checked_role(outcome, role)
 
     def _checked_role(self, outcome: CT | ConnectFailure, wanted: str) -> CT | ConnectFailure:
-        """See to it that the session role has come through: a proxy may drop the option."""
+        """Check that the session acts as the session role: a proxy may drop the option."""
         if isinstance(outcome, ConnectFailure):
             return explain_role(wanted, outcome)
         try:

@@ -282,7 +282,7 @@ class AsyncConnector(Generic[ACT]):
     async def _checked_role(
         self, outcome: ACT | ConnectFailure, wanted: str
     ) -> ACT | ConnectFailure:
-        """See to it that the session role has come through: a proxy may drop the option."""
+        """Check that the session acts as the session role: a proxy may drop the option."""
         if isinstance(outcome, ConnectFailure):
             return explain_role(wanted, outcome)
         try:

@@ -105,7 +105,7 @@ class Replacements(Generic[T]):
             return found
 
     def make_room(self) -> T | None:
-        """Take one where so many are waiting that no other may be opened."""
+        """Take one where the most that may be are waiting, so that another may be opened."""
         with self._lock:
             if self._ready and self._reserved + len(self._ready) >= self._overshoot:
                 first = next(iter(self._ready))

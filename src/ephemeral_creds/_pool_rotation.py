@@ -440,7 +440,7 @@ class Rotation(Generic[T]):
         return False
 
     def take_unwanted(self, now: float) -> list[T]:
-        """Take the replacements that are of no use any more; all of them once stopped."""
+        """Take the replacements that nothing needs any more; all of them once stopped."""
         # One of the generation in use is wanted for as long as there is something to replace.
         first_wanted = self.serving if self.has_stale else self.serving + 1
         unwanted = self.replacements.withdraw_all(
