@@ -308,7 +308,7 @@ class TestCancelledAtEveryAwait:
 
     @pytest.mark.parametrize("rotated", [False, True])
     def test_a_return_while_somebody_has_the_lock(self, world: World, rotated: bool) -> None:
-        """Before Python 3.12, whoever hands a connection to a client that gives up may wait."""
+        """As one does who hands a connection to a client that gives up (seen on Python 3.11)."""
 
         async def main() -> None:
             async with world.pool(min_size=1, max_size=1) as pool:
