@@ -53,6 +53,7 @@ class TLSAdmin(VaultAdmin):
 
     def __init__(self, vault: VaultServer, authority: Authority) -> None:
         super().__init__(vault)
+        self._tls_address = vault.tls_address
         self._authority = authority
 
     def ask(
@@ -67,7 +68,7 @@ class TLSAdmin(VaultAdmin):
         context = ssl.create_default_context(cafile=self._authority.path)
         if showing is not None:
             context.load_cert_chain(showing.cert, showing.key)
-        return vault_request(self.vault.tls_address, method, path, body, token=token, tls=context)
+        return vault_request(self._tls_address, method, path, body, token=token, tls=context)
 
 
 class Mount:

@@ -3,43 +3,57 @@
 `PostgresServer`, `VaultServer` and `VaultAgent` run the real things, Vault or OpenBao, and leave
 nothing behind. A `VaultServer` goes wrong on request, by a `Fault`, and `TCPProxy` breaks the
 network. `DatabaseEngine` and `VaultAdmin` set up what a test needs.
+
+What a name needs is imported when it is first used.
 """
 
-from ephemeral_creds.testing._admin import AppRole, VaultAdmin
-from ephemeral_creds.testing._agent import VaultAgent
-from ephemeral_creds.testing._agent_config import dotenv_template
-from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
-from ephemeral_creds.testing._clock import FakeClock
-from ephemeral_creds.testing._engine import CREATE_ROLE, DatabaseEngine
-from ephemeral_creds.testing._fault_proxy import RequestRecord
-from ephemeral_creds.testing._faults import Fault, Faults
-from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_request
-from ephemeral_creds.testing._kubernetes import (
-    ServiceAccount,
-    TokenReviewServer,
-    make_service_account_jwt,
-)
-from ephemeral_creds.testing._postgres import PostgresServer
-from ephemeral_creds.testing._proxy import TCPProxy
-from ephemeral_creds.testing._scripted import ScriptedProvider
-from ephemeral_creds.testing._vault import VaultServer
-from ephemeral_creds.testing._vault_persistent import PersistentVaultServer
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ephemeral_creds.testing._admin import AppRole, VaultAdmin
+    from ephemeral_creds.testing._agent import VaultAgent
+    from ephemeral_creds.testing._agent_config import dotenv_template
+    from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
+    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing._engine import CREATE_ROLE, DatabaseEngine
+    from ephemeral_creds.testing._fault_proxy import RequestRecord
+    from ephemeral_creds.testing._faults import Fault, Faults
+    from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_request
+    from ephemeral_creds.testing._kubernetes import (
+        ServiceAccount,
+        TokenReviewServer,
+        make_service_account_jwt,
+    )
+    from ephemeral_creds.testing._postgres import PostgresServer
+    from ephemeral_creds.testing._postgres_access import PostgresAccess, PostgresLike
+    from ephemeral_creds.testing._proxy import TCPProxy
+    from ephemeral_creds.testing._scripted import ScriptedProvider
+    from ephemeral_creds.testing._vault import VaultServer
+    from ephemeral_creds.testing._vault_access import ExternalVault, VaultAccess
+    from ephemeral_creds.testing._vault_persistent import PersistentVaultServer
 
 __all__ = [
     "CREATE_ROLE",
     "VAULT_VERSION",
     "AppRole",
     "DatabaseEngine",
+    "ExternalVault",
     "FakeClock",
     "Fault",
     "Faults",
     "PersistentVaultServer",
+    "PostgresAccess",
+    "PostgresLike",
     "PostgresServer",
     "RequestRecord",
     "ScriptedProvider",
     "ServiceAccount",
     "TCPProxy",
     "TokenReviewServer",
+    "VaultAccess",
     "VaultAdmin",
     "VaultAgent",
     "VaultCallFailed",
@@ -51,3 +65,36 @@ __all__ = [
     "vault_cache_path",
     "vault_request",
 ]
+
+_HOMES = {
+    "_admin": "AppRole VaultAdmin",
+    "_agent": "VaultAgent",
+    "_agent_config": "dotenv_template",
+    "_binaries": "VAULT_VERSION find_vault vault_cache_path",
+    "_clock": "FakeClock",
+    "_engine": "CREATE_ROLE DatabaseEngine",
+    "_fault_proxy": "RequestRecord",
+    "_faults": "Fault Faults",
+    "_http": "VaultCallFailed VaultResponse vault_request",
+    "_kubernetes": "ServiceAccount TokenReviewServer make_service_account_jwt",
+    "_postgres": "PostgresServer",
+    "_postgres_access": "PostgresAccess PostgresLike",
+    "_proxy": "TCPProxy",
+    "_scripted": "ScriptedProvider",
+    "_vault": "VaultServer",
+    "_vault_access": "ExternalVault VaultAccess",
+    "_vault_persistent": "PersistentVaultServer",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOME_OF[name]}")
+    globals()[name] = value = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ephemeral_creds.testing._kubernetes import TokenReviewServer
-    from ephemeral_creds.testing._vault import VaultServer
+    from ephemeral_creds.testing._vault_access import VaultAccess
 
 __all__ = ["AppRole", "VaultAdmin"]
 
@@ -23,6 +23,7 @@ class AppRole:
 
     role_id: str
     secret_id: Secret
+    mount: str = "approle"
 
 
 class VaultAdmin:
@@ -30,10 +31,12 @@ class VaultAdmin:
 
     Args:
         vault: a running server; ask again after it was stopped, it forgets everything.
+        address: where to send it; ``None`` is through the server's fault proxy.
     """
 
-    def __init__(self, vault: VaultServer) -> None:
+    def __init__(self, vault: VaultAccess, address: str | None = None) -> None:
         self.vault = vault
+        self._address = address
 
     def request(
         self,
@@ -50,7 +53,7 @@ class VaultAdmin:
         With `wrap_ttl`, such as ``"60s"``, that is a wrapping token for the answer.
         """
         return vault_request(
-            self.vault.address,
+            self._address or self.vault.address,
             method,
             path,
             body,
@@ -173,7 +176,7 @@ class VaultAdmin:
         )
         role_id = self.call("GET", f"{path}/role-id").data["role_id"]
         secret_id = self.call("POST", f"{path}/secret-id").data["secret_id"]
-        return AppRole(role_id, Secret(secret_id))
+        return AppRole(role_id, Secret(secret_id), mount)
 
     def create_kubernetes_role(
         self,

