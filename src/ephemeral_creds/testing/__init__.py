@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ephemeral_creds.testing._agent import VaultAgent
     from ephemeral_creds.testing._agent_config import dotenv_template
     from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing._clock import FakeClock, TickingClock
+    from ephemeral_creds.testing._collector import EventCollector
     from ephemeral_creds.testing._engine import CREATE_ROLE, DatabaseEngine
     from ephemeral_creds.testing._fault_proxy import RequestRecord
     from ephemeral_creds.testing._faults import Fault, Faults
@@ -40,6 +41,7 @@ __all__ = [
     "VAULT_VERSION",
     "AppRole",
     "DatabaseEngine",
+    "EventCollector",
     "ExternalVault",
     "FakeClock",
     "Fault",
@@ -52,6 +54,7 @@ __all__ = [
     "ScriptedProvider",
     "ServiceAccount",
     "TCPProxy",
+    "TickingClock",
     "TokenReviewServer",
     "VaultAccess",
     "VaultAdmin",
@@ -71,7 +74,8 @@ _HOMES = {
     "_agent": "VaultAgent",
     "_agent_config": "dotenv_template",
     "_binaries": "VAULT_VERSION find_vault vault_cache_path",
-    "_clock": "FakeClock",
+    "_clock": "FakeClock TickingClock",
+    "_collector": "EventCollector",
     "_engine": "CREATE_ROLE DatabaseEngine",
     "_fault_proxy": "RequestRecord",
     "_faults": "Fault Faults",

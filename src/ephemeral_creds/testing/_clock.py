@@ -1,10 +1,13 @@
-"""A clock that stands still until a test moves it."""
+"""Clocks that a test moves: one that stands still, and one that ticks."""
 
 from __future__ import annotations
 
+import math
 import threading
 
-__all__ = ["FakeClock"]
+from ephemeral_creds._clock import SystemClock
+
+__all__ = ["FakeClock", "TickingClock"]
 
 # A test that forgets to move the clock must fail, not hang.
 _PATIENCE = 30.0
@@ -38,11 +41,30 @@ class FakeClock:
     def wait(self, condition: threading.Condition, until: float) -> None:
         """Wait for a notification of `condition`, or for a test to move time to `until`."""
         with self._lock:
-            if self._now >= until:
+            remaining = self._until(until)
+            if remaining <= 0:
                 return
             self._waiting.append(condition)
         try:
-            condition.wait(_PATIENCE)
+            condition.wait(min(remaining, _PATIENCE))
         finally:
             with self._lock:
                 self._waiting.remove(condition)
+
+    def _until(self, instant: float) -> float:
+        return math.inf if self._now < instant else 0.0
+
+
+class TickingClock(FakeClock):
+    """Real time, which a test moves on by `advance`: for what talks to real servers."""
+
+    def __init__(self) -> None:
+        super().__init__(start=0.0)
+        self._system = SystemClock()
+
+    def now(self) -> float:
+        """Return the instant: the system's, and what a test has added."""
+        return self._system.now() + self._now
+
+    def _until(self, instant: float) -> float:
+        return instant - self.now()
