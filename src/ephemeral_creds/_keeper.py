@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._values import Grant
 
-__all__ = ["CredentialKeeper"]
+__all__ = ["CredentialKeeper", "running_keepers"]
 
 # For all keepers of the process together.
 _EXIT_TIMEOUT = 5.0
@@ -589,11 +589,15 @@ def _is_worth_telling(record: logging.LogRecord) -> bool:
     return not any(isinstance(argument, KeeperClosed) for argument in arguments)
 
 
+def running_keepers() -> list[CredentialKeeper]:
+    """Return the keepers of this process that have been started, and not given up."""
+    return [keeper for keeper in list(_alive) if keeper._is_running]  # noqa: SLF001
+
+
 def _close_running() -> None:
-    running = [keeper for keeper in list(_alive) if keeper._is_running]  # noqa: SLF001
     # Does nothing where it is there already.
     logging.getLogger("psycopg.pool").addFilter(_is_worth_telling)
-    _close_all(running, _EXIT_TIMEOUT)
+    _close_all(running_keepers(), _EXIT_TIMEOUT)
 
 
 def _abandon_all() -> None:

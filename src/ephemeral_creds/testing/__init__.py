@@ -2,7 +2,8 @@
 
 `PostgresServer`, `VaultServer` and `VaultAgent` run the real things, Vault or OpenBao, and leave
 nothing behind. A `VaultServer` goes wrong on request, by a `Fault`, and `TCPProxy` breaks the
-network. `DatabaseEngine` and `VaultAdmin` set up what a test needs.
+network. `DatabaseEngine` and `VaultAdmin` set up what a test needs. For pytest there are fixtures:
+see `ephemeral_creds.testing.pytest_plugin`.
 
 What a name needs is imported when it is first used.
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.testing._clock import FakeClock, TickingClock
     from ephemeral_creds.testing._collector import EventCollector
     from ephemeral_creds.testing._engine import CREATE_ROLE, DatabaseEngine
+    from ephemeral_creds.testing._ephemeral_vault import CredentialsFile, EphemeralVault
     from ephemeral_creds.testing._fault_proxy import RequestRecord
     from ephemeral_creds.testing._faults import Fault, Faults
     from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_request
@@ -40,7 +42,9 @@ __all__ = [
     "CREATE_ROLE",
     "VAULT_VERSION",
     "AppRole",
+    "CredentialsFile",
     "DatabaseEngine",
+    "EphemeralVault",
     "EventCollector",
     "ExternalVault",
     "FakeClock",
@@ -77,6 +81,7 @@ _HOMES = {
     "_clock": "FakeClock TickingClock",
     "_collector": "EventCollector",
     "_engine": "CREATE_ROLE DatabaseEngine",
+    "_ephemeral_vault": "CredentialsFile EphemeralVault",
     "_fault_proxy": "RequestRecord",
     "_faults": "Fault Faults",
     "_http": "VaultCallFailed VaultResponse vault_request",

@@ -1,0 +1,243 @@
+"""What may become of the credentials of one test: the verbs of the pytest plugin."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from ephemeral_creds._keeper import running_keepers
+from ephemeral_creds._pool_base import has_moved
+from ephemeral_creds.pool import _alive as sync_pools
+from ephemeral_creds.pool_async import _alive as async_pools
+from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
+from ephemeral_creds.testing._clock import TickingClock
+from ephemeral_creds.testing._faults import Fault
+from ephemeral_creds.testing._process import private_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from ephemeral_creds._keeper import CredentialKeeper
+    from ephemeral_creds.testing._admin import AppRole
+    from ephemeral_creds.testing._engine import DatabaseEngine
+    from ephemeral_creds.testing._faults import Faults
+    from ephemeral_creds.testing._postgres_access import PostgresAccess
+    from ephemeral_creds.testing._vault_access import VaultAccess
+
+__all__ = ["CredentialsFile", "EphemeralVault"]
+
+_LEASE = 3600
+_IN_USE_TIMEOUT = 30.0
+_POLL = 0.002
+
+
+class EphemeralVault:
+    """A Vault as one test sees it: with a role of its own, and verbs for what can happen to it.
+
+    The verbs concern the credentials of that role, whoever minted them. Those that wait for a
+    keeper know the keepers of this process.
+
+    Args:
+        engine: where the role is made.
+        login: may use every role of it.
+        grants: statements that give the role its rights; ``{{name}}`` in them is its name.
+
+    Attributes:
+        engine: the database engine, for all else that a test sets up.
+        login: what a service logs in to Vault with.
+        role: Vault's role.
+        path: where credentials are read: ``database/creds/…``.
+        clock: what `expire` moves on; the fixtures' keeper reads it.
+    """
+
+    def __init__(
+        self,
+        engine: DatabaseEngine[VaultAccess, PostgresAccess],
+        login: AppRole,
+        grants: Sequence[str] = (),
+    ) -> None:
+        self.engine = engine
+        self.clock = TickingClock()
+        # Vault puts the first eight characters of it into the names of what it mints.
+        self.role = f"t{secrets.token_hex(4)[:7]}"
+        self.login = login
+        self.path = engine.create_role(self.role, default_ttl=_LEASE, grants=grants)
+
+    def __repr__(self) -> str:
+        return f"<EphemeralVault {self.address} {self.path}>"
+
+    @property
+    def address(self) -> str:
+        """The base URL for a service; requests to it can go wrong."""
+        return self.engine.vault.address
+
+    @property
+    def faults(self) -> Faults:
+        """The script of what goes wrong, for a fault that no verb has; cleared after the test."""
+        return self.engine.vault.faults
+
+    @property
+    def auth(self) -> AppRoleAuth:
+        """The login, for a provider of the service's own."""
+        return AppRoleAuth(self.login.role_id, self.login.secret_id, mount=self.login.mount)
+
+    def provider(self) -> VaultDynamicProvider:
+        """Return a new provider of the role's credentials."""
+        return VaultDynamicProvider(
+            self.role,
+            auth=self.auth,
+            mount=self.engine.mount,
+            config=VaultConfig(self.address),
+            clock=self.clock,
+        )
+
+    def rotate(self) -> None:
+        """Have every keeper of the role fetch new credentials; return when they are in use.
+
+        It waits for pools: in a coroutine, ``await asyncio.to_thread(ephemeral_vault.rotate)``.
+
+        Raises:
+            RuntimeError: no keeper of this process has the role, or this is an event loop.
+            ProviderError, NotReady: there were none; see `CredentialKeeper.refresh`.
+            TimeoutError: a pool does not replace its idle connections.
+        """
+        _refuse_loop("ephemeral_vault.rotate")
+        keepers = _keepers_of(f"({self.path} at {self.address})")
+        if not keepers:
+            raise RuntimeError(
+                f"no keeper of this process has credentials of {self.path}: ask for a pool or "
+                "credential_keeper, or make yours with ephemeral_provider, and start it first"
+            )
+        for keeper in keepers:
+            _wait_for_pools(keeper, keeper.refresh(_IN_USE_TIMEOUT).generation)
+
+    def revoke(self) -> None:
+        """End all leases of the role, as an operator does: their PostgreSQL roles are dropped."""
+        self.engine.admin.revoke_prefix(self.path)
+
+    def expire(self) -> None:
+        """Let the time of the credentials run out: Vault has ended them, and `clock` says so."""
+        self.revoke()
+        self.clock.advance(_LEASE)
+
+    @contextmanager
+    def outage(self, fault: Fault | None = None) -> Iterator[None]:
+        """Let every request to Vault fail, by default with a broken connection, until the end.
+
+        Args:
+            fault: how; ``Fault.error(503, "Vault is sealed")``, for example.
+        """
+        rule = self.faults.add("*", "*", fault or Fault.reset(handled=False), times=None)
+        try:
+            yield
+        finally:
+            self.faults.remove(rule)
+
+    @contextmanager
+    def slow(self, delay: float) -> Iterator[None]:
+        """Let every answer of Vault come `delay` seconds late, until the end."""
+        with self.outage(Fault.late(delay)):
+            yield
+
+    def drop_role(self) -> None:
+        """Drop the role's users in PostgreSQL, behind Vault's back: no login, no rights."""
+        with closing(self.engine.postgres.admin()) as conn:
+            found = conn.execute(
+                "SELECT rolname FROM pg_roles WHERE strpos(rolname, %s) > 0", [f"-{self.role}-"]
+            )
+            for name in [sql.Identifier(name) for (name,) in found]:
+                conn.execute(sql.SQL("DROP OWNED BY {}").format(name))
+                conn.execute(sql.SQL("DROP ROLE {}").format(name))
+
+    def cut_connections(self) -> int:
+        """End the role's sessions in PostgreSQL, those of dropped users too; return how many."""
+        with closing(self.engine.postgres.admin()) as conn:
+            [ended] = conn.execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "LEFT JOIN pg_roles ON pg_roles.oid = usesysid WHERE datname = current_database() "
+                "AND (rolname IS NULL OR strpos(rolname, %s) > 0)",
+                [f"-{self.role}-"],
+            ).fetchone() or [0]
+        return int(ended)
+
+    def close(self) -> None:
+        """Let nothing go wrong any more, end the leases and remove the role."""
+        self.faults.clear()
+        self.revoke()
+        self.engine.delete_role(self.role)
+
+
+class CredentialsFile:
+    """A file as a sidecar writes it: ``DB_USERNAME`` and ``DB_PASSWORD``, replaced as a whole.
+
+    Attributes:
+        path: where it is; nobody else can read it.
+    """
+
+    def __init__(self, path: Path, vault: EphemeralVault) -> None:
+        self.path = path
+        self._vault = vault
+        self.rewrite()
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def rewrite(self) -> str:
+        """Write new credentials, and return their user name when all readers use them.
+
+        Readers are the keepers of this process; where there are none, nothing is waited for. In a
+        coroutine: ``await asyncio.to_thread(credentials_file.rewrite)``.
+
+        Raises:
+            RuntimeError: this is an event loop.
+            TimeoutError: they are not in use after 30 seconds.
+        """
+        _refuse_loop("credentials_file.rewrite")
+        minted = self._vault.engine.read(self._vault.role).data
+        text = f"DB_USERNAME={minted['username']}\nDB_PASSWORD={minted['password']}"
+        private_file(self.path.with_suffix(".new"), text).replace(self.path)
+        username = str(minted["username"])
+        give_up_at = time.monotonic() + _IN_USE_TIMEOUT
+        for keeper in _keepers_of(f"file {self.path}"):
+            # The first may join one under way that has read the old ones.
+            while (grant := keeper.refresh()).credentials.username != username:
+                if time.monotonic() > give_up_at:
+                    raise TimeoutError(f"{keeper} does not use what is in {self.path}")
+            _wait_for_pools(keeper, grant.generation)
+        return username
+
+    def close(self) -> None:
+        """Remove the file: it holds a password."""
+        self.path.unlink(missing_ok=True)
+
+
+def _keepers_of(source: str) -> list[CredentialKeeper]:
+    told = [(keeper, keeper.status()) for keeper in running_keepers()]
+    return [k for k, status in told if source in status.provider and status.state != "closed"]
+
+
+def _wait_for_pools(keeper: CredentialKeeper, generation: int) -> None:
+    """Wait until no pool of `keeper` lends what is older."""
+    give_up_at = time.monotonic() + _IN_USE_TIMEOUT
+    for pool in [*list(sync_pools), *list(async_pools)]:
+        while pool.status().keeper.name == keeper.name and not pool.closed:
+            if has_moved(pool, generation):
+                break
+            if time.monotonic() > give_up_at:
+                raise TimeoutError(f"{pool.name} still lends connections of older credentials")
+            time.sleep(_POLL)
+
+
+def _refuse_loop(verb: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    # The pools that it waits for may be this loop's.
+    raise RuntimeError(f"{verb}() would block this event loop: await asyncio.to_thread({verb})")

