@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from ephemeral_creds._lifecycle import Lifecycle, State
-from ephemeral_creds._signals import Signal
+from ephemeral_creds.lifecycle.machine import Lifecycle, State
+from ephemeral_creds.lifecycle.signals import Signal
 
 PAGE = Path(__file__).parent / "explanation" / "life-of-a-credential.md"
 BEGIN = "<!-- made by docs/make_lifecycle_table.py: do not edit -->"

@@ -10,15 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock, SystemClock
-    from ephemeral_creds._json_log import JSONLogObserver
-    from ephemeral_creds._keeper import CredentialKeeper
-    from ephemeral_creds._keeper_async import AsyncCredentialKeeper
-    from ephemeral_creds._logging import log_event
-    from ephemeral_creds._policy import RefreshPolicy, RotationPolicy
-    from ephemeral_creds._pool_status import PoolStatus
-    from ephemeral_creds._process_end import close_on_sigterm
-    from ephemeral_creds._protocols import KeeperStatus
-    from ephemeral_creds._retry import retry_on_rotation
     from ephemeral_creds._values import Credentials, Grant, Lease, Secret
     from ephemeral_creds.events import Event, Observer, Problem
     from ephemeral_creds.exceptions import (
@@ -38,12 +29,21 @@ if TYPE_CHECKING:
         ProviderUnavailable,
         ServerRefused,
     )
-    from ephemeral_creds.pool import RotatingConnectionPool
-    from ephemeral_creds.pool_async import AsyncRotatingConnectionPool
-    from ephemeral_creds.providers._base import CredentialProvider
-    from ephemeral_creds.providers._url import provider_from_url
+    from ephemeral_creds.keeper.consumer import KeeperStatus
+    from ephemeral_creds.keeper.keeper import CredentialKeeper
+    from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
+    from ephemeral_creds.keeper.registry import close_on_sigterm
+    from ephemeral_creds.lifecycle.policy import RefreshPolicy
+    from ephemeral_creds.observers import JSONLogObserver, log_event
+    from ephemeral_creds.pool._async.pool import AsyncRotatingConnectionPool
+    from ephemeral_creds.pool._sync.pool import RotatingConnectionPool
+    from ephemeral_creds.pool.policy import RotationPolicy
+    from ephemeral_creds.pool.retry import retry_on_rotation
+    from ephemeral_creds.pool.status import PoolStatus
+    from ephemeral_creds.providers.base import CredentialProvider
     from ephemeral_creds.providers.file import FilePolicy, FileProvider
     from ephemeral_creds.providers.fixed import FixedProvider
+    from ephemeral_creds.providers.url import provider_from_url
     from ephemeral_creds.providers.vault import (
         AgentAuth,
         AppRoleAuth,
@@ -123,14 +123,14 @@ __all__ = [
 
 _HOMES = {
     "_clock": ("Clock", "SystemClock"),
-    "_json_log": ("JSONLogObserver",),
-    "_keeper": ("CredentialKeeper",),
-    "_keeper_async": ("AsyncCredentialKeeper",),
-    "_logging": ("log_event",),
-    "_policy": ("RefreshPolicy", "RotationPolicy"),
-    "_process_end": ("close_on_sigterm",),
-    "_protocols": ("KeeperStatus",),
-    "_retry": ("retry_on_rotation",),
+    "keeper.keeper": ("CredentialKeeper",),
+    "keeper.keeper_async": ("AsyncCredentialKeeper",),
+    "observers": ("JSONLogObserver", "log_event"),
+    "lifecycle.policy": ("RefreshPolicy",),
+    "pool.policy": ("RotationPolicy",),
+    "keeper.registry": ("close_on_sigterm",),
+    "keeper.consumer": ("KeeperStatus",),
+    "pool.retry": ("retry_on_rotation",),
     "_values": ("Credentials", "Grant", "Lease", "Secret"),
     "events": ("Event", "Observer", "Problem"),
     "exceptions": (
@@ -150,11 +150,11 @@ _HOMES = {
         "ProviderUnavailable",
         "ServerRefused",
     ),
-    "_pool_status": ("PoolStatus",),
-    "pool": ("RotatingConnectionPool",),
-    "pool_async": ("AsyncRotatingConnectionPool",),
-    "providers._base": ("CredentialProvider",),
-    "providers._url": ("provider_from_url",),
+    "pool.status": ("PoolStatus",),
+    "pool._sync.pool": ("RotatingConnectionPool",),
+    "pool._async.pool": ("AsyncRotatingConnectionPool",),
+    "providers.base": ("CredentialProvider",),
+    "providers.url": ("provider_from_url",),
     "providers.file": ("FilePolicy", "FileProvider"),
     "providers.fixed": ("FixedProvider",),
     "providers.vault": (

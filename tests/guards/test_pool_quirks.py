@@ -15,7 +15,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from psycopg_pool import pool as pool_module
 from psycopg_pool import pool_async as pool_async_module
 
-from ephemeral_creds import _pool_quirks as quirks
+from ephemeral_creds.pool import psycopg_pool_quirks as quirks
 
 POOLS: list[Any] = [ConnectionPool, AsyncConnectionPool]
 

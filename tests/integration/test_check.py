@@ -11,8 +11,8 @@ import pytest
 from check_command import Checker, roles_of
 from pooler import pgbouncer
 
+from ephemeral_creds.check.revocation import revocation_statements
 from ephemeral_creds.cli import main
-from ephemeral_creds.cli._check.revocation import revocation_statements
 from ephemeral_creds.testing import CREATE_ROLE, DatabaseEngine
 
 if TYPE_CHECKING:

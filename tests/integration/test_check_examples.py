@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from example_world import EXAMPLES, ROLE, ExampleWorld
 
+from ephemeral_creds.check.revocation import revocation_statements
 from ephemeral_creds.cli import main
-from ephemeral_creds.cli._check.revocation import revocation_statements
 from ephemeral_creds.testing import find_vault
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from ephemeral_creds import (
     CredentialKeeper,
     RotatingConnectionPool,
     RotationPolicy,
-    _pool_mover,
-    _pool_mover_async,
 )
 from ephemeral_creds.events import PoolRotated
+from ephemeral_creds.pool._async import mover as async_mover
+from ephemeral_creds.pool._sync import mover
 
 if TYPE_CHECKING:
     from twins import Setup
@@ -121,7 +121,7 @@ class TestRotation:
         self, setup: Setup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nothing to replace comes back for many times as long as a replacement is parked."""
-        for module in (_pool_mover, _pool_mover_async):
+        for module in (mover, async_mover):
             monkeypatch.setattr(module, "_LOOK_AT_IDLE", 3600.0)
         gate = setup.twin.gate()
         pool = setup.pool(

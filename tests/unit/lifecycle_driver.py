@@ -5,30 +5,32 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from ephemeral_creds._lifecycle import Lifecycle
-from ephemeral_creds._policy import RefreshPolicy
-from ephemeral_creds._signals import (
-    Accepted,
+from ephemeral_creds._values import Credentials, Grant, Lease, Secret
+from ephemeral_creds.lifecycle.actions import (
     Action,
     Expire,
     Extend,
-    Failed,
     Fetch,
-    Granted,
     Prove,
     Publish,
     Renew,
-    Renewed,
     Report,
     Retire,
     Revoke,
+    Stop,
+)
+from ephemeral_creds.lifecycle.machine import Lifecycle
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.signals import (
+    Accepted,
+    Failed,
+    Granted,
+    Renewed,
     Revoked,
     Signal,
     Start,
-    Stop,
     Tick,
 )
-from ephemeral_creds._values import Credentials, Grant, Lease, Secret
 
 if TYPE_CHECKING:
     from ephemeral_creds.events import Event

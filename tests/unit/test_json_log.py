@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ephemeral_creds import Event, JSONLogObserver, Secret, events
-from ephemeral_creds._json_log import FIELDS
+from ephemeral_creds.observers import FIELDS
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, 250_000, tzinfo=UTC)
 KINDS = [kind for _, kind in inspect.getmembers(events, inspect.isclass) if issubclass(kind, Event)]

@@ -23,14 +23,6 @@ from ephemeral_creds import (
     ProviderUnavailable,
     RefreshPolicy,
 )
-from ephemeral_creds._keeper import _close_all
-from ephemeral_creds._signals import (
-    Accepted,
-    EndLearned,
-    RefreshRequested,
-    Released,
-    SourceChanged,
-)
 from ephemeral_creds.events import (
     CredentialsEnding,
     CredentialsPublished,
@@ -39,6 +31,14 @@ from ephemeral_creds.events import (
     KeeperFailed,
     LeaseRenewed,
     LeaseRevoked,
+)
+from ephemeral_creds.keeper.keeper import _close_all
+from ephemeral_creds.lifecycle.signals import (
+    Accepted,
+    EndLearned,
+    RefreshRequested,
+    Released,
+    SourceChanged,
 )
 from ephemeral_creds.testing import FakeClock, ScriptedProvider
 

@@ -8,36 +8,38 @@ import pytest
 from lifecycle_driver import Driver, grant
 
 from ephemeral_creds import events
-from ephemeral_creds._lifecycle import State
-from ephemeral_creds._policy import RefreshPolicy
-from ephemeral_creds._refusals import LoginFailure
-from ephemeral_creds._signals import (
-    Accepted,
-    Close,
-    Expire,
-    Failed,
-    Fetch,
-    Granted,
-    Left,
-    Prove,
-    Publish,
-    RefreshRequested,
-    Rejected,
-    Released,
-    Renew,
-    Retire,
-    Revoke,
-    Revoked,
-    SourceChanged,
-    Start,
-    Stop,
-    Suspect,
-)
 from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
     LeaseLost,
     ProviderUnavailable,
+)
+from ephemeral_creds.lifecycle.actions import (
+    Expire,
+    Fetch,
+    Prove,
+    Publish,
+    Renew,
+    Retire,
+    Revoke,
+    Stop,
+    Suspect,
+)
+from ephemeral_creds.lifecycle.machine import State
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.refusals import LoginFailure
+from ephemeral_creds.lifecycle.signals import (
+    Accepted,
+    Close,
+    Failed,
+    Granted,
+    Left,
+    RefreshRequested,
+    Rejected,
+    Released,
+    Revoked,
+    SourceChanged,
+    Start,
 )
 
 AWAY = ProviderUnavailable("vault is away")

@@ -10,18 +10,10 @@ import pytest
 from lifecycle_driver import Driver, grant
 
 from ephemeral_creds import events
-from ephemeral_creds._lifecycle import State
-from ephemeral_creds._policy import RefreshPolicy
-from ephemeral_creds._signals import (
-    Accepted,
-    AskEnd,
-    EndLearned,
-    Fetch,
-    Granted,
-    Prove,
-    SourceChanged,
-    Start,
-)
+from ephemeral_creds.lifecycle.actions import AskEnd, Fetch, Prove
+from ephemeral_creds.lifecycle.machine import State
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.signals import Accepted, EndLearned, Granted, SourceChanged, Start
 
 if TYPE_CHECKING:
     from ephemeral_creds._values import Grant

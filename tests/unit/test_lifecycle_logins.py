@@ -8,22 +8,16 @@ import pytest
 from lifecycle_driver import Driver, grant
 
 from ephemeral_creds import events
-from ephemeral_creds._policy import RefreshPolicy
-from ephemeral_creds._refusals import LoginFailure
-from ephemeral_creds._signals import (
+from ephemeral_creds.lifecycle.actions import Action, Fetch, Prove, Publish, Renew, Retire, Revoke
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.refusals import LoginFailure
+from ephemeral_creds.lifecycle.signals import (
     Accepted,
-    Action,
-    Fetch,
     Granted,
     Left,
-    Prove,
-    Publish,
     RefreshRequested,
     Rejected,
     Released,
-    Renew,
-    Retire,
-    Revoke,
     Signal,
     SourceChanged,
     Start,

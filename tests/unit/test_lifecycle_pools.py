@@ -9,34 +9,36 @@ import pytest
 from lifecycle_driver import Driver, grant
 
 from ephemeral_creds import events
-from ephemeral_creds._lifecycle import State
-from ephemeral_creds._policy import RefreshPolicy
-from ephemeral_creds._refusals import LoginFailure
-from ephemeral_creds._signals import (
-    Accepted,
-    Close,
+from ephemeral_creds._values import Credentials, Grant, Lease, Secret
+from ephemeral_creds.exceptions import AccessDenied, LeaseLost, ProviderUnavailable
+from ephemeral_creds.lifecycle.actions import (
     Expire,
     Fetch,
-    Granted,
-    Left,
     Prove,
     Publish,
+    Renew,
+    Retire,
+    Revoke,
+    Stop,
+)
+from ephemeral_creds.lifecycle.machine import State
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.refusals import LoginFailure
+from ephemeral_creds.lifecycle.signals import (
+    Accepted,
+    Close,
+    Granted,
+    Left,
     RefreshRequested,
     Rejected,
     Released,
-    Renew,
     Renewed,
-    Retire,
-    Revoke,
     SourceChanged,
     Start,
-    Stop,
 )
-from ephemeral_creds._values import Credentials, Grant, Lease, Secret
-from ephemeral_creds.exceptions import AccessDenied, LeaseLost, ProviderUnavailable
 
 if TYPE_CHECKING:
-    from ephemeral_creds._signals import Action
+    from ephemeral_creds.lifecycle.actions import Action
 
 AWAY = ProviderUnavailable("vault is away")
 

@@ -22,40 +22,6 @@ from hypothesis.stateful import (
 from lifecycle_driver import grant
 
 from ephemeral_creds import events
-from ephemeral_creds._generation import Stage
-from ephemeral_creds._lifecycle import Lifecycle, State
-from ephemeral_creds._policy import RefreshPolicy
-from ephemeral_creds._refusals import LoginFailure
-from ephemeral_creds._signals import (
-    Accepted,
-    AskEnd,
-    Close,
-    EndLearned,
-    Expire,
-    Extend,
-    Failed,
-    Fetch,
-    Granted,
-    Left,
-    Operation,
-    Prove,
-    Publish,
-    RefreshRequested,
-    Rejected,
-    Released,
-    Renew,
-    Renewed,
-    Report,
-    Retire,
-    Revoke,
-    Revoked,
-    Signal,
-    SourceChanged,
-    SourceSeen,
-    Start,
-    Stop,
-    Tick,
-)
 from ephemeral_creds._values import Credentials, Grant, Lease, Secret
 from ephemeral_creds.exceptions import (
     AccessDenied,
@@ -63,6 +29,42 @@ from ephemeral_creds.exceptions import (
     LeaseLost,
     MalformedResponse,
     ProviderUnavailable,
+)
+from ephemeral_creds.lifecycle.actions import (
+    AskEnd,
+    Expire,
+    Extend,
+    Fetch,
+    Operation,
+    Prove,
+    Publish,
+    Renew,
+    Report,
+    Retire,
+    Revoke,
+    Stop,
+)
+from ephemeral_creds.lifecycle.generation import Stage
+from ephemeral_creds.lifecycle.machine import Lifecycle, State
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.refusals import LoginFailure
+from ephemeral_creds.lifecycle.signals import (
+    Accepted,
+    Close,
+    EndLearned,
+    Failed,
+    Granted,
+    Left,
+    RefreshRequested,
+    Rejected,
+    Released,
+    Renewed,
+    Revoked,
+    Signal,
+    SourceChanged,
+    SourceSeen,
+    Start,
+    Tick,
 )
 
 EXAMPLES = int(os.environ.get("EPHEMERAL_CREDS_EXAMPLES", "300"))

@@ -7,10 +7,11 @@ import math
 from lifecycle_driver import Driver, grant
 
 from ephemeral_creds import events
-from ephemeral_creds._lifecycle import State
-from ephemeral_creds._policy import RefreshPolicy
-from ephemeral_creds._signals import Close, EndLearned, Fetch, Granted, SourceSeen, Start
 from ephemeral_creds.exceptions import ProviderUnavailable
+from ephemeral_creds.lifecycle.actions import Fetch
+from ephemeral_creds.lifecycle.machine import State
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.signals import Close, EndLearned, Granted, SourceSeen, Start
 
 PATIENCE = 3.0
 GARBAGE = "MalformedResponse: /creds: line 1 is not KEY=VALUE"

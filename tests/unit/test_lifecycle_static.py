@@ -8,21 +8,12 @@ import pytest
 from lifecycle_driver import Driver
 
 from ephemeral_creds import events
-from ephemeral_creds._policy import RefreshPolicy
-from ephemeral_creds._refusals import LoginFailure
-from ephemeral_creds._signals import (
-    Close,
-    Fetch,
-    Granted,
-    Prove,
-    Publish,
-    RefreshRequested,
-    Rejected,
-    Start,
-    Stop,
-)
 from ephemeral_creds._values import Credentials, Grant, Lease, Secret
 from ephemeral_creds.exceptions import ProviderUnavailable
+from ephemeral_creds.lifecycle.actions import Fetch, Prove, Publish, Stop
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.refusals import LoginFailure
+from ephemeral_creds.lifecycle.signals import Close, Granted, RefreshRequested, Rejected, Start
 
 
 def static(

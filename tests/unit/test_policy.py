@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ephemeral_creds import ConfigurationError, RefreshPolicy, RotationPolicy
-from ephemeral_creds._policy import Limiter
+from ephemeral_creds.lifecycle.policy import Limiter
 
 
 @given(st.floats(0.001, 1e9), st.floats(0, 1))

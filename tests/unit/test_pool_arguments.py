@@ -21,8 +21,8 @@ from ephemeral_creds import (
     RotatingConnectionPool,
     SystemClock,
 )
-from ephemeral_creds._pool_errors import explain, with_pool_timeout
-from ephemeral_creds._pool_shortage import Shortage
+from ephemeral_creds.pool.errors import explain, with_pool_timeout
+from ephemeral_creds.pool.shortage import Shortage
 from ephemeral_creds.testing import ScriptedProvider
 
 POOLS = [RotatingConnectionPool, AsyncRotatingConnectionPool]

@@ -11,15 +11,9 @@ import psycopg
 import pytest
 
 from ephemeral_creds import ConfigurationError, Credentials, Grant, Lease, Secret
-from ephemeral_creds._pool_connect import (
-    ConnectFailure,
-    Ledger,
-    acting_as,
-    clean_failure,
-    login,
-    login_async,
-)
-from ephemeral_creds._pool_diagnosis import Diagnosis
+from ephemeral_creds.pool.diagnosis import Diagnosis
+from ephemeral_creds.pool.ledger import Ledger
+from ephemeral_creds.pool.login import ConnectFailure, acting_as, clean_failure, login, login_async
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from ephemeral_creds import Credentials, Secret
-from ephemeral_creds._pool_diagnosis import Diagnosis, FailedLogin, Verdict, read_trace
-from ephemeral_creds._refusals import LoginFailure
+from ephemeral_creds.lifecycle.refusals import LoginFailure
+from ephemeral_creds.pool.diagnosis import Diagnosis, FailedLogin, Verdict, read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,15 +20,15 @@ from ephemeral_creds import (
     NotReady,
     ServerRefused,
 )
-from ephemeral_creds._pool_connect import ConnectFailure, clean_failure
-from ephemeral_creds._pool_errors import (
+from ephemeral_creds.lifecycle.refusals import LoginFailure, advice
+from ephemeral_creds.pool.errors import (
     CheckoutTimeout,
     explain,
     may_lack_its_role,
     with_pool_timeout,
 )
-from ephemeral_creds._pool_shortage import Shortage
-from ephemeral_creds._refusals import LoginFailure, advice
+from ephemeral_creds.pool.login import ConnectFailure, clean_failure
+from ephemeral_creds.pool.shortage import Shortage
 
 GONE = psycopg.errors.UndefinedObject("invalid role OID: 1")
 DENIED = psycopg.errors.InsufficientPrivilege("permission denied for table jobs")

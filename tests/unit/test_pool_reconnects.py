@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from ephemeral_creds import RotationPolicy
-from ephemeral_creds._pool_connect import ConnectFailure
-from ephemeral_creds._pool_reconnects import Reconnects
 from ephemeral_creds.exceptions import AccessDenied, ConfigurationError
+from ephemeral_creds.pool.login import ConnectFailure
+from ephemeral_creds.pool.reconnects import Reconnects
 
 FAILURE = ConnectFailure(psycopg.OperationalError("away"))
 

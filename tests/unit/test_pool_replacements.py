@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ephemeral_creds._pool_replacements import Replacements
+from ephemeral_creds.pool.replacements import Replacements
 
 
 @dataclass(eq=False)

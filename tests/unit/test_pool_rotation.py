@@ -8,14 +8,14 @@ import pytest
 from test_suspicion import Session, grant, opened
 
 from ephemeral_creds import CredentialKeeper, FixedProvider, RotationPolicy
-from ephemeral_creds._pool_rotation import Rotation
-from ephemeral_creds._signals import Released
 from ephemeral_creds.events import PoolRotated
+from ephemeral_creds.lifecycle.signals import Released
+from ephemeral_creds.pool.rotation import Rotation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ephemeral_creds._signals import Signal
+    from ephemeral_creds.lifecycle.signals import Signal
 
 
 class Keeper(CredentialKeeper):

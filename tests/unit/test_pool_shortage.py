@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ephemeral_creds._pool_shortage import Shortage
+from ephemeral_creds.pool.shortage import Shortage
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ from ephemeral_creds import (
     Secret,
     retry_on_rotation,
 )
-from ephemeral_creds._pool_errors import with_pool_timeout
-from ephemeral_creds._retry import AsyncRetries, Retries
-from ephemeral_creds._retry_run import Attempt, kind_of
+from ephemeral_creds.pool.errors import with_pool_timeout
+from ephemeral_creds.pool.retry import AsyncRetries, Retries
+from ephemeral_creds.pool.retry_run import Attempt, kind_of
 from ephemeral_creds.testing import FakeClock
 
 LOST = psycopg.errors.AdminShutdown("terminating connection")

@@ -15,7 +15,7 @@ from ephemeral_creds import (
     RotationPolicy,
     Secret,
 )
-from ephemeral_creds._pool_rotation import Rotation
+from ephemeral_creds.pool.rotation import Rotation
 from ephemeral_creds.testing import FakeClock
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
+from ephemeral_creds.check.options import CheckOptions
 from ephemeral_creds.cli._arguments import Options, build_parser
-from ephemeral_creds.cli._check.options import CheckOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _check(options: CheckOptions) -> int:
     try:
-        from ephemeral_creds.cli._check.run import run_check
+        from ephemeral_creds.check.run import run_check
     except ImportError as error:
         reason = " ".join(str(error).split())
         print(

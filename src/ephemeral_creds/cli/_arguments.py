@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, Self
 
-from ephemeral_creds.cli._check.options import add_check_parser
+from ephemeral_creds.check.options import add_check_parser
 
 __all__ = ["Options", "build_parser"]
 

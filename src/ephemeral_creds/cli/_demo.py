@@ -19,9 +19,9 @@ from ephemeral_creds import (
     RotatingConnectionPool,
     RotationPolicy,
 )
+from ephemeral_creds.check.interruption import Interrupted, Interruption
 from ephemeral_creds.cli._agent import AgentSidecar
 from ephemeral_creds.cli._census import Census
-from ephemeral_creds.cli._interruption import Interrupted, Interruption
 from ephemeral_creds.cli._report import Report, verdict
 from ephemeral_creds.cli._view import EventLog, Snapshot, make_view
 from ephemeral_creds.cli._workload import Workload

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Credentials, Grant, Lease, Secret
-from ephemeral_creds.providers._base import CredentialProvider
+from ephemeral_creds.providers.base import CredentialProvider
 
 if TYPE_CHECKING:
     from typing import ClassVar

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from ephemeral_creds._keeper import running_keepers
-from ephemeral_creds._pool_base import has_moved
+from ephemeral_creds.keeper.keeper import running_keepers
+from ephemeral_creds.pool.base import has_moved
 from ephemeral_creds.pool import _alive as sync_pools
 from ephemeral_creds.pool_async import _alive as async_pools
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from ephemeral_creds._keeper import CredentialKeeper
+    from ephemeral_creds.keeper.keeper import CredentialKeeper
     from ephemeral_creds.testing._admin import AppRole
     from ephemeral_creds.testing._engine import DatabaseEngine
     from ephemeral_creds.testing._faults import Faults

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds._values import Credentials, Grant, Lease, Secret
-from ephemeral_creds.providers._base import CredentialProvider
+from ephemeral_creds.providers.base import CredentialProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable

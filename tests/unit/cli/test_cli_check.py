@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ephemeral_creds.check.findings import Findings
+from ephemeral_creds.check.options import CheckOptions
 from ephemeral_creds.cli import main
 from ephemeral_creds.cli._arguments import build_parser
-from ephemeral_creds.cli._check.findings import Findings
-from ephemeral_creds.cli._check.options import CheckOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,6 +117,6 @@ def test_a_connection_string_that_is_none(
 
 
 def test_without_libpq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "ephemeral_creds.cli._check.run", None)
+    monkeypatch.setitem(sys.modules, "ephemeral_creds.check.run", None)
     assert main(["check", "file:///x"]) == 2
     assert "psycopg[binary]" in capsys.readouterr().err

@@ -7,11 +7,11 @@ import math
 import pytest
 
 from ephemeral_creds import Lease, TokenAuth, VaultConfig, VaultDynamicProvider
-from ephemeral_creds.cli._check.encryption import Line, check_encryption
-from ephemeral_creds.cli._check.expiry import Validity, check_expiry
-from ephemeral_creds.cli._check.findings import Findings
-from ephemeral_creds.cli._check.lease import ends_with_token, was_put_off
-from ephemeral_creds.cli._check.revocation import revocation_statements
+from ephemeral_creds.check.encryption import Line, check_encryption
+from ephemeral_creds.check.expiry import Validity, check_expiry
+from ephemeral_creds.check.findings import Findings
+from ephemeral_creds.check.lease import ends_with_token, was_put_off
+from ephemeral_creds.check.revocation import revocation_statements
 
 NOW = 1.8e9
 

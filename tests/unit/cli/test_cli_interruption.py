@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ephemeral_creds.cli._interruption import Interrupted, Interruption, PromptInterruption
+from ephemeral_creds.check.interruption import Interrupted, Interruption, PromptInterruption
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from ephemeral_creds._clock import Clock, SystemClock
 from ephemeral_creds._values import Grant, Lease
 from ephemeral_creds.events import SourceRecovered, SourceUnusable
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
-from ephemeral_creds.providers._base import CredentialProvider
-from ephemeral_creds.providers._location import Location, url_from_env
-from ephemeral_creds.providers.file._from_url import settings_from
+from ephemeral_creds.providers.base import CredentialProvider
+from ephemeral_creds.providers.file.from_url import settings_from
 from ephemeral_creds.providers.file.last_read import LastRead
 from ephemeral_creds.providers.file.policy import FilePolicy, Inspection
 from ephemeral_creds.providers.file.source import FileSource, keys_from
 from ephemeral_creds.providers.file.watch import FileWatcher
+from ephemeral_creds.providers.location import Location, url_from_env
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 from ephemeral_creds._clock import SystemClock
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import LeaseLost
-from ephemeral_creds.providers.vault import _replies
-from ephemeral_creds.providers.vault._errors import Kind, Operation, shortened
-from ephemeral_creds.providers.vault._exchange import Exchange
+from ephemeral_creds.providers.vault import replies as replies
+from ephemeral_creds.providers.vault.errors import Kind, Operation, shortened
+from ephemeral_creds.providers.vault.http.exchange import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     import hvac
 
     from ephemeral_creds._clock import Clock
-    from ephemeral_creds.providers.vault._journal import Journal
-    from ephemeral_creds.providers.vault._replies import (
+    from ephemeral_creds.providers.vault.config import VaultConfig
+    from ephemeral_creds.providers.vault.journal import Journal
+    from ephemeral_creds.providers.vault.replies import (
         CredsReply,
         Extension,
         FieldNames,
         StaticReply,
         TokenReply,
     )
-    from ephemeral_creds.providers.vault.config import VaultConfig
 
 __all__ = ["VaultClient"]
 
@@ -112,7 +112,7 @@ class VaultClient:
         return self._exchange.run(
             operation,
             lambda: call(self._exchange.hvac),
-            _replies.parse_login,
+            replies.parse_login,
             self._config.login_namespace,
         )
 
@@ -136,7 +136,7 @@ class VaultClient:
         return self._exchange.run(
             operation,
             self._exchange.hvac.sys.unwrap,
-            _replies.parse_secret_id,
+            replies.parse_secret_id,
             self._config.login_namespace,
             wrapping_token,
         )
@@ -152,7 +152,7 @@ class VaultClient:
         return self._exchange.run(
             self._token_operation("lookup-token", "a look at the token", token),
             self._exchange.hvac.auth.token.lookup_self,
-            _replies.parse_lookup,
+            replies.parse_lookup,
             self._config.login_namespace,
             token,
         )
@@ -168,7 +168,7 @@ class VaultClient:
         return self._exchange.run(
             self._token_operation("renew-token", "more time for the token", token),
             lambda: self._exchange.hvac.auth.token.renew_self(increment=_whole(increment)),
-            _replies.parse_token_renewal,
+            replies.parse_token_renewal,
             self._config.login_namespace,
             token,
         )
@@ -181,7 +181,7 @@ class VaultClient:
         self._exchange.run(
             self._token_operation("revoke-token", "the end of the token", token),
             self._exchange.hvac.auth.token.revoke_self,
-            _replies.parse_nothing,
+            replies.parse_nothing,
             self._config.login_namespace,
             token,
             read_timeout=self._config.revoke_timeout,
@@ -211,7 +211,7 @@ class VaultClient:
             lambda: self._exchange.hvac.secrets.database.generate_credentials(
                 role, mount_point=mount
             ),
-            lambda body: _replies.parse_creds(body, names),
+            lambda body: replies.parse_creds(body, names),
             self._config.namespace,
             token,
         )
@@ -243,7 +243,7 @@ class VaultClient:
             lambda: self._exchange.hvac.secrets.database.get_static_credentials(
                 role, mount_point=mount
             ),
-            lambda body: _replies.parse_static_creds(body, names),
+            lambda body: replies.parse_static_creds(body, names),
             self._config.namespace,
             token,
         )
@@ -273,7 +273,7 @@ class VaultClient:
         return self._exchange.run(
             operation,
             lambda: self._exchange.hvac.sys.renew_lease(lease_id, increment=_whole(increment)),
-            _replies.parse_lease_renewal,
+            replies.parse_lease_renewal,
             self._config.namespace,
             token,
         )
@@ -304,7 +304,7 @@ class VaultClient:
             self._exchange.run(
                 operation,
                 lambda: self._exchange.hvac.sys.revoke_lease(lease_id),
-                _replies.parse_nothing,
+                replies.parse_nothing,
                 self._config.namespace,
                 token,
                 read_timeout=self._config.revoke_timeout,

@@ -14,18 +14,18 @@ from ephemeral_creds.exceptions import (
     LeaseLost,
     MalformedResponse,
 )
-from ephemeral_creds.providers.vault._errors import shortened
-from ephemeral_creds.providers.vault._provider import VaultProvider
+from ephemeral_creds.providers.vault.errors import shortened
+from ephemeral_creds.providers.vault.provider import VaultProvider
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import ClassVar
 
     from ephemeral_creds._clock import Clock
-    from ephemeral_creds.providers.vault._replies import CredsReply
-    from ephemeral_creds.providers.vault._tokens import Tokens, TokenSession
-    from ephemeral_creds.providers.vault.auth import AuthMethod
+    from ephemeral_creds.providers.vault.auth.base import AuthMethod
     from ephemeral_creds.providers.vault.config import VaultConfig
+    from ephemeral_creds.providers.vault.replies import CredsReply
+    from ephemeral_creds.providers.vault.tokens import Tokens, TokenSession
 
 __all__ = ["VaultDynamicProvider"]
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Grant, Lease
 from ephemeral_creds.exceptions import EphemeralCredsError
-from ephemeral_creds.providers.vault._provider import VaultProvider
+from ephemeral_creds.providers.vault.provider import VaultProvider
 
 if TYPE_CHECKING:
     from typing import ClassVar
 
-    from ephemeral_creds.providers.vault._replies import StaticReply
-    from ephemeral_creds.providers.vault._tokens import Tokens, TokenSession
+    from ephemeral_creds.providers.vault.replies import StaticReply
+    from ephemeral_creds.providers.vault.tokens import Tokens, TokenSession
 
 __all__ = ["VaultStaticProvider"]
 

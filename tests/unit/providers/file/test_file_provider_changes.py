@@ -15,8 +15,6 @@ import pytest
 from watched_file import GENEROUS, POLL, Counter, Watched, rename_over, text
 
 from ephemeral_creds._clock import SystemClock
-from ephemeral_creds._keeper import CredentialKeeper
-from ephemeral_creds._policy import RefreshPolicy
 from ephemeral_creds._values import Credentials, Lease, Secret
 from ephemeral_creds.events import CredentialsPublished
 from ephemeral_creds.exceptions import (
@@ -24,6 +22,8 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
+from ephemeral_creds.keeper.keeper import CredentialKeeper
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.providers.file import FileProvider
 
 if TYPE_CHECKING:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 from watched_file import GENEROUS, POLL, text
 
-from ephemeral_creds._keeper import CredentialKeeper
-from ephemeral_creds._policy import RefreshPolicy
 from ephemeral_creds.events import (
     CredentialsIssued,
     Event,
@@ -21,6 +19,8 @@ from ephemeral_creds.events import (
     SourceUnusable,
 )
 from ephemeral_creds.exceptions import EphemeralCredsError
+from ephemeral_creds.keeper.keeper import CredentialKeeper
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
 
 if TYPE_CHECKING:

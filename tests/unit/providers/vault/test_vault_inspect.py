@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from stub_vault import SECRET_ID, Reply, StubVault
 
-from ephemeral_creds.cli._check.findings import Findings
-from ephemeral_creds.cli._check.vault import check_vault
+from ephemeral_creds.check.findings import Findings
+from ephemeral_creds.check.vault import check_vault
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
 
 HEALTH = (

@@ -1,0 +1,325 @@
+"""What PostgreSQL says of the role, over a connection of that role."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from ephemeral_creds.check.encryption import Line
+from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.lifecycle.refusals import LoginFailure
+from ephemeral_creds.pool.diagnosis import Diagnosis, FailedLogin, Verdict
+from ephemeral_creds.pool.login import acting_as
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
+
+    from ephemeral_creds import Credentials
+
+__all__ = ["LoginFailed", "Rights", "RoleSession", "same_role"]
+
+_NAME_LENGTH = 63  # bytes, of NAMEDATALEN
+_LOOKS = 5
+_CONNECT_TIMEOUT = 10  # seconds; a person, or the start of a pod, is waiting
+
+_VALID_UNTIL = "SELECT extract(epoch FROM rolvaliduntil)::float8 FROM pg_roles WHERE rolname = %s"
+_POWERS = """
+    SELECT bool_or(rolsuper), bool_or(rolcreaterole), bool_or(rolcreatedb),
+           bool_or(rolreplication), bool_or(rolbypassrls)
+    FROM pg_roles WHERE rolname IN (%s, current_user)
+"""
+_MEMBER_OF = """
+    SELECT r.rolname FROM pg_auth_members m
+    JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
+    WHERE u.rolname = %s ORDER BY 1
+"""
+_NOT_INHERITED = """
+    SELECT r.rolname FROM pg_auth_members m
+    JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
+    WHERE u.rolname = %s AND NOT pg_has_role(u.oid, r.oid, 'USAGE') ORDER BY 1
+"""
+_OURS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+# A right on one column is a right as well.
+_TABLES = f"""
+    SELECT count(*),
+           count(*) FILTER (WHERE u AND has_any_column_privilege(c.oid, 'SELECT')),
+           count(*) FILTER (WHERE u AND has_any_column_privilege(c.oid, 'INSERT')),
+           count(*) FILTER (WHERE u AND has_any_column_privilege(c.oid, 'UPDATE')),
+           count(*) FILTER (WHERE u AND has_table_privilege(c.oid, 'DELETE'))
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+         LATERAL (SELECT has_schema_privilege(n.oid, 'USAGE') AS u) usage
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {_OURS}
+"""  # noqa: S608 - put together of constants
+# nextval() in a column's default; identity columns need no right on their sequence.
+_BLOCKED_SEQUENCES = f"""
+    SELECT DISTINCT s.oid::regclass::text
+    FROM pg_attrdef a
+    JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid
+                    AND d.refclassid = 'pg_class'::regclass
+    JOIN pg_class s ON s.oid = d.refobjid
+    JOIN pg_class c ON c.oid = a.adrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE {_OURS} AND has_schema_privilege(n.oid, 'USAGE')
+      AND has_any_column_privilege(c.oid, 'INSERT')
+      AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END
+    ORDER BY 1
+"""  # noqa: S608 - put together of constants
+_MAY_CREATE_IN = """
+    SELECT nspname FROM pg_namespace
+    WHERE has_schema_privilege(oid, 'CREATE') AND nspname !~ '^pg_' ORDER BY 1
+"""
+_GSS = "SELECT coalesce(bool_or(encrypted), false) FROM pg_stat_gssapi WHERE pid = pg_backend_pid()"
+# PostgreSQL applies those of the role that logs in, and of no other one that it acts as then. Its
+# view does not have settings with names of one's own.
+_LOST_SETTINGS = """
+    SELECT DISTINCT name FROM pg_db_role_setting
+    CROSS JOIN unnest(setconfig) entry CROSS JOIN split_part(entry, '=', 1) name
+    LEFT JOIN pg_settings USING (name)
+    WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+      AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+      AND name <> 'role'
+      AND CASE WHEN source IS NULL AND position('.' in name) > 0
+               THEN current_setting(name, true) IS NULL
+               ELSE coalesce(source, '') NOT IN ('user', 'database user', 'client', 'session') END
+    ORDER BY 1
+"""
+_REMAINS = """
+    SELECT count(*) FILTER (WHERE s.deptype = 'o'), count(*) FILTER (WHERE s.deptype = 'a'),
+           count(*) FILTER (WHERE s.dbid NOT IN
+               (0, (SELECT oid FROM pg_database WHERE datname = current_database())))
+    FROM pg_roles r LEFT JOIN pg_shdepend s
+      ON s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid
+    WHERE r.rolname = %s GROUP BY r.oid
+"""
+
+
+class LoginFailed(Exception):
+    """PostgreSQL could not be logged in to; the text is the server's or libpq's own.
+
+    Attributes:
+        verdict: why.
+    """
+
+    def __init__(self, text: str, verdict: Verdict | None = None) -> None:
+        super().__init__(text)
+        self.verdict = verdict or Verdict()
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What the role is and may do.
+
+    Attributes:
+        powers: what lets it do more than tables are for: ``superuser``, ``createrole`` …
+        member_of: the roles that it is a member of.
+        not_inherited: those of them whose rights it has only after ``SET ROLE``.
+        tables: how many tables and views there are.
+        may: on how many of them it may do what.
+        blocked_sequences: those that an ``INSERT`` which it may do needs, and it may not use.
+        creates_in: the schemas in which it may create objects.
+    """
+
+    powers: tuple[str, ...]
+    member_of: tuple[str, ...]
+    not_inherited: tuple[str, ...]
+    tables: int
+    may: dict[str, int]
+    blocked_sequences: tuple[str, ...]
+    creates_in: tuple[str, ...]
+
+
+class RoleSession:
+    """A connection of the role that is checked.
+
+    Args:
+        conninfo: where PostgreSQL is.
+        credentials: what to log in with.
+        session_role: the role to act as, if another one.
+
+    Raises:
+        LoginFailed: it could not be done.
+        ConfigurationError: the connection string is none.
+    """
+
+    def __init__(
+        self, conninfo: str, credentials: Credentials, session_role: str | None = None
+    ) -> None:
+        self.username = credentials.username
+        self._conninfo = conninfo
+        self._credentials = credentials
+        self._session_role = session_role
+        problem, self._connection = self._connected()
+        if problem is not None:
+            raise problem
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with suppress(psycopg.Error):
+            self._use().close()
+
+    @property
+    def where(self) -> str:
+        """The database and the server."""
+        info = self._use().info
+        return f"database {info.dbname!r} at {info.host}:{info.port}"
+
+    @property
+    def line(self) -> Line:
+        """What the connection goes through."""
+        pgconn = self._use().pgconn
+        (sslmode,) = (option.val or b"" for option in pgconn.info if option.keyword == b"sslmode")
+        return Line(
+            host=self._use().info.host,
+            address=self._use().info.hostaddr,
+            tls=bool(pgconn.ssl_in_use),
+            gss=self._row(_GSS)[0] is True,
+            sslmode=sslmode.decode(),
+        )
+
+    def acts_as(self) -> str:
+        """Return the role whose rights count."""
+        return str(self._row("SELECT current_user")[0])
+
+    def logged_in_as(self) -> str:
+        """Return the role that PostgreSQL has authenticated."""
+        return str(self._row("SELECT session_user")[0])
+
+    def lost_settings(self) -> tuple[str, ...]:
+        """Name the settings of the role that it acts as, and not of its login, that do not hold."""
+        return self._column(_LOST_SETTINGS)
+
+    def valid_until(self) -> float:
+        """Return the instant, Unix time of PostgreSQL's clock, from which logins are refused.
+
+        Returns:
+            ``inf`` where there is none.
+        """
+        (until,) = self._row(_VALID_UNTIL, self.username)
+        return math.inf if until is None else float(str(until))
+
+    def clock(self) -> tuple[float, float]:
+        """Return PostgreSQL's clock, Unix time, and ours in the middle of asking."""
+        begun = time.time()
+        row = self._row("SELECT extract(epoch FROM clock_timestamp())::float8")
+        return float(str(row[0])), (begun + time.time()) / 2
+
+    def rights(self) -> Rights:
+        """Return what the role may do, or the one that it acts as."""
+        powers = self._row(_POWERS, self.username)
+        names = ("superuser", "createrole", "createdb", "replication", "bypassrls")
+        tables, *counts = (int(str(value)) for value in self._row(_TABLES))
+        return Rights(
+            powers=tuple(name for name, has in zip(names, powers, strict=True) if has),
+            member_of=self._column(_MEMBER_OF, self.username),
+            not_inherited=self._column(_NOT_INHERITED, self.username),
+            tables=tables,
+            may=dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), counts, strict=True)),
+            blocked_sequences=self._column(_BLOCKED_SEQUENCES),
+            creates_in=self._column(_MAY_CREATE_IN),
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server has ended the session."""
+        return self._use().closed
+
+    def left_behind(self) -> str | None:
+        """Say what is left of the role after it was to be dropped; ``None`` where it is gone.
+
+        A session outlives its role, and may still read the catalogues. Where the session was
+        ended along with the role, another login tells.
+
+        Raises:
+            LoginFailed: it does not tell.
+        """
+        # A revocation that fails is tried again, and ends the session of our next look as well.
+        for _ in range(_LOOKS):
+            if not self.ended:
+                with suppress(psycopg.OperationalError):
+                    return self._what_is_left()
+            problem, connection = self._connected()
+            if isinstance(problem, LoginFailed):
+                return _left_by(problem)
+            if problem is not None:
+                raise problem
+            self._connection = connection
+        raise LoginFailed("each of our sessions is ended at once")
+
+    def _what_is_left(self) -> str | None:
+        row = self._use().execute(_REMAINS, [self.username]).fetchone()
+        if row is None:
+            return None
+        objects, grants, elsewhere = (int(str(value)) for value in row)
+        text = f"with {grants} grants and {objects} objects of its own"
+        return f"{text}, {elsewhere} of these in other databases" if elsewhere else text
+
+    def _use(self) -> psycopg.Connection[tuple[object, ...]]:
+        if self._connection is None:
+            raise RuntimeError("not connected")
+        return self._connection
+
+    def _row(self, query: str, *parameters: str) -> tuple[object, ...]:
+        # The queries are the constants above.
+        row = self._use().execute(query.encode(), list(parameters)).fetchone()
+        if row is None:
+            raise psycopg.errors.UndefinedObject(f"there is no role {self.username!r}")
+        return row
+
+    def _column(self, query: str, *parameters: str) -> tuple[str, ...]:
+        rows = self._use().execute(query.encode(), list(parameters)).fetchall()
+        return tuple(str(row[0]) for row in rows)
+
+    def _connected(
+        self,
+    ) -> tuple[Exception | None, psycopg.Connection[tuple[object, ...]] | None]:
+        """Return a connection or what is wrong; psycopg's own error would hold the password."""
+        try:
+            acting = acting_as(self._session_role, self._conninfo, {}) if self._session_role else {}
+        except psycopg.Error:
+            return _no_conninfo(), None
+        options: dict[str, Any] = acting | {"connect_timeout": _CONNECT_TIMEOUT}
+        try:
+            return None, psycopg.connect(
+                self._conninfo,
+                user=self._credentials.username,
+                password=self._credentials.password.reveal(),
+                autocommit=True,
+                application_name="ephemeral-creds check",
+                **options,
+            )
+        except psycopg.OperationalError as error:
+            failed = FailedLogin(error, self._conninfo, options, self._credentials)
+            text = " ".join(str(error).split())
+        except psycopg.Error:
+            return _no_conninfo(), None
+        return LoginFailed(text, Diagnosis(_CONNECT_TIMEOUT).explain(failed)), None
+
+
+def _no_conninfo() -> ConfigurationError:
+    return ConfigurationError("the connection string is not one that libpq understands")
+
+
+def same_role(one: str, other: str) -> bool:
+    """Whether two names mean one role of PostgreSQL, which cuts long ones off."""
+    return one.encode()[:_NAME_LENGTH] == other.encode()[:_NAME_LENGTH]
+
+
+def _left_by(refusal: LoginFailed) -> str | None:
+    """Say what is left of a role whose login was refused; ``None`` where it is gone."""
+    if refusal.verdict.reason is not LoginFailure.CREDENTIALS:
+        raise refusal
+    # Where pg_hba.conf trusts everybody, nobody asks a role that is gone for its password.
+    may_not_log_in = refusal.verdict.sqlstate == "28000" and "does not exist" not in str(refusal)
+    return "without a login" if may_not_log_in else None

@@ -1,0 +1,129 @@
+"""The step that gives the role back, and looks whether PostgreSQL has lost it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+from ephemeral_creds import AccessDenied, EphemeralCredsError, ProviderUnavailable
+from ephemeral_creds.check.database import LoginFailed
+
+if TYPE_CHECKING:
+    from ephemeral_creds import CredentialProvider, Grant
+    from ephemeral_creds.check.database import RoleSession
+    from ephemeral_creds.check.findings import Findings
+
+__all__ = ["check_revocation", "revocation_statements"]
+
+_GONE_WITHIN = 5.0
+_LOOK = 0.1
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*|CURRENT_USER")
+
+
+def revocation_statements(owner: str | None) -> tuple[str, ...]:
+    """Return what removes a role that Vault has made, with its sessions, objects and rights.
+
+    Args:
+        owner: the role that gets its objects; ``None`` for the user that Vault logs in as.
+    """
+    heir = owner or "CURRENT_USER"
+    if not _PLAIN.fullmatch(heir):
+        heir = '"' + heir.replace('"', '""') + '"'
+    return (
+        'ALTER ROLE "{{name}}" NOLOGIN;',
+        'GRANT "{{name}}" TO CURRENT_USER;',
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{{name}}';",
+        f'REASSIGN OWNED BY "{{{{name}}}}" TO {heir};',
+        'DROP OWNED BY "{{name}}";',
+        'DROP ROLE "{{name}}";',
+    )
+
+
+def check_revocation(
+    provider: CredentialProvider,
+    findings: Findings,
+    grant: Grant,
+    session: RoleSession | None,
+    owner: str | None,
+) -> None:
+    """Give the role back, and say what is left of it.
+
+    Args:
+        provider: where it came from; closed where only the end of its token takes the role away.
+        findings: where to write what is found.
+        grant: what was minted.
+        session: a connection of the role, if there is one.
+        owner: the role that should get what it owns, where that is known.
+    """
+    name = grant.credentials.username
+    try:
+        try:
+            provider.revoke(grant)
+        except AccessDenied as error:
+            _end_with_token(provider, findings, session, name, str(error))
+        except ProviderUnavailable as error:
+            if error.status != 400:
+                raise
+            left = session.left_behind() if session else ""
+            _say_left(findings, name, str(error), left, owner)
+        else:
+            _look(findings, session, name, owner)
+    except EphemeralCredsError as error:
+        findings.add("revocation", "fail", str(error))
+    except LoginFailed as error:
+        findings.add(
+            "revocation",
+            "warn",
+            f"it ended our session, and whether the role {name!r} is gone cannot be told: {error}",
+        )
+
+
+def _look(findings: Findings, session: RoleSession | None, name: str, owner: str | None) -> None:
+    if session is None:
+        findings.add("revocation", "ok", "Vault says that the role is gone; nobody looked")
+    elif (left := session.left_behind()) is not None:
+        _say_left(findings, name, "Vault says that the lease is given back", left, owner)
+    elif session.ended:
+        findings.add("revocation", "ok", f"the role {name!r} has no sessions and no login any more")
+    else:
+        findings.add("revocation", "ok", f"the role {name!r} is gone")
+
+
+def _end_with_token(
+    provider: CredentialProvider,
+    findings: Findings,
+    session: RoleSession | None,
+    name: str,
+    why: str,
+) -> None:
+    """Without a policy for leases, the end of our token takes them along."""
+    provider.close()
+    give_up_at = time.monotonic() + _GONE_WITHIN
+    while session is not None and session.left_behind() is not None:
+        if time.monotonic() > give_up_at:
+            findings.add(
+                "revocation", "warn", f"{why}; the role {name!r} is left until its lease ends"
+            )
+            return
+        time.sleep(_LOOK)
+    findings.add("revocation", "warn", f"{why}; the role went with the token")
+
+
+def _say_left(findings: Findings, name: str, why: str, left: str | None, owner: str | None) -> None:
+    statements = "\n".join(f"  {line}" for line in revocation_statements(owner))
+    objects = (
+        ""
+        if owner is not None
+        else "where the service's objects belong to a role that stays, write that one in place of "
+        "CURRENT_USER, which is Vault's own user,\n"
+    )
+    findings.add(
+        "revocation",
+        "fail",
+        f"the role {name!r} is left behind{', ' if left else ''}{left or ''}: {why}",
+        "set the role's revocation_statements to\n"
+        f"{statements}\n"
+        f"{objects}"
+        f"and drop this one by hand, with its own name for {{{{name}}}}: {name}",
+    )

@@ -1,0 +1,1 @@
+"""One thread that keeps a provider's credentials fresh."""

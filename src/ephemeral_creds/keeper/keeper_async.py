@@ -1,0 +1,104 @@
+"""A keeper for event loops: the same one, whose waits are awaited."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ephemeral_creds.keeper.loop import in_thread, require_asyncio
+from ephemeral_creds.observers import log_event
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from ephemeral_creds._clock import Clock
+    from ephemeral_creds._values import Grant
+    from ephemeral_creds.events import Observer
+    from ephemeral_creds.keeper.consumer import KeeperStatus
+    from ephemeral_creds.keeper.keeper import CredentialKeeper
+    from ephemeral_creds.lifecycle.policy import RefreshPolicy
+    from ephemeral_creds.providers.base import CredentialProvider
+
+__all__ = ["AsyncCredentialKeeper"]
+
+
+class AsyncCredentialKeeper:
+    """A `CredentialKeeper` whose owner is in an asyncio event loop.
+
+    It keeps credentials fresh in a thread all the same; nothing here makes the loop wait, also
+    where Vault hangs. Pools of both kinds take it in place of a keeper.
+
+    Args:
+        provider: and all that follow: as `CredentialKeeper` has them.
+
+    Raises:
+        ConfigurationError: `provider` is none.
+    """
+
+    def __init__(
+        self,
+        provider: CredentialProvider,
+        *,
+        policy: RefreshPolicy | None = None,
+        observers: Sequence[Observer] = (log_event,),
+        clock: Clock | None = None,
+        name: str | None = None,
+    ) -> None:
+        # As pools do: it takes longer to import than all the rest.
+        from ephemeral_creds.keeper.keeper import CredentialKeeper
+
+        self._keeper = CredentialKeeper(
+            provider, policy=policy, observers=observers, clock=clock, name=name
+        )
+
+    def __repr__(self) -> str:
+        return f"<Async{repr(self._keeper)[1:]}"
+
+    @property
+    def keeper(self) -> CredentialKeeper:
+        """The keeper itself, for whoever is not in the loop."""
+        return self._keeper
+
+    async def start(self) -> None:
+        """Start fetching, in the background. Does nothing where that has been done.
+
+        Raises what `CredentialKeeper.start` does, and:
+
+        Raises:
+            ConfigurationError: no asyncio event loop runs here. Nothing has been started.
+        """
+        require_asyncio("AsyncCredentialKeeper.start()")
+        self._keeper.start()
+
+    def current(self) -> Grant:
+        """Return what to log in with, as `CredentialKeeper.current` does."""
+        return self._keeper.current()
+
+    async def wait(self, timeout: float = 30.0) -> Grant:
+        """Wait for something to log in with, as `CredentialKeeper.wait` does."""
+        return await in_thread(self._keeper.wait, timeout)
+
+    async def refresh(self, timeout: float = 30.0) -> Grant:
+        """Ask for new credentials and wait for them, as `CredentialKeeper.refresh` does."""
+        return await in_thread(self._keeper.refresh, timeout)
+
+    def status(self) -> KeeperStatus:
+        """Return a snapshot for a health endpoint or a person."""
+        return self._keeper.status()
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Give the lease back and stop, within `timeout` seconds, as `CredentialKeeper.close`."""
+        await in_thread(self._keeper.close, timeout)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        exc_traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,1 @@
+"""When to fetch, renew, replace and revoke: a pure state machine."""

@@ -1,0 +1,153 @@
+"""What the lifecycle machine is told: frozen values, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ephemeral_creds._values import Grant, Lease
+    from ephemeral_creds.lifecycle.actions import Operation
+    from ephemeral_creds.lifecycle.refusals import LoginFailure
+
+__all__ = [
+    "Accepted",
+    "Close",
+    "EndLearned",
+    "Failed",
+    "Granted",
+    "Left",
+    "RefreshRequested",
+    "Rejected",
+    "Released",
+    "Renewed",
+    "Revoked",
+    "Signal",
+    "SourceChanged",
+    "SourceSeen",
+    "Start",
+    "Tick",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The provider delivered credentials; the grant's generation is still 0."""
+
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The provider extended a lease."""
+
+    generation: int
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The provider took a grant back."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The provider could not do what was asked."""
+
+    operation: Operation
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanged:
+    """The provider noticed that a fetch may now bring something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSeen:
+    """The provider looked at its source; `error` says why it cannot be used; empty where it can."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshRequested:
+    """Somebody asked for new credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A pool closed all its connections and stopped using the keeper."""
+
+    member: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """PostgreSQL accepted a login with this generation."""
+
+    member: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A login with this generation failed."""
+
+    member: int
+    generation: int
+    reason: LoginFailure
+    sqlstate: str | None = None
+    """What the server said, where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndLearned:
+    """PostgreSQL lets this generation log in for `remaining` seconds more; ``inf`` for no limit."""
+
+    generation: int
+    remaining: float
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A pool closed its last connection of this generation and opens no more."""
+
+    member: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The deadline came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Give everything back and stop."""
+
+
+Signal = (
+    Start
+    | Granted
+    | Renewed
+    | Revoked
+    | Failed
+    | SourceChanged
+    | SourceSeen
+    | RefreshRequested
+    | Left
+    | Accepted
+    | Rejected
+    | EndLearned
+    | Released
+    | Tick
+    | Close
+)

@@ -1,0 +1,107 @@
+"""Observers: events to the log, or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ephemeral_creds._fork import renew_lock_in_child
+from ephemeral_creds.events import Problem, ProviderRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
+    from ephemeral_creds.events import Event
+
+__all__ = ["FIELDS", "JSONLogObserver", "log_event", "logger"]
+
+logger = logging.getLogger("ephemeral_creds")
+
+
+def log_event(event: Event) -> None:
+    """Log `event`: a `Problem` as a warning, everything else as information.
+
+    A `ProviderRequest` is for debugging only: what comes of it is an event of its own.
+    """
+    level = logging.WARNING if isinstance(event, Problem) else logging.INFO
+    if isinstance(event, ProviderRequest):
+        level = logging.DEBUG
+    if not logger.isEnabledFor(level):
+        return
+    values = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+    keeper = values.pop("keeper")
+    text = " ".join(
+        f"{name}={value:.1f}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+    )
+    logger.log(level, "%s: %s %s", keeper, type(event).__name__, text, extra={"event": event})
+
+
+FIELDS = frozenset(
+    {
+        "accessor", "address", "age", "cancelled", "connections", "current", "duration", "ends_in",
+        "error", "expires_in", "failures", "final", "generation", "keeper", "lease", "mount",
+        "operation", "outcome", "pool", "previous", "proven", "reason", "remedy", "retry_in",
+        "role", "shortened", "source_error", "sqlstate", "status", "username", "where",
+    }
+)  # fmt: skip
+"""The fields that are written. One that an event of somebody else's has besides is left out."""
+
+
+class JSONLogObserver:
+    """Writes each event as one line: a JSON object with ``time``, ``level``, ``event`` and fields.
+
+    ``time`` is UTC in ISO 8601, ``level`` is ``warning`` for a `Problem` and ``info`` for the
+    rest, ``event`` is the name of the class. A duration that has no end is ``null``. Only the
+    fields that are listed in the reference are written, whatever an event holds.
+
+    May be used by several keepers and threads: a line is never mixed with another.
+
+    Args:
+        stream: where to write; ``None`` means `sys.stderr` as it is at that time.
+        now: returns the time to write.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._stream = stream
+        self._now = now
+        self._lock = threading.Lock()
+        renew_lock_in_child(self, "_lock")
+
+    def __call__(self, event: Event, /) -> None:
+        """Write `event` and flush, so that a crash loses nothing."""
+        line: dict[str, object] = {
+            "time": self._now().isoformat(timespec="milliseconds"),
+            "level": "warning" if isinstance(event, Problem) else "info",
+            "event": type(event).__name__,
+        }
+        for field in dataclasses.fields(event):
+            if field.name in FIELDS:
+                line[field.name] = _plain(getattr(event, field.name))
+        text = json.dumps(line, allow_nan=False) + "\n"
+        stream = self._stream or sys.stderr
+        with self._lock:
+            stream.write(text)
+            stream.flush()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value)

@@ -1,0 +1,1 @@
+"""Pools of psycopg connections that move to new credentials."""

@@ -1,0 +1,478 @@
+"""The asyncio twin of `ephemeral_creds.pool._sync.pool`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool.abc import (
+    ACT,
+    AsyncConnectFailedCB,
+    AsyncConnectionCB,
+    AsyncConninfoParam,
+    AsyncKwargsParam,
+)
+from psycopg_pool.base import AttemptWithBackoff
+from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnection
+
+from ephemeral_creds._observer import Observer
+from ephemeral_creds.exceptions import (
+    ConfigurationError,
+    EphemeralCredsError,
+)
+from ephemeral_creds.keeper.consumer import Keeper
+from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
+from ephemeral_creds.keeper.loop import in_thread, require_asyncio
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.pool.base import NOT_AFTER_FORK, LeasedPool, after_fork
+from ephemeral_creds.pool.errors import (
+    CheckoutTimeout,
+    UnfitConnection,
+    with_pool_timeout,
+)
+from ephemeral_creds.pool.ledger import Borrowed
+from ephemeral_creds.pool.login import check_parameters, clean_failure, generation_of
+from ephemeral_creds.pool.policy import RotationPolicy
+from ephemeral_creds.pool.psycopg_pool_quirks import (
+    check_borrowed,
+    count_refused,
+    discard_async,
+    fail_waiting_async,
+    replace_returned_async,
+    return_by_worker_async,
+)
+from ephemeral_creds.providers.base import CredentialProvider
+
+if TYPE_CHECKING:
+    from ephemeral_creds.pool.rotation import Rotation
+
+__all__ = ["AsyncRotatingConnectionPool"]
+
+# What psycopg_pool is given where no time is left: zero would mean "at once" to it.
+_AT_ONCE = 0.001
+
+
+class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
+    """A `psycopg_pool.AsyncConnectionPool` whose credentials come from a provider, and change.
+
+    What `RotatingConnectionPool` says holds here too, with ``await`` where psycopg's async pool
+    has it. The keeper is the same, and has a thread of its own: a busy event loop cannot keep it
+    from renewing, and pools of both kinds may share one.
+
+    Open it in the loop that uses it: with ``async with``, or by awaiting `open`.
+
+    Args:
+        credentials: a provider, which the pool then keeps and closes, or a `CredentialKeeper`
+            that several pools share and whose owner closes it.
+        conninfo: connection string, or a callable returning one, without user and password.
+        refresh: when to renew, retry and mint; only with a provider.
+        rotation: how to move to new credentials.
+        observers: called with every event; only with a provider; by default they are logged.
+        session_role: the role that every session acts as, if not the one it logs in as: objects
+            then belong to a role that stays, and revoking a lease cannot fail because of them.
+            The minted roles must be members of it.
+        kwargs: and all that follow: as psycopg_pool has them.
+
+    Raises:
+        ConfigurationError: an argument contradicts another, or holds a user or a password.
+    """
+
+    def __init__(
+        self,
+        credentials: CredentialProvider | Keeper | AsyncCredentialKeeper,
+        conninfo: AsyncConninfoParam = "",
+        *,
+        refresh: RefreshPolicy | None = None,
+        rotation: RotationPolicy | None = None,
+        observers: Sequence[Observer] | None = None,
+        session_role: str | None = None,
+        connection_class: type[ACT] = AsyncConnection,  # type: ignore[assignment]
+        kwargs: AsyncKwargsParam | None = None,
+        min_size: int = 4,
+        max_size: int | None = None,
+        open: bool = False,  # noqa: A002 - psycopg_pool's name
+        configure: AsyncConnectionCB[ACT] | None = None,
+        check: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: AsyncConnectFailedCB | None = None,
+        num_workers: int = 3,
+    ) -> None:
+        # Imported with the first pool, not with the class: they take longer than all the rest.
+        from ephemeral_creds.pool._async.connector import AsyncConnector
+        from ephemeral_creds.pool._async.mover import AsyncBell, AsyncMover
+        from ephemeral_creds.pool.keeper_for import keeper_for
+        from ephemeral_creds.pool.rotation import Rotation
+
+        if open:
+            raise ConfigurationError(
+                f"{type(self).__name__}(open=True): opening has to be awaited, so use the pool "
+                "with 'async with', or call 'await pool.open()'"
+            )
+        if isinstance(conninfo, str) and not callable(kwargs):
+            check_parameters(conninfo, kwargs or {})
+        self._keeper, self._own_keeper = keeper_for(credentials, refresh, observers)
+        bell = AsyncBell()
+        policy = rotation or RotationPolicy()
+        self._rotation: Rotation[ACT] = Rotation(
+            self._keeper, policy, bell.ring, checks=check is not None
+        )
+        self._connector = AsyncConnector(
+            self,
+            connection_class,
+            configure,
+            check,
+            self._keeper,
+            self._rotation,
+            policy.connect_timeout,
+            session_role,
+            bell,
+        )
+        self._beginning = asyncio.Lock()
+        self._begun = self._ended = self._abandoned = False
+        self._diagnosis = None
+        super().__init__(
+            conninfo,
+            connection_class=self._connector.connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=False,
+            configure=self._connector.configure,
+            check=self._connector.check,
+            reset=reset,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+        )
+        self._mover = AsyncMover(self, self._keeper, self._connector, self._rotation, policy, bell)
+        _alive.add(self)
+
+    # -- psycopg_pool's own methods --------------------------------------------------------
+
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Start fetching credentials and connecting, in the background.
+
+        Args:
+            wait: whether to wait for ``min_size`` connections, as `wait` does.
+            timeout: how long, in seconds.
+
+        With `wait`, it raises what `wait` does, too.
+
+        Raises:
+            PoolClosed: the pool was closed before.
+            ConfigurationError: no asyncio event loop runs here. Nothing has been started.
+        """
+        require_asyncio("AsyncRotatingConnectionPool.open()")
+        if self._abandoned:
+            raise after_fork()
+        async with self._beginning:
+            if not self._begun:
+                if self._own_keeper is not None:
+                    self._own_keeper.start()
+                self._rotation.join()
+                self._begun = True
+                self._mover.start()
+            await super().open(wait=False)
+        if wait:
+            await self.wait(timeout)
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """Wait until ``min_size`` connections are open; close the pool where they are not in time.
+
+        All errors are a `psycopg_pool.PoolTimeout` as well.
+
+        Args:
+            timeout: how long, in seconds.
+
+        Raises:
+            ConfigurationError, AccessDenied: at once, where only a person can help.
+            NotReady: no credentials came in time; the message has the last failure.
+            LoginRefused: PostgreSQL refuses the credentials.
+            ServerRefused: PostgreSQL says no for another reason.
+            DatabaseUnreachable: PostgreSQL does not answer.
+        """
+        deadline = monotonic() + timeout
+        if not self.closed and not self._rotation.serving:
+            try:
+                await self._connector.credentials(timeout)
+            except EphemeralCredsError as error:
+                status = self._keeper.status()
+                await self.close()
+                raise with_pool_timeout(error, status) from error.__cause__
+        try:
+            if self.closed or not self._rotation.misconfigured:
+                await super().wait(max(deadline - monotonic(), _AT_ONCE))
+            if self._rotation.misconfigured:
+                await self.close()
+                raise PoolTimeout("waiting does not help")
+        except PoolTimeout as error:
+            told = self._explained(error)
+            raise told from told.__cause__
+
+    async def getconn(self, timeout: float | None = None) -> ACT:
+        """Obtain a connection; prefer `connection`. See psycopg_pool.
+
+        Args:
+            timeout: how long to wait for one, in seconds; by default the pool's ``timeout``.
+
+        Raises:
+            CheckoutFailed, NoCredentials: none in time, with the reason; both are a
+                `psycopg_pool.PoolTimeout` as well.
+            ConfigurationError, AccessDenied: there have been no credentials yet, or no connection
+                can be opened, and only a person can help.
+        """
+        try:
+            conn = None
+            rotation = self._rotation
+            if not rotation.careful:
+                # Not super(), here and in putconn(): its lookup is a third of what the two cost.
+                conn = await AsyncConnectionPool.getconn(self, timeout)  # pyright: ignore[reportArgumentType]
+                # The clock: after a suspend the keeper may not have looked yet.
+                if rotation.now() < rotation.trusted_until:
+                    return conn  # pyright: ignore[reportReturnType]
+            return await self._getconn_carefully(timeout, conn)  # pyright: ignore[reportArgumentType]
+        except CheckoutTimeout:
+            raise
+        except PoolTimeout as error:
+            told = self._explained(error, timeout)
+            raise told from told.__cause__
+
+    async def putconn(self, conn: ACT) -> None:
+        """Return a connection taken by `getconn`. See psycopg_pool."""
+        # Not getattr() with a default: it costs half as much as the clock does in getconn().
+        try:
+            stale = conn.lease_generation != self._rotation.serving  # type: ignore[attr-defined]
+        except AttributeError:
+            stale = True
+        if stale:
+            await self._putconn_stale(conn)
+        else:
+            await AsyncConnectionPool.putconn(self, conn)  # pyright: ignore[reportArgumentType]
+
+    async def drain(self) -> None:
+        """Replace all connections, whatever their generation. See psycopg_pool."""
+        # Before it is open there is nothing to drain, and psycopg_pool has no lock yet.
+        if self._begun:
+            await super().drain()
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close the pool; where it has a keeper of its own, revoke its lease and close that.
+
+        Clients that wait for a connection get a `psycopg_pool.PoolClosed`. Those that have
+        borrowed one keep it until they return it, for up to `timeout` seconds; after that the
+        lease is given back all the same, and their role may be dropped while they use it.
+
+        Returns within about twice `timeout` seconds, also where Vault or PostgreSQL hangs.
+
+        Args:
+            timeout: how long to wait for the pool, and then for the keeper, in seconds.
+        """
+        async with self._beginning:
+            if self._ended or not self._begun:
+                return
+            self._ended = True
+        # wait() closes the pool before it raises, and should say what was wrong before that.
+        self._diagnosis = self._diagnose()
+        deadline = monotonic() + timeout
+        self._rotation.stop()
+        try:
+            await super().close(timeout)
+            await self._mover.join(max(deadline - monotonic(), 0.0))
+            for connection in self._rotation.take_unwanted(monotonic()):
+                await connection.close()
+            # Giving the lease back drops the role, and what it runs fails then.
+            await self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
+        finally:
+            # Also where it was cancelled: the lease is given back in the background then.
+            self._rotation.leave(close_keeper=self._own_keeper is not None)
+        if self._own_keeper is not None:
+            await in_thread(self._own_keeper.close, timeout)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_mover"):
+            self._rotation.stop()
+            if self._begun and not self._ended:
+                self._rotation.leave(close_keeper=self._own_keeper is not None)
+
+    async def _getconn_carefully(self, timeout: float | None, conn: ACT | None) -> ACT:
+        """Check out where a connection may not be what it seems, or more is to be done with it.
+
+        Args:
+            timeout: as `getconn` has it.
+            conn: one that was checked out before there was a reason for care.
+        """
+        rotation = self._rotation
+        timeout = self.timeout if timeout is None else timeout
+        deadline = monotonic() + timeout
+        if not rotation.serving and not self.closed and not self._may_begin:
+            count_refused(self)
+            raise PoolTimeout("waiting does not help")
+        try:
+            while True:
+                with suppress(UnfitConnection):
+                    if conn is None:
+                        conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
+                    if await self._vet(conn, deadline):
+                        break
+                conn = None
+                rotation.note_own_checkout()
+        except PoolTimeout:
+            # Of what was given, not of what the last round had left of it.
+            raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
+        if rotation.policy.trace_borrowers:
+            cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
+        return conn
+
+    async def _vet(self, conn: ACT, deadline: float) -> bool:
+        """Test a connection if it is suspect; one that fails is replaced."""
+        rotation = self._rotation
+        rotation.suspect_expired()
+        if not rotation.is_suspect(generation_of(conn)):
+            return True
+        try:
+            alive = await self._connector.is_alive(conn, deadline - monotonic())
+        except psycopg.Error:
+            # That says nothing about its role.
+            await discard_async(self, conn)
+            return False
+        except BaseException:
+            # Interrupted: it may be in the middle of the query.
+            await discard_async(self, conn)
+            raise
+        rotation.note_test(generation_of(conn), alive=alive)
+        if not alive:
+            await discard_async(self, conn)
+        return alive
+
+    async def _putconn_stale(self, conn: ACT) -> None:
+        rotation = self._rotation
+        if not rotation.is_stale(conn):
+            await super().putconn(conn)
+            return
+        check_borrowed(self, conn)
+        rotation.note_stale_return()
+        new = None if conn.closed else rotation.take_ready()
+        if new is None:
+            await super().putconn(conn)
+            rotation.hint_idle()
+            return
+        try:
+            await replace_returned_async(self, conn, new)
+        finally:
+            rotation.note_replaced()
+
+    def run_task(self, task: MaintenanceTask) -> None:
+        """Run a task of psycopg_pool's; see `return_by_worker` for one kind of them."""
+        if isinstance(task, ReturnConnection):
+            return_by_worker_async(self, task)
+        else:
+            super().run_task(task)
+
+    async def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
+        """Run a task of psycopg_pool's later; a connect when `Reconnects` says so."""
+        if isinstance(task, AddConnection):
+            self._rotation.reconnects.hold(AddConnection(self, growing=task.growing), monotonic())
+            self._rotation.wake()
+        else:
+            await super().schedule_task(task, delay)
+
+    # -- psycopg_pool's private methods: no other is overridden --------------------------------
+
+    async def _add_connection(
+        self, attempt: AttemptWithBackoff | None, growing: bool = False
+    ) -> None:
+        rotation = self._rotation
+        if rotation.reconnects.barred_for(rotation.serving, monotonic()):
+            await self.schedule_task(AddConnection(self, growing=growing), 0.0)
+        else:
+            # It never gives up.
+            attempt = AttemptWithBackoff(timeout=math.inf)
+            await super()._add_connection(attempt, growing)
+
+    async def _connect(self, timeout: float | None = None) -> ACT:
+        with self._rotation.openings.begin(monotonic()) as opening:
+            try:
+                connection = await super()._connect(timeout)
+            except Exception as error:
+                if opening.failure is not None:
+                    failure, generation = opening.failure, opening.generation
+                else:
+                    # Something around the login, which says nothing of the credentials.
+                    failure, generation = clean_failure(error), 0
+                self._rotation.note_failure(failure, monotonic(), generation)
+                if self._rotation.misconfigured:
+                    await fail_waiting_async(self, PoolTimeout("waiting does not help"))
+                raise
+        if opening.generation:
+            self._rotation.note_success(opening.generation)
+        return connection
+
+    async def _add_to_pool(self, conn: ACT) -> None:
+        try:
+            await super()._add_to_pool(conn)
+        except asyncio.CancelledError:
+            # It waited for a lock, and nobody has the connection.
+            self.run_task(ReturnConnection(self, conn, from_getconn=True))
+            raise
+
+    def _abandon(self) -> None:
+        """Refuse to work in the child of a fork: sockets and lease are the parent's."""
+        # A task of the parent's may have held it.
+        self._beginning = asyncio.Lock()
+        if self._begun:
+            self._ended = self._abandoned = True
+            self._rotation.abandon()
+            for name in NOT_AFTER_FORK:
+                setattr(self, name, _refuse_after_fork)
+            self.putconn = _leave_to_parent  # type: ignore[method-assign]
+
+
+_alive: weakref.WeakSet[AsyncRotatingConnectionPool[Any]] = weakref.WeakSet()
+
+
+async def _refuse_after_fork(*_: object, **__: object) -> Any:
+    raise after_fork()
+
+
+async def _leave_to_parent(conn: Any) -> None:
+    """Do not touch a connection that was borrowed when the process was forked."""
+
+
+def _abandon_all() -> None:
+    for pool in list(_alive):
+        pool._abandon()  # noqa: SLF001 - the same module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,407 @@
+"""Opening leased connections, for psycopg_pool's workers and ahead of them."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
+
+import psycopg
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.rows import scalar_row
+from psycopg_pool import PoolClosed
+from psycopg_pool.abc import CT
+
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
+from ephemeral_creds.pool.diagnosis import Diagnosis
+from ephemeral_creds.pool.errors import (
+    ROLE_MISSING,
+    UnfitConnection,
+    may_lack_its_role,
+    with_pool_timeout,
+)
+from ephemeral_creds.pool.login import (
+    CURRENT_USER,
+    VALID_FOR,
+    ConnectFailure,
+    acting_as,
+    check_parameters,
+    clean_failure,
+    explain_role,
+    generation_of,
+    login,
+    role_at_login,
+    said_by,
+)
+from ephemeral_creds.pool.psycopg_pool_quirks import close_for_good
+from ephemeral_creds.pool.time_limit import TimeLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg_pool import ConnectionPool
+    from psycopg_pool.abc import ConnectionCB
+
+    from ephemeral_creds._values import Grant
+    from ephemeral_creds.keeper.consumer import Keeper
+    from ephemeral_creds.pool.openings import Opening
+    from ephemeral_creds.pool.rotation import Rotation
+
+__all__ = ["Connector"]
+
+# A server that is well answers within this, whatever is left of a checkout.
+_LEAST_PATIENCE = 0.2
+
+# How long a worker waits for the first credentials before it looks whether the pool is closed.
+_SLICE = 0.5
+
+
+class Connector(Generic[CT]):
+    """Opens connections with the keeper's credentials and writes down their generation.
+
+    Args:
+        pool: whose ``conninfo`` and ``kwargs`` they are, neither with user or password.
+        base: the user's connection class.
+        configure: the user's function for new connections, if any.
+        check: the user's function for connections that are about to be lent, if any.
+        keeper: where the credentials come from.
+        rotation: the pool's state.
+        timeout: the connect timeout, in seconds, of connections opened ahead.
+        session_role: the role that every session acts as, if not the one it logs in as.
+    """
+
+    def __init__(
+        self,
+        pool: ConnectionPool[Any],
+        base: type[CT],
+        configure: ConnectionCB[CT] | None,
+        check: ConnectionCB[CT] | None,
+        keeper: Keeper,
+        rotation: Rotation[CT],
+        timeout: float,
+        session_role: str | None,
+    ) -> None:
+        self._keeper = keeper
+        self._rotation = rotation
+        self._timeout = timeout
+        self._session_role = session_role
+        self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
+        self._user_configure = configure
+        self._user_check = check
+        self._pool = weakref.ref(pool)
+        leased, apart = _derive(base, weakref.ref(self), rotation)
+        self._connect, self._connect_apart = leased.connect_directly, apart.connect_directly
+        self.connection_class: type[CT] = apart
+
+    @property
+    def configure(self) -> Callable[[CT], None] | None:
+        """What psycopg_pool is to call for a new connection, where there is anything to call."""
+        return self._configure_for_pool if self._user_configure is not None else None
+
+    @property
+    def check(self) -> Callable[[CT], None] | None:
+        """What psycopg_pool is to call before it lends a connection."""
+        check = self._user_check
+        return functools.partial(self._check_for_pool, check) if check is not None else None
+
+    def connect(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
+        """Do what the ``connect`` of the pool's ``connection_class`` does.
+
+        Who asks for itself gets a connection as it asked for, with the credentials in use, that
+        the pool knows nothing of.
+        """
+        opening = self._rotation.openings.asked()
+        if opening is not None:
+            return self._for_pool(opening, conninfo, kwargs)
+        check_parameters(conninfo, kwargs)
+        try:
+            grant = self._keeper.wait(self._timeout)
+        except EphemeralCredsError as error:
+            raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+        outcome = self._session(self._connect_apart, grant, conninfo, kwargs)
+        if isinstance(outcome, ConnectFailure):
+            raise outcome.error
+        return outcome
+
+    def _for_pool(self, opening: Opening, conninfo: str, kwargs: dict[str, Any]) -> CT:
+        """Return a new connection to psycopg_pool."""
+        rotation = self._rotation
+        check_parameters(conninfo, kwargs)
+        while True:
+            grant = self._grant()
+            if rotation.begin_login(grant.generation):
+                break
+        opening.generation = grant.generation
+        outcome = self._log_in(grant, conninfo, kwargs)
+        if isinstance(outcome, ConnectFailure):
+            opening.failure = outcome
+            raise outcome.error
+        return outcome
+
+    def ahead(self, grant: Grant) -> CT | ConnectFailure:
+        """Open a connection that is ready for use, from a thread of our own.
+
+        Its login has been begun; see `Rotation.begin_login`.
+        """
+        try:
+            pool = self._pool()
+            text: str = _resolved(pool.conninfo if pool else "") or ""
+            options: dict[str, Any] = dict(_resolved(pool.kwargs if pool else None) or {})
+            check_parameters(text, options)
+            given = conninfo_to_dict(text) | options
+            options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
+        except Exception as error:  # noqa: BLE001 - a callable of the user's
+            self._rotation.ledger.failed(grant.generation)
+            return clean_failure(error)
+        outcome = self._log_in(grant, text, options)
+        if isinstance(outcome, ConnectFailure):
+            return outcome
+        try:
+            self._configured(outcome)
+        except Exception as error:  # noqa: BLE001 - a function of the user's
+            outcome.close()
+            return clean_failure(error)
+        return outcome
+
+    def is_alive(self, connection: CT, timeout: float) -> bool:
+        """Tell whether the role that `connection` logged in as still exists.
+
+        An empty query, which psycopg_pool's own check sends, would not: a session outlives its
+        role, and only what looks the role up fails.
+
+        Args:
+            connection: it is idle.
+            timeout: how long to wait for the answer at most, in seconds.
+
+        Raises:
+            psycopg.Error: there is no answer, or it says nothing about the role.
+        """
+        seconds = min(max(timeout, _LEAST_PATIENCE), self._timeout)
+        try:
+            _current_user(connection, seconds)
+        except psycopg.Error as error:
+            if error.sqlstate in ROLE_MISSING:
+                return False
+            raise
+        generation = generation_of(connection)
+        if self._rotation.wants_valid_until(generation):
+            self._ask_valid_until(connection, generation, seconds)
+        return True
+
+    def _ask_valid_until(self, connection: CT, generation: int, seconds: float) -> None:
+        """Ask whether its role may log in no more, although it exists."""
+        try:
+            remaining = _valid_for(connection, seconds)
+        except psycopg.Error:
+            if connection.closed:
+                raise
+            remaining = None
+        self._rotation.note_valid_until(generation, remaining)
+
+    def _grant(self) -> Grant:
+        while not self._rotation.serving and not self._rotation.stopped:
+            # Nothing has been lent out yet, so that nothing waits behind this worker.
+            try:
+                return self._keeper.wait(_SLICE)
+            except NotReady:
+                continue
+        return self._keeper.current()
+
+    def _log_in(self, grant: Grant, conninfo: str, kwargs: dict[str, Any]) -> CT | ConnectFailure:
+        ledger = self._rotation.ledger
+        try:
+            outcome = self._session(self._connect, grant, conninfo, kwargs)
+            if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
+                outcome = self._asked_end(outcome, grant)
+        except BaseException:
+            ledger.failed(grant.generation)
+            raise
+        if isinstance(outcome, ConnectFailure):
+            ledger.failed(grant.generation)
+        else:
+            cast("Any", outcome).lease_generation = grant.generation
+            ledger.opened(outcome, grant.generation)
+        return outcome
+
+    def _session(
+        self, connect: Callable[..., CT], grant: Grant, conninfo: str, kwargs: dict[str, Any]
+    ) -> CT | ConnectFailure:
+        """Log in, as the session role where there is one."""
+        role = self._session_role
+        if role is None:
+            return login(connect, conninfo, kwargs, grant, self._diagnosis)
+        kwargs = acting_as(role, conninfo, kwargs)
+        outcome = login(connect, conninfo, kwargs, grant, self._diagnosis)
+        return self._checked_role(outcome, role)
+
+    def _checked_role(self, outcome: CT | ConnectFailure, wanted: str) -> CT | ConnectFailure:
+        """Check that the session acts as the session role: a proxy may drop the option."""
+        if isinstance(outcome, ConnectFailure):
+            return explain_role(wanted, outcome)
+        try:
+            role = _current_user(outcome, self._timeout)
+            if role == wanted:
+                return outcome
+            raise ConfigurationError(
+                f"session_role={wanted!r}: the session acts as {role!r}. A proxy "
+                "between here and PostgreSQL seems to drop the startup parameter 'options': "
+                f"{role_at_login(wanted)}"
+            )
+        except Exception as error:  # noqa: BLE001 - a class of the user's
+            outcome.close()
+            return clean_failure(error)
+
+    def _asked_end(self, connection: CT, grant: Grant) -> CT | ConnectFailure:
+        """Ask until when the login works; no answer is no reason to do without the connection."""
+        try:
+            remaining = _valid_for(connection, self._timeout)
+        except psycopg.Error as error:
+            return clean_failure(error) if connection.closed else connection
+        self._rotation.note_end(grant.generation, remaining)
+        return connection
+
+    def _check_for_pool(self, check: ConnectionCB[CT], connection: CT) -> None:
+        try:
+            check(connection)
+        except Exception as error:
+            self._rotation.check_error = said_by(error)
+            if self._may_stay(connection, error):
+                raise
+            close_for_good(connection)
+            raise UnfitConnection from error
+        self._rotation.check_error = None
+
+    def _may_stay(self, connection: CT, error: Exception) -> bool:
+        """Tell whether a check failed for another reason than the generation of `connection`."""
+        rotation, generation = self._rotation, generation_of(connection)
+        if generation < rotation.serving:
+            return False
+        if may_lack_its_role(error):
+            rotation.suspect_generation(generation)
+        if not rotation.is_suspect(generation):
+            return True
+        try:
+            connection.rollback()
+            alive = self.is_alive(connection, self._timeout)
+        except psycopg.Error:
+            return False
+        rotation.note_test(generation, alive=alive)
+        return alive
+
+    def _configure_for_pool(self, connection: CT) -> None:
+        self._rotation.openings.configuring(monotonic())
+        try:
+            self._configured(connection)
+        except BaseException:
+            # psycopg_pool counts this as a failed connect, but leaves the connection open.
+            close_for_good(connection)
+            raise
+
+    def _configured(self, connection: CT) -> None:
+        if self._user_configure is None:
+            return
+        self._user_configure(connection)
+        if (status := connection.pgconn.transaction_status) != TransactionStatus.IDLE:
+            raise ProgrammingError(
+                f"connection left in status {TransactionStatus(status).name} by configure function "
+                f"{self._user_configure}: discarded"
+            )
+
+
+def _resolved(value: Any) -> Any:
+    """Return `value`, or what it returns."""
+    return value() if callable(value) else value
+
+
+def _derive(
+    base: type[CT], reference: weakref.ref[Connector[CT]], rotation: Rotation[CT]
+) -> tuple[type[Any], type[Any]]:
+    """Derive the classes of the pool's own connections, and of those that others ask it for.
+
+    Returns:
+        Both; the first is a subclass of the second.
+    """
+
+    class Apart(base):  # type: ignore[valid-type, misc]
+        @classmethod
+        def connect(cls, conninfo: str = "", **kwargs: Any) -> CT:
+            connector = reference()
+            if connector is None:
+                raise PoolClosed("the pool is gone")
+            return connector.connect(conninfo, kwargs)
+
+        @classmethod
+        def connect_directly(cls, conninfo: str, **kwargs: Any) -> CT:
+            return cast("CT", super().connect(conninfo, **kwargs))
+
+    class Leased(Apart):
+        lease_generation = 0
+        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
+        _pool: Any = None
+
+        def rollback(self) -> None:
+            # Called while the error that led to it is being handled: nothing has to be looked at
+            # where there was none. psycopg_pool calls it later; the error may be any one then.
+            error = sys.exception()
+            failed = error is None and self.pgconn.transaction_status == TransactionStatus.INERROR
+            if failed or may_lack_its_role(error):
+                rotation.suspect_generation(generation_of(self))
+            super().rollback()
+
+        def close(self) -> None:
+            pool, broken = self._pool, self.closed
+            super().close()
+            if broken and pool is not None and pool.close_returns:
+                # psycopg's own does nothing then, and the pool would miss it for ever.
+                pool.putconn(self)
+                self._pool = None
+            elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
+                rotation.hint_idle()
+
+    for derived in (Apart, Leased):
+        derived.__name__, derived.__qualname__ = base.__name__, base.__qualname__
+        derived.__module__ = base.__module__
+    return Leased, Apart
+
+
+def _current_user(connection: CT, seconds: float) -> str:
+    """Ask who we are, without leaving a transaction open."""
+    role = _ask(connection, CURRENT_USER, seconds)
+    # Where the database is SQL_ASCII, psycopg does not decode text.
+    return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)
+
+
+def _valid_for(connection: CT, seconds: float) -> float | None:
+    """Return for how many seconds more its role may log in; ``None`` for no limit.
+
+    Raises:
+        psycopg.Error: there is no answer; the connection can be used unless it is closed.
+    """
+    autocommit = connection.autocommit
+    try:
+        remaining = _ask(connection, VALID_FOR, seconds)
+    except psycopg.Error:
+        if not connection.closed:
+            connection.autocommit = autocommit
+        raise
+    return remaining if isinstance(remaining, float) else None
+
+
+def _ask(connection: CT, query: LiteralString, seconds: float) -> object:
+    """Return the one value that `query` brings in time, without leaving a transaction open."""
+    autocommit = connection.autocommit
+    if not autocommit:
+        connection.autocommit = True
+    with TimeLimit(connection, seconds), connection.cursor(row_factory=scalar_row) as cursor:
+        cursor.execute(query)
+        value: object = cursor.fetchone()
+    # Not in a finally clause: after a failure the connection is discarded, and an error from
+    # here would take the place of that failure, be it a cancellation.
+    if not autocommit:
+        connection.autocommit = False
+    return value

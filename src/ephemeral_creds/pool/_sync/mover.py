@@ -1,0 +1,313 @@
+"""What a pool does in the background to move to new credentials."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Generic
+
+import psycopg
+from psycopg import Connection
+from psycopg_pool.abc import CT
+from psycopg_pool.pool import MaintenanceTask
+
+from ephemeral_creds.exceptions import NoCredentials
+from ephemeral_creds.observers import logger
+from ephemeral_creds.pool.errors import LEFT_BORROWED
+from ephemeral_creds.pool.login import ConnectFailure
+from ephemeral_creds.pool.psycopg_pool_quirks import (
+    count_connect,
+    has_idle,
+    replace_idle,
+    set_expiry,
+)
+from ephemeral_creds.pool.time_limit import hang_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg_pool import ConnectionPool
+
+    from ephemeral_creds._values import Grant
+    from ephemeral_creds.keeper.consumer import Keeper
+    from ephemeral_creds.pool._sync.connector import Connector
+    from ephemeral_creds.pool.policy import RotationPolicy
+    from ephemeral_creds.pool.rotation import Rotation
+
+__all__ = ["Bell", "Mover"]
+
+# After a defect, or with nothing to open a connection with, look again this soon.
+_SOON = 0.5
+# A cancel request is a connect of its own; without an answer the session is ended anyway.
+_CANCEL_TIMEOUT = 1.0
+# An idle connection that came back by a way that tells nobody is looked for this often.
+_LOOK_AT_IDLE = 0.5
+
+
+class Bell:
+    """Wakes threads that look for work, without losing a ring between look and wait."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        self._condition = threading.Condition()
+
+    def ring(self) -> None:
+        """Wake everybody."""
+        with self._condition:
+            self.rung += 1
+            self._condition.notify_all()
+
+    def wait(self, heard: int, timeout: float | None) -> int:
+        """Wait up to `timeout` seconds until it has rung more than `heard` times.
+
+        Returns:
+            How often it has rung.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self.rung != heard, timeout)
+            return self.rung
+
+
+class _Outage(MaintenanceTask):
+    """Tells the user, as psycopg_pool does, in one of its workers."""
+
+    def _run(self, pool: ConnectionPool[Any]) -> None:
+        seconds = pool.reconnect_timeout
+        logger.warning("%s: each reconnection attempt of %.1f s has failed", pool.name, seconds)
+        pool.reconnect_failed()
+
+
+class Mover(Generic[CT]):
+    """Proves candidates, replaces old connections, and restores what psycopg_pool gave up.
+
+    One housekeeping thread runs for as long as the pool is open; during a rotation there are
+    ``overshoot`` more. They hold the pool weakly, so that one that is forgotten can be collected.
+    """
+
+    def __init__(
+        self,
+        pool: ConnectionPool[Any],
+        keeper: Keeper,
+        connector: Connector[CT],
+        rotation: Rotation[CT],
+        policy: RotationPolicy,
+        bell: Bell,
+    ) -> None:
+        self._pool = weakref.ref(pool)
+        self._name = pool.name
+        self._keeper = keeper
+        self._connector = connector
+        self._rotation = rotation
+        self._policy = policy
+        self._bell = bell
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the housekeeping thread."""
+        self._spawn(self._housekeep, "housekeeper")
+
+    def join(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for the threads to end; `Rotation.stop` has been called."""
+        deadline = monotonic() + timeout
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(deadline - monotonic(), 0.0))
+
+    def wait_until_returned(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for what is borrowed; `Rotation.stop` has been called."""
+        deadline = monotonic() + timeout
+        while True:
+            heard = self._bell.rung
+            borrowed = self._rotation.ledger.size
+            remaining = deadline - monotonic()
+            if not borrowed or remaining <= 0:
+                break
+            self._bell.wait(heard, min(remaining, _SOON))
+        if borrowed:
+            logger.warning(LEFT_BORROWED, self._name, borrowed)
+
+    def _spawn(self, target: Callable[[], None], role: str) -> None:
+        thread = threading.Thread(target=target, name=f"{self._name}-{role}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    # -- housekeeping ----------------------------------------------------------------------
+
+    def _housekeep(self) -> None:
+        try:
+            self._look_after_it()
+        finally:
+            # A proof that took longer than close() did.
+            for connection in self._rotation.take_unwanted(monotonic()):
+                connection.close()
+
+    def _look_after_it(self) -> None:
+        timeout: float | None = 0.0
+        heard = 0
+        while not self._rotation.stopped:
+            heard = self._bell.wait(heard, timeout)
+            if (pool := self._pool()) is None or self._rotation.stopped:
+                return
+            try:
+                self._do_what_is_due(pool)
+                timeout = self._rotation.next_look(monotonic(), pool.reconnect_timeout)
+            except Exception as error:  # noqa: BLE001 - the pool needs its housekeeper
+                logger.error("%s: housekeeping failed: %s", self._name, type(error).__name__)
+                timeout = _SOON
+            del pool
+
+    def _do_what_is_due(self, pool: ConnectionPool[Any]) -> None:
+        rotation = self._rotation
+        for connection in rotation.take_unwanted(monotonic()):
+            connection.close()
+        while (grant := rotation.next_candidate()) is not None:
+            with rotation.replacements.reserved():
+                outcome = self._open_ahead(pool, grant)
+            rotation.note_proof(grant.generation, outcome, monotonic())
+        while (grant := rotation.next_question()) is not None:
+            with rotation.replacements.reserved():
+                outcome = self._open_ahead(pool, grant)
+                if not isinstance(outcome, ConnectFailure):
+                    outcome.close()
+            rotation.note_answer(grant.generation, outcome)
+        for retry in rotation.reconnects.release(monotonic()):
+            pool.run_task(retry)
+        if rotation.reconnects.take_outage(monotonic(), pool.reconnect_timeout):
+            pool.run_task(_Outage(pool))
+        if stale := rotation.stale:
+            rotation.begin_move(monotonic())
+            self._threads = [t for t in self._threads if t.is_alive()]
+            # All but one of them, the housekeeper, are moving already.
+            for _ in range(min(stale, self._policy.overshoot) - len(self._threads) + 1):
+                self._spawn(self._move, "mover")
+        if (ended := rotation.end_move(self._name, monotonic())) is not None:
+            self._keeper.report(ended)
+        while (overdue := rotation.next_overdue(self._name, monotonic())) is not None:
+            connections, event = overdue
+            self._keeper.report(event)
+            if self._policy.borrowed == "cancel":
+                for connection in connections:
+                    self._cut_off(connection)
+
+    def _cut_off(self, connection: CT) -> None:
+        """Cancel what a borrowed connection is doing, then end its session.
+
+        Its user gets an error from the query, or else from the next one.
+        """
+        self._rotation.note_cut_off()
+        try:
+            if psycopg.capabilities.has_cancel_safe():
+                _cancel(connection)
+            else:
+                # libpq's older way waits for as long as the server does not answer.
+                thread = threading.Thread(target=_cancel, args=(connection,), daemon=True)
+                thread.start()
+                thread.join(_CANCEL_TIMEOUT)
+            hang_up(connection)
+        except (psycopg.Error, OSError) as error:
+            # It was returned or broke meanwhile.
+            logger.info("%s: not cut off: %s", self._name, type(error).__name__)
+
+    # -- moving ----------------------------------------------------------------------------
+
+    def _move(self) -> None:
+        while not self._rotation.stopped and self._rotation.has_stale:
+            if (pool := self._pool()) is None:
+                return
+            try:
+                self._replace_one(pool)
+            except Exception as error:  # noqa: BLE001 - old connections need their mover
+                logger.error("%s: replacing failed: %s", self._name, type(error).__name__)
+                # Whatever rings meanwhile: the defect is still there.
+                sleep(_SOON)
+            del pool
+
+    def _replace_one(self, pool: ConnectionPool[Any]) -> None:
+        """Open a connection, have it take the place of an old one, or close it again."""
+        rotation = self._rotation
+        heard = self._bell.rung
+        # A proof may have left one; then the first old connection need not wait for a connect.
+        self._look_at_idle(pool)
+        try:
+            grant = self._keeper.current()
+        except NoCredentials:
+            self._bell.wait(heard, _SOON)
+            return
+        if pause := rotation.reconnects.barred_for(grant.generation, monotonic()):
+            self._bell.wait(heard, pause)
+            return
+        if not rotation.reserve(grant.generation):
+            self._bell.wait(heard, _SOON)
+            return
+        with rotation.replacements.reserved():
+            outcome = self._open_ahead(pool, grant)
+        if isinstance(outcome, ConnectFailure):
+            rotation.replacements.cancel()
+            rotation.note_failure(outcome, monotonic(), grant.generation)
+            return
+        rotation.note_success(grant.generation)
+        rotation.replacements.add(outcome)
+        try:
+            self._park(outcome, pool)
+        finally:
+            unused = rotation.replacements.withdraw(outcome)
+            if unused:
+                outcome.close()
+        if unused:
+            self._wait_for_idle(pool)
+
+    def _park(self, replacement: CT, pool: ConnectionPool[Any]) -> None:
+        """Wait until an old connection has been replaced, or it takes too long."""
+        rotation = self._rotation
+        deadline = monotonic() + self._policy.park
+        while True:
+            heard = self._bell.rung
+            self._look_at_idle(pool)
+            remaining = deadline - monotonic()
+            waiting = rotation.replacements.has(replacement) and rotation.has_stale
+            if not waiting or rotation.stopped or remaining <= 0:
+                return
+            self._bell.wait(heard, remaining)
+
+    def _wait_for_idle(self, pool: ConnectionPool[Any]) -> None:
+        """All that is old is borrowed: wait until something comes back."""
+        rotation = self._rotation
+        hint = rotation.idle_hint
+        deadline = monotonic() + _LOOK_AT_IDLE
+        heard = self._bell.rung
+        while rotation.idle_hint == hint and rotation.has_stale and not rotation.stopped:
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                if has_idle(pool, rotation.is_stale):
+                    return
+                deadline = monotonic() + _LOOK_AT_IDLE
+                continue
+            heard = self._bell.wait(heard, remaining)
+
+    def _look_at_idle(self, pool: ConnectionPool[Any]) -> None:
+        """Have what is ready take the places of old connections that are idle."""
+        rotation = self._rotation
+        while True:
+            old = replace_idle(pool, rotation.is_stale, rotation.take_ready)
+            if old is None:
+                return
+            try:
+                old.close()
+            finally:
+                rotation.note_replaced()
+
+    def _open_ahead(self, pool: ConnectionPool[Any], grant: Grant) -> CT | ConnectFailure:
+        began = monotonic()
+        outcome = self._connector.ahead(grant)
+        failed = isinstance(outcome, ConnectFailure)
+        if not failed:
+            set_expiry(pool, outcome)
+        count_connect(pool, monotonic() - began, failed=failed)
+        return outcome
+
+
+def _cancel(connection: Connection[Any]) -> None:
+    with contextlib.suppress(psycopg.Error):
+        connection.cancel_safe(timeout=_CANCEL_TIMEOUT)

@@ -1,0 +1,461 @@
+"""A psycopg connection pool that moves to new credentials while queries run."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg
+from psycopg import Connection
+from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
+from psycopg_pool.base import AttemptWithBackoff
+from psycopg_pool.pool import AddConnection, MaintenanceTask, ReturnConnection
+
+from ephemeral_creds._observer import Observer
+from ephemeral_creds.exceptions import (
+    EphemeralCredsError,
+)
+from ephemeral_creds.keeper.consumer import Keeper
+from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
+from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.pool.base import NOT_AFTER_FORK, LeasedPool, after_fork
+from ephemeral_creds.pool.errors import (
+    CheckoutTimeout,
+    UnfitConnection,
+    with_pool_timeout,
+)
+from ephemeral_creds.pool.ledger import Borrowed
+from ephemeral_creds.pool.login import check_parameters, clean_failure, generation_of
+from ephemeral_creds.pool.policy import RotationPolicy
+from ephemeral_creds.pool.psycopg_pool_quirks import (
+    check_borrowed,
+    count_refused,
+    discard,
+    fail_waiting,
+    replace_returned,
+    return_by_worker,
+)
+from ephemeral_creds.providers.base import CredentialProvider
+
+if TYPE_CHECKING:
+    from ephemeral_creds.pool.rotation import Rotation
+
+__all__ = ["RotatingConnectionPool"]
+
+# What psycopg_pool is given where no time is left: zero would mean "at once" to it.
+_AT_ONCE = 0.001
+
+
+class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
+    """A `psycopg_pool.ConnectionPool` whose credentials come from a provider, and change.
+
+    Everything that psycopg's own pool does is there, under the same names; see
+    https://www.psycopg.org/psycopg3/docs/api/pool.html. What differs:
+
+    - User and password come from `credentials`; ``conninfo`` and ``kwargs`` must have neither.
+    - When the credentials change, the pool opens connections with the new ones, ``overshoot`` at
+      a time, closes an old one for each, those in use when they are returned, and lets the old
+      lease be revoked when the last has gone. It never has more than ``max_size + overshoot``.
+    - A failed connect is tried again after a fraction of a second, and at once when new
+      credentials arrive; ``reconnect_failed`` is still called after ``reconnect_timeout``.
+    - A checkout that times out says why: see `ephemeral_creds.exceptions`.
+    - ``open`` is false by default; use the pool as a context manager, or call `open`.
+
+    Open the pool after a fork, never before: an inherited pool raises `PoolClosed`.
+
+    Args:
+        credentials: a provider, which the pool then keeps and closes, or a `CredentialKeeper`
+            that several pools share and whose owner closes it.
+        conninfo: connection string, or a callable returning one, without user and password.
+        refresh: when to renew, retry and mint; only with a provider.
+        rotation: how to move to new credentials.
+        observers: called with every event; only with a provider; by default they are logged.
+        session_role: the role that every session acts as, if not the one it logs in as: objects
+            then belong to a role that stays, and revoking a lease cannot fail because of them.
+            The minted roles must be members of it.
+        kwargs: and all that follow: as psycopg_pool has them.
+
+    Raises:
+        ConfigurationError: an argument contradicts another, or holds a user or a password.
+    """
+
+    def __init__(
+        self,
+        credentials: CredentialProvider | Keeper | AsyncCredentialKeeper,
+        conninfo: ConninfoParam = "",
+        *,
+        refresh: RefreshPolicy | None = None,
+        rotation: RotationPolicy | None = None,
+        observers: Sequence[Observer] | None = None,
+        session_role: str | None = None,
+        connection_class: type[CT] = Connection,  # type: ignore[assignment]
+        kwargs: KwargsParam | None = None,
+        min_size: int = 4,
+        max_size: int | None = None,
+        open: bool = False,  # noqa: A002 - psycopg_pool's name
+        configure: ConnectionCB[CT] | None = None,
+        check: ConnectionCB[CT] | None = None,
+        reset: ConnectionCB[CT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: ConnectFailedCB | None = None,
+        num_workers: int = 3,
+    ) -> None:
+        # Imported with the first pool, not with the class: they take longer than all the rest.
+        from ephemeral_creds.pool._sync.connector import Connector
+        from ephemeral_creds.pool._sync.mover import Bell, Mover
+        from ephemeral_creds.pool.keeper_for import keeper_for
+        from ephemeral_creds.pool.rotation import Rotation
+
+        if isinstance(conninfo, str) and not callable(kwargs):
+            check_parameters(conninfo, kwargs or {})
+        self._keeper, self._own_keeper = keeper_for(credentials, refresh, observers)
+        bell = Bell()
+        policy = rotation or RotationPolicy()
+        self._rotation: Rotation[CT] = Rotation(
+            self._keeper, policy, bell.ring, checks=check is not None
+        )
+        self._connector = Connector(
+            self,
+            connection_class,
+            configure,
+            check,
+            self._keeper,
+            self._rotation,
+            policy.connect_timeout,
+            session_role,
+        )
+        self._beginning = threading.Lock()
+        self._begun = self._ended = self._abandoned = False
+        self._diagnosis = None
+        super().__init__(
+            conninfo,
+            connection_class=self._connector.connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=False,
+            configure=self._connector.configure,
+            check=self._connector.check,
+            reset=reset,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+        )
+        self._mover = Mover(self, self._keeper, self._connector, self._rotation, policy, bell)
+        _alive.add(self)
+        if open:
+            self.open()
+
+    # -- psycopg_pool's own methods --------------------------------------------------------
+
+    def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Start fetching credentials and connecting, in the background.
+
+        Args:
+            wait: whether to wait for ``min_size`` connections, as `wait` does.
+            timeout: how long, in seconds.
+
+        With `wait`, it raises what `wait` does, too.
+
+        Raises:
+            PoolClosed: the pool was closed before.
+        """
+        if self._abandoned:
+            raise after_fork()
+        with self._beginning:
+            if not self._begun:
+                if self._own_keeper is not None:
+                    self._own_keeper.start()
+                self._rotation.join()
+                self._begun = True
+                self._mover.start()
+            super().open(wait=False)
+        if wait:
+            self.wait(timeout)
+
+    def wait(self, timeout: float = 30.0) -> None:
+        """Wait until ``min_size`` connections are open; close the pool where they are not in time.
+
+        All errors are a `psycopg_pool.PoolTimeout` as well.
+
+        Args:
+            timeout: how long, in seconds.
+
+        Raises:
+            ConfigurationError, AccessDenied: at once, where only a person can help.
+            NotReady: no credentials came in time; the message has the last failure.
+            LoginRefused: PostgreSQL refuses the credentials.
+            ServerRefused: PostgreSQL says no for another reason.
+            DatabaseUnreachable: PostgreSQL does not answer.
+        """
+        deadline = monotonic() + timeout
+        if not self.closed and not self._rotation.serving:
+            try:
+                self._keeper.wait(timeout)
+            except EphemeralCredsError as error:
+                status = self._keeper.status()
+                self.close()
+                raise with_pool_timeout(error, status) from error.__cause__
+        try:
+            if self.closed or not self._rotation.misconfigured:
+                super().wait(max(deadline - monotonic(), _AT_ONCE))
+            if self._rotation.misconfigured:
+                self.close()
+                raise PoolTimeout("waiting does not help")
+        except PoolTimeout as error:
+            told = self._explained(error)
+            raise told from told.__cause__
+
+    def getconn(self, timeout: float | None = None) -> CT:
+        """Obtain a connection; prefer `connection`. See psycopg_pool.
+
+        Args:
+            timeout: how long to wait for one, in seconds; by default the pool's ``timeout``.
+
+        Raises:
+            CheckoutFailed, NoCredentials: none in time, with the reason; both are a
+                `psycopg_pool.PoolTimeout` as well.
+            ConfigurationError, AccessDenied: there have been no credentials yet, or no connection
+                can be opened, and only a person can help.
+        """
+        try:
+            conn = None
+            rotation = self._rotation
+            if not rotation.careful:
+                # Not super(), here and in putconn(): its lookup is a third of what the two cost.
+                conn = ConnectionPool.getconn(self, timeout)  # pyright: ignore[reportArgumentType]
+                # The clock: after a suspend the keeper may not have looked yet.
+                if rotation.now() < rotation.trusted_until:
+                    return conn  # pyright: ignore[reportReturnType]
+            return self._getconn_carefully(timeout, conn)  # pyright: ignore[reportArgumentType]
+        except CheckoutTimeout:
+            raise
+        except PoolTimeout as error:
+            told = self._explained(error, timeout)
+            raise told from told.__cause__
+
+    def putconn(self, conn: CT) -> None:
+        """Return a connection taken by `getconn`. See psycopg_pool."""
+        # Not getattr() with a default: it costs half as much as the clock does in getconn().
+        try:
+            stale = conn.lease_generation != self._rotation.serving  # type: ignore[attr-defined]
+        except AttributeError:
+            stale = True
+        if stale:
+            self._putconn_stale(conn)
+        else:
+            ConnectionPool.putconn(self, conn)  # pyright: ignore[reportArgumentType]
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close the pool; where it has a keeper of its own, revoke its lease and close that.
+
+        Clients that wait for a connection get a `psycopg_pool.PoolClosed`. Those that have
+        borrowed one keep it until they return it, for up to `timeout` seconds; after that the
+        lease is given back all the same, and their role may be dropped while they use it.
+
+        Returns within about twice `timeout` seconds, also where Vault or PostgreSQL hangs.
+
+        Args:
+            timeout: how long to wait for the pool, and then for the keeper, in seconds.
+        """
+        with self._beginning:
+            if self._ended or not self._begun:
+                return
+            self._ended = True
+        # wait() closes the pool before it raises, and should say what was wrong before that.
+        self._diagnosis = self._diagnose()
+        deadline = monotonic() + timeout
+        self._rotation.stop()
+        try:
+            # It waits that long for each of its threads.
+            super().close(timeout / (self.num_workers + 1))
+            self._mover.join(max(deadline - monotonic(), 0.0))
+            for connection in self._rotation.take_unwanted(monotonic()):
+                connection.close()
+            # Giving the lease back drops the role, and what it runs fails then.
+            self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
+        finally:
+            # Also where Ctrl-C came in between: the lease is given back in the background then.
+            self._rotation.leave(close_keeper=self._own_keeper is not None)
+        if self._own_keeper is not None:
+            self._own_keeper.close(timeout)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_mover"):
+            self._rotation.stop()
+            if self._begun and not self._ended:
+                self._rotation.leave(close_keeper=self._own_keeper is not None)
+            if self._abandoned:
+                # Its threads, and whoever held its locks, stayed in the parent.
+                return
+        super().__del__()
+
+    def _getconn_carefully(self, timeout: float | None, conn: CT | None) -> CT:
+        """Check out where a connection may not be what it seems, or more is to be done with it.
+
+        Args:
+            timeout: as `getconn` has it.
+            conn: one that was checked out before there was a reason for care.
+        """
+        rotation = self._rotation
+        timeout = self.timeout if timeout is None else timeout
+        deadline = monotonic() + timeout
+        if not rotation.serving and not self.closed and not self._may_begin:
+            count_refused(self)
+            raise PoolTimeout("waiting does not help")
+        try:
+            while True:
+                with suppress(UnfitConnection):
+                    if conn is None:
+                        conn = super().getconn(max(deadline - monotonic(), _AT_ONCE))
+                    if self._vet(conn, deadline):
+                        break
+                conn = None
+                rotation.note_own_checkout()
+        except PoolTimeout:
+            # Of what was given, not of what the last round had left of it.
+            raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
+        if rotation.policy.trace_borrowers:
+            cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
+        return conn
+
+    def _vet(self, conn: CT, deadline: float) -> bool:
+        """Test a connection if it is suspect; one that fails is replaced."""
+        rotation = self._rotation
+        rotation.suspect_expired()
+        if not rotation.is_suspect(generation_of(conn)):
+            return True
+        try:
+            alive = self._connector.is_alive(conn, deadline - monotonic())
+        except psycopg.Error:
+            # That says nothing about its role.
+            discard(self, conn)
+            return False
+        except BaseException:
+            # Interrupted: it may be in the middle of the query.
+            discard(self, conn)
+            raise
+        rotation.note_test(generation_of(conn), alive=alive)
+        if not alive:
+            discard(self, conn)
+        return alive
+
+    def _putconn_stale(self, conn: CT) -> None:
+        rotation = self._rotation
+        if not rotation.is_stale(conn):
+            super().putconn(conn)
+            return
+        check_borrowed(self, conn)
+        rotation.note_stale_return()
+        new = None if conn.closed else rotation.take_ready()
+        if new is None:
+            super().putconn(conn)
+            rotation.hint_idle()
+            return
+        try:
+            replace_returned(self, conn, new)
+        finally:
+            rotation.note_replaced()
+
+    def run_task(self, task: MaintenanceTask) -> None:
+        """Run a task of psycopg_pool's; see `return_by_worker` for one kind of them."""
+        if isinstance(task, ReturnConnection):
+            return_by_worker(self, task)
+        else:
+            super().run_task(task)
+
+    def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
+        """Run a task of psycopg_pool's later; a connect when `Reconnects` says so."""
+        if isinstance(task, AddConnection):
+            self._rotation.reconnects.hold(AddConnection(self, growing=task.growing), monotonic())
+            self._rotation.wake()
+        else:
+            super().schedule_task(task, delay)
+
+    # -- psycopg_pool's private methods: no other is overridden --------------------------------
+
+    def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
+        rotation = self._rotation
+        if rotation.reconnects.barred_for(rotation.serving, monotonic()):
+            self.schedule_task(AddConnection(self, growing=growing), 0.0)
+        else:
+            # It never gives up.
+            attempt = AttemptWithBackoff(timeout=math.inf)
+            super()._add_connection(attempt, growing)
+
+    def _connect(self, timeout: float | None = None) -> CT:
+        with self._rotation.openings.begin(monotonic()) as opening:
+            try:
+                connection = super()._connect(timeout)
+            except Exception as error:
+                if opening.failure is not None:
+                    failure, generation = opening.failure, opening.generation
+                else:
+                    # Something around the login, which says nothing of the credentials.
+                    failure, generation = clean_failure(error), 0
+                self._rotation.note_failure(failure, monotonic(), generation)
+                if self._rotation.misconfigured:
+                    fail_waiting(self, PoolTimeout("waiting does not help"))
+                raise
+        if opening.generation:
+            self._rotation.note_success(opening.generation)
+        return connection
+
+    def _abandon(self) -> None:
+        """Refuse to work in the child of a fork: sockets and lease are the parent's."""
+        # Another thread of the parent's may have held it.
+        self._beginning = threading.Lock()
+        if self._begun:
+            self._ended = self._abandoned = True
+            self._rotation.abandon()
+            for name in NOT_AFTER_FORK:
+                setattr(self, name, _refuse_after_fork)
+            self.putconn = _leave_to_parent  # type: ignore[method-assign]
+
+
+_alive: weakref.WeakSet[RotatingConnectionPool[Any]] = weakref.WeakSet()
+
+
+def _refuse_after_fork(*_: object, **__: object) -> Any:
+    raise after_fork()
+
+
+def _leave_to_parent(conn: Any) -> None:
+    """Do not touch a connection that was borrowed when the process was forked."""
+
+
+def _abandon_all() -> None:
+    for pool in list(_alive):
+        pool._abandon()  # noqa: SLF001 - the same module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,135 @@
+"""What both pools have in common: whatever neither waits nor is awaited."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+from psycopg_pool import PoolClosed
+
+from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, NotReady
+from ephemeral_creds.pool.errors import explain, with_pool_timeout
+from ephemeral_creds.pool.psycopg_pool_quirks import has_idle
+from ephemeral_creds.pool.status import lease_stats, pool_status
+
+if TYPE_CHECKING:
+    from psycopg_pool import PoolTimeout
+
+    from ephemeral_creds.keeper.consumer import Keeper, KeeperStatus
+    from ephemeral_creds.pool.rotation import Rotation
+    from ephemeral_creds.pool.shortage import Shortage
+    from ephemeral_creds.pool.status import PoolStatus
+
+    class _PsycopgPool:
+        """What is needed of `psycopg_pool`'s pools, whose own base is not public."""
+
+        name: str
+        num_workers: int
+
+        @property
+        def closed(self) -> bool: ...
+        def get_stats(self) -> dict[str, int]: ...
+        def pop_stats(self) -> dict[str, int]: ...
+
+else:
+    _PsycopgPool = object
+
+__all__ = ["NOT_AFTER_FORK", "LeasedPool", "after_fork", "has_moved"]
+
+NOT_AFTER_FORK = ("getconn", "wait", "resize", "check", "drain")
+"""Methods that would use the parent's sockets, or wait for what never comes."""
+
+
+class LeasedPool(_PsycopgPool):
+    """A pool whose connections are of generations; a base beside one of psycopg_pool's."""
+
+    _keeper: Keeper
+    _rotation: Rotation[Any]
+    _diagnosis: tuple[KeeperStatus, EphemeralCredsError | None, Shortage] | None
+
+    def get_stats(self) -> dict[str, int]:
+        """Return psycopg_pool's counters, and those of the credentials.
+
+        What rotations did themselves is left out. Added are ``lease_generation``,
+        ``lease_expires_in`` (whole seconds; absent where there is no end), ``lease_mints``,
+        ``lease_renewals``, ``lease_revocations``, ``lease_rejected_logins`` and, for connections
+        that wait to be replaced, ``connections_stale``.
+        """
+        stats = self._rotation.correct(super().get_stats())
+        return stats | lease_stats(self._rotation, self._keeper)
+
+    def pop_stats(self) -> dict[str, int]:
+        """Return the counters as `get_stats` does, and set psycopg_pool's own to zero."""
+        stats = self._rotation.correct(super().pop_stats(), reset=True)
+        return stats | lease_stats(self._rotation, self._keeper)
+
+    def status(self) -> PoolStatus:
+        """Return a snapshot for a health endpoint or a person; see `PoolStatus.ready`."""
+        return pool_status(
+            self.name, self.closed, self._rotation, self._keeper, super().get_stats()
+        )
+
+    def suspect(self) -> None:
+        """Have each connection tested before it is lent: the role may have been dropped.
+
+        A connection whose role is gone still answers ``SELECT 1``, but not
+        ``SELECT current_user`` (PostgreSQL keeps the session: see DROP ROLE). One that answers
+        clears the suspicion; one that does not is replaced and, where its role is gone, new
+        credentials are asked for. Suspicion costs a round trip per checkout while it lasts, and
+        nothing otherwise. The pool itself calls this when a login is refused, a lease is lost, or
+        a query fails as it does without a role (42501 or 42704; a missing GRANT and a policy of
+        row-level security do that, too, and cost one test each).
+        """
+        self._rotation.suspect_generation(self._rotation.serving)
+
+    @property
+    def peak_connections(self) -> int:
+        """The most connections that were ever open, or being opened, at the same time."""
+        return self._rotation.ledger.peak
+
+    @property
+    def _may_begin(self) -> bool:
+        """Whether the first credentials may come without anybody's help."""
+        try:
+            self._keeper.wait(0.0)
+        except (NotReady, CredentialsExpired):
+            return True
+        except EphemeralCredsError:
+            return False
+        return True
+
+    def _explained(self, timeout: PoolTimeout, seconds: float | None = None) -> PoolTimeout:
+        status, lacking, where = self._diagnosis or self._diagnose()
+        if lacking is not None:
+            return with_pool_timeout(lacking, status)
+        failure = self._rotation.reconnects.last_failure
+        where = replace(where, hurried=seconds is not None and seconds <= 0)
+        error = explain(self.name, timeout, failure, status, where)
+        error.__cause__ = error.last_error
+        return error
+
+    def _diagnose(self) -> tuple[KeeperStatus, EphemeralCredsError | None, Shortage]:
+        from ephemeral_creds.pool.shortage import shortage
+
+        status = self._keeper.status()
+        where = shortage(self._rotation, super().get_stats(), self.num_workers, monotonic())
+        try:
+            self._keeper.wait(0.0)
+        except EphemeralCredsError as error:
+            return status, error, where
+        return status, None, where
+
+
+def has_moved(pool: LeasedPool, generation: int) -> bool:
+    """Tell whether all that is idle in `pool` is of `generation`, or later."""
+    rotation = pool._rotation  # noqa: SLF001 - the same module
+    return rotation.serving >= generation and not has_idle(cast("Any", pool), rotation.is_stale)
+
+
+def after_fork() -> PoolClosed:
+    """Return what a pool that was inherited by a fork raises."""
+    return PoolClosed(
+        "this pool was opened before the process was forked: its connections and its lease are "
+        "the parent's. Open pools after the fork, for example in gunicorn's post_fork hook"
+    )

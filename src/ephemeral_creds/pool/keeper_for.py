@@ -1,0 +1,56 @@
+"""Which keeper a pool goes by: one of its own, or one that it shares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.keeper.consumer import Keeper
+from ephemeral_creds.keeper.keeper import CredentialKeeper
+from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
+from ephemeral_creds.observers import log_event
+from ephemeral_creds.providers.base import CredentialProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ephemeral_creds.events import Observer
+    from ephemeral_creds.lifecycle.policy import RefreshPolicy
+
+__all__ = ["keeper_for"]
+
+
+def keeper_for(
+    credentials: CredentialProvider | Keeper | AsyncCredentialKeeper,
+    refresh: RefreshPolicy | None,
+    observers: Sequence[Observer] | None,
+) -> tuple[Keeper, CredentialKeeper | None]:
+    """Return the keeper to go by, and once more where the pool has to start and close it.
+
+    Raises:
+        ConfigurationError: there are no credentials in the first argument, or the others are for
+            a keeper that somebody else has made.
+    """
+    if isinstance(credentials, CredentialProvider):
+        own = CredentialKeeper(
+            credentials,
+            policy=refresh,
+            observers=(log_event,) if observers is None else observers,
+        )
+        return own, own
+    if isinstance(credentials, AsyncCredentialKeeper):
+        credentials = credentials.keeper
+    given: object = credentials
+    # A class has all that its instances have.
+    if isinstance(given, type) or not isinstance(given, Keeper):
+        kind = given if isinstance(given, type) else type(given)
+        raise ConfigurationError(
+            "the first argument of a pool is where its credentials come from, a provider or a "
+            f"CredentialKeeper, and conninfo is the second; given was {kind.__name__!r}"
+        )
+    if refresh is not None or observers is not None:
+        raise ConfigurationError(
+            "refresh= and observers= belong to the keeper: give them to CredentialKeeper(), "
+            "not to a pool that shares it"
+        )
+    return given, None

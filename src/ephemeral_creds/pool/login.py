@@ -1,0 +1,277 @@
+"""Logging in with leased credentials."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PGconn
+
+from ephemeral_creds.exceptions import AccessDenied, ConfigurationError, EphemeralCredsError
+from ephemeral_creds.keeper.loop import in_thread
+from ephemeral_creds.lifecycle.refusals import LoginFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from ephemeral_creds._values import Grant
+    from ephemeral_creds.pool.diagnosis import Diagnosis, Verdict
+
+__all__ = [
+    "CURRENT_USER",
+    "VALID_FOR",
+    "ConnectFailure",
+    "acting_as",
+    "check_parameters",
+    "clean_failure",
+    "explain_role",
+    "generation_of",
+    "login",
+    "login_async",
+    "refuses_options",
+    "role_at_login",
+    "said_by",
+]
+
+T = TypeVar("T")
+
+CURRENT_USER = "SELECT current_user::text"
+
+# By the server's clock, which is the one that it compares VALID UNTIL with. The session's user and
+# not the current one, which a session role changes.
+VALID_FOR = """\
+SELECT CASE WHEN isfinite(rolvaliduntil)
+       THEN extract(epoch FROM rolvaliduntil - clock_timestamp())::float8 END
+FROM pg_catalog.pg_roles WHERE rolname = session_user"""
+
+
+# insufficient_privilege and invalid_parameter_value: what the startup option of a role leads to
+# that was not granted, or does not exist.
+_LACKS_RIGHT = "42501"
+_NO_SUCH_ROLE = "22023"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectFailure:
+    """Why a connect failed, without the secrets that psycopg's own exception carries."""
+
+    error: Exception
+    reason: LoginFailure | None = LoginFailure.UNREACHABLE
+    """``None`` where the login is not what failed, but what comes before or after it."""
+    sqlstate: str | None = None
+    """What the server said, where it is known: psycopg 3 has none for a failed connect."""
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether only a person can help."""
+        return isinstance(self.error, ConfigurationError | AccessDenied)
+
+    @property
+    def refused(self) -> bool:
+        """Whether other credentials may help."""
+        return self.reason is LoginFailure.CREDENTIALS
+
+    def because(self, verdict: Verdict) -> ConnectFailure:
+        """Return the same failure with what was found out about it."""
+        return replace(self, reason=verdict.reason, sqlstate=verdict.sqlstate)
+
+    def with_hint(self, hint: str) -> ConnectFailure:
+        """Return the same failure with more to say."""
+        return replace(self, error=type(self.error)(f"{self.error} ({hint})"))
+
+
+def clean_failure(error: Exception) -> ConnectFailure:
+    """Copy what is safe of a failed connect's exception.
+
+    psycopg keeps the connection in ``pgconn``, whose repr has the password in clear, and the
+    frames of the traceback have it in their variables: neither is taken along. An error of
+    anybody else's may hold anything, as a `UnicodeEncodeError` does what could not be encoded:
+    only what it is, and where it was raised, is kept of it.
+    """
+    if isinstance(error, EphemeralCredsError):
+        error.__cause__ = error.__context__ = None
+        return ConnectFailure(error.with_traceback(None), reason=None)
+    if not isinstance(error, psycopg.Error):
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        text = f"{type(error).__name__}{where}"
+        return ConnectFailure(psycopg.OperationalError(text), reason=None)
+    # psycopg has no code for a login that failed: with one, a query did.
+    lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    # A subclass of the user's may take other arguments, or more than a text.
+    kind = next(k for k in type(error).__mro__ if k.__module__.startswith("psycopg"))
+    return ConnectFailure(kind(str(error)), LoginFailure.UNREACHABLE if lost else None)
+
+
+def said_by(error: Exception) -> str:
+    """Return what `error` is and, where that is safe, what it says."""
+    text = str(clean_failure(error).error)
+    return f"{type(error).__name__}: {text}" if isinstance(error, psycopg.Error) else text
+
+
+def check_parameters(conninfo: str, kwargs: Mapping[str, object]) -> None:
+    """Refuse connection parameters that the credentials would contradict, or that are none.
+
+    Raises:
+        ConfigurationError: a user or a password is given, or `conninfo` cannot be read.
+    """
+    parsed, wrong = None, ""
+    try:
+        parsed = conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError as error:
+        # What libpq says of anything but an option's name repeats a part of the text.
+        said = str(error).strip()
+        wrong = f" ({said})" if said.startswith("invalid connection option") else ""
+    if parsed is None:
+        raise ConfigurationError(
+            f"the pool's conninfo cannot be read{wrong}: it has to look like 'host=db dbname=mydb' "
+            "or postgresql://db/mydb"
+        )
+    given = {*parsed, *kwargs} & {"user", "password", "passfile"}
+    if given:
+        raise ConfigurationError(
+            f"the pool's conninfo or kwargs set {', '.join(sorted(given))}: remove it, the "
+            "credential provider brings user and password"
+        )
+
+
+def acting_as(role: str, conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `kwargs` with the startup option that has the session act as `role`.
+
+    Unlike SET ROLE after the connect it is where RESET ROLE and DISCARD ALL go back to
+    (https://www.postgresql.org/docs/current/sql-set-role.html), and costs no round trip. RESET ALL
+    leaves the role alone, whatever it is.
+    """
+    escaped = re.sub(r"([\\\s])", r"\\\1", role)
+    options = f"{_startup_options(conninfo, kwargs)} -c role={escaped}"
+    return {**kwargs, "options": options.lstrip()}
+
+
+def _startup_options(conninfo: str, kwargs: Mapping[str, Any]) -> str:
+    """Ask libpq for what it would send as ``options``.
+
+    What is given to it goes before the options of a service file and PGOPTIONS, which would be
+    lost where a role is added to what is given alone.
+    """
+    given = conninfo_to_dict(conninfo) | {k: v for k, v in kwargs.items() if v is not None}
+    asked = {name: given[name] for name in ("options", "service") if name in given}
+    # libpq reads all of this when a connect begins, and there ends what has no such sslmode.
+    refused = make_conninfo("", **asked, sslmode="none-such")
+    connection = PGconn.connect_start(refused.encode())
+    options = next(option.val for option in connection.info if option.keyword == b"options")
+    connection.finish()
+    return (options or b"").decode()
+
+
+def refuses_options(said: str) -> bool:
+    """Tell whether a pooler refused a login for the startup parameter ``options``.
+
+    By PgBouncer's words, which are English everywhere: it has one code for all that it says itself.
+    """
+    return "unsupported startup parameter" in said
+
+
+def role_at_login(role: str) -> str:
+    """Say what has sessions act as `role` where the startup parameter does not get through."""
+    return (
+        "set the role where PostgreSQL sets it at each login, in the creation_statements: "
+        f'GRANT {role} TO "{{{{name}}}}"; ALTER ROLE "{{{{name}}}}" SET role = {role!r}; and leave '
+        "session_role out, or keep it and set ignore_startup_parameters = options in PgBouncer"
+    )
+
+
+def explain_role(role: str, failure: ConnectFailure) -> ConnectFailure:
+    """Say what a login may have failed for, when it also asked to act as `role`."""
+    if refuses_options(str(failure.error)):
+        error = ConfigurationError(
+            f"session_role={role!r}: a pooler between here and PostgreSQL takes no startup "
+            f"parameter 'options' ({failure.error}): {role_at_login(role)}"
+        )
+        return replace(failure, error=error)
+    lacks_right = failure.sqlstate == _LACKS_RIGHT
+    if not (failure.refused or lacks_right or failure.sqlstate == _NO_SUCH_ROLE):
+        return failure
+    # Of other credentials the role may be a member.
+    reason = LoginFailure.CREDENTIALS if lacks_right else failure.reason
+    cure = (
+        f"check that there is a role {role}"
+        if failure.sqlstate == _NO_SUCH_ROLE
+        else f"GRANT {role} TO the roles that log in, for example in Vault's creation_statements"
+    )
+    return replace(failure, reason=reason).with_hint(
+        f"session_role={role!r}: if that is why, {cure}"
+    )
+
+
+def generation_of(connection: object) -> int:
+    """Return the generation that `connection` logged in with; 0 for a stranger."""
+    generation: int = getattr(connection, "lease_generation", 0)
+    return generation
+
+
+def login(
+    connect: Callable[..., T],
+    conninfo: str,
+    kwargs: Mapping[str, Any],
+    grant: Grant,
+    diagnosis: Diagnosis,
+) -> T | ConnectFailure:
+    """Connect with `grant`; a failure is returned, so that no frame with its password is raised."""
+    credentials = grant.credentials
+    try:
+        return connect(
+            conninfo,
+            **kwargs,
+            user=credentials.username,
+            password=credentials.password.reveal(),
+        )
+    except psycopg.Error as error:
+        # Imported with the first one: it takes longer than all the rest of this module.
+        from ephemeral_creds.pool.diagnosis import FailedLogin
+
+        failure = clean_failure(error)
+        failed = FailedLogin(error, conninfo, kwargs, credentials)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
+        return clean_failure(error)
+    except BaseException as error:
+        # Interrupted in psycopg, whose frames have the password.
+        error.__traceback__ = None
+        raise
+    return failure.because(diagnosis.explain(failed, grant.generation))
+
+
+async def login_async(
+    connect: Callable[..., Awaitable[T]],
+    conninfo: str,
+    kwargs: Mapping[str, Any],
+    grant: Grant,
+    diagnosis: Diagnosis,
+) -> T | ConnectFailure:
+    """Do what `login` does, with a connection class that has to be awaited."""
+    credentials = grant.credentials
+    try:
+        return await connect(
+            conninfo,
+            **kwargs,
+            user=credentials.username,
+            password=credentials.password.reveal(),
+        )
+    except psycopg.Error as error:
+        # Imported with the first one: it takes longer than all the rest of this module.
+        from ephemeral_creds.pool.diagnosis import FailedLogin
+
+        failure = clean_failure(error)
+        failed = FailedLogin(error, conninfo, kwargs, credentials)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
+        return clean_failure(error)
+    except BaseException as error:
+        # Interrupted in psycopg, whose frames have the password.
+        error.__traceback__ = None
+        raise
+    # libpq resolves names and starts a connect without asking whether it may wait.
+    verdict = await in_thread(diagnosis.explain, failed, grant.generation)
+    return failure.because(verdict)

@@ -1,0 +1,105 @@
+"""What a pool tells health endpoints and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ephemeral_creds.keeper.consumer import Keeper, KeeperStatus
+    from ephemeral_creds.pool.rotation import Rotation
+
+__all__ = ["PoolStatus", "lease_stats", "pool_status"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """A snapshot of a pool: plain values and no secret.
+
+    Attributes:
+        name: the pool's name.
+        ready: whether a request that needs the database should be sent here: the pool is open
+            and has a connection, or has credentials and no reason to think that they fail: no
+            connect has failed since one succeeded, and none is waiting for an answer. An outage
+            of Vault alone does not make it unready.
+        generation: what new connections log in with; 0 before the first.
+        expires_in: seconds until that one's deadline; ``None`` where it has none.
+        connections: open connections, by generation.
+        stale: those of older generations, which wait to be replaced.
+        available: those that are idle.
+        waiting: requests in the queue.
+        min_size: the pool's least size.
+        max_size: the pool's greatest size, rotations aside.
+        peak: the most connections there ever were at a time.
+        suspect: whether connections are tested before they are lent.
+        last_error: why the last connect failed; ``None`` where it succeeded.
+        last_error_reason: the same as one word: ``credentials``, ``pg_hba``, ``server`` or
+            ``unreachable``, as in `LoginRejected`; ``None`` where it succeeded, or where
+            something else than the login failed, such as ``configure=``.
+        last_error_sqlstate: the server's code, such as ``53300``; ``None`` where it is not known.
+        keeper: the keeper's own status.
+    """
+
+    name: str
+    ready: bool
+    generation: int
+    expires_in: float | None
+    connections: dict[int, int]
+    stale: int
+    available: int
+    waiting: int
+    min_size: int
+    max_size: int
+    peak: int
+    suspect: bool
+    last_error: str | None
+    last_error_reason: str | None
+    last_error_sqlstate: str | None
+    keeper: KeeperStatus
+
+
+def pool_status(
+    name: str, closed: bool, rotation: Rotation[Any], keeper: Keeper, stats: Mapping[str, int]
+) -> PoolStatus:
+    """Put a pool's status together."""
+    status = keeper.status()
+    connections = rotation.ledger.open_by_generation()
+    failure = rotation.reconnects.last_failure
+    # One that has no answer yet, where nothing is open: the server may be silent.
+    doubtful = failure is not None or rotation.ledger.size > 0
+    return PoolStatus(
+        name=name,
+        ready=not closed and bool(connections or (status.ready and not doubtful)),
+        generation=rotation.serving,
+        expires_in=status.expires_in,
+        connections=connections,
+        stale=rotation.stale,
+        available=stats["pool_available"],
+        waiting=stats.get("requests_waiting", 0),
+        min_size=stats["pool_min"],
+        max_size=stats["pool_max"],
+        peak=rotation.ledger.peak,
+        suspect=rotation.is_suspect(rotation.serving),
+        last_error=str(failure.error) if failure is not None else None,
+        last_error_reason=failure.reason.value if failure and failure.reason else None,
+        last_error_sqlstate=failure.sqlstate if failure is not None else None,
+        keeper=status,
+    )
+
+
+def lease_stats(rotation: Rotation[Any], keeper: Keeper) -> dict[str, int]:
+    """Return what ``get_stats()`` has beyond psycopg_pool's."""
+    status = keeper.status()
+    stats = {
+        "lease_generation": rotation.serving,
+        "lease_mints": status.grants,
+        "lease_renewals": status.renewals,
+        "lease_revocations": status.revocations,
+        "lease_rejected_logins": status.rejected_logins,
+        "connections_stale": rotation.stale,
+    }
+    if status.expires_in is not None:
+        stats["lease_expires_in"] = int(status.expires_in)
+    return stats

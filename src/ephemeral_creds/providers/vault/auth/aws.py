@@ -1,0 +1,141 @@
+"""Logging in with an AWS identity, by a request to AWS that Vault sends."""
+
+from __future__ import annotations
+
+import base64
+import json
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, ClassVar
+
+from ephemeral_creds._values import Secret
+from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.vault.auth.base import AuthMethod, Token
+from ephemeral_creds.providers.vault.inputs import checked_auth_mount
+
+if TYPE_CHECKING:
+    from ephemeral_creds._clock import Clock
+    from ephemeral_creds.providers.vault.client import VaultClient
+
+__all__ = ["AWSAuth"]
+
+_IDENTITY_CALL = "Action=GetCallerIdentity&Version=2011-06-15"
+_GLOBAL_REGION = "us-east-1"
+_DOMAIN = "amazonaws.com"
+# Of the partitions that have another one, see
+# https://docs.aws.amazon.com/general/latest/gr/rande.html and botocore's endpoints.json.
+_DOMAINS = {
+    "aws-cn": "amazonaws.com.cn",
+    "aws-eusc": "amazonaws.eu",
+    "aws-iso": "c2s.ic.gov",
+    "aws-iso-b": "sc2s.sgov.gov",
+    "aws-iso-e": "cloud.adc-e.uk",
+    "aws-iso-f": "csp.hci.ic.gov",
+}
+
+
+class AWSAuth(AuthMethod):
+    """An AWS identity (IAM), proven by a signed request that Vault passes on to AWS.
+
+    See https://developer.hashicorp.com/vault/docs/auth/aws#iam-auth-method. Needs the extra
+    ``aws``: botocore finds the credentials where every AWS tool does (environment, profile,
+    web identity, container, instance), anew at each login.
+
+    Args:
+        role: the role of the auth method.
+        region: whose STS the request is signed for; ``None`` for the global one, which is what
+            Vault asks unless its ``sts_endpoint`` and ``sts_region`` say something else.
+        server_id: the value of ``X-Vault-AWS-IAM-Server-ID``, where Vault demands one.
+        mount: where the auth method is mounted.
+
+    Raises:
+        ConfigurationError: botocore is not installed.
+    """
+
+    _shown: ClassVar[tuple[str, ...]] = ("role", "region", "server_id", "mount")
+
+    def __init__(
+        self,
+        role: str,
+        *,
+        region: str | None = None,
+        server_id: str | None = None,
+        mount: str = "aws",
+    ) -> None:
+        self._role = role
+        self._region = region
+        self._server_id = server_id
+        self._mount = checked_auth_mount(mount)
+        _check_botocore()
+
+    def login(self, client: VaultClient, clock: Clock) -> Token:
+        """Sign a request with the credentials of this moment, and log in with it."""
+        signed = self._signed()
+        requested_at = clock.now()
+        reply = client.login(
+            lambda vault: vault.adapter.login(
+                f"/v1/auth/{self._mount}/login",
+                use_token=False,
+                json={"role": self._role, **json.loads(signed.reveal())},
+            ),
+            f"an AWS login for role {self._role!r} at auth/{self._mount}",
+            hint=(
+                "check the mount, the role, its bound_iam_principal_arn, the region, and whether "
+                "Vault demands a server_id"
+            ),
+            secrets=(signed,),
+            role=self._role,
+        )
+        return Token.from_login(reply, requested_at)
+
+    def _signed(self) -> Secret:
+        """Return the signed request: whoever has it is us for some minutes."""
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
+
+        session = Session()
+        host = f"sts.{_DOMAIN}"
+        if self._region is not None:
+            try:
+                partition = session.get_partition_for_region(self._region)
+            except BotoCoreError:
+                raise ConfigurationError(
+                    f"AWSAuth: botocore knows no region {self._region!r} of AWS"
+                ) from None
+            host = f"sts.{self._region}.{_DOMAINS.get(partition, _DOMAIN)}"
+        try:
+            found = session.get_credentials()
+            credentials = None if found is None else found.get_frozen_credentials()
+        except Exception as error:  # noqa: BLE001 - many sources, many errors, some with secrets
+            why = type(error).__name__
+        else:
+            why = "there are none in the environment, a profile, a container or an instance"
+            if credentials is not None:
+                url = f"https://{host}/"
+                headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+                if self._server_id is not None:
+                    headers["X-Vault-AWS-IAM-Server-ID"] = self._server_id
+                request = AWSRequest(method="POST", url=url, data=_IDENTITY_CALL, headers=headers)
+                SigV4Auth(credentials, "sts", self._region or _GLOBAL_REGION).add_auth(request)
+                sent = {name: [value] for name, value in request.headers.items()}
+                return Secret(
+                    json.dumps(
+                        {
+                            "iam_http_request_method": "POST",
+                            "iam_request_url": _base64(url),
+                            "iam_request_body": _base64(_IDENTITY_CALL),
+                            "iam_request_headers": _base64(json.dumps(sent)),
+                        }
+                    )
+                )
+        raise ConfigurationError(f"no AWS credentials for a Vault login were found: {why}")
+
+
+def _check_botocore() -> None:
+    if find_spec("botocore") is None:
+        raise ConfigurationError("AWSAuth needs botocore: install ephemeral-creds[aws]")
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

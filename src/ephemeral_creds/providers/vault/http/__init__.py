@@ -1,0 +1,1 @@
+"""How requests reach Vault, and answers come back."""

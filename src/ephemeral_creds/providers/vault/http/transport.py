@@ -1,0 +1,221 @@
+"""One HTTP exchange with Vault: hvac's adapter with the habits taken out that lose or leak things.
+
+hvac follows redirects with the token and the login's body to any host, forgets status and headers
+of an error, lets ``.netrc`` in, and hands out a raw response where it finds no JSON. Here an
+exchange always ends in an `Answer`, or in an exception of requests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+from uuid import uuid4
+
+import hvac.adapters
+import requests
+
+from ephemeral_creds.providers.vault.http.answer import (
+    AnswerTooLarge,
+    origin_of,
+    read_answer,
+    target_of,
+)
+from ephemeral_creds.providers.vault.http.connections import (
+    NamedServerAdapter,
+    SocketAdapter,
+    never_arrived,
+)
+from ephemeral_creds.providers.vault.http.deadline import DeadlineAdapter
+from ephemeral_creds.providers.vault.http.nodes import Nodes
+
+if TYPE_CHECKING:
+    from ephemeral_creds._clock import Clock
+    from ephemeral_creds.providers.vault.config import VaultConfig
+    from ephemeral_creds.providers.vault.http.answer import Answer, Origin
+    from ephemeral_creds.providers.vault.http.nodes import Node
+
+__all__ = ["Transport"]
+
+# 307 and 308 keep method and body; the others turn a login into a GET without one.
+_FAITHFUL_REDIRECTS = frozenset({307, 308})
+# Any standby is as good as the active node: it forwards.
+_HEALTH = "/v1/sys/health?standbyok=true&perfstandbyok=true"
+# An agent may insist on it (require_request_header), and hvac sends it with all else.
+_FROM_A_CLIENT = {"X-Vault-Request": "true"}
+
+
+class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no types
+    """hvac's adapter, hardened. Not thread-safe: its user holds a lock.
+
+    Attributes:
+        timeout: (connect, read) seconds of the requests to come.
+        sent: how many requests have gone out.
+        mount: the mount that the last login went to, ``auth/approle`` for example.
+        passed_over: the addresses that could not take the last request, before one could.
+    """
+
+    def __init__(self, config: VaultConfig, clock: Clock) -> None:
+        session = _Session()
+        ca = config.ca_certificates
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, DeadlineAdapter(ca))
+        # What is compressed may unfold to any size within one piece.
+        session.headers["Accept-Encoding"] = "identity"
+        # An auth of its own keeps requests from looking into ~/.netrc, whose Authorization header
+        # Vault would take for a token. Proxies from the environment stay, hence not trust_env.
+        session.auth = _unchanged
+        # hvac lets these three of a session win over its own arguments.
+        session.verify = config.verify if ca is None else True
+        session.cert = config.client_cert
+        session.proxies = dict(config.proxies or {})
+        self._tls = {"cert": config.client_cert, "verify": session.verify}
+        self._nodes = Nodes(config.addresses, clock)
+        for node in self._nodes:
+            if node.address.startswith("unix://"):
+                # No proxy reaches it, whatever the environment says.
+                session.trust_env = False
+                session.mount(node.base, SocketAdapter(node.address.removeprefix("unix://")))
+        if config.tls_server_name is not None:
+            session.mount("https://", NamedServerAdapter(config.tls_server_name, ca))
+        self._asked = self._nodes.in_order()[0]
+        super().__init__(
+            base_uri=self._asked.base,
+            token="",  # None would make hvac look for a token in the environment
+            **self._tls,
+            proxies=session.proxies or None,
+            allow_redirects=False,
+            session=session,
+        )
+        self.timeout = (config.connect_timeout, config.read_timeout)
+        self.sent = 0
+        self.mount = ""
+        self.passed_over: list[str] = []
+
+    @property
+    def asked(self) -> str:
+        """The address that the last request went to."""
+        return self._asked.address
+
+    def request(  # type: ignore[no-untyped-def]  # as untyped as what it overrides
+        self, method, url, headers=None, raise_exception=True, **kwargs
+    ) -> Answer:
+        """Exchange one request for one `Answer`, whatever its status; `raise_exception` is moot.
+
+        Raises:
+            requests.RequestException: there was no answer.
+            AnswerTooLarge: it is not one of Vault's.
+        """
+        del raise_exception
+        self.mount = url.removeprefix("/v1/").rpartition("/login")[0]
+        kwargs["timeout"] = self.timeout
+        # The body is read below, as far as it makes sense.
+        kwargs["stream"] = True
+        self.passed_over = []
+        self._look_at_nodes_in_doubt()
+        *others, last = self._nodes.in_order()
+        for node in others:
+            self._asked = node
+            try:
+                answer = self._exchange(method, url, headers, kwargs)
+            except requests.RequestException as error:
+                if not never_arrived(error):
+                    raise
+            else:
+                if not answer.is_sealed:
+                    return answer
+            self.passed_over.append(node.address)
+        self._asked = last
+        return self._exchange(method, url, headers, kwargs)
+
+    def _look_at_nodes_in_doubt(self) -> None:
+        """Ask nodes for their health before one of them is trusted with what may be done once only.
+
+        A node that hangs would cost the whole time limit of a request, and leave it in doubt.
+        """
+        seconds = min(self.timeout)
+        while (node := self._nodes.in_doubt()) is not None:
+            self.sent += 1
+            try:
+                response = self.session.get(
+                    node.base + _HEALTH,
+                    headers=_FROM_A_CLIENT,
+                    allow_redirects=False,
+                    stream=True,
+                    timeout=(seconds, seconds),
+                    **self._tls,
+                )
+                answer = read_answer(response)
+            except (requests.RequestException, AnswerTooLarge) as error:
+                self._nodes.failed(node, _unanswered(error))
+            else:
+                if answer.is_out_of_service:
+                    self._nodes.failed(node, f"it answers HTTP {answer.status}")
+                else:
+                    self._nodes.passed(node)
+
+    def _exchange(  # type: ignore[no-untyped-def]
+        self, method, url, headers, kwargs
+    ) -> Answer:
+        """Exchange a request with one node, and note how that went."""
+        try:
+            answer = self._send(method, url, headers, kwargs)
+        except ValueError:
+            raise  # it is the request that cannot be sent
+        except (requests.RequestException, AnswerTooLarge) as error:
+            self._nodes.failed(self._asked, _unanswered(error))
+            raise
+        if answer.is_out_of_service:
+            self._nodes.failed(self._asked, f"it answers HTTP {answer.status}")
+        else:
+            self._nodes.served(self._asked)
+        return answer
+
+    def _send(  # type: ignore[no-untyped-def]
+        self, method, url, headers, kwargs
+    ) -> Answer:
+        self.sent += 1
+        self.base_uri = self._asked.base
+        # The cache of a Vault Agent or Vault Proxy answers a request that equals an earlier one,
+        # byte for byte, with what came then: with the lease that is to be replaced, or a token
+        # near its end (https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent/caching).
+        headers = {**(headers or {}), "X-Request-ID": uuid4().hex}
+        response = super().request(method, url, headers, raise_exception=False, **kwargs)
+        target = target_of(response) if response.status_code in _FAITHFUL_REDIRECTS else None
+        sent_to = self._asked if target == origin_of(response.url) else self._node_at(target)
+        if target is not None and sent_to is not None:
+            # A load balancer's path rewriting, a standby that redirects to the name it has in
+            # common with the active node, or to another node that we know. Followed once: a
+            # second one is an answer like another.
+            self.sent += 1
+            self._asked = sent_to
+            response.close()
+            response = self.session.request(
+                method,
+                urljoin(response.url, response.headers["Location"]),
+                headers=dict(response.request.headers),
+                data=response.request.body,
+                allow_redirects=False,
+                stream=True,
+                timeout=self.timeout,
+                **self._tls,
+            )
+        return read_answer(response)
+
+    def _node_at(self, origin: Origin | None) -> Node | None:
+        return next((node for node in self._nodes if node.origin == origin), None)
+
+
+class _Session(requests.Session):
+    """Sees no redirects: requests would parse even those that it does not follow, and may raise."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        del resp
+        return None
+
+
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _unanswered(error: Exception) -> str:
+    return f"it gives no answer ({type(error).__name__})"
