@@ -179,7 +179,7 @@ def property(session: nox.Session) -> None:  # noqa: A001  the session's name on
     """Try 100 000 random histories on the machine instead of a few hundred."""
     session.install("-e", ".[test]")
     session.run(
-        *("pytest", "tests/unit/test_lifecycle_properties.py", *session.posargs),
+        *("pytest", "tests/unit/lifecycle/test_lifecycle_properties.py", *session.posargs),
         env={"EPHEMERAL_CREDS_EXAMPLES": "100000"},
     )
 
