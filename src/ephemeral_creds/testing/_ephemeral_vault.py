@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from ephemeral_creds.keeper.keeper import running_keepers
+from ephemeral_creds.pool._async.pool import _alive as async_pools
+from ephemeral_creds.pool._sync.pool import _alive as sync_pools
 from ephemeral_creds.pool.base import has_moved
-from ephemeral_creds.pool import _alive as sync_pools
-from ephemeral_creds.pool_async import _alive as async_pools
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
 from ephemeral_creds.testing._clock import TickingClock
 from ephemeral_creds.testing._faults import Fault
