@@ -189,7 +189,9 @@ class VaultServer(VaultAccess):
         )
 
     def _wait_until_ready(self) -> None:
-        # The root token's own page: health turns good before the token store does.
+        # Health says whether it is active: OpenBao answers reads before it is. The root token's own
+        # page says whether its token store is ready, which comes after that.
+        self._wait_for_status("sys/health", 200)
         self._wait_for_status("auth/token/lookup-self", 200)
 
     def _wait_for_status(self, path: str, *wanted: int) -> None:
