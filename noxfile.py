@@ -107,10 +107,11 @@ def vault_target() -> Path:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
+    """Check style and formatting, and that the pools for threads are those for asyncio."""
     session.install(*GROUPS["lint"])
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("python", "tools/make_sync.py", "--check")
 
 
 @nox.session
@@ -153,6 +154,13 @@ def minimum(session: nox.Session) -> None:
         session.log("lowest versions: " + ", ".join(minimum_requirements()))
         session.install("-e", ".[test]", *GROUPS["examples"], "-c", str(constraints))
     session.run(*PYTEST, *QUICK, *session.posargs)
+
+
+@nox.session(default=False)
+def twins(session: nox.Session) -> None:
+    """Make the pools for threads from those for asyncio."""
+    session.install(*GROUPS["lint"])
+    session.run("python", "tools/make_sync.py")
 
 
 # --- On demand ------------------------------------------------------------------------------

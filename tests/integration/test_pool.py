@@ -55,7 +55,7 @@ def test_both_pools_have_the_same_names_and_parameters() -> None:
     def public(pool: type[Any]) -> set[str]:
         return {name for name in vars(pool) if not name.startswith("_")}
 
-    assert public(RotatingConnectionPool) == public(AsyncRotatingConnectionPool) - {"drain"}
+    assert public(RotatingConnectionPool) == public(AsyncRotatingConnectionPool)
     sync, twin = (
         inspect.signature(pool.__init__).parameters.keys()
         for pool in (RotatingConnectionPool, AsyncRotatingConnectionPool)

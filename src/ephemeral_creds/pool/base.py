@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from psycopg_pool import PoolTimeout
 
     from ephemeral_creds.keeper.consumer import Keeper, KeeperStatus
+    from ephemeral_creds.keeper.keeper import CredentialKeeper
     from ephemeral_creds.pool.rotation import Rotation
     from ephemeral_creds.pool.shortage import Shortage
     from ephemeral_creds.pool.status import PoolStatus
@@ -45,6 +46,10 @@ class LeasedPool(_PsycopgPool):
     """A pool whose connections are of generations; a base beside one of psycopg_pool's."""
 
     _keeper: Keeper
+    _own_keeper: CredentialKeeper | None
+    _begun: bool
+    _ended: bool
+    _abandoned: bool
     _rotation: Rotation[Any]
     _diagnosis: tuple[KeeperStatus, EphemeralCredsError | None, Shortage] | None
 
@@ -82,6 +87,20 @@ class LeasedPool(_PsycopgPool):
         row-level security do that, too, and cost one test each).
         """
         self._rotation.suspect_generation(self._rotation.serving)
+
+    def __del__(self) -> None:
+        # What __init__() sets last: where it failed, nothing was begun.
+        if hasattr(self, "_mover"):
+            self._rotation.stop()
+            if self._begun and not self._ended:
+                self._rotation.leave(close_keeper=self._own_keeper is not None)
+            if self._abandoned:
+                # Its threads, and whoever held its locks, stayed in the parent.
+                return
+        # psycopg_pool's for threads has one, its other has none.
+        delete = getattr(super(), "__del__", None)
+        if delete is not None:
+            delete()
 
     @property
     def peak_connections(self) -> int:

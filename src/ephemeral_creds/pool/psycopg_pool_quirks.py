@@ -23,6 +23,8 @@ __all__ = [
     "check_borrowed",
     "close_for_good",
     "close_for_good_async",
+    "close_timeout",
+    "close_timeout_async",
     "count_connect",
     "count_refused",
     "discard",
@@ -127,6 +129,19 @@ async def close_for_good_async(connection: AsyncConnection[Any]) -> None:
     """Do what `close_for_good` does."""
     connection._pool = None
     await connection.close()
+
+
+def close_timeout(pool: ConnectionPool[Any], seconds: float) -> float:
+    """Return what ``close`` is to be given, for it to take `seconds` at most.
+
+    It waits that long for each of its threads.
+    """
+    return seconds / (pool.num_workers + 1)
+
+
+def close_timeout_async(_: AsyncConnectionPool[Any], seconds: float) -> float:
+    """Do what `close_timeout` does; all tasks are waited for at once."""
+    return seconds
 
 
 class _Return(ReturnConnection):

@@ -1,9 +1,8 @@
-"""Opening leased connections, for psycopg_pool's tasks and ahead of them."""
+"""Opening leased connections, for psycopg_pool's workers and ahead of them."""
 
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import sys
 import weakref
@@ -24,6 +23,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     NotReady,
 )
+from ephemeral_creds.pool._compat import resolved_async
 from ephemeral_creds.pool.diagnosis import Diagnosis
 from ephemeral_creds.pool.errors import (
     ROLE_MISSING,
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
-    from ephemeral_creds.pool._async.mover import AsyncBell
+    from ephemeral_creds.pool._compat import AsyncBell
     from ephemeral_creds.pool.openings import Opening
     from ephemeral_creds.pool.rotation import Rotation
 
@@ -67,12 +67,6 @@ _LEAST_PATIENCE = 0.2
 # A keeper tells its pools of new credentials, and nothing of its failures. Those that only a
 # person can mend are looked for this often.
 _LOOK_AT_KEEPER = 0.2
-
-
-async def _resolved(value: Any) -> Any:
-    """Return `value`, or what it returns, or what that returns when it is awaited."""
-    result = value() if callable(value) else value
-    return await result if inspect.isawaitable(result) else result
 
 
 class AsyncConnector(Generic[ACT]):
@@ -127,10 +121,7 @@ class AsyncConnector(Generic[ACT]):
         return functools.partial(self._check_for_pool, check) if check is not None else None
 
     async def credentials(self, timeout: float) -> Grant:
-        """Do what `Keeper.wait` does, in the event loop: without a thread, which ends late.
-
-        Raises what that does; at once where the pool is closed meanwhile.
-        """
+        """Do what `Keeper.wait` does, and raise what that does; at once if the pool is closed."""
         deadline = monotonic() + timeout
         while True:
             heard = self._bell.rung
@@ -177,18 +168,20 @@ class AsyncConnector(Generic[ACT]):
         return outcome
 
     async def ahead(self, grant: Grant) -> ACT | ConnectFailure:
-        """Open a connection that is ready for use, from a task of our own.
+        """Open a connection that is ready for use, without psycopg_pool.
 
         Its login has been begun; see `Rotation.begin_login`.
         """
         try:
             pool = self._pool()
-            text: str = await _resolved(pool.conninfo if pool else "") or ""
-            options: dict[str, Any] = dict(await _resolved(pool.kwargs if pool else None) or {})
+            text: str = await resolved_async(pool.conninfo if pool else "") or ""
+            options: dict[str, Any] = dict(
+                await resolved_async(pool.kwargs if pool else None) or {}
+            )
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
-        except BaseException as error:  # a callable of the user's; or it was cancelled
+        except BaseException as error:  # a callable of the user's; or an interruption
             self._rotation.ledger.failed(grant.generation)
             if isinstance(error, Exception):
                 return clean_failure(error)
@@ -198,7 +191,7 @@ class AsyncConnector(Generic[ACT]):
             return outcome
         try:
             await self._configured(outcome)
-        except BaseException as error:  # a function of the user's; or it was cancelled
+        except BaseException as error:  # a function of the user's; or an interruption
             await outcome.close()
             if isinstance(error, Exception):
                 return clean_failure(error)

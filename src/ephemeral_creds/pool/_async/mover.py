@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import itertools
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
@@ -15,6 +12,7 @@ from psycopg_pool.pool_async import MaintenanceTask
 
 from ephemeral_creds.exceptions import NoCredentials
 from ephemeral_creds.observers import logger
+from ephemeral_creds.pool._compat import AsyncWorkers, cancel_query_async, sleep_async
 from ephemeral_creds.pool.errors import LEFT_BORROWED
 from ephemeral_creds.pool.login import ConnectFailure
 from ephemeral_creds.pool.psycopg_pool_quirks import (
@@ -26,17 +24,16 @@ from ephemeral_creds.pool.psycopg_pool_quirks import (
 from ephemeral_creds.pool.time_limit import hang_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from psycopg_pool import AsyncConnectionPool
 
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.pool._async.connector import AsyncConnector
+    from ephemeral_creds.pool._compat import AsyncBell
     from ephemeral_creds.pool.policy import RotationPolicy
     from ephemeral_creds.pool.rotation import Rotation
 
-__all__ = ["AsyncBell", "AsyncMover"]
+__all__ = ["AsyncMover"]
 
 # After a defect, or with nothing to open a connection with, look again this soon.
 _SOON = 0.5
@@ -44,53 +41,6 @@ _SOON = 0.5
 _CANCEL_TIMEOUT = 1.0
 # An idle connection that came back by a way that tells nobody is looked for this often.
 _LOOK_AT_IDLE = 0.5
-
-
-class AsyncBell:
-    """Wakes tasks that look for work, without losing a ring between look and wait.
-
-    `ring` may be called from any thread: the keeper's, for example.
-    """
-
-    def __init__(self) -> None:
-        self.rung = 0
-        self._rings = itertools.count(1)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    def attach(self) -> None:
-        """Note which loop to wake; called from a task."""
-        self._loop = asyncio.get_running_loop()
-
-    def ring(self) -> None:
-        """Wake everybody."""
-        # Not += 1: of two threads that add at a time, one would bring back an old number.
-        self.rung = next(self._rings)
-        if self._loop is not None:
-            # A loop that is closed has nobody left to wake.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-
-    async def wait(self, heard: int, timeout: float | None) -> int:
-        """Wait up to `timeout` seconds until it has rung more than `heard` times.
-
-        Returns:
-            How often it has rung.
-        """
-        future = asyncio.get_running_loop().create_future()
-        # Before looking: a ring in between finds it.
-        self._waiting.add(future)
-        try:
-            if self.rung == heard:
-                await asyncio.wait([future], timeout=timeout)
-        finally:
-            self._waiting.discard(future)
-        return self.rung
 
 
 class _Outage(MaintenanceTask):
@@ -105,8 +55,8 @@ class _Outage(MaintenanceTask):
 class AsyncMover(Generic[ACT]):
     """Proves candidates, replaces old connections, and restores what psycopg_pool gave up.
 
-    One housekeeping task runs for as long as the pool is open; during a rotation there are
-    ``overshoot`` more. They hold the pool weakly, so that one that is forgotten can be collected.
+    One housekeeper runs for as long as the pool is open; during a rotation there are
+    ``overshoot`` movers. They hold the pool weakly, so that one that is forgotten can be collected.
     """
 
     def __init__(
@@ -125,20 +75,15 @@ class AsyncMover(Generic[ACT]):
         self._rotation = rotation
         self._policy = policy
         self._bell = bell
-        self._tasks: list[asyncio.Task[None]] = []
+        self._workers = AsyncWorkers()
 
     def start(self) -> None:
-        """Start the housekeeping task."""
-        self._bell.attach()
-        self._spawn(self._housekeep, "housekeeper")
+        """Start the housekeeper."""
+        self._workers.spawn(self._housekeep, f"{self._name}-housekeeper")
 
     async def join(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for the tasks to end; `Rotation.stop` has been called."""
-        others = [t for t in self._tasks if t is not asyncio.current_task()]
-        if others:
-            _, late = await asyncio.wait(others, timeout=timeout)
-            for task in late:
-                task.cancel()
+        """Wait up to `timeout` seconds for their end; `Rotation.stop` has been called."""
+        await self._workers.join(timeout)
 
     async def wait_until_returned(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for what is borrowed; `Rotation.stop` has been called."""
@@ -152,9 +97,6 @@ class AsyncMover(Generic[ACT]):
             await self._bell.wait(heard, min(remaining, _SOON))
         if borrowed:
             logger.warning(LEFT_BORROWED, self._name, borrowed)
-
-    def _spawn(self, target: Callable[[], Coroutine[Any, Any, None]], role: str) -> None:
-        self._tasks.append(asyncio.create_task(target(), name=f"{self._name}-{role}"))
 
     # -- housekeeping ----------------------------------------------------------------------
 
@@ -201,10 +143,9 @@ class AsyncMover(Generic[ACT]):
             pool.run_task(_Outage(pool))
         if stale := rotation.stale:
             rotation.begin_move(monotonic())
-            self._tasks = [t for t in self._tasks if not t.done()]
             # All but one of them, the housekeeper, are moving already.
-            for _ in range(min(stale, self._policy.overshoot) - len(self._tasks) + 1):
-                self._spawn(self._move, "mover")
+            for _ in range(min(stale, self._policy.overshoot) - self._workers.count() + 1):
+                self._workers.spawn(self._move, f"{self._name}-mover")
         if (ended := rotation.end_move(self._name, monotonic())) is not None:
             self._keeper.report(ended)
         while (overdue := rotation.next_overdue(self._name, monotonic())) is not None:
@@ -221,10 +162,7 @@ class AsyncMover(Generic[ACT]):
         """
         self._rotation.note_cut_off()
         try:
-            # Without libpq 17 it goes on in a thread, for as long as the server does not answer.
-            with contextlib.suppress(psycopg.Error, TimeoutError):
-                async with asyncio.timeout(_CANCEL_TIMEOUT):
-                    await connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+            await cancel_query_async(connection, _CANCEL_TIMEOUT)
             hang_up(connection)
         except (psycopg.Error, OSError) as error:
             # It was returned or broke meanwhile.
@@ -241,7 +179,7 @@ class AsyncMover(Generic[ACT]):
             except Exception as error:  # noqa: BLE001 - old connections need their mover
                 logger.error("%s: replacing failed: %s", self._name, type(error).__name__)
                 # Whatever rings meanwhile: the defect is still there.
-                await asyncio.sleep(_SOON)
+                await sleep_async(_SOON)
             del pool
 
     async def _replace_one(self, pool: AsyncConnectionPool[Any]) -> None:

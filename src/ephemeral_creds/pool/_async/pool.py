@@ -1,4 +1,4 @@
-"""The asyncio twin of `ephemeral_creds.pool._sync.pool`."""
+"""A psycopg connection pool that moves to new credentials while queries run."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnection
 
 from ephemeral_creds._observer import Observer
-from ephemeral_creds.exceptions import (
-    ConfigurationError,
-    EphemeralCredsError,
-)
+from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.pool._compat import AsyncBell, AsyncCancelSafePool, open_at_construction_async
 from ephemeral_creds.pool.base import NOT_AFTER_FORK, LeasedPool, after_fork
 from ephemeral_creds.pool.errors import (
     CheckoutTimeout,
@@ -45,6 +43,7 @@ from ephemeral_creds.pool.login import check_parameters, clean_failure, generati
 from ephemeral_creds.pool.policy import RotationPolicy
 from ephemeral_creds.pool.psycopg_pool_quirks import (
     check_borrowed,
+    close_timeout_async,
     count_refused,
     discard_async,
     fail_waiting_async,
@@ -62,14 +61,26 @@ __all__ = ["AsyncRotatingConnectionPool"]
 _AT_ONCE = 0.001
 
 
-class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
+class AsyncRotatingConnectionPool(LeasedPool, AsyncCancelSafePool[ACT]):
     """A `psycopg_pool.AsyncConnectionPool` whose credentials come from a provider, and change.
 
-    What `RotatingConnectionPool` says holds here too, with ``await`` where psycopg's async pool
-    has it. The keeper is the same, and has a thread of its own: a busy event loop cannot keep it
-    from renewing, and pools of both kinds may share one.
+    Everything that psycopg's own pool does is there, under the same names; see
+    https://www.psycopg.org/psycopg3/docs/api/pool.html. What differs:
 
-    Open it in the loop that uses it: with ``async with``, or by awaiting `open`.
+    - User and password come from `credentials`; ``conninfo`` and ``kwargs`` must have neither.
+    - When the credentials change, the pool opens connections with the new ones, ``overshoot`` at
+      a time, closes an old one for each, those in use when they are returned, and lets the old
+      lease be revoked when the last has gone. It never has more than ``max_size + overshoot``.
+    - A failed connect is tried again after a fraction of a second, and at once when new
+      credentials arrive; ``reconnect_failed`` is still called after ``reconnect_timeout``.
+    - A checkout that times out says why: see `ephemeral_creds.exceptions`.
+    - ``open`` is false by default; use the pool as a context manager, or call `open`.
+
+    The keeper has a thread of its own: a busy event loop cannot keep it from renewing, and pools
+    of both kinds may share one.
+
+    Open the pool in the event loop that uses it, and
+    after a fork, never before: an inherited pool raises `PoolClosed`.
 
     Args:
         credentials: a provider, which the pool then keeps and closes, or a `CredentialKeeper`
@@ -116,15 +127,10 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
         from ephemeral_creds.pool._async.connector import AsyncConnector
-        from ephemeral_creds.pool._async.mover import AsyncBell, AsyncMover
+        from ephemeral_creds.pool._async.mover import AsyncMover
         from ephemeral_creds.pool.keeper_for import keeper_for
         from ephemeral_creds.pool.rotation import Rotation
 
-        if open:
-            raise ConfigurationError(
-                f"{type(self).__name__}(open=True): opening has to be awaited, so use the pool "
-                "with 'async with', or call 'await pool.open()'"
-            )
         if isinstance(conninfo, str) and not callable(kwargs):
             check_parameters(conninfo, kwargs or {})
         self._keeper, self._own_keeper = keeper_for(credentials, refresh, observers)
@@ -169,6 +175,8 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         )
         self._mover = AsyncMover(self, self._keeper, self._connector, self._rotation, policy, bell)
         _alive.add(self)
+        if open:
+            open_at_construction_async(self)
 
     # -- psycopg_pool's own methods --------------------------------------------------------
 
@@ -274,7 +282,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
 
     async def drain(self) -> None:
         """Replace all connections, whatever their generation. See psycopg_pool."""
-        # Before it is open there is nothing to drain, and psycopg_pool has no lock yet.
+        # Before it is open there is nothing to drain, and psycopg_pool may have no lock yet.
         if self._begun:
             await super().drain()
 
@@ -299,14 +307,14 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         deadline = monotonic() + timeout
         self._rotation.stop()
         try:
-            await super().close(timeout)
+            await super().close(close_timeout_async(self, timeout))
             await self._mover.join(max(deadline - monotonic(), 0.0))
             for connection in self._rotation.take_unwanted(monotonic()):
                 await connection.close()
             # Giving the lease back drops the role, and what it runs fails then.
             await self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
-            # Also where it was cancelled: the lease is given back in the background then.
+            # Also where it was interrupted: the lease is given back in the background then.
             self._rotation.leave(close_keeper=self._own_keeper is not None)
         if self._own_keeper is not None:
             await in_thread(self._own_keeper.close, timeout)
@@ -318,12 +326,6 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         exc_tb: TracebackType | None,
     ) -> None:
         await self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_mover"):
-            self._rotation.stop()
-            if self._begun and not self._ended:
-                self._rotation.leave(close_keeper=self._own_keeper is not None)
 
     async def _getconn_carefully(self, timeout: float | None, conn: ACT | None) -> ACT:
         """Check out where a connection may not be what it seems, or more is to be done with it.
@@ -407,7 +409,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         else:
             await super().schedule_task(task, delay)
 
-    # -- psycopg_pool's private methods: no other is overridden --------------------------------
+    # -- psycopg_pool's private methods: but for `_add_to_pool`, no other is overridden ---------
 
     async def _add_connection(
         self, attempt: AttemptWithBackoff | None, growing: bool = False
@@ -438,17 +440,9 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             self._rotation.note_success(opening.generation)
         return connection
 
-    async def _add_to_pool(self, conn: ACT) -> None:
-        try:
-            await super()._add_to_pool(conn)
-        except asyncio.CancelledError:
-            # It waited for a lock, and nobody has the connection.
-            self.run_task(ReturnConnection(self, conn, from_getconn=True))
-            raise
-
     def _abandon(self) -> None:
         """Refuse to work in the child of a fork: sockets and lease are the parent's."""
-        # A task of the parent's may have held it.
+        # Somebody else in the parent may have held it.
         self._beginning = asyncio.Lock()
         if self._begun:
             self._ended = self._abandoned = True

@@ -1,3 +1,4 @@
+# Made from _async/connector.py by tools/make_sync.py: change that, then run "nox -s twins".
 """Opening leased connections, for psycopg_pool's workers and ahead of them."""
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
 from psycopg_pool.abc import CT
 
-from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError, NotReady
+from ephemeral_creds.exceptions import (
+    ConfigurationError,
+    CredentialsExpired,
+    EphemeralCredsError,
+    NotReady,
+)
+from ephemeral_creds.pool._compat import resolved
 from ephemeral_creds.pool.diagnosis import Diagnosis
 from ephemeral_creds.pool.errors import (
     ROLE_MISSING,
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
+    from ephemeral_creds.pool._compat import Bell
     from ephemeral_creds.pool.openings import Opening
     from ephemeral_creds.pool.rotation import Rotation
 
@@ -57,8 +65,9 @@ __all__ = ["Connector"]
 # A server that is well answers within this, whatever is left of a checkout.
 _LEAST_PATIENCE = 0.2
 
-# How long a worker waits for the first credentials before it looks whether the pool is closed.
-_SLICE = 0.5
+# A keeper tells its pools of new credentials, and nothing of its failures. Those that only a
+# person can mend are looked for this often.
+_LOOK_AT_KEEPER = 0.2
 
 
 class Connector(Generic[CT]):
@@ -73,6 +82,7 @@ class Connector(Generic[CT]):
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
         session_role: the role that every session acts as, if not the one it logs in as.
+        bell: rung when there are new credentials, and when the pool is closed.
     """
 
     def __init__(
@@ -85,6 +95,7 @@ class Connector(Generic[CT]):
         rotation: Rotation[CT],
         timeout: float,
         session_role: str | None,
+        bell: Bell,
     ) -> None:
         self._keeper = keeper
         self._rotation = rotation
@@ -93,6 +104,7 @@ class Connector(Generic[CT]):
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
         self._user_check = check
+        self._bell = bell
         self._pool = weakref.ref(pool)
         leased, apart = _derive(base, weakref.ref(self), rotation)
         self._connect, self._connect_apart = leased.connect_directly, apart.connect_directly
@@ -109,6 +121,19 @@ class Connector(Generic[CT]):
         check = self._user_check
         return functools.partial(self._check_for_pool, check) if check is not None else None
 
+    def credentials(self, timeout: float) -> Grant:
+        """Do what `Keeper.wait` does, and raise what that does; at once if the pool is closed."""
+        deadline = monotonic() + timeout
+        while True:
+            heard = self._bell.rung
+            remaining = deadline - monotonic()
+            try:
+                return self._keeper.wait(0.0)
+            except (NotReady, CredentialsExpired):
+                if remaining <= 0 or self._rotation.stopped:
+                    raise
+            self._bell.wait(heard, min(remaining, _LOOK_AT_KEEPER))
+
     def connect(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
         """Do what the ``connect`` of the pool's ``connection_class`` does.
 
@@ -120,7 +145,7 @@ class Connector(Generic[CT]):
             return self._for_pool(opening, conninfo, kwargs)
         check_parameters(conninfo, kwargs)
         try:
-            grant = self._keeper.wait(self._timeout)
+            grant = self.credentials(self._timeout)
         except EphemeralCredsError as error:
             raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
         outcome = self._session(self._connect_apart, grant, conninfo, kwargs)
@@ -144,28 +169,32 @@ class Connector(Generic[CT]):
         return outcome
 
     def ahead(self, grant: Grant) -> CT | ConnectFailure:
-        """Open a connection that is ready for use, from a thread of our own.
+        """Open a connection that is ready for use, without psycopg_pool.
 
         Its login has been begun; see `Rotation.begin_login`.
         """
         try:
             pool = self._pool()
-            text: str = _resolved(pool.conninfo if pool else "") or ""
-            options: dict[str, Any] = dict(_resolved(pool.kwargs if pool else None) or {})
+            text: str = resolved(pool.conninfo if pool else "") or ""
+            options: dict[str, Any] = dict(resolved(pool.kwargs if pool else None) or {})
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
-        except Exception as error:  # noqa: BLE001 - a callable of the user's
+        except BaseException as error:  # a callable of the user's; or an interruption
             self._rotation.ledger.failed(grant.generation)
-            return clean_failure(error)
+            if isinstance(error, Exception):
+                return clean_failure(error)
+            raise
         outcome = self._log_in(grant, text, options)
         if isinstance(outcome, ConnectFailure):
             return outcome
         try:
             self._configured(outcome)
-        except Exception as error:  # noqa: BLE001 - a function of the user's
+        except BaseException as error:  # a function of the user's; or an interruption
             outcome.close()
-            return clean_failure(error)
+            if isinstance(error, Exception):
+                return clean_failure(error)
+            raise
         return outcome
 
     def is_alive(self, connection: CT, timeout: float) -> bool:
@@ -204,12 +233,9 @@ class Connector(Generic[CT]):
         self._rotation.note_valid_until(generation, remaining)
 
     def _grant(self) -> Grant:
-        while not self._rotation.serving and not self._rotation.stopped:
+        if not self._rotation.serving and not self._rotation.stopped:
             # Nothing has been lent out yet, so that nothing waits behind this worker.
-            try:
-                return self._keeper.wait(_SLICE)
-            except NotReady:
-                continue
+            return self.credentials(math.inf)
         return self._keeper.current()
 
     def _log_in(self, grant: Grant, conninfo: str, kwargs: dict[str, Any]) -> CT | ConnectFailure:
@@ -252,9 +278,11 @@ class Connector(Generic[CT]):
                 "between here and PostgreSQL seems to drop the startup parameter 'options': "
                 f"{role_at_login(wanted)}"
             )
-        except Exception as error:  # noqa: BLE001 - a class of the user's
+        except BaseException as error:
             outcome.close()
-            return clean_failure(error)
+            if isinstance(error, Exception):
+                return clean_failure(error)
+            raise
 
     def _asked_end(self, connection: CT, grant: Grant) -> CT | ConnectFailure:
         """Ask until when the login works; no answer is no reason to do without the connection."""
@@ -262,6 +290,9 @@ class Connector(Generic[CT]):
             remaining = _valid_for(connection, self._timeout)
         except psycopg.Error as error:
             return clean_failure(error) if connection.closed else connection
+        except BaseException:
+            connection.close()
+            raise
         self._rotation.note_end(grant.generation, remaining)
         return connection
 
@@ -311,11 +342,6 @@ class Connector(Generic[CT]):
                 f"connection left in status {TransactionStatus(status).name} by configure function "
                 f"{self._user_configure}: discarded"
             )
-
-
-def _resolved(value: Any) -> Any:
-    """Return `value`, or what it returns."""
-    return value() if callable(value) else value
 
 
 def _derive(
@@ -387,7 +413,7 @@ def _valid_for(connection: CT, seconds: float) -> float | None:
         remaining = _ask(connection, VALID_FOR, seconds)
     except psycopg.Error:
         if not connection.closed:
-            connection.autocommit = autocommit
+            connection.set_autocommit(autocommit)
         raise
     return remaining if isinstance(remaining, float) else None
 
@@ -396,12 +422,13 @@ def _ask(connection: CT, query: LiteralString, seconds: float) -> object:
     """Return the one value that `query` brings in time, without leaving a transaction open."""
     autocommit = connection.autocommit
     if not autocommit:
-        connection.autocommit = True
-    with TimeLimit(connection, seconds), connection.cursor(row_factory=scalar_row) as cursor:
-        cursor.execute(query)
-        value: object = cursor.fetchone()
+        connection.set_autocommit(True)
+    with TimeLimit(connection, seconds):
+        with connection.cursor(row_factory=scalar_row) as cursor:
+            cursor.execute(query)
+            value: object = cursor.fetchone()
     # Not in a finally clause: after a failure the connection is discarded, and an error from
     # here would take the place of that failure, be it a cancellation.
     if not autocommit:
-        connection.autocommit = False
+        connection.set_autocommit(False)
     return value

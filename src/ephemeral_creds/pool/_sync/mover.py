@@ -1,20 +1,19 @@
+# Made from _async/mover.py by tools/make_sync.py: change that, then run "nox -s twins".
 """What a pool does in the background to move to new credentials."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import weakref
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg
-from psycopg import Connection
 from psycopg_pool.abc import CT
 from psycopg_pool.pool import MaintenanceTask
 
 from ephemeral_creds.exceptions import NoCredentials
 from ephemeral_creds.observers import logger
+from ephemeral_creds.pool._compat import Workers, cancel_query, sleep
 from ephemeral_creds.pool.errors import LEFT_BORROWED
 from ephemeral_creds.pool.login import ConnectFailure
 from ephemeral_creds.pool.psycopg_pool_quirks import (
@@ -26,17 +25,16 @@ from ephemeral_creds.pool.psycopg_pool_quirks import (
 from ephemeral_creds.pool.time_limit import hang_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from psycopg_pool import ConnectionPool
 
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
+    from ephemeral_creds.pool._compat import Bell
     from ephemeral_creds.pool._sync.connector import Connector
     from ephemeral_creds.pool.policy import RotationPolicy
     from ephemeral_creds.pool.rotation import Rotation
 
-__all__ = ["Bell", "Mover"]
+__all__ = ["Mover"]
 
 # After a defect, or with nothing to open a connection with, look again this soon.
 _SOON = 0.5
@@ -44,30 +42,6 @@ _SOON = 0.5
 _CANCEL_TIMEOUT = 1.0
 # An idle connection that came back by a way that tells nobody is looked for this often.
 _LOOK_AT_IDLE = 0.5
-
-
-class Bell:
-    """Wakes threads that look for work, without losing a ring between look and wait."""
-
-    def __init__(self) -> None:
-        self.rung = 0
-        self._condition = threading.Condition()
-
-    def ring(self) -> None:
-        """Wake everybody."""
-        with self._condition:
-            self.rung += 1
-            self._condition.notify_all()
-
-    def wait(self, heard: int, timeout: float | None) -> int:
-        """Wait up to `timeout` seconds until it has rung more than `heard` times.
-
-        Returns:
-            How often it has rung.
-        """
-        with self._condition:
-            self._condition.wait_for(lambda: self.rung != heard, timeout)
-            return self.rung
 
 
 class _Outage(MaintenanceTask):
@@ -82,8 +56,8 @@ class _Outage(MaintenanceTask):
 class Mover(Generic[CT]):
     """Proves candidates, replaces old connections, and restores what psycopg_pool gave up.
 
-    One housekeeping thread runs for as long as the pool is open; during a rotation there are
-    ``overshoot`` more. They hold the pool weakly, so that one that is forgotten can be collected.
+    One housekeeper runs for as long as the pool is open; during a rotation there are
+    ``overshoot`` movers. They hold the pool weakly, so that one that is forgotten can be collected.
     """
 
     def __init__(
@@ -102,18 +76,15 @@ class Mover(Generic[CT]):
         self._rotation = rotation
         self._policy = policy
         self._bell = bell
-        self._threads: list[threading.Thread] = []
+        self._workers = Workers()
 
     def start(self) -> None:
-        """Start the housekeeping thread."""
-        self._spawn(self._housekeep, "housekeeper")
+        """Start the housekeeper."""
+        self._workers.spawn(self._housekeep, f"{self._name}-housekeeper")
 
     def join(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for the threads to end; `Rotation.stop` has been called."""
-        deadline = monotonic() + timeout
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(max(deadline - monotonic(), 0.0))
+        """Wait up to `timeout` seconds for their end; `Rotation.stop` has been called."""
+        self._workers.join(timeout)
 
     def wait_until_returned(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for what is borrowed; `Rotation.stop` has been called."""
@@ -127,11 +98,6 @@ class Mover(Generic[CT]):
             self._bell.wait(heard, min(remaining, _SOON))
         if borrowed:
             logger.warning(LEFT_BORROWED, self._name, borrowed)
-
-    def _spawn(self, target: Callable[[], None], role: str) -> None:
-        thread = threading.Thread(target=target, name=f"{self._name}-{role}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
     # -- housekeeping ----------------------------------------------------------------------
 
@@ -178,10 +144,9 @@ class Mover(Generic[CT]):
             pool.run_task(_Outage(pool))
         if stale := rotation.stale:
             rotation.begin_move(monotonic())
-            self._threads = [t for t in self._threads if t.is_alive()]
             # All but one of them, the housekeeper, are moving already.
-            for _ in range(min(stale, self._policy.overshoot) - len(self._threads) + 1):
-                self._spawn(self._move, "mover")
+            for _ in range(min(stale, self._policy.overshoot) - self._workers.count() + 1):
+                self._workers.spawn(self._move, f"{self._name}-mover")
         if (ended := rotation.end_move(self._name, monotonic())) is not None:
             self._keeper.report(ended)
         while (overdue := rotation.next_overdue(self._name, monotonic())) is not None:
@@ -198,13 +163,7 @@ class Mover(Generic[CT]):
         """
         self._rotation.note_cut_off()
         try:
-            if psycopg.capabilities.has_cancel_safe():
-                _cancel(connection)
-            else:
-                # libpq's older way waits for as long as the server does not answer.
-                thread = threading.Thread(target=_cancel, args=(connection,), daemon=True)
-                thread.start()
-                thread.join(_CANCEL_TIMEOUT)
+            cancel_query(connection, _CANCEL_TIMEOUT)
             hang_up(connection)
         except (psycopg.Error, OSError) as error:
             # It was returned or broke meanwhile.
@@ -306,8 +265,3 @@ class Mover(Generic[CT]):
             set_expiry(pool, outcome)
         count_connect(pool, monotonic() - began, failed=failed)
         return outcome
-
-
-def _cancel(connection: Connection[Any]) -> None:
-    with contextlib.suppress(psycopg.Error):
-        connection.cancel_safe(timeout=_CANCEL_TIMEOUT)

@@ -1,3 +1,4 @@
+# Made from _async/pool.py by tools/make_sync.py: change that, then run "nox -s twins".
 """A psycopg connection pool that moves to new credentials while queries run."""
 
 from __future__ import annotations
@@ -20,23 +21,19 @@ from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool import AddConnection, MaintenanceTask, ReturnConnection
 
 from ephemeral_creds._observer import Observer
-from ephemeral_creds.exceptions import (
-    EphemeralCredsError,
-)
+from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.pool._compat import Bell, CancelSafePool, open_at_construction
 from ephemeral_creds.pool.base import NOT_AFTER_FORK, LeasedPool, after_fork
-from ephemeral_creds.pool.errors import (
-    CheckoutTimeout,
-    UnfitConnection,
-    with_pool_timeout,
-)
+from ephemeral_creds.pool.errors import CheckoutTimeout, UnfitConnection, with_pool_timeout
 from ephemeral_creds.pool.ledger import Borrowed
 from ephemeral_creds.pool.login import check_parameters, clean_failure, generation_of
 from ephemeral_creds.pool.policy import RotationPolicy
 from ephemeral_creds.pool.psycopg_pool_quirks import (
     check_borrowed,
+    close_timeout,
     count_refused,
     discard,
     fail_waiting,
@@ -54,7 +51,7 @@ __all__ = ["RotatingConnectionPool"]
 _AT_ONCE = 0.001
 
 
-class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
+class RotatingConnectionPool(LeasedPool, CancelSafePool[CT]):
     """A `psycopg_pool.ConnectionPool` whose credentials come from a provider, and change.
 
     Everything that psycopg's own pool does is there, under the same names; see
@@ -68,6 +65,9 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
       credentials arrive; ``reconnect_failed`` is still called after ``reconnect_timeout``.
     - A checkout that times out says why: see `ephemeral_creds.exceptions`.
     - ``open`` is false by default; use the pool as a context manager, or call `open`.
+
+    The keeper has a thread of its own: a busy event loop cannot keep it from renewing, and pools
+    of both kinds may share one.
 
     Open the pool after a fork, never before: an inherited pool raises `PoolClosed`.
 
@@ -116,7 +116,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
         from ephemeral_creds.pool._sync.connector import Connector
-        from ephemeral_creds.pool._sync.mover import Bell, Mover
+        from ephemeral_creds.pool._sync.mover import Mover
         from ephemeral_creds.pool.keeper_for import keeper_for
         from ephemeral_creds.pool.rotation import Rotation
 
@@ -137,6 +137,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             self._rotation,
             policy.connect_timeout,
             session_role,
+            bell,
         )
         self._beginning = threading.Lock()
         self._begun = self._ended = self._abandoned = False
@@ -164,7 +165,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         self._mover = Mover(self, self._keeper, self._connector, self._rotation, policy, bell)
         _alive.add(self)
         if open:
-            self.open()
+            open_at_construction(self)
 
     # -- psycopg_pool's own methods --------------------------------------------------------
 
@@ -211,7 +212,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         deadline = monotonic() + timeout
         if not self.closed and not self._rotation.serving:
             try:
-                self._keeper.wait(timeout)
+                self._connector.credentials(timeout)
             except EphemeralCredsError as error:
                 status = self._keeper.status()
                 self.close()
@@ -266,6 +267,12 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         else:
             ConnectionPool.putconn(self, conn)  # pyright: ignore[reportArgumentType]
 
+    def drain(self) -> None:
+        """Replace all connections, whatever their generation. See psycopg_pool."""
+        # Before it is open there is nothing to drain, and psycopg_pool may have no lock yet.
+        if self._begun:
+            super().drain()
+
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool; where it has a keeper of its own, revoke its lease and close that.
 
@@ -287,15 +294,14 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         deadline = monotonic() + timeout
         self._rotation.stop()
         try:
-            # It waits that long for each of its threads.
-            super().close(timeout / (self.num_workers + 1))
+            super().close(close_timeout(self, timeout))
             self._mover.join(max(deadline - monotonic(), 0.0))
             for connection in self._rotation.take_unwanted(monotonic()):
                 connection.close()
             # Giving the lease back drops the role, and what it runs fails then.
             self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
-            # Also where Ctrl-C came in between: the lease is given back in the background then.
+            # Also where it was interrupted: the lease is given back in the background then.
             self._rotation.leave(close_keeper=self._own_keeper is not None)
         if self._own_keeper is not None:
             self._own_keeper.close(timeout)
@@ -307,16 +313,6 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         exc_tb: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_mover"):
-            self._rotation.stop()
-            if self._begun and not self._ended:
-                self._rotation.leave(close_keeper=self._own_keeper is not None)
-            if self._abandoned:
-                # Its threads, and whoever held its locks, stayed in the parent.
-                return
-        super().__del__()
 
     def _getconn_carefully(self, timeout: float | None, conn: CT | None) -> CT:
         """Check out where a connection may not be what it seems, or more is to be done with it.
@@ -400,7 +396,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         else:
             super().schedule_task(task, delay)
 
-    # -- psycopg_pool's private methods: no other is overridden --------------------------------
+    # -- psycopg_pool's private methods: but for `_add_to_pool`, no other is overridden ---------
 
     def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
         rotation = self._rotation
@@ -431,7 +427,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
 
     def _abandon(self) -> None:
         """Refuse to work in the child of a fork: sockets and lease are the parent's."""
-        # Another thread of the parent's may have held it.
+        # Somebody else in the parent may have held it.
         self._beginning = threading.Lock()
         if self._begun:
             self._ended = self._abandoned = True

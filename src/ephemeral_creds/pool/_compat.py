@@ -1,0 +1,250 @@
+"""What asyncio and threads do differently, in pairs.
+
+The pools are written for asyncio; where `tools/make_sync.py` makes those for threads of them, the
+second half of each pair takes the place of the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import itertools
+import threading
+import time
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool.abc import ACT, CT
+from psycopg_pool.pool_async import ReturnConnection as AsyncReturnConnection
+
+from ephemeral_creds.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+__all__ = [
+    "AsyncBell",
+    "AsyncCancelSafePool",
+    "AsyncWorkers",
+    "Bell",
+    "CancelSafePool",
+    "Workers",
+    "cancel_query",
+    "cancel_query_async",
+    "open_at_construction",
+    "open_at_construction_async",
+    "resolved",
+    "resolved_async",
+    "sleep",
+    "sleep_async",
+]
+
+
+# -- waking whoever waits --------------------------------------------------------------------
+
+
+class AsyncBell:
+    """Wakes tasks that look for work, without losing a ring between look and wait.
+
+    `ring` may be called from any thread: the keeper's, for example.
+    """
+
+    def __init__(self) -> None:
+        self.rung = 0
+        self._rings = itertools.count(1)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def ring(self) -> None:
+        """Wake everybody."""
+        # Not += 1: of two threads that add at a time, one would bring back an old number.
+        self.rung = next(self._rings)
+        if self._loop is not None:
+            # A loop that is closed has nobody left to wake.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self, heard: int, timeout: float | None) -> int:
+        """Wait up to `timeout` seconds until it has rung more than `heard` times.
+
+        Returns:
+            How often it has rung.
+        """
+        self._loop = asyncio.get_running_loop()
+        future = self._loop.create_future()
+        # Before looking: a ring in between finds it.
+        self._waiting.add(future)
+        try:
+            if self.rung == heard:
+                await asyncio.wait([future], timeout=timeout)
+        finally:
+            self._waiting.discard(future)
+        return self.rung
+
+
+class Bell:
+    """Wakes threads that look for work, without losing a ring between look and wait."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        self._condition = threading.Condition()
+
+    def ring(self) -> None:
+        """Wake everybody."""
+        with self._condition:
+            self.rung += 1
+            self._condition.notify_all()
+
+    def wait(self, heard: int, timeout: float | None) -> int:
+        """Wait up to `timeout` seconds until it has rung more than `heard` times.
+
+        Returns:
+            How often it has rung.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self.rung != heard, timeout)
+            return self.rung
+
+
+# -- running in the background ---------------------------------------------------------------
+
+
+class AsyncWorkers:
+    """Tasks that run until they find that there is nothing left to do."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def spawn(self, target: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Start another one."""
+        self._tasks.append(asyncio.create_task(target(), name=name))
+
+    def count(self) -> int:
+        """Return how many there are, and forget those that have ended."""
+        self._tasks = [t for t in self._tasks if not t.done()]
+        return len(self._tasks)
+
+    async def join(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for their end, then cancel those that are late."""
+        others = [t for t in self._tasks if t is not asyncio.current_task()]
+        if others:
+            _, late = await asyncio.wait(others, timeout=timeout)
+            for task in late:
+                task.cancel()
+
+
+class Workers:
+    """Threads that run until they find that there is nothing left to do."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+
+    def spawn(self, target: Callable[[], None], name: str) -> None:
+        """Start another one."""
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def count(self) -> int:
+        """Return how many there are, and forget those that have ended."""
+        self._threads = [t for t in self._threads if t.is_alive()]
+        return len(self._threads)
+
+    def join(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for their end."""
+        deadline = monotonic() + timeout
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(deadline - monotonic(), 0.0))
+
+
+async def sleep_async(seconds: float) -> None:
+    """Do nothing for as long."""
+    await asyncio.sleep(seconds)
+
+
+def sleep(seconds: float) -> None:
+    """Do nothing for as long."""
+    time.sleep(seconds)
+
+
+# -- cancelling ------------------------------------------------------------------------------
+
+
+async def cancel_query_async(connection: psycopg.AsyncConnection[Any], timeout: float) -> None:
+    """Have the server cancel what `connection` runs; wait `timeout` seconds for it at most."""
+    # Without libpq 17 it goes on in a thread, for as long as the server does not answer.
+    with contextlib.suppress(psycopg.Error, TimeoutError):
+        async with asyncio.timeout(timeout):
+            await connection.cancel_safe(timeout=timeout)
+
+
+def cancel_query(connection: psycopg.Connection[Any], timeout: float) -> None:
+    """Have the server cancel what `connection` runs; wait `timeout` seconds for it at most."""
+
+    def cancel() -> None:
+        with contextlib.suppress(psycopg.Error):
+            connection.cancel_safe(timeout=timeout)
+
+    if psycopg.capabilities.has_cancel_safe():
+        cancel()
+    else:
+        # libpq's older way waits for as long as the server does not answer.
+        thread = threading.Thread(target=cancel, daemon=True)
+        thread.start()
+        thread.join(timeout)
+
+
+class AsyncCancelSafePool(AsyncConnectionPool[ACT]):
+    """Loses no connection where the task that returns it is cancelled."""
+
+    async def _add_to_pool(self, conn: ACT) -> None:
+        try:
+            await super()._add_to_pool(conn)
+        except asyncio.CancelledError:
+            # It waited for a lock, and nobody has the connection.
+            self.run_task(AsyncReturnConnection(self, conn, from_getconn=True))
+            raise
+
+
+class CancelSafePool(ConnectionPool[CT]):
+    """Threads are not cancelled."""
+
+
+# -- what may be awaited, or must be ---------------------------------------------------------
+
+
+async def resolved_async(value: Any) -> Any:
+    """Return `value`, or what it returns, or what that returns when it is awaited."""
+    result = value() if callable(value) else value
+    return await result if inspect.isawaitable(result) else result
+
+
+def resolved(value: Any) -> Any:
+    """Return `value`, or what it returns."""
+    return value() if callable(value) else value
+
+
+def open_at_construction_async(pool: AsyncConnectionPool[Any]) -> None:
+    """Refuse: a constructor cannot wait.
+
+    Raises:
+        ConfigurationError: always.
+    """
+    raise ConfigurationError(
+        f"{type(pool).__name__}(open=True): opening has to be awaited, so use the pool "
+        "with 'async with', or call 'await pool.open()'"
+    )
+
+
+def open_at_construction(pool: ConnectionPool[Any]) -> None:
+    """Open the pool as its constructor's last act."""
+    pool.open()
