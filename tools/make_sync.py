@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 POOL = Path(__file__).parents[1] / "src" / "ephemeral_creds" / "pool"
-FILES = ("connector.py", "mover.py", "pool.py")
+FILES = ("connector.py", "login.py", "mover.py", "pool.py")
 
 HEADER = '# Made from _async/{} by tools/make_sync.py: change that, then run "nox -s twins".\n'
 
@@ -39,7 +39,7 @@ PATTERNS = (
     (r"\basyncio(?=\.Lock|$)", "threading"),
     # Neither the need for an event loop nor a line that speaks of it has a twin.
     (r"in the event loop that uses it, and\s+", ""),
-    (r"^.*asyncio\b.*\n", ""),
+    (r"^.*(?:asyncio\b|keeper\.loop import).*\n", ""),
 )
 
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import re
 import traceback
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn
 
 from ephemeral_creds.exceptions import AccessDenied, ConfigurationError, EphemeralCredsError
-from ephemeral_creds.keeper.loop import in_thread
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
-    from ephemeral_creds._values import Grant
-    from ephemeral_creds.pool.diagnosis import Diagnosis, Verdict
+    from ephemeral_creds.pool.diagnosis import Verdict
 
 __all__ = [
     "CURRENT_USER",
@@ -30,14 +28,10 @@ __all__ = [
     "clean_failure",
     "explain_role",
     "generation_of",
-    "login",
-    "login_async",
     "refuses_options",
     "role_at_login",
     "said_by",
 ]
-
-T = TypeVar("T")
 
 CURRENT_USER = "SELECT current_user::text"
 
@@ -211,67 +205,3 @@ def generation_of(connection: object) -> int:
     """Return the generation that `connection` logged in with; 0 for a stranger."""
     generation: int = getattr(connection, "lease_generation", 0)
     return generation
-
-
-def login(
-    connect: Callable[..., T],
-    conninfo: str,
-    kwargs: Mapping[str, Any],
-    grant: Grant,
-    diagnosis: Diagnosis,
-) -> T | ConnectFailure:
-    """Connect with `grant`; a failure is returned, so that no frame with its password is raised."""
-    credentials = grant.credentials
-    try:
-        return connect(
-            conninfo,
-            **kwargs,
-            user=credentials.username,
-            password=credentials.password.reveal(),
-        )
-    except psycopg.Error as error:
-        # Imported with the first one: it takes longer than all the rest of this module.
-        from ephemeral_creds.pool.diagnosis import FailedLogin
-
-        failure = clean_failure(error)
-        failed = FailedLogin(error, conninfo, kwargs, credentials)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
-        return clean_failure(error)
-    except BaseException as error:
-        # Interrupted in psycopg, whose frames have the password.
-        error.__traceback__ = None
-        raise
-    return failure.because(diagnosis.explain(failed, grant.generation))
-
-
-async def login_async(
-    connect: Callable[..., Awaitable[T]],
-    conninfo: str,
-    kwargs: Mapping[str, Any],
-    grant: Grant,
-    diagnosis: Diagnosis,
-) -> T | ConnectFailure:
-    """Do what `login` does, with a connection class that has to be awaited."""
-    credentials = grant.credentials
-    try:
-        return await connect(
-            conninfo,
-            **kwargs,
-            user=credentials.username,
-            password=credentials.password.reveal(),
-        )
-    except psycopg.Error as error:
-        # Imported with the first one: it takes longer than all the rest of this module.
-        from ephemeral_creds.pool.diagnosis import FailedLogin
-
-        failure = clean_failure(error)
-        failed = FailedLogin(error, conninfo, kwargs, credentials)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
-        return clean_failure(error)
-    except BaseException as error:
-        # Interrupted in psycopg, whose frames have the password.
-        error.__traceback__ = None
-        raise
-    # libpq resolves names and starts a connect without asking whether it may wait.
-    verdict = await in_thread(diagnosis.explain, failed, grant.generation)
-    return failure.because(verdict)

@@ -11,9 +11,11 @@ import psycopg
 import pytest
 
 from ephemeral_creds import ConfigurationError, Credentials, Grant, Lease, Secret
+from ephemeral_creds.pool._async.login import login_async
+from ephemeral_creds.pool._sync.login import login
 from ephemeral_creds.pool.diagnosis import Diagnosis
 from ephemeral_creds.pool.ledger import Ledger
-from ephemeral_creds.pool.login import ConnectFailure, acting_as, clean_failure, login, login_async
+from ephemeral_creds.pool.login import ConnectFailure, acting_as, clean_failure
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,6 +23,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     NotReady,
 )
+from ephemeral_creds.pool._async.login import login_async
 from ephemeral_creds.pool._compat import resolved_async
 from ephemeral_creds.pool.diagnosis import Diagnosis
 from ephemeral_creds.pool.errors import (
@@ -40,7 +41,6 @@ from ephemeral_creds.pool.login import (
     clean_failure,
     explain_role,
     generation_of,
-    login_async,
     role_at_login,
     said_by,
 )

@@ -25,6 +25,7 @@ from ephemeral_creds.exceptions import (
     NotReady,
 )
 from ephemeral_creds.pool._compat import resolved
+from ephemeral_creds.pool._sync.login import login
 from ephemeral_creds.pool.diagnosis import Diagnosis
 from ephemeral_creds.pool.errors import (
     ROLE_MISSING,
@@ -41,7 +42,6 @@ from ephemeral_creds.pool.login import (
     clean_failure,
     explain_role,
     generation_of,
-    login,
     role_at_login,
     said_by,
 )

@@ -1,0 +1,50 @@
+# Made from _async/login.py by tools/make_sync.py: change that, then run "nox -s twins".
+"""One login, which leaves its password nowhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+
+from ephemeral_creds.pool.login import ConnectFailure, clean_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ephemeral_creds._values import Grant
+    from ephemeral_creds.pool.diagnosis import Diagnosis
+
+__all__ = ["login"]
+
+T = TypeVar("T")
+
+
+def login(
+    connect: Callable[..., T],
+    conninfo: str,
+    kwargs: Mapping[str, Any],
+    grant: Grant,
+    diagnosis: Diagnosis,
+) -> T | ConnectFailure:
+    """Connect with `grant`; a failure is returned, so that no frame with its password is raised."""
+    credentials = grant.credentials
+    try:
+        return connect(
+            conninfo, **kwargs, user=credentials.username, password=credentials.password.reveal()
+        )
+    except psycopg.Error as error:
+        # Imported with the first one: it takes longer than all the rest of this module.
+        from ephemeral_creds.pool.diagnosis import FailedLogin
+
+        failure = clean_failure(error)
+        failed = FailedLogin(error, conninfo, kwargs, credentials)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
+        return clean_failure(error)
+    except BaseException as error:
+        # Interrupted in psycopg, whose frames have the password.
+        error.__traceback__ = None
+        raise
+    # libpq resolves names and starts a connect without asking whether it may wait.
+    verdict = diagnosis.explain(failed, grant.generation)
+    return failure.because(verdict)
