@@ -37,9 +37,10 @@ PATTERNS = (
     # What may block is called where it stands.
     (r"\bin_thread\(([\w.]+), ", r"\1("),
     (r"\basyncio(?=\.Lock|$)", "threading"),
-    # Neither the need for an event loop nor a line that speaks of it has a twin.
+    # What needs the event loop, imports what is for it or speaks of it, has no twin.
     (r"in the event loop that uses it, and\s+", ""),
-    (r"^.*(?:asyncio\b|keeper\.loop import).*\n", ""),
+    (r"^.*asyncio\b.*\n", ""),
+    (r"^from [\w.]+\.keeper\.loop import .*\n", ""),
 )
 
 

@@ -51,7 +51,7 @@ def pool(make_sync: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         ("check: Callable[[ACT], Awaitable[None]]\n", "check: Callable[[CT], None]\n"),
         ("await in_thread(self.keeper.close, 5.0)\n", "self.keeper.close(5.0)\n"),
         ("import asyncio\nlock = asyncio.Lock()\n", "import threading\nlock = threading.Lock()\n"),
-        ("from keeper.loop import in_thread\nx()\n", "x()\n"),
+        ("from a.keeper.loop import in_thread\nx()\n", "x()\n"),
         ("x()\nrequire_asyncio('open()')\ny()\n", "x()\ny()\n"),
     ],
 )

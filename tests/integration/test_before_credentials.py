@@ -98,6 +98,25 @@ def test_who_waits_hears_that_the_pool_is_closed(setup: Setup) -> None:
     closing.get()
 
 
+def test_who_waits_for_the_pool_does_so_until_it_is_closed(setup: Setup) -> None:
+    """The keeper is another's and goes on."""
+    setup.clock()
+    pool = without_credentials(setup)
+    opening = Worker(pool.wait, 10 * PATIENCE)
+    pool.close(BRIEF)
+    # The latter where it had not begun to.
+    ended = (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed)
+    assert isinstance(opening.join().error, ended)
+
+
+def test_drain_before_the_pool_is_open_has_nothing_to_do(setup: Setup) -> None:
+    pool = setup.make(min_size=1, max_size=1)
+    pool.drain()
+    pool.open(wait=True, timeout=PATIENCE)
+    with pool.connection() as connection:
+        assert user_of(connection) == setup.role(1)
+
+
 @pytest.mark.parametrize("error", HOPELESS)
 def test_who_waits_is_told_at_once_that_it_does_not_help(setup: Setup, error: Exception) -> None:
     pool = without_credentials(setup, max_size=2)
