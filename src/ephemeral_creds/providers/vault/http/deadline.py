@@ -12,7 +12,7 @@ import io
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import requests.adapters
 import urllib3.connection
@@ -74,10 +74,7 @@ class _Connection(urllib3.connection.HTTPConnection):
 
 class _TLSConnection(urllib3.connection.HTTPSConnection):
     response_class = DeadlineResponse
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._given_ca = self.ca_cert_data
+    trusted: str | None = None
 
     def connect(self) -> None:
         """Connect, and have it told apart from later trouble that no request has been sent yet.
@@ -85,9 +82,9 @@ class _TLSConnection(urllib3.connection.HTTPSConnection):
         urllib3 does so for TCP only: a tunnel or a handshake that fails, or takes too long, looks
         to it as if there had been no answer to a request.
         """
-        if self._given_ca:
+        if self.trusted is not None:
             # The vault command trusts nobody else then; requests names the system's CAs as well.
-            self.ca_certs = self.ca_cert_dir = None
+            self.ca_certs, self.ca_cert_dir, self.ca_cert_data = None, None, self.trusted
         elif self.ca_cert_dir:
             # OpenSSL finds only files there that are named by a hash; the vault command reads all.
             self.ca_cert_data = _certificates_in(Path(self.ca_cert_dir)) or None
@@ -118,7 +115,10 @@ class _TLSPool(urllib3.connectionpool.HTTPSConnectionPool):
     ConnectionCls = _TLSConnection  # pyright: ignore[reportAssignmentType]
 
 
-_POOLS = {"http": _Pool, "https": _TLSPool}
+def _pools(trusted: str | None) -> dict[str, type[urllib3.connectionpool.HTTPConnectionPool]]:
+    # Not an argument of the pools': urllib3 takes this one from 2.1 on only.
+    connection = type("_TLSConnection", (_TLSConnection,), {"trusted": trusted})
+    return {"http": _Pool, "https": type("_TLSPool", (_TLSPool,), {"ConnectionCls": connection})}
 
 
 class DeadlineAdapter(requests.adapters.HTTPAdapter):
@@ -129,18 +129,18 @@ class DeadlineAdapter(requests.adapters.HTTPAdapter):
     """
 
     def __init__(self, ca_certificates: str | None = None) -> None:
-        self._ca = {"ca_cert_data": ca_certificates} if ca_certificates is not None else {}
+        self._pools = _pools(ca_certificates)
         super().__init__()
 
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: object
     ) -> None:
         """Have the pools of direct connections made of our classes."""
-        super().init_poolmanager(connections, maxsize, block, **pool_kwargs, **self._ca)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: object) -> urllib3.PoolManager:
         """Have the pools of connections through a proxy made of them, too."""
-        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **proxy_kwargs, **self._ca)
-        manager.pool_classes_by_scheme = _POOLS
+        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        manager.pool_classes_by_scheme = self._pools
         return manager
