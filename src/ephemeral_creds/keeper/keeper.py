@@ -109,7 +109,7 @@ class CredentialKeeper:
         provider: CredentialProvider,
         *,
         policy: RefreshPolicy | None = None,
-        observers: Sequence[events.Observer] = (log_event,),
+        observers: Sequence[events.Observer] | None = None,
         clock: Clock | None = None,
         name: str | None = None,
     ) -> None:
@@ -120,7 +120,7 @@ class CredentialKeeper:
             )
         self._name = name or f"keeper-{next(_numbers)}"
         self._provider = provider
-        self._observers = tuple(observers)
+        self._observers = (log_event,) if observers is None else tuple(observers)
         self._clock = clock or SystemClock()
         self._machine = Lifecycle(
             policy or RefreshPolicy(),

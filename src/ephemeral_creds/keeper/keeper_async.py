@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.keeper.loop import in_thread, require_asyncio
-from ephemeral_creds.observers import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +40,7 @@ class AsyncCredentialKeeper:
         provider: CredentialProvider,
         *,
         policy: RefreshPolicy | None = None,
-        observers: Sequence[Observer] = (log_event,),
+        observers: Sequence[Observer] | None = None,
         clock: Clock | None = None,
         name: str | None = None,
     ) -> None:

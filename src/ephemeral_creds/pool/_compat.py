@@ -16,21 +16,18 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
-from psycopg_pool.abc import ACT, CT
-from psycopg_pool.pool_async import ReturnConnection as AsyncReturnConnection
 
 from ephemeral_creds.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
 __all__ = [
     "AsyncBell",
-    "AsyncCancelSafePool",
     "AsyncWorkers",
     "Bell",
-    "CancelSafePool",
     "Workers",
     "cancel_query",
     "cancel_query_async",
@@ -201,22 +198,6 @@ def cancel_query(connection: psycopg.Connection[Any], timeout: float) -> None:
         thread = threading.Thread(target=cancel, daemon=True)
         thread.start()
         thread.join(timeout)
-
-
-class AsyncCancelSafePool(AsyncConnectionPool[ACT]):
-    """Loses no connection where the task that returns it is cancelled."""
-
-    async def _add_to_pool(self, conn: ACT) -> None:
-        try:
-            await super()._add_to_pool(conn)
-        except asyncio.CancelledError:
-            # It waited for a lock, and nobody has the connection.
-            self.run_task(AsyncReturnConnection(self, conn, from_getconn=True))
-            raise
-
-
-class CancelSafePool(ConnectionPool[CT]):
-    """Threads are not cancelled."""
 
 
 # -- what may be awaited, or must be ---------------------------------------------------------

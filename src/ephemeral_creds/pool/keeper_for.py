@@ -8,7 +8,6 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper import CredentialKeeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
-from ephemeral_creds.observers import log_event
 from ephemeral_creds.providers.base import CredentialProvider
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def keeper_for(
         own = CredentialKeeper(
             credentials,
             policy=refresh,
-            observers=(log_event,) if observers is None else observers,
+            observers=observers,
         )
         return own, own
     if isinstance(credentials, AsyncCredentialKeeper):

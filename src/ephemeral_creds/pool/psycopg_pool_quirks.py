@@ -7,6 +7,8 @@ Seen in psycopg_pool 3.3.3; tests/guards/test_pool_quirks.py fails when one of t
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 from psycopg_pool.pool import ReturnConnection
@@ -31,6 +33,8 @@ __all__ = [
     "discard_async",
     "fail_waiting",
     "fail_waiting_async",
+    "finish_return",
+    "finish_return_async",
     "has_idle",
     "replace_idle",
     "replace_idle_async",
@@ -113,7 +117,25 @@ async def replace_returned_async(pool: AsyncConnectionPool[ACT], old: ACT, new: 
     try:
         await pool._close_connection(old)
     finally:
-        await pool._add_to_pool(new)
+        try:
+            await pool._add_to_pool(new)
+        except BaseException:
+            finish_return_async(pool, new)
+            raise
+
+
+def finish_return(pool: ConnectionPool[CT], connection: CT) -> None:
+    """Do nothing: threads are not cancelled."""
+
+
+def finish_return_async(pool: AsyncConnectionPool[ACT], connection: ACT) -> None:
+    """Have a worker return a connection, where the task that returned it was cancelled.
+
+    Call it while the error is handled. psycopg_pool has let go of the connection then, and lost it
+    where it had to wait for its lock.
+    """
+    if isinstance(sys.exception(), asyncio.CancelledError) and connection._pool is None:
+        pool.run_task(AsyncReturnConnection(pool, connection, from_getconn=True))
 
 
 def close_for_good(connection: Connection[Any]) -> None:

@@ -31,7 +31,7 @@ from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
-from ephemeral_creds.pool._compat import AsyncBell, AsyncCancelSafePool, open_at_construction_async
+from ephemeral_creds.pool._compat import AsyncBell, open_at_construction_async
 from ephemeral_creds.pool.base import NOT_AFTER_FORK, LeasedPool, after_fork
 from ephemeral_creds.pool.errors import (
     CheckoutTimeout,
@@ -47,6 +47,7 @@ from ephemeral_creds.pool.psycopg_pool_quirks import (
     count_refused,
     discard_async,
     fail_waiting_async,
+    finish_return_async,
     replace_returned_async,
     return_by_worker_async,
 )
@@ -61,7 +62,7 @@ __all__ = ["AsyncRotatingConnectionPool"]
 _AT_ONCE = 0.001
 
 
-class AsyncRotatingConnectionPool(LeasedPool, AsyncCancelSafePool[ACT]):
+class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
     """A `psycopg_pool.AsyncConnectionPool` whose credentials come from a provider, and change.
 
     Everything that psycopg's own pool does is there, under the same names; see
@@ -278,7 +279,11 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncCancelSafePool[ACT]):
         if stale:
             await self._putconn_stale(conn)
         else:
-            await AsyncConnectionPool.putconn(self, conn)  # pyright: ignore[reportArgumentType]
+            try:
+                await AsyncConnectionPool.putconn(self, conn)  # pyright: ignore[reportArgumentType]
+            except BaseException:
+                finish_return_async(self, conn)
+                raise
 
     async def drain(self) -> None:
         """Replace all connections, whatever their generation. See psycopg_pool."""
@@ -380,19 +385,26 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncCancelSafePool[ACT]):
     async def _putconn_stale(self, conn: ACT) -> None:
         rotation = self._rotation
         if not rotation.is_stale(conn):
-            await super().putconn(conn)
+            await self._putconn_as_it_is(conn)
             return
         check_borrowed(self, conn)
         rotation.note_stale_return()
         new = None if conn.closed else rotation.take_ready()
         if new is None:
-            await super().putconn(conn)
+            await self._putconn_as_it_is(conn)
             rotation.hint_idle()
             return
         try:
             await replace_returned_async(self, conn, new)
         finally:
             rotation.note_replaced()
+
+    async def _putconn_as_it_is(self, conn: ACT) -> None:
+        try:
+            await super().putconn(conn)
+        except BaseException:
+            finish_return_async(self, conn)
+            raise
 
     def run_task(self, task: MaintenanceTask) -> None:
         """Run a task of psycopg_pool's; see `return_by_worker` for one kind of them."""
@@ -409,7 +421,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncCancelSafePool[ACT]):
         else:
             await super().schedule_task(task, delay)
 
-    # -- psycopg_pool's private methods: but for `_add_to_pool`, no other is overridden ---------
+    # -- psycopg_pool's private methods: no other is overridden --------------------------------
 
     async def _add_connection(
         self, attempt: AttemptWithBackoff | None, growing: bool = False

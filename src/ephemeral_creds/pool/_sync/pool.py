@@ -25,7 +25,7 @@ from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
-from ephemeral_creds.pool._compat import Bell, CancelSafePool, open_at_construction
+from ephemeral_creds.pool._compat import Bell, open_at_construction
 from ephemeral_creds.pool.base import NOT_AFTER_FORK, LeasedPool, after_fork
 from ephemeral_creds.pool.errors import CheckoutTimeout, UnfitConnection, with_pool_timeout
 from ephemeral_creds.pool.ledger import Borrowed
@@ -37,6 +37,7 @@ from ephemeral_creds.pool.psycopg_pool_quirks import (
     count_refused,
     discard,
     fail_waiting,
+    finish_return,
     replace_returned,
     return_by_worker,
 )
@@ -51,7 +52,7 @@ __all__ = ["RotatingConnectionPool"]
 _AT_ONCE = 0.001
 
 
-class RotatingConnectionPool(LeasedPool, CancelSafePool[CT]):
+class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
     """A `psycopg_pool.ConnectionPool` whose credentials come from a provider, and change.
 
     Everything that psycopg's own pool does is there, under the same names; see
@@ -265,7 +266,11 @@ class RotatingConnectionPool(LeasedPool, CancelSafePool[CT]):
         if stale:
             self._putconn_stale(conn)
         else:
-            ConnectionPool.putconn(self, conn)  # pyright: ignore[reportArgumentType]
+            try:
+                ConnectionPool.putconn(self, conn)  # pyright: ignore[reportArgumentType]
+            except BaseException:
+                finish_return(self, conn)
+                raise
 
     def drain(self) -> None:
         """Replace all connections, whatever their generation. See psycopg_pool."""
@@ -367,19 +372,26 @@ class RotatingConnectionPool(LeasedPool, CancelSafePool[CT]):
     def _putconn_stale(self, conn: CT) -> None:
         rotation = self._rotation
         if not rotation.is_stale(conn):
-            super().putconn(conn)
+            self._putconn_as_it_is(conn)
             return
         check_borrowed(self, conn)
         rotation.note_stale_return()
         new = None if conn.closed else rotation.take_ready()
         if new is None:
-            super().putconn(conn)
+            self._putconn_as_it_is(conn)
             rotation.hint_idle()
             return
         try:
             replace_returned(self, conn, new)
         finally:
             rotation.note_replaced()
+
+    def _putconn_as_it_is(self, conn: CT) -> None:
+        try:
+            super().putconn(conn)
+        except BaseException:
+            finish_return(self, conn)
+            raise
 
     def run_task(self, task: MaintenanceTask) -> None:
         """Run a task of psycopg_pool's; see `return_by_worker` for one kind of them."""
@@ -396,7 +408,7 @@ class RotatingConnectionPool(LeasedPool, CancelSafePool[CT]):
         else:
             super().schedule_task(task, delay)
 
-    # -- psycopg_pool's private methods: but for `_add_to_pool`, no other is overridden ---------
+    # -- psycopg_pool's private methods: no other is overridden --------------------------------
 
     def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
         rotation = self._rotation
