@@ -109,6 +109,14 @@ class Member(Protocol):
         """
         ...
 
+    def failed(self) -> None:
+        """Have whoever waits for credentials ask `Keeper.wait` again, with a timeout of 0.
+
+        Called when a fetch has failed, be it for good or not, when the keeper's thread has
+        crashed, and when the keeper is closed; then from the thread that closes it.
+        """
+        ...
+
 
 @runtime_checkable
 class Keeper(Protocol):

@@ -308,6 +308,7 @@ class CredentialKeeper:
                 self._changed.notify_all()
             else:
                 self._post(Close())
+        self._tell_failed()
 
     def _finish_closing(self, timeout: float) -> None:
         thread = self._thread
@@ -356,6 +357,8 @@ class CredentialKeeper:
         """Have the keeper's thread take note of `signal`; returns at once."""
         with self._changed:
             self._post(signal)
+        if isinstance(signal, Close):
+            self._tell_failed()
 
     def report(self, event: events.Event) -> None:
         """Call the observers with `event`."""
@@ -394,6 +397,7 @@ class CredentialKeeper:
                 place,
             )
             self.report(events.KeeperFailed(error=f"the thread has ended: {place}"))
+            self._tell_failed()
 
     def _work(self) -> None:
         try:
@@ -475,6 +479,8 @@ class CredentialKeeper:
                 for member in self._all_members():
                     member.ask_end(grant)
             case Report(event):
+                if isinstance(event, events.FetchFailed):
+                    self._tell_failed()
                 self.report(event)
             case Stop():
                 pass
@@ -508,6 +514,13 @@ class CredentialKeeper:
             failure = ProviderError(f"{self._provider.description}: defect: {_place(error)}")
         # Frames hold local variables, and this one is kept.
         return Failed(operation, failure.with_traceback(None))
+
+    def _tell_failed(self) -> None:
+        for member in self._all_members():
+            try:
+                member.failed()
+            except Exception as error:  # noqa: BLE001 - it must not stop a close
+                self.report(events.KeeperFailed(error=_place(error)))
 
     def _all_members(self) -> list[Member]:
         with self._changed:

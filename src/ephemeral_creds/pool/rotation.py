@@ -192,6 +192,10 @@ class Rotation(Generic[T]):
         self._questions.append(grant)
         self.wake()
 
+    def failed(self) -> None:
+        """Have whoever waits for credentials ask the keeper again: it may raise by now."""
+        self.wake()
+
     # -- logins ----------------------------------------------------------------------------
 
     def wants_end(self, grant: Grant) -> bool:

@@ -35,6 +35,7 @@ from ephemeral_creds.events import (
 from ephemeral_creds.keeper.keeper import _close_all
 from ephemeral_creds.lifecycle.signals import (
     Accepted,
+    Close,
     EndLearned,
     RefreshRequested,
     Released,
@@ -490,6 +491,15 @@ class TestAThreadThatEnded:
             with pytest.raises(CredentialsExpired, match=r"thread of the keeper .* has ended"):
                 ask()
 
+    def test_tells_its_pools(self, world: World) -> None:
+        world.clock = clock = BrokenClock()
+        world.provider = ScriptedProvider(clock)
+        told = threading.Event()
+        member = Member(world.started())
+        member.failed = told.set  # type: ignore[method-assign]
+        clock.advance(1.0)
+        assert told.wait(PATIENCE)
+
     def test_cannot_refresh(self, ended: CredentialKeeper) -> None:
         with pytest.raises(NotReady, match=r"SystemExit at test_keeper\.py"):
             ended.refresh(math.inf)
@@ -636,6 +646,9 @@ class Member:
     def suspect(self, grant: Grant) -> None:
         self.seen.append(f"suspect {grant.generation}")
 
+    def failed(self) -> None:
+        self.seen.append("failed")
+
 
 def test_pools_are_told_in_order(world: World) -> None:
     keeper = world.started()
@@ -645,6 +658,57 @@ def test_pools_are_told_in_order(world: World) -> None:
     keeper.leave(member.number)
     keeper.close(PATIENCE)
     assert member.seen == ["prove 2", "publish 2", "retire 1"]
+
+
+class AskingMember(Member):
+    """A pool that asks the keeper as soon as it is told of a failure."""
+
+    def failed(self) -> None:
+        try:
+            self.keeper.wait(0.0)
+        except Exception as error:
+            self.seen.append(type(error).__name__)
+
+
+class TestPoolsAreToldThatThereAreNoCredentials:
+    def test_when_a_fetch_has_failed(self, world: World) -> None:
+        world.provider.failures["fetch"] = [ProviderUnavailable("away"), AccessDenied("403")]
+        keeper = world.keeper()
+        member = AskingMember(keeper)
+        keeper.start()
+        world.recorder.wait_for(FetchFailed)
+        world.clock.advance(60.0)
+        world.recorder.wait_for(FetchFailed, 2)
+        assert member.seen == ["NotReady", "AccessDenied"]
+
+    @pytest.mark.parametrize("by_signal", [False, True])
+    def test_when_the_keeper_is_closed_while_its_thread_is_busy(
+        self, world: World, by_signal: bool
+    ) -> None:
+        world.provider.gate.clear()
+        keeper = world.keeper()
+        member = AskingMember(keeper)
+        keeper.start()
+        if by_signal:
+            keeper.signal(Close())
+        else:
+            keeper.close(0.0)
+        assert member.seen == ["KeeperClosed"]
+
+    def test_when_it_is_closed_before_its_start(self, world: World) -> None:
+        keeper = world.keeper()
+        member = AskingMember(keeper)
+        keeper.close()
+        assert member.seen == ["KeeperClosed"]
+
+    def test_and_one_that_cannot_be_told_stops_nothing(self, world: World) -> None:
+        keeper = world.keeper()
+        member = Member(keeper)
+        member.failed = refuse  # type: ignore[method-assign]
+        other = AskingMember(keeper)
+        keeper.close()
+        assert other.seen == ["KeeperClosed"]
+        assert world.recorder.count(KeeperFailed) == 1
 
 
 def test_pools_are_asked_about_an_end_that_nobody_promised(world: World) -> None:

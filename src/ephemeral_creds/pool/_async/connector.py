@@ -64,10 +64,6 @@ __all__ = ["AsyncConnector"]
 # A server that is well answers within this, whatever is left of a checkout.
 _LEAST_PATIENCE = 0.2
 
-# A keeper tells its pools of new credentials, and nothing of its failures. Those that only a
-# person can mend are looked for this often.
-_LOOK_AT_KEEPER = 0.2
-
 
 class AsyncConnector(Generic[ACT]):
     """Opens connections with the keeper's credentials and writes down their generation.
@@ -81,7 +77,8 @@ class AsyncConnector(Generic[ACT]):
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
         session_role: the role that every session acts as, if not the one it logs in as.
-        bell: rung when there are new credentials, and when the pool is closed.
+        bell: rung when there are new credentials, or the keeper has failed, and when the pool is
+            closed.
     """
 
     def __init__(
@@ -131,7 +128,7 @@ class AsyncConnector(Generic[ACT]):
             except (NotReady, CredentialsExpired):
                 if remaining <= 0 or self._rotation.stopped:
                     raise
-            await self._bell.wait(heard, min(remaining, _LOOK_AT_KEEPER))
+            await self._bell.wait(heard, remaining if remaining < math.inf else None)
 
     async def connect(self, conninfo: str, kwargs: dict[str, Any]) -> ACT:
         """Do what the ``connect`` of the pool's ``connection_class`` does.

@@ -65,10 +65,6 @@ __all__ = ["Connector"]
 # A server that is well answers within this, whatever is left of a checkout.
 _LEAST_PATIENCE = 0.2
 
-# A keeper tells its pools of new credentials, and nothing of its failures. Those that only a
-# person can mend are looked for this often.
-_LOOK_AT_KEEPER = 0.2
-
 
 class Connector(Generic[CT]):
     """Opens connections with the keeper's credentials and writes down their generation.
@@ -82,7 +78,8 @@ class Connector(Generic[CT]):
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
         session_role: the role that every session acts as, if not the one it logs in as.
-        bell: rung when there are new credentials, and when the pool is closed.
+        bell: rung when there are new credentials, or the keeper has failed, and when the pool is
+            closed.
     """
 
     def __init__(
@@ -132,7 +129,7 @@ class Connector(Generic[CT]):
             except (NotReady, CredentialsExpired):
                 if remaining <= 0 or self._rotation.stopped:
                     raise
-            self._bell.wait(heard, min(remaining, _LOOK_AT_KEEPER))
+            self._bell.wait(heard, remaining if remaining < math.inf else None)
 
     def connect(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
         """Do what the ``connect`` of the pool's ``connection_class`` does.
