@@ -79,7 +79,7 @@ class Member(Protocol):
     """
 
     def prove(self, grant: Grant) -> None:
-        """Log in once with `grant`, then signal `Accepted` or `Rejected`."""
+        """Log in once with `grant`, then signal `LoginAccepted` or `LoginRejected`."""
         ...
 
     def publish(self, grant: Grant) -> None:
@@ -91,11 +91,15 @@ class Member(Protocol):
         ...
 
     def retire(self, grant: Grant) -> None:
-        """Replace the connections of `grant`, then signal `Released`."""
+        """Replace the connections of `grant`, then signal `ConsumerReleased`."""
         ...
 
     def expire(self, grant: Grant) -> None:
-        """`grant` has reached its deadline, or is about to where it has been replaced."""
+        """`grant`, which is in use, has reached its deadline."""
+        ...
+
+    def reclaim(self, grant: Grant) -> None:
+        """`grant` has been replaced, and its deadline is near or past: act on what is borrowed."""
         ...
 
     def suspect(self, grant: Grant) -> None:

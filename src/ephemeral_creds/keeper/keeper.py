@@ -37,6 +37,7 @@ from ephemeral_creds.lifecycle.actions import (
     Operation,
     Prove,
     Publish,
+    Reclaim,
     Renew,
     Report,
     Retire,
@@ -48,9 +49,9 @@ from ephemeral_creds.lifecycle.machine import Lifecycle, State
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.lifecycle.signals import (
     Close,
+    ConsumerLeft,
     Failed,
     Granted,
-    Left,
     RefreshRequested,
     Renewed,
     Revoked,
@@ -351,7 +352,7 @@ class CredentialKeeper:
         """Remove a pool that has closed its connections."""
         with self._changed:
             if self._members.pop(number, None) is not None:
-                self._post(Left(number))
+                self._post(ConsumerLeft(number))
 
     def signal(self, signal: Signal) -> None:
         """Have the keeper's thread take note of `signal`; returns at once."""
@@ -472,6 +473,9 @@ class CredentialKeeper:
             case Expire(grant):
                 for member in self._all_members():
                     member.expire(grant)
+            case Reclaim(grant):
+                for member in self._all_members():
+                    member.reclaim(grant)
             case Suspect(grant):
                 for member in self._all_members():
                     member.suspect(grant)

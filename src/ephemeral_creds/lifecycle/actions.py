@@ -18,6 +18,7 @@ __all__ = [
     "Operation",
     "Prove",
     "Publish",
+    "Reclaim",
     "Renew",
     "Report",
     "Retire",
@@ -48,10 +49,10 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Prove:
-    """Have a member log in once with a grant; it answers with `Accepted` or `Rejected`."""
+    """Have a consumer log in once; it answers with `LoginAccepted` or `LoginRejected`."""
 
     grant: Grant
-    member: int
+    consumer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +64,28 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Members move away from this grant and answer with `Released` when they have."""
+    """Consumers move away from this grant and answer with `ConsumerReleased` when they have."""
 
     grant: Grant
 
 
 @dataclass(frozen=True, slots=True)
 class Extend:
-    """The deadline of this grant, which pools may have connections of, has moved."""
+    """The deadline of this grant, which consumers may have connections of, has moved."""
 
     grant: Grant
 
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """This grant's deadline has come, or is about to where it has been replaced.
+    """The deadline of this grant, the one in use, has come."""
 
-    Said once more where it is replaced after its deadline only.
-    """
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """This grant has been replaced, and its deadline is near or past: act on what is borrowed."""
 
     grant: Grant
 
@@ -94,7 +99,7 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class AskEnd:
-    """Members ask PostgreSQL how long this grant can log in, and answer with `EndLearned`."""
+    """Consumers ask PostgreSQL how long this grant can log in, and answer with `EndLearned`."""
 
     grant: Grant
 
@@ -112,4 +117,16 @@ class Stop:
 
 
 Operation = Fetch | Renew | Revoke
-Action = Operation | Prove | Publish | Extend | Retire | Expire | Suspect | AskEnd | Report | Stop
+Action = (
+    Operation
+    | Prove
+    | Publish
+    | Extend
+    | Retire
+    | Expire
+    | Reclaim
+    | Suspect
+    | AskEnd
+    | Report
+    | Stop
+)

@@ -73,6 +73,7 @@ from ephemeral_creds.lifecycle.actions import (
     Operation,
     Prove,
     Publish,
+    Reclaim,
     Renew,
     Report,
     Retire,
@@ -85,15 +86,15 @@ from ephemeral_creds.lifecycle.generation import Generation, Stage
 from ephemeral_creds.lifecycle.policy import Limiter, RefreshPolicy
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
-    Accepted,
     Close,
+    ConsumerLeft,
+    ConsumerReleased,
     EndLearned,
     Failed,
     Granted,
-    Left,
+    LoginAccepted,
+    LoginRejected,
     RefreshRequested,
-    Rejected,
-    Released,
     Renewed,
     Revoked,
     Signal,
@@ -168,7 +169,7 @@ class Lifecycle:
         self._changes = Limiter(policy.change_interval, policy.change_burst)
         self._trouble = SourceTrouble(policy.source_patience)
         self._now = -math.inf
-        self._members: set[int] = set()
+        self._consumers: set[int] = set()
         self._let_in: set[int] = set()
         self._minted_for: set[int] = set()
         self._generations: dict[int, Generation] = {}
@@ -218,16 +219,16 @@ class Lifecycle:
             instants.append(self._current.read_at if self._current is not None else math.inf)
         return min(instants, default=math.inf)
 
-    def join(self, member: int) -> Grant | None:
+    def join(self, consumer: int) -> Grant | None:
         """Count a pool in, and return the grant that it starts with, if there is one.
 
         At once, unlike a signal: from this instant on the pool may have connections of it.
         """
         if self.state is State.CLOSED:
             return None
-        self._members.add(member)
+        self._consumers.add(consumer)
         if self._current is not None:
-            self._current.holders.add(member)
+            self._current.holders.add(consumer)
             self._current.shared = True
         return self.current
 
@@ -436,29 +437,29 @@ class Lifecycle:
         if wanted and not isinstance(self._in_flight, Fetch):
             self._plan_fetch("asked for", self._now)
 
-    def _left(self, signal: Left) -> None:
-        self._members.discard(signal.member)
-        self._let_in.discard(signal.member)
-        self._minted_for.discard(signal.member)
+    def _left(self, signal: ConsumerLeft) -> None:
+        self._consumers.discard(signal.consumer)
+        self._let_in.discard(signal.consumer)
+        self._minted_for.discard(signal.consumer)
         for generation in list(self._generations.values()):
-            generation.leave(signal.member)
-            self._release(generation, signal.member)
+            generation.leave(signal.consumer)
+            self._release(generation, signal.consumer)
 
-    def _released(self, signal: Released) -> None:
+    def _released(self, signal: ConsumerReleased) -> None:
         generation = self._generations.get(signal.generation)
         # A pool cannot let go of what new connections still log in with.
         if generation is not None and generation.stage is Stage.RETIRED:
-            self._release(generation, signal.member)
+            self._release(generation, signal.consumer)
 
-    def _accepted(self, signal: Accepted) -> None:
+    def _accepted(self, signal: LoginAccepted) -> None:
         generation = self._generations.get(signal.generation)
-        if signal.member in self._members:
-            self._let_in.add(signal.member)
-            self._minted_for.discard(signal.member)
+        if signal.consumer in self._consumers:
+            self._let_in.add(signal.consumer)
+            self._minted_for.discard(signal.consumer)
             if generation is not None:
-                generation.accept(signal.member)
+                generation.accept(signal.consumer)
 
-    def _rejected(self, signal: Rejected) -> None:
+    def _rejected(self, signal: LoginRejected) -> None:
         candidate, current = self._candidate, self._current
         if candidate is not None and signal.generation == candidate.number:
             self._proof_failed(candidate, signal)
@@ -467,18 +468,18 @@ class Lifecycle:
             if self._blames_credentials(signal):
                 self._login_refused(current, signal)
 
-    def _blames_credentials(self, signal: Rejected) -> bool:
+    def _blames_credentials(self, signal: LoginRejected) -> bool:
         """Tell whether other credentials may be let in.
 
         pg_hba.conf turns away who it does not list, and a pool whose database or address it does
         not list: the latter has never been let in.
         """
-        by_hba = signal.reason is LoginFailure.PG_HBA and signal.member in self._let_in
+        by_hba = signal.reason is LoginFailure.PG_HBA and signal.consumer in self._let_in
         return by_hba or signal.reason is LoginFailure.CREDENTIALS
 
-    def _login_refused(self, current: Generation, signal: Rejected) -> None:
-        worked = signal.member in current.accepted
-        current.refuse(signal.member)
+    def _login_refused(self, current: Generation, signal: LoginRejected) -> None:
+        worked = signal.consumer in current.accepted
+        current.refuse(signal.consumer)
         # Soon after the last one it is the same trouble, unless it has worked in between.
         if worked or self._now - self._refused_at >= self._policy.retry_max:
             self._refused_in_row = 0
@@ -486,25 +487,25 @@ class Lifecycle:
         planned = self._fetch_at < math.inf and self._fetch_reason == _LOGIN_REFUSED
         answered = planned and (self._fetch_failures > 0 or not worked)
         if (candidate := self._candidate) is not None:
-            no_better = signal.member in candidate.accepted or not current.accepted
+            no_better = signal.consumer in candidate.accepted or not current.accepted
             if signal.reason is LoginFailure.CREDENTIALS and no_better:
                 self._publish(candidate)
         elif not answered and not isinstance(self._in_flight, Fetch):
             at = self._now + self._refusal_delay()
-            if at < self._fetch_at and (worked or self._may_help(current, signal.member)):
+            if at < self._fetch_at and (worked or self._may_help(current, signal.consumer)):
                 self._refused_in_row += 1
                 if current.accepted:
-                    self._minted_for.add(signal.member)
+                    self._minted_for.add(signal.consumer)
                 self._plan_fetch(_LOGIN_REFUSED, at)
 
-    def _may_help(self, current: Generation, member: int) -> bool:
+    def _may_help(self, current: Generation, consumer: int) -> bool:
         """Tell whether another role may be let in by a pool's server where this one never was."""
         if self._limiter is None:
             return True
         # A replica may not know of it yet, and would know of another one no sooner.
         may_lag = self._now < current.came_at + self._policy.proof_timeout
         # It is let in elsewhere, and for this pool one was minted already: that was in vain.
-        in_vain = bool(current.accepted) and member in self._minted_for
+        in_vain = bool(current.accepted) and consumer in self._minted_for
         return not (may_lag or in_vain)
 
     def _end_learned(self, signal: EndLearned) -> None:
@@ -572,7 +573,7 @@ class Lifecycle:
     def _announce(self, generation: Generation) -> None:
         if self._now >= generation.announced_at(self._policy):
             generation.announced = True
-            self._actions.append(Expire(generation.grant))
+            self._actions.append(Reclaim(generation.grant))
 
     def _settle_trouble(self) -> None:
         """Tell of the source while something serves; where nothing does, each failed fetch does."""
@@ -589,7 +590,7 @@ class Lifecycle:
         current = self._current
         if current is None:
             return
-        match current.end.due(self._now, can_ask=bool(self._members)):
+        match current.end.due(self._now, can_ask=bool(self._consumers)):
             case "ask":
                 self._actions.append(AskEnd(current.grant))
             case "tell":
@@ -606,13 +607,13 @@ class Lifecycle:
             return
         if not candidate.proofs and not candidate.accepted:
             latest = self._now + self._policy.proof_timeout
-            candidate.demand_proofs(self._members, self._now, latest)
-        nothing_to_lose = self.state is State.ACQUIRING or not self._members
+            candidate.demand_proofs(self._consumers, self._now, latest)
+        nothing_to_lose = self.state is State.ACQUIRING or not self._consumers
         if nothing_to_lose or candidate.is_publishable(self._now):
             self._publish(candidate)
             return
         due = candidate.proofs_due(self._now)
-        self._actions += [Prove(candidate.grant, member) for member in due]
+        self._actions += [Prove(candidate.grant, consumer) for consumer in due]
 
     def _settle_operations(self) -> None:
         if self._current is not None and self._current.read_at <= self._now:
@@ -722,12 +723,12 @@ class Lifecycle:
         generation = Generation(
             grant=grant,
             asked=grant.lease.duration,
-            holders=set(self._members),
+            holders=set(self._consumers),
             came_at=self._now,
             end=ExpectedEnd(
                 self._policy.grace, max(self._policy.grace, self._policy.retry_initial)
             ),
-            shared=bool(self._members),
+            shared=bool(self._consumers),
         )
         self._expect_end(generation)
         self._generations[generation.number] = generation
@@ -741,8 +742,8 @@ class Lifecycle:
         generation.settle_proofs()
         generation.stage = Stage.CURRENT
         generation.failures = 0
-        generation.holders = set(self._members)
-        generation.shared = bool(self._members)
+        generation.holders = set(self._consumers)
+        generation.shared = bool(self._consumers)
         self.state = State.SERVING
         self._schedule(generation)
         self._actions.append(Publish(generation.grant))
@@ -786,8 +787,8 @@ class Lifecycle:
             if not generation.grant.lease.lease_id:
                 self._forget(generation)
 
-    def _release(self, generation: Generation, member: int) -> None:
-        generation.holders.discard(member)
+    def _release(self, generation: Generation, consumer: int) -> None:
+        generation.holders.discard(consumer)
         if generation.stage is Stage.RETIRED and generation.shared and not generation.holders:
             self._return(generation)
 
@@ -847,15 +848,15 @@ class Lifecycle:
         if generation is self._current and self._candidate is None and not fetching:
             self._plan_fetch(reason, self._now)
 
-    def _proof_failed(self, candidate: Generation, signal: Rejected) -> None:
-        proof = candidate.proofs.get(signal.member)
+    def _proof_failed(self, candidate: Generation, signal: LoginRejected) -> None:
+        proof = candidate.proofs.get(signal.consumer)
         if proof is None or proof.ask_at < math.inf:
             # It was not asked, or has answered: an attempt counts once.
             return
         self._report_rejected(signal, current=False)
         refused = self._blames_credentials(signal)
         # Who is refused with the current one as well says nothing against this one.
-        worse = self._current is None or signal.member not in self._current.refused
+        worse = self._current is None or signal.consumer not in self._current.refused
         failures = proof.count(refused=refused and worse)
         remaining = self._remaining()
         proof.ask_at = self._now + self._policy.proof_retry_after(
@@ -870,7 +871,7 @@ class Lifecycle:
         """Return what is left of the one in use."""
         return self._current.expires_at - self._now if self._current is not None else 0.0
 
-    def _report_rejected(self, signal: Rejected, *, current: bool) -> None:
+    def _report_rejected(self, signal: LoginRejected, *, current: bool) -> None:
         if signal.reason is LoginFailure.UNREACHABLE:
             return
         self.counts.rejected_logins += 1
@@ -940,23 +941,23 @@ class Lifecycle:
         Renewed: _renewed,
         Revoked: _revoked,
         Failed: _failed,
-        Left: _left,
-        Released: _released,
+        ConsumerLeft: _left,
+        ConsumerReleased: _released,
     }
     _LIVE: ClassVar[_Handlers] = {
         **_ANY_TIME,
         SourceChanged: _source_changed,
         SourceSeen: _source_seen,
         RefreshRequested: _refresh_requested,
-        Accepted: _accepted,
-        Rejected: _rejected,
+        LoginAccepted: _accepted,
+        LoginRejected: _rejected,
         EndLearned: _end_learned,
         Close: _close,
     }
     _TABLE: ClassVar[Mapping[State, _Handlers]] = {
         State.NEW: {
             Start: _start,
-            Left: _left,
+            ConsumerLeft: _left,
             Close: _close,
         },
         State.ACQUIRING: {**_LIVE, Granted: _granted_without_fallback},

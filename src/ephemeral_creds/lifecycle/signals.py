@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from ephemeral_creds.lifecycle.refusals import LoginFailure
 
 __all__ = [
-    "Accepted",
     "Close",
+    "ConsumerLeft",
+    "ConsumerReleased",
     "EndLearned",
     "Failed",
     "Granted",
-    "Left",
+    "LoginAccepted",
+    "LoginRejected",
     "RefreshRequested",
-    "Rejected",
-    "Released",
     "Renewed",
     "Revoked",
     "Signal",
@@ -83,25 +83,25 @@ class RefreshRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """A pool closed all its connections and stopped using the keeper."""
+class ConsumerLeft:
+    """A consumer closed all its connections and stopped using the keeper."""
 
-    member: int
+    consumer: int
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class LoginAccepted:
     """PostgreSQL accepted a login with this generation."""
 
-    member: int
+    consumer: int
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class LoginRejected:
     """A login with this generation failed."""
 
-    member: int
+    consumer: int
     generation: int
     reason: LoginFailure
     sqlstate: str | None = None
@@ -117,10 +117,10 @@ class EndLearned:
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
-    """A pool closed its last connection of this generation and opens no more."""
+class ConsumerReleased:
+    """A consumer closed its last connection of this generation and opens no more."""
 
-    member: int
+    consumer: int
     generation: int
 
 
@@ -143,11 +143,11 @@ Signal = (
     | SourceChanged
     | SourceSeen
     | RefreshRequested
-    | Left
-    | Accepted
-    | Rejected
+    | ConsumerLeft
+    | LoginAccepted
+    | LoginRejected
     | EndLearned
-    | Released
+    | ConsumerReleased
     | Tick
     | Close
 )

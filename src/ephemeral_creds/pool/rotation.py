@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ephemeral_creds.events import BorrowedAtDeadline, PoolRotated, ValidUntilPassed
 from ephemeral_creds.lifecycle.refusals import LoginFailure
-from ephemeral_creds.lifecycle.signals import Accepted, Close, EndLearned, Rejected, Released, Tick
+from ephemeral_creds.lifecycle.signals import (
+    Close,
+    ConsumerReleased,
+    EndLearned,
+    LoginAccepted,
+    LoginRejected,
+    Tick,
+)
 from ephemeral_creds.pool.ledger import Ledger
 from ephemeral_creds.pool.login import ConnectFailure, generation_of
 from ephemeral_creds.pool.openings import Openings
@@ -175,11 +182,16 @@ class Rotation(Generic[T]):
 
     def expire(self, grant: Grant) -> None:
         """Note that `grant` is at its deadline."""
-        if grant.generation < self.serving:
-            self._expiring.append(grant)
         with self._lock:
             self._dead = max(self._dead, grant.generation)
         self.suspect(grant)
+
+    def reclaim(self, grant: Grant) -> None:
+        """Note that the time of what is borrowed of `grant` is up."""
+        # A candidate that was given up has nothing borrowed.
+        if grant.generation < self.serving:
+            self._expiring.append(grant)
+        self.expire(grant)
 
     def suspect(self, grant: Grant) -> None:
         """Have connections of `grant` tested before they are lent."""
@@ -213,9 +225,9 @@ class Rotation(Generic[T]):
         if isinstance(outcome, ConnectFailure):
             self._keeper.signal(self._rejected(generation, outcome))
 
-    def _rejected(self, generation: int, failure: ConnectFailure) -> Rejected:
+    def _rejected(self, generation: int, failure: ConnectFailure) -> LoginRejected:
         reason = failure.reason or LoginFailure.UNREACHABLE  # it says as little of the credentials
-        return Rejected(self._number, generation, reason, failure.sqlstate)
+        return LoginRejected(self._number, generation, reason, failure.sqlstate)
 
     def note_end(self, generation: int, remaining: float | None) -> None:
         """PostgreSQL has answered: `remaining` seconds; ``None`` for no limit."""
@@ -257,7 +269,7 @@ class Rotation(Generic[T]):
             stale = generation < self.serving
             self.idle_hint += stale
         if first:
-            self._keeper.signal(Accepted(self._number, generation))
+            self._keeper.signal(LoginAccepted(self._number, generation))
         if retries_due or stale:
             self.wake()
 
@@ -315,7 +327,7 @@ class Rotation(Generic[T]):
             self._keeper.signal(self._rejected(generation, outcome))
         else:
             self.replacements.add(outcome, now + self.policy.park)
-            self._keeper.signal(Accepted(self._number, generation))
+            self._keeper.signal(LoginAccepted(self._number, generation))
 
     def next_candidate(self) -> Grant | None:
         """Take a grant to prove; those that were overtaken are skipped.
@@ -374,7 +386,7 @@ class Rotation(Generic[T]):
                 self._be_careful()
             self._upheavals += not alive
         if not alive:
-            self._keeper.signal(Rejected(self._number, generation, LoginFailure.CREDENTIALS))
+            self._keeper.signal(LoginRejected(self._number, generation, LoginFailure.CREDENTIALS))
 
     @property
     def upheavals(self) -> int:
@@ -516,7 +528,7 @@ class Rotation(Generic[T]):
                 del self._leases[generation]
             self._be_careful()
         for generation in released:
-            self._keeper.signal(Released(self._number, generation))
+            self._keeper.signal(ConsumerReleased(self._number, generation))
         return ended
 
     def next_overdue(self, pool: str, now: float) -> tuple[list[T], Event] | None:

@@ -34,11 +34,11 @@ from ephemeral_creds.events import (
 )
 from ephemeral_creds.keeper.keeper import _close_all
 from ephemeral_creds.lifecycle.signals import (
-    Accepted,
     Close,
+    ConsumerReleased,
     EndLearned,
+    LoginAccepted,
     RefreshRequested,
-    Released,
     SourceChanged,
 )
 from ephemeral_creds.testing import FakeClock, ScriptedProvider
@@ -249,7 +249,7 @@ class TestRefresh:
         assert isinstance(error, NotReady)
         assert "nobody log in with the new credentials" in str(error)
         assert keeper.current().generation == 1
-        keeper.signal(Accepted(member.number, 2))
+        keeper.signal(LoginAccepted(member.number, 2))
         world.recorder.wait_for(CredentialsPublished, 2)
 
     def test_gives_up_waiting_but_not_the_refresh(self, world: World) -> None:
@@ -626,7 +626,7 @@ class Member:
 
     def prove(self, grant: Grant) -> None:
         self.seen.append(f"prove {grant.generation}")
-        self.keeper.signal(Accepted(self.number, grant.generation))
+        self.keeper.signal(LoginAccepted(self.number, grant.generation))
 
     def publish(self, grant: Grant) -> None:
         self.seen.append(f"publish {grant.generation}")
@@ -639,6 +639,9 @@ class Member:
 
     def expire(self, grant: Grant) -> None:
         self.seen.append(f"expire {grant.generation}")
+
+    def reclaim(self, grant: Grant) -> None:
+        self.seen.append(f"reclaim {grant.generation}")
 
     def ask_end(self, grant: Grant) -> None:
         self.seen.append(f"ask {grant.generation}")
@@ -758,11 +761,11 @@ def test_what_a_pool_is_handed_is_not_revoked_under_it(world: World) -> None:
     assert second.given.generation == 1
     first.go.set()
     world.recorder.wait_for(CredentialsPublished, 2)
-    keeper.signal(Released(first.number, 1))
+    keeper.signal(ConsumerReleased(first.number, 1))
     keeper.refresh(math.inf)
     assert "revoke 1" not in world.provider.calls
     assert second.seen[:2] == ["publish 2", "retire 1"]
-    keeper.signal(Released(second.number, 1))
+    keeper.signal(ConsumerReleased(second.number, 1))
     world.recorder.wait_for(LeaseRevoked)
     assert "revoke 1" in world.provider.calls
 

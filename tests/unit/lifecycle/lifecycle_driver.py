@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 from ephemeral_creds._values import Credentials, Grant, Lease, Secret
 from ephemeral_creds.lifecycle.actions import (
     Action,
-    Expire,
     Extend,
     Fetch,
     Prove,
@@ -22,9 +21,9 @@ from ephemeral_creds.lifecycle.actions import (
 from ephemeral_creds.lifecycle.machine import Lifecycle
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.lifecycle.signals import (
-    Accepted,
     Failed,
     Granted,
+    LoginAccepted,
     Renewed,
     Revoked,
     Signal,
@@ -88,7 +87,7 @@ class Driver:
         self.send(Granted(grant(1, self.now, duration, renewable=renewable)))
         assert self.machine.current is not None
         for pool in self.pools:
-            self.send(Accepted(pool, 1))
+            self.send(LoginAccepted(pool, 1))
         return self
 
     def renewed(self, generation: int, duration: float) -> list[Action]:
@@ -111,7 +110,6 @@ class Driver:
 
 __all__ = [
     "Driver",
-    "Expire",
     "Prove",
     "Publish",
     "Retire",

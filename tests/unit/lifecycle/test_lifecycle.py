@@ -19,6 +19,7 @@ from ephemeral_creds.lifecycle.actions import (
     Fetch,
     Prove,
     Publish,
+    Reclaim,
     Renew,
     Retire,
     Revoke,
@@ -29,14 +30,14 @@ from ephemeral_creds.lifecycle.machine import State
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
-    Accepted,
     Close,
+    ConsumerLeft,
+    ConsumerReleased,
     Failed,
     Granted,
-    Left,
+    LoginAccepted,
+    LoginRejected,
     RefreshRequested,
-    Rejected,
-    Released,
     Revoked,
     SourceChanged,
     Start,
@@ -47,7 +48,7 @@ AWAY = ProviderUnavailable("vault is away")
 
 def number(action: object) -> int:
     """Return the generation that an action is about."""
-    assert isinstance(action, Publish | Retire | Revoke | Renew | Prove | Expire)
+    assert isinstance(action, Publish | Retire | Revoke | Renew | Prove | Reclaim)
     return action.grant.generation
 
 
@@ -56,7 +57,7 @@ def rotate(driver: Driver, generation: int, duration: float = 3600.0) -> list[ob
     assert isinstance(driver.in_flight, Fetch)
     wanted = driver.send(Granted(grant(generation, driver.now, duration)))
     assert [type(a) for a in wanted] == [Prove]
-    return list(driver.send(Accepted(1, generation)))
+    return list(driver.send(LoginAccepted(1, generation)))
 
 
 class TestStart:
@@ -225,7 +226,7 @@ class TestMinting:
         driver.send(SourceChanged())
         assert driver.in_flight is None
         assert driver.machine.deadline == 1010.0
-        driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
+        driver.send(LoginRejected(1, 2, LoginFailure.CREDENTIALS))
         assert driver.in_flight is None
         assert driver.at(1010.0) == [Fetch()]
 
@@ -239,7 +240,7 @@ class TestMinting:
         driver = Driver().serving()
         assert driver.send(RefreshRequested()) == [Fetch()]
         assert driver.send(RefreshRequested()) == []
-        assert driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS)) == []
+        assert driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == []
         rotate(driver, 2)
         assert driver.in_flight is None
         assert driver.machine.settled
@@ -248,7 +249,7 @@ class TestMinting:
         driver = Driver().serving()
         driver.send(RefreshRequested())
         rotate(driver, 2)
-        assert driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS)) == []
+        assert driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == []
         assert driver.machine.settled
 
     def test_a_change_during_a_fetch_is_fetched_after_it(self) -> None:
@@ -291,8 +292,8 @@ class TestMinting:
         while driver.now < end:
             assert driver.machine.current is not None
             refused = driver.machine.current.generation
-            driver.after(0.25, Rejected(1, refused, LoginFailure.CREDENTIALS))
-            driver.send(Released(1, refused - 1))
+            driver.after(0.25, LoginRejected(1, refused, LoginFailure.CREDENTIALS))
+            driver.send(ConsumerReleased(1, refused - 1))
             match driver.in_flight:
                 case Fetch():
                     made += 1
@@ -316,7 +317,7 @@ class TestProof:
         assert number(prove) == 2
         assert driver.machine.current is not None
         assert driver.machine.current.generation == 1
-        publish, retire = driver.send(Accepted(1, 2))
+        publish, retire = driver.send(LoginAccepted(1, 2))
         assert (type(publish), number(publish)) == (Publish, 2)
         assert (type(retire), number(retire)) == (Retire, 1)
 
@@ -324,24 +325,24 @@ class TestProof:
         driver = Driver(pools=2).serving()
         driver.send(RefreshRequested())
         assert len(driver.send(Granted(grant(2, driver.now)))) == 2
-        assert driver.send(Accepted(1, 2)) == []
-        assert [type(a) for a in driver.send(Accepted(2, 2))] == [Publish, Retire]
+        assert driver.send(LoginAccepted(1, 2)) == []
+        assert [type(a) for a in driver.send(LoginAccepted(2, 2))] == [Publish, Retire]
 
     def test_r9_a_refused_proof_is_repeated_since_a_replica_may_lag(self) -> None:
         driver = Driver().serving()
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
-        assert driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS)) == []
+        assert driver.send(LoginRejected(1, 2, LoginFailure.CREDENTIALS)) == []
         # A sidecar may hand over a second before the end: this must leave most of it.
         (again,) = driver.after(0.1)
         assert isinstance(again, Prove)
-        assert [type(a) for a in driver.send(Accepted(1, 2))] == [Publish, Retire]
+        assert [type(a) for a in driver.send(LoginAccepted(1, 2))] == [Publish, Retire]
 
     def test_an_unproven_candidate_takes_over_when_the_old_one_ends(self) -> None:
         driver = Driver().serving(3600.0, renewable=False)
         driver.after(2400.0)
         driver.after(1180.0, Granted(grant(2, driver.now + 1180.0)))
-        driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
+        driver.send(LoginRejected(1, 2, LoginFailure.CREDENTIALS))
         wanted = driver.after(20.0)
         assert [number(a) for a in wanted if isinstance(a, Publish)] == [2]
 
@@ -349,7 +350,9 @@ class TestProof:
         driver = Driver().serving()
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
-        assert Publish in [type(a) for a in driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))]
+        assert Publish in [
+            type(a) for a in driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
+        ]
 
     def test_a_newer_change_supersedes_an_unproven_candidate(self) -> None:
         driver = Driver(mints=False).serving(math.inf)
@@ -379,14 +382,14 @@ class TestRetirement:
         driver = Driver(pools=2).serving()
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
-        driver.send(Accepted(1, 2))
-        driver.send(Accepted(2, 2))
+        driver.send(LoginAccepted(1, 2))
+        driver.send(LoginAccepted(2, 2))
         return driver
 
     def test_r14_revoked_when_the_last_pool_let_go(self) -> None:
         driver = self.rotated()
-        assert driver.send(Released(1, 1)) == []
-        (revoke,) = driver.send(Released(2, 1))
+        assert driver.send(ConsumerReleased(1, 1)) == []
+        (revoke,) = driver.send(ConsumerReleased(2, 1))
         assert isinstance(revoke, Revoke)
         driver.send(Revoked(1))
         assert driver.machine.retired == ()
@@ -394,8 +397,8 @@ class TestRetirement:
 
     def test_r14_a_pool_that_left_holds_nothing(self) -> None:
         driver = self.rotated()
-        driver.send(Released(1, 1))
-        assert [type(a) for a in driver.send(Left(2))] == [Revoke]
+        driver.send(ConsumerReleased(1, 1))
+        assert [type(a) for a in driver.send(ConsumerLeft(2))] == [Revoke]
 
     def test_kept_renewed_while_anything_is_borrowed(self) -> None:
         driver = self.rotated()
@@ -407,8 +410,8 @@ class TestRetirement:
 
     def test_the_one_in_use_cannot_be_released(self) -> None:
         driver = self.rotated()
-        driver.send(Released(1, 2))
-        assert driver.send(Released(2, 2)) == []
+        driver.send(ConsumerReleased(1, 2))
+        assert driver.send(ConsumerReleased(2, 2)) == []
 
     def test_without_pools_it_lapses_since_nobody_says_when_it_is_free(self) -> None:
         driver = Driver(pools=0).serving(3600.0)
@@ -416,12 +419,12 @@ class TestRetirement:
         driver.send(Granted(grant(2, driver.now, 7200.0)))
         wanted = driver.after(3601.0)
         assert not [a for a in wanted if isinstance(a, Revoke)]
-        assert [number(a) for a in wanted if isinstance(a, Expire)] == [1]
+        assert [number(a) for a in wanted if isinstance(a, Reclaim)] == [1]
 
     def test_r14_a_failed_revocation_is_retried_then_left_to_expire(self) -> None:
         driver = self.rotated()
-        driver.send(Released(1, 1))
-        driver.send(Released(2, 1))
+        driver.send(ConsumerReleased(1, 1))
+        driver.send(ConsumerReleased(2, 1))
         attempts = 1
         while driver.machine.retired:
             driver.failed(AWAY)
@@ -431,8 +434,8 @@ class TestRetirement:
 
     def test_r14_a_denied_revocation_is_not_repeated(self) -> None:
         driver = self.rotated()
-        driver.send(Released(1, 1))
-        driver.send(Released(2, 1))
+        driver.send(ConsumerReleased(1, 1))
+        driver.send(ConsumerReleased(2, 1))
         driver.failed(AccessDenied("the default policy lacks sys/leases/revoke"))
         assert driver.machine.retired == ()
 
@@ -441,16 +444,16 @@ class TestRetirement:
         driver.after(2400.0)
         driver.failed(LeaseLost("lease not found"))
         assert driver.machine.retired == ()
-        driver.send(Released(1, 1))
-        assert not [a for a in driver.send(Released(2, 1)) if isinstance(a, Revoke)]
+        driver.send(ConsumerReleased(1, 1))
+        assert not [a for a in driver.send(ConsumerReleased(2, 1)) if isinstance(a, Revoke)]
 
     def test_a_pool_that_joins_later_holds_the_one_in_use(self) -> None:
         driver = Driver(pools=0).serving()
         driver.machine.join(7)
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
-        driver.send(Accepted(7, 2))
-        assert [type(a) for a in driver.send(Released(7, 1))] == [Revoke]
+        driver.send(LoginAccepted(7, 2))
+        assert [type(a) for a in driver.send(ConsumerReleased(7, 1))] == [Revoke]
 
 
 class TestExpiry:
@@ -471,7 +474,7 @@ class TestExpiry:
         assert [(type(a), number(a)) for a in published] == [
             (Publish, 2),
             (Retire, 1),
-            (Expire, 1),
+            (Reclaim, 1),
         ]
         assert driver.machine.retired == ()
 
@@ -493,8 +496,8 @@ class TestExpiry:
         driver = Driver(RefreshPolicy(grace=0.0)).serving(60.0, renewable=False)
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
-        driver.send(Accepted(1, 2))
-        assert [number(a) for a in driver.after(60.0) if isinstance(a, Expire)] == [1]
+        driver.send(LoginAccepted(1, 2))
+        assert [number(a) for a in driver.after(60.0) if isinstance(a, Reclaim)] == [1]
 
     def test_a_pool_hears_of_the_end_even_if_the_last_moment_has_come(self) -> None:
         """Found by the property tests: it was told at the next signal only."""
@@ -502,8 +505,8 @@ class TestExpiry:
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
         driver.now += 59.0
-        wanted = driver.send(Accepted(1, 2))
-        assert [number(a) for a in wanted if isinstance(a, Expire)] == [1]
+        wanted = driver.send(LoginAccepted(1, 2))
+        assert [number(a) for a in wanted if isinstance(a, Reclaim)] == [1]
         assert driver.machine.deadline > driver.now
 
 

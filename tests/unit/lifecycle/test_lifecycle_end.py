@@ -13,7 +13,13 @@ from ephemeral_creds import events
 from ephemeral_creds.lifecycle.actions import AskEnd, Fetch, Prove
 from ephemeral_creds.lifecycle.machine import State
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
-from ephemeral_creds.lifecycle.signals import Accepted, EndLearned, Granted, SourceChanged, Start
+from ephemeral_creds.lifecycle.signals import (
+    EndLearned,
+    Granted,
+    LoginAccepted,
+    SourceChanged,
+    Start,
+)
 
 if TYPE_CHECKING:
     from ephemeral_creds._values import Grant
@@ -131,7 +137,7 @@ class TestEnd:
         driver.at(START + 3590, SourceChanged())
         assert [type(a) for a in driver.send(Granted(from_file(2, driver.now)))] == [Prove]
         driver.send(EndLearned(2, 3600.0))
-        driver.send(Accepted(1, 2))
+        driver.send(LoginAccepted(1, 2))
         assert asked([*driver.at(START + 7000)]) == []
         assert warnings(driver) == []
         assert driver.machine.ends_at == START + 3590 + 3600
@@ -166,7 +172,7 @@ class TestRestlessSource:
             if isinstance(driver.in_flight, Fetch):
                 fetches += 1
                 driver.send(Granted(from_file(change, driver.now)))
-                driver.send(Accepted(1, fetches + 1))
+                driver.send(LoginAccepted(1, fetches + 1))
         assert fetches == 20 + 1.0 / 0.2 - 1
         driver.after(0.2)
         assert isinstance(driver.in_flight, Fetch), "the last change is followed, too"

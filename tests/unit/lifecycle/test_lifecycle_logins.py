@@ -12,12 +12,12 @@ from ephemeral_creds.lifecycle.actions import Action, Fetch, Prove, Publish, Ren
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
-    Accepted,
+    ConsumerLeft,
+    ConsumerReleased,
     Granted,
-    Left,
+    LoginAccepted,
+    LoginRejected,
     RefreshRequested,
-    Rejected,
-    Released,
     Signal,
     SourceChanged,
     Start,
@@ -49,7 +49,7 @@ def refuse_until(driver: Driver, end: float, reason: LoginFailure = CREDENTIALS)
     todo: list[Action] = [Prove(driver.machine._generations[2].grant, 1)]
     while True:
         answers: list[Signal] = [
-            Rejected(action.member, action.grant.generation, reason)
+            LoginRejected(action.consumer, action.grant.generation, reason)
             for action in todo
             if isinstance(action, Prove)
         ]
@@ -71,30 +71,30 @@ class TestWhoseFault:
     ) -> None:
         driver = Driver(mints=mints).serving(math.inf)
         for _ in range(100):
-            assert driver.after(10.0, Rejected(1, 1, reason)) == []
+            assert driver.after(10.0, LoginRejected(1, 1, reason)) == []
         assert driver.machine.counts.fetches == 1
 
     def test_r10_pg_hba_is_about_the_role_where_the_pool_has_been_let_in(self) -> None:
         driver = Driver().serving()
-        assert driver.send(Rejected(1, 1, PG_HBA)) == [Fetch()]
+        assert driver.send(LoginRejected(1, 1, PG_HBA)) == [Fetch()]
 
     def test_r10_and_about_the_address_or_database_where_it_never_was(self) -> None:
         driver = Driver().serving()
         driver.machine.join(2)
         for _ in range(100):
-            assert driver.after(10.0, Rejected(2, 1, PG_HBA)) == []
+            assert driver.after(10.0, LoginRejected(2, 1, PG_HBA)) == []
 
     def test_r10_being_let_in_counts_for_the_pool_that_was(self) -> None:
         driver = Driver(pools=2).serving()
-        driver.send(Left(2))
-        driver.send(Accepted(2, 1))
-        assert driver.send(Rejected(2, 1, PG_HBA)) == []
+        driver.send(ConsumerLeft(2))
+        driver.send(LoginAccepted(2, 1))
+        assert driver.send(LoginRejected(2, 1, PG_HBA)) == []
 
     @pytest.mark.parametrize("current", [True, False])
     def test_each_refusal_is_told_with_its_reason(self, current: bool) -> None:
         driver = candidate(3600.0)
         number = 1 if current else 2
-        driver.send(Rejected(1, number, SERVER, "53300"))
+        driver.send(LoginRejected(1, number, SERVER, "53300"))
         (told,) = driver.events_of(events.LoginRejected)
         assert told == events.LoginRejected(
             generation=number, current=current, reason="server", sqlstate="53300"
@@ -103,8 +103,8 @@ class TestWhoseFault:
 
     def test_silence_is_no_refusal(self) -> None:
         driver = candidate(3600.0)
-        driver.send(Rejected(1, 1, UNREACHABLE))
-        driver.send(Rejected(1, 2, UNREACHABLE))
+        driver.send(LoginRejected(1, 1, UNREACHABLE))
+        driver.send(LoginRejected(1, 2, UNREACHABLE))
         assert driver.events_of(events.LoginRejected) == []
         assert driver.machine.counts.rejected_logins == 0
 
@@ -120,7 +120,7 @@ class TestNoProof:
         assert published(wanted) == []
         assert Fetch() not in wanted
         assert driver.machine._candidate is not None
-        (publish, retire) = driver.send(Accepted(1, 2))[:2]
+        (publish, retire) = driver.send(LoginAccepted(1, 2))[:2]
         assert (type(publish), type(retire)) == (Publish, Retire)
 
     def test_r9_nor_is_a_login_that_does_not_end(self) -> None:
@@ -135,15 +135,15 @@ class TestNoProof:
         assert published(wanted) == []
         # About once a minute.
         assert 1000 < len([a for a in wanted if isinstance(a, Prove)]) < 2000
-        assert published(driver.send(Accepted(1, 2))) == [2]
+        assert published(driver.send(LoginAccepted(1, 2))) == [2]
 
     @pytest.mark.parametrize("reason", [SERVER, UNREACHABLE])
     def test_a_pool_whose_server_has_no_room_does_not_hold_the_others_up(
         self, reason: LoginFailure
     ) -> None:
         driver = candidate(3600.0, pools=2)
-        driver.send(Rejected(2, 2, reason))
-        driver.send(Accepted(1, 2))
+        driver.send(LoginRejected(2, 2, reason))
+        driver.send(LoginAccepted(1, 2))
         assert published(driver.at(1029.9)) == []
         assert published(driver.at(1030.0)) == [2]
         assert not driver.events_of(events.CredentialsPublished)[-1].proven
@@ -151,66 +151,66 @@ class TestNoProof:
     def test_a_late_proof_of_one_pool_is_enough_where_the_other_has_had_its_time(self) -> None:
         driver = candidate(3600.0, pools=2)
         assert driver.at(1200.0) == []
-        assert published(driver.send(Accepted(1, 2))) == [2]
+        assert published(driver.send(LoginAccepted(1, 2))) == [2]
 
     @pytest.mark.parametrize("reason", [SERVER, UNREACHABLE, PG_HBA])
     def test_only_refused_credentials_say_that_the_fallback_is_no_better(
         self, reason: LoginFailure
     ) -> None:
         driver = candidate(3600.0)
-        assert published(driver.send(Rejected(1, 1, reason))) == []
-        assert published(driver.send(Rejected(1, 1, CREDENTIALS))) == [2]
+        assert published(driver.send(LoginRejected(1, 1, reason))) == []
+        assert published(driver.send(LoginRejected(1, 1, CREDENTIALS))) == [2]
 
     def test_r9_a_pool_that_is_let_in_nowhere_takes_nothing_away_from_the_others(self) -> None:
         """It has been pointed at the wrong server, say, and logs in all the time."""
         driver = candidate(3600.0, pools=2)
         for _ in range(100):
-            assert published(driver.after(10.0, Rejected(2, 1, CREDENTIALS))) == []
+            assert published(driver.after(10.0, LoginRejected(2, 1, CREDENTIALS))) == []
         assert driver.machine.counts.fetches == 2
 
     def test_nor_does_it_hold_up_what_the_others_are_let_in_with(self) -> None:
         driver = candidate(3600.0, pools=2)
-        driver.send(Rejected(2, 1, CREDENTIALS))
-        driver.send(Rejected(2, 2, CREDENTIALS))
-        driver.send(Accepted(1, 2))
+        driver.send(LoginRejected(2, 1, CREDENTIALS))
+        driver.send(LoginRejected(2, 2, CREDENTIALS))
+        driver.send(LoginAccepted(1, 2))
         assert published(driver.at(1029.9)) == []
         assert published(driver.at(1030.0)) == [2]
 
     def test_one_that_is_refused_with_the_new_one_alone_does(self) -> None:
         """Its replica lags."""
         driver = candidate(3600.0, pools=2)
-        driver.send(Rejected(2, 1, CREDENTIALS))
-        driver.send(Accepted(2, 1))
-        driver.send(Rejected(2, 2, CREDENTIALS))
-        driver.send(Accepted(1, 2))
+        driver.send(LoginRejected(2, 1, CREDENTIALS))
+        driver.send(LoginAccepted(2, 1))
+        driver.send(LoginRejected(2, 2, CREDENTIALS))
+        driver.send(LoginAccepted(1, 2))
         assert published(driver.at(4000.0)) == []
 
     def test_one_role_is_minted_for_a_pool_that_is_let_in_nowhere(self) -> None:
         driver = Driver(RefreshPolicy(jitter=0.0)).serving(86400.0)
         driver.machine.join(2)
-        assert driver.after(60.0, Rejected(2, 1, CREDENTIALS)) == [Fetch()]
+        assert driver.after(60.0, LoginRejected(2, 1, CREDENTIALS)) == [Fetch()]
         driver.send(Granted(grant(2, driver.now, 86400.0)))
-        driver.send(Rejected(2, 2, CREDENTIALS))
-        driver.send(Accepted(1, 2))
+        driver.send(LoginRejected(2, 2, CREDENTIALS))
+        driver.send(LoginAccepted(1, 2))
         assert 2 in published(driver.after(30.0))
         for _ in range(360):
-            driver.after(10.0, Rejected(2, 2, CREDENTIALS))
+            driver.after(10.0, LoginRejected(2, 2, CREDENTIALS))
         assert driver.machine.counts.fetches == 2
-        driver.send(Accepted(2, 2))
-        driver.send(Rejected(2, 2, CREDENTIALS))
+        driver.send(LoginAccepted(2, 2))
+        driver.send(LoginRejected(2, 2, CREDENTIALS))
         assert driver.machine.counts.fetches == 3
 
     def test_a_pool_that_is_let_in_with_the_new_one_alone_is_given_it(self) -> None:
         driver = candidate(3600.0, pools=2)
-        driver.send(Rejected(1, 1, CREDENTIALS))
-        driver.send(Rejected(2, 2, CREDENTIALS))
-        assert published(driver.send(Accepted(1, 2))) == []
-        assert published(driver.send(Rejected(1, 1, CREDENTIALS))) == [2]
+        driver.send(LoginRejected(1, 1, CREDENTIALS))
+        driver.send(LoginRejected(2, 2, CREDENTIALS))
+        assert published(driver.send(LoginAccepted(1, 2))) == []
+        assert published(driver.send(LoginRejected(1, 1, CREDENTIALS))) == [2]
 
     def test_so_are_all_where_the_old_one_is_refused_everywhere(self) -> None:
         driver = candidate(3600.0, pools=2)
-        assert published(driver.send(Rejected(1, 1, CREDENTIALS))) == []
-        assert published(driver.send(Rejected(2, 1, CREDENTIALS))) == [2]
+        assert published(driver.send(LoginRejected(1, 1, CREDENTIALS))) == []
+        assert published(driver.send(LoginRejected(2, 1, CREDENTIALS))) == [2]
 
     def test_it_is_renewed_while_it_waits(self) -> None:
         driver = candidate(3600.0, renewable=True)
@@ -228,7 +228,7 @@ class TestPatience:
         assert isinstance(prove, Prove)
         # Noticed long before the old one ends.
         assert driver.now <= 1011.0
-        assert published(driver.send(Accepted(1, 2))) == [2]
+        assert published(driver.send(LoginAccepted(1, 2))) == [2]
         assert driver.machine.counts.fetches == 2
 
     @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ class TestPatience:
         (discarded,) = driver.events_of(events.CandidateDiscarded)
         assert discarded.reason == "logins refused"
         driver.send(Granted(grant(3, driver.now, 2 * old)))
-        driver.send(Released(1, 2))
+        driver.send(ConsumerReleased(1, 2))
         assert isinstance(driver.in_flight, Revoke)
-        assert published(driver.send(Accepted(1, 3))) == [3]
+        assert published(driver.send(LoginAccepted(1, 3))) == [3]
 
     @pytest.mark.parametrize("old", [10.0, 59.0])
     def test_too_late_for_another_it_is_tried_until_the_old_one_ends(self, old: float) -> None:
@@ -265,7 +265,7 @@ class TestPatience:
         driver = candidate(math.inf, math.inf, mints=False)
         wanted = refuse_until(driver, 1000.0 + 86400.0, reason)
         assert [type(a) for a in wanted if not isinstance(a, Prove)] == []
-        assert published(driver.send(Rejected(1, 1, CREDENTIALS))) == [2]
+        assert published(driver.send(LoginRejected(1, 1, CREDENTIALS))) == [2]
 
     def test_a_few_refusals_are_no_reason_to_mint_another(self) -> None:
         driver = candidate(100.0, new=200.0)
@@ -278,18 +278,18 @@ class TestPatience:
     def test_who_asks_again_is_given_another(self, attempts: int, reason: LoginFailure) -> None:
         driver = candidate(3600.0)
         for _ in range(attempts):
-            driver.send(Rejected(1, 2, reason))
+            driver.send(LoginRejected(1, 2, reason))
             driver.at(driver.machine.deadline)
         wanted = driver.send(RefreshRequested())
         assert (Fetch() in wanted) is (attempts == 7)
         if attempts == 7:
             driver.send(Granted(grant(3, driver.now)))
             assert driver.events_of(events.CandidateDiscarded)[-1].reason == "superseded"
-            assert published(driver.send(Accepted(1, 3))) == [3]
+            assert published(driver.send(LoginAccepted(1, 3))) == [3]
 
     def test_so_is_who_changes_the_source(self) -> None:
         driver = candidate(math.inf, math.inf, mints=False)
-        driver.send(Rejected(1, 2, CREDENTIALS))
+        driver.send(LoginRejected(1, 2, CREDENTIALS))
         assert Fetch() in driver.send(SourceChanged())
 
 
@@ -303,27 +303,27 @@ class TestStartOnAReplica:
     def test_r10_one_role_is_enough_however_it_lags(self) -> None:
         driver = self.started()
         for _ in range(29):
-            assert driver.after(1.0, Rejected(1, 1, CREDENTIALS)) == []
-        driver.send(Accepted(1, 1))
+            assert driver.after(1.0, LoginRejected(1, 1, CREDENTIALS)) == []
+        driver.send(LoginAccepted(1, 1))
         driver.after(600.0)
         assert driver.machine.counts.fetches == 1
 
     def test_r10_one_that_never_works_is_replaced_in_the_end(self) -> None:
         driver = self.started()
-        assert driver.after(29.9, Rejected(1, 1, CREDENTIALS)) == []
-        assert driver.after(0.1, Rejected(1, 1, CREDENTIALS)) == [Fetch()]
+        assert driver.after(29.9, LoginRejected(1, 1, CREDENTIALS)) == []
+        assert driver.after(0.1, LoginRejected(1, 1, CREDENTIALS)) == [Fetch()]
 
     def test_what_mints_nothing_is_asked_at_once(self) -> None:
-        assert self.started(mints=False).send(Rejected(1, 1, CREDENTIALS)) == [Fetch()]
+        assert self.started(mints=False).send(LoginRejected(1, 1, CREDENTIALS)) == [Fetch()]
 
     def test_so_is_what_the_pool_has_logged_in_with_before(self) -> None:
         driver = self.started()
-        driver.send(Accepted(1, 1))
-        assert driver.send(Rejected(1, 1, CREDENTIALS)) == [Fetch()]
+        driver.send(LoginAccepted(1, 1))
+        assert driver.send(LoginRejected(1, 1, CREDENTIALS)) == [Fetch()]
 
     def test_each_pool_may_have_a_replica_of_its_own(self) -> None:
         driver = self.started()
         driver.machine.join(2)
-        driver.send(Accepted(1, 1))
-        assert driver.after(10.0, Rejected(2, 1, CREDENTIALS)) == []
-        assert driver.send(Rejected(1, 1, CREDENTIALS)) == [Fetch()]
+        driver.send(LoginAccepted(1, 1))
+        assert driver.after(10.0, LoginRejected(2, 1, CREDENTIALS)) == []
+        assert driver.send(LoginRejected(1, 1, CREDENTIALS)) == [Fetch()]

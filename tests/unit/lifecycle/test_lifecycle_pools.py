@@ -16,6 +16,7 @@ from ephemeral_creds.lifecycle.actions import (
     Fetch,
     Prove,
     Publish,
+    Reclaim,
     Renew,
     Retire,
     Revoke,
@@ -25,13 +26,13 @@ from ephemeral_creds.lifecycle.machine import State
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
-    Accepted,
     Close,
+    ConsumerLeft,
+    ConsumerReleased,
     Granted,
-    Left,
+    LoginAccepted,
+    LoginRejected,
     RefreshRequested,
-    Rejected,
-    Released,
     Renewed,
     SourceChanged,
     Start,
@@ -53,7 +54,7 @@ def candidate(pools: int, **policy: float) -> Driver:
 
 
 def asked(wanted: list[Action]) -> list[int]:
-    return [action.member for action in wanted if isinstance(action, Prove)]
+    return [action.consumer for action in wanted if isinstance(action, Prove)]
 
 
 def kinds(wanted: list[Action]) -> list[type[Action]]:
@@ -71,16 +72,16 @@ class TestJoining:
         given = driver.machine.join(2)
         assert given is not None
         assert given.generation == 1
-        assert kinds(driver.send(Accepted(1, 2))) == [Publish, Retire]
-        assert driver.send(Released(1, 1)) == []
-        assert kinds(driver.send(Released(2, 1))) == [Revoke]
+        assert kinds(driver.send(LoginAccepted(1, 2))) == [Publish, Retire]
+        assert driver.send(ConsumerReleased(1, 1)) == []
+        assert kinds(driver.send(ConsumerReleased(2, 1))) == [Revoke]
 
     def test_one_that_joins_while_the_last_other_leaves_holds_it_alone(self) -> None:
         driver = candidate(pools=1)
         driver.machine.join(2)
-        driver.send(Accepted(1, 2))
-        assert driver.send(Left(1)) == []
-        assert kinds(driver.send(Released(2, 1))) == [Revoke]
+        driver.send(LoginAccepted(1, 2))
+        assert driver.send(ConsumerLeft(1)) == []
+        assert kinds(driver.send(ConsumerReleased(2, 1))) == [Revoke]
 
     def test_before_the_first_grant_there_is_nothing_to_hand_out(self) -> None:
         assert Driver(pools=0).machine.join(1) is None
@@ -96,17 +97,17 @@ class TestProofs:
         """A replica that lags refuses the first login of every pool, however many there are."""
         driver = candidate(pools=8)
         for pool in range(1, 9):
-            assert driver.send(Rejected(pool, 2, LoginFailure.CREDENTIALS)) == []
+            assert driver.send(LoginRejected(pool, 2, LoginFailure.CREDENTIALS)) == []
         assert asked(driver.after(1.0)) == list(range(1, 9))
         for pool in range(1, 8):
-            assert driver.send(Accepted(pool, 2)) == []
-        assert kinds(driver.send(Accepted(8, 2))) == [Publish, Retire]
+            assert driver.send(LoginAccepted(pool, 2)) == []
+        assert kinds(driver.send(LoginAccepted(8, 2))) == [Publish, Retire]
         assert driver.machine.counts.fetches == 2
 
     def test_an_attempt_counts_once(self) -> None:
         driver = candidate(pools=1, proof_attempts=2)
         for _ in range(10):
-            driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
+            driver.send(LoginRejected(1, 2, LoginFailure.CREDENTIALS))
         assert driver.machine.counts.rejected_logins == 1
         assert asked(driver.after(1.0)) == [1]
 
@@ -114,25 +115,25 @@ class TestProofs:
         """One server hangs, the other says no: what is asked of the first must not pile up."""
         driver = candidate(pools=2, proof_attempts=1000, proof_timeout=100.0)
         for delay in (1.0, 2.0, 4.0, 8.0, 16.0):
-            driver.send(Rejected(2, 2, LoginFailure.UNREACHABLE))
+            driver.send(LoginRejected(2, 2, LoginFailure.UNREACHABLE))
             assert asked(driver.after(delay)) == [2]
 
     def test_a_pool_that_does_not_answer_does_not_hold_it_up(self) -> None:
         driver = candidate(pools=2)
-        driver.send(Accepted(1, 2))
+        driver.send(LoginAccepted(1, 2))
         assert driver.after(29.9) == []
         assert Publish in kinds(driver.after(0.1))
         assert not driver.events_of(events.CredentialsPublished)[-1].proven
 
     def test_a_pool_that_was_refused_does_until_it_is_let_in(self) -> None:
         driver = candidate(pools=2)
-        driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
+        driver.send(LoginRejected(1, 2, LoginFailure.CREDENTIALS))
         wanted = driver.after(40.0)
         assert asked(wanted) == [1]
-        assert driver.send(Accepted(2, 2)) == []
+        assert driver.send(LoginAccepted(2, 2)) == []
         assert Publish not in kinds(wanted)
         # What is left has had its time.
-        assert kinds(driver.send(Accepted(1, 2))) == [Publish, Retire]
+        assert kinds(driver.send(LoginAccepted(1, 2))) == [Publish, Retire]
 
     def test_without_a_fallback_nothing_is_called_proven(self) -> None:
         driver = Driver().serving(60.0)
@@ -145,23 +146,23 @@ class TestProofs:
     def test_when_all_who_were_asked_have_left_those_who_came_are(self) -> None:
         driver = candidate(1)
         driver.machine.join(2)
-        assert asked(driver.send(Left(1))) == [2]
-        assert kinds(driver.send(Accepted(2, 2)))[:2] == [Publish, Retire]
+        assert asked(driver.send(ConsumerLeft(1))) == [2]
+        assert kinds(driver.send(LoginAccepted(2, 2)))[:2] == [Publish, Retire]
         assert driver.events_of(events.CredentialsPublished)[-1].proven
 
     @pytest.mark.parametrize("accepted", [False, True])
     def test_a_pool_that_leaves_proves_nothing(self, accepted: bool) -> None:
         driver = candidate(2)
-        driver.send(Accepted(1, 2) if accepted else Left(1))
-        driver.send(Left(2))
+        driver.send(LoginAccepted(1, 2) if accepted else ConsumerLeft(1))
+        driver.send(ConsumerLeft(2))
         assert driver.events_of(events.CredentialsPublished)[-1].proven is accepted
 
     def test_a_condemned_one_is_not_replaced_twice(self) -> None:
         driver = candidate(pools=1, proof_attempts=1, mint_interval=0.0)
         driver.send(SourceChanged())
-        driver.send(Rejected(1, 2, LoginFailure.CREDENTIALS))
+        driver.send(LoginRejected(1, 2, LoginFailure.CREDENTIALS))
         driver.send(Granted(grant(3, driver.now)))
-        driver.send(Accepted(1, 3))
+        driver.send(LoginAccepted(1, 3))
         assert driver.machine.settled
         assert driver.machine.counts.fetches == 3
 
@@ -171,7 +172,7 @@ class TestProofs:
         driver.send(Granted(grant(2, driver.now, math.inf)))
         driver.send(SourceChanged())
         assert kinds(driver.send(Granted(grant(1, driver.now, math.inf)))) == [Retire]
-        assert driver.send(Accepted(1, 2)) == []
+        assert driver.send(LoginAccepted(1, 2)) == []
         assert in_use(driver) == 1
         assert driver.machine.settled
 
@@ -182,14 +183,14 @@ class TestLateRenewals:
         driver = Driver().serving(60.0)
         driver.after(5.0, RefreshRequested())
         driver.send(Granted(grant(2, driver.now)))
-        driver.send(Accepted(1, 2))
+        driver.send(LoginAccepted(1, 2))
         assert kinds(driver.at(1030.0)) == [Renew]
         return driver
 
     def test_what_is_borrowed_and_alive_after_all_is_not_revoked(self) -> None:
         driver = self.renewing()
         lease = Lease(1030.0, 60.0, renewable=True, lease_id="lease-1")
-        assert kinds(driver.at(1060.5)) == [Expire]
+        assert kinds(driver.at(1060.5)) == [Reclaim]
         driver.send(Renewed(1, lease))
         assert driver.machine.retired == (1,)
         # Due again since 1060, and renewed for as long as it is borrowed.
@@ -198,7 +199,7 @@ class TestLateRenewals:
     def test_it_is_given_back_when_it_is_let_go_of(self) -> None:
         driver = self.renewing()
         driver.at(1060.5)
-        driver.send(Released(1, 1))
+        driver.send(ConsumerReleased(1, 1))
         lease = Lease(1030.0, 60.0, renewable=True, lease_id="lease-1")
         assert kinds(driver.send(Renewed(1, lease))) == [Revoke]
 
@@ -208,7 +209,7 @@ class TestLateRenewals:
         driver.at(1060.5)
         driver.failed(error)
         assert driver.machine.retired == ()
-        assert driver.send(Released(1, 1)) == []
+        assert driver.send(ConsumerReleased(1, 1)) == []
 
     def test_an_answer_about_a_lease_that_has_ended_is_no_life(self) -> None:
         driver = self.renewing()
@@ -222,7 +223,7 @@ class TestLateRenewals:
         driver.send(Granted(grant(2, driver.now)))
         assert kinds(driver.at(1030.0)) == [Renew]
         wanted = driver.at(1060.0)
-        assert kinds(wanted) == [Expire, Publish, Retire, Expire]
+        assert kinds(wanted) == [Expire, Publish, Retire, Reclaim]
         driver.send(Renewed(1, Lease(1030.0, 60.0, renewable=True, lease_id="lease-1")))
         assert driver.machine.retired == (1,)
         assert not isinstance(driver.in_flight, Revoke)
@@ -249,9 +250,9 @@ class TestReturning:
 
     def test_nor_does_it_count_against_its_attempts(self) -> None:
         driver = candidate(pools=1, revoke_attempts=2)
-        driver.send(Accepted(1, 2))
+        driver.send(LoginAccepted(1, 2))
         assert [a.grant.generation for a in driver.after(2400.0) if isinstance(a, Renew)] == [1]
-        driver.send(Released(1, 1))
+        driver.send(ConsumerReleased(1, 1))
         driver.failed(AWAY)
         assert isinstance(driver.in_flight, Revoke | Renew)
         while not isinstance(driver.in_flight, Revoke):
@@ -284,7 +285,7 @@ class TestSettled:
         driver.send(RefreshRequested())
         assert not driver.machine.settled
         driver.send(Granted(grant(2, driver.now, renewable=False)))
-        driver.send(Accepted(1, 2))
+        driver.send(LoginAccepted(1, 2))
         assert in_use(driver) == 2
         assert driver.machine.settled
 
@@ -320,21 +321,21 @@ class TestRefusals:
         driver = Driver(RefreshPolicy(jitter=0.0), mints=False)
         driver.send(Start())
         driver.send(Granted(self.same(driver)))
-        driver.after(10.0, Rejected(1, 1, LoginFailure.CREDENTIALS))
+        driver.after(10.0, LoginRejected(1, 1, LoginFailure.CREDENTIALS))
         assert driver.in_flight is not None
         driver.send(Granted(self.same(driver)))
-        assert driver.after(5.0, Rejected(1, 1, LoginFailure.CREDENTIALS)) == []
+        assert driver.after(5.0, LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == []
         # Not at once: a server that refuses them all is not hammered.
         assert driver.machine.deadline - driver.now == 30.0
         for _ in range(4):
-            driver.after(5.0, Rejected(1, 1, LoginFailure.CREDENTIALS))
+            driver.after(5.0, LoginRejected(1, 1, LoginFailure.CREDENTIALS))
         driver.after(10.0)
         assert driver.in_flight is not None
 
     def healed(self, driver: Driver, made: int) -> None:
         """Let the fetch in flight bring a role that works."""
         driver.send(Granted(grant(made, driver.now, 86400.0)))
-        driver.send(Accepted(1, made))
+        driver.send(LoginAccepted(1, made))
         assert in_use(driver) == made
 
     @pytest.mark.parametrize("later", [0.0, 5.0, 59.0, 7200.0])
@@ -342,7 +343,7 @@ class TestRefusals:
         driver = Driver(RefreshPolicy(jitter=0.0, mint_burst=1, mint_interval=10.0))
         driver.serving(86400.0).after(3600.0)
         for made in range(2, 6):
-            wanted = driver.after(later, Rejected(1, made - 1, LoginFailure.CREDENTIALS))
+            wanted = driver.after(later, LoginRejected(1, made - 1, LoginFailure.CREDENTIALS))
             if not wanted:
                 assert later < 10.0
                 wanted = driver.after(10.0 - later)
@@ -353,29 +354,29 @@ class TestRefusals:
         """Both share the keeper; the address of the first is that of some other server."""
         driver = Driver(pools=0).serving(86400.0)
         driver.machine.join(1)
-        driver.after(30.0, Rejected(1, 1, LoginFailure.CREDENTIALS))
+        driver.after(30.0, LoginRejected(1, 1, LoginFailure.CREDENTIALS))
         driver.send(Granted(grant(2, driver.now, 86400.0)))
-        driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
+        driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
         assert in_use(driver) == 2
         driver.machine.join(2)
-        driver.send(Accepted(2, 2))
-        assert driver.after(40.0, Rejected(1, 2, LoginFailure.CREDENTIALS)) == []
+        driver.send(LoginAccepted(2, 2))
+        assert driver.after(40.0, LoginRejected(1, 2, LoginFailure.CREDENTIALS)) == []
         assert driver.machine.deadline - driver.now == 30.0
-        assert driver.send(Rejected(2, 2, LoginFailure.CREDENTIALS)) == [Fetch()]
+        assert driver.send(LoginRejected(2, 2, LoginFailure.CREDENTIALS)) == [Fetch()]
 
     def test_one_that_worked_and_stays_the_same_is_not_read_in_a_loop(self) -> None:
         driver = Driver(RefreshPolicy(jitter=0.0), mints=False)
         driver.send(Start())
         driver.send(Granted(self.same(driver)))
-        driver.send(Accepted(1, 1))
-        assert driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS)) == [Fetch()]
+        driver.send(LoginAccepted(1, 1))
+        assert driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == [Fetch()]
         driver.send(Granted(self.same(driver)))
-        assert driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS)) == []
+        assert driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == []
         assert driver.machine.deadline - driver.now == 30.0
 
     def test_nor_are_failed_fetches_repeated_by_more_refusals(self) -> None:
         driver = Driver(mints=False, pools=2).serving(math.inf)
-        driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
+        driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
         driver.failed(AccessDenied("not readable"))
-        assert driver.send(Rejected(2, 1, LoginFailure.CREDENTIALS)) == []
+        assert driver.send(LoginRejected(2, 1, LoginFailure.CREDENTIALS)) == []
         assert driver.machine.deadline - driver.now == 30.0

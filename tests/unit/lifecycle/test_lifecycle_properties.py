@@ -38,6 +38,7 @@ from ephemeral_creds.lifecycle.actions import (
     Operation,
     Prove,
     Publish,
+    Reclaim,
     Renew,
     Report,
     Retire,
@@ -49,15 +50,15 @@ from ephemeral_creds.lifecycle.machine import Lifecycle, State
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
-    Accepted,
     Close,
+    ConsumerLeft,
+    ConsumerReleased,
     EndLearned,
     Failed,
     Granted,
-    Left,
+    LoginAccepted,
+    LoginRejected,
     RefreshRequested,
-    Rejected,
-    Released,
     Renewed,
     Revoked,
     Signal,
@@ -116,7 +117,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.to_log_in_with: Credentials | None = None
         self.deadlines: dict[int, float] = {}
         self.lapsed: set[int] = set()
-        self.expired: set[int] = set()
+        self.reclaimed: set[int] = set()
         self.closing = self.stopped = False
 
     @initialize(
@@ -176,7 +177,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                     assert not self.closing, "published while closing"
                     if self.may_lose_by(published):
                         logged_in = any(g == published.generation for _, g in self.accepted)
-                        refused = isinstance(signal, Rejected) and (
+                        refused = isinstance(signal, LoginRejected) and (
                             signal.reason is LoginFailure.CREDENTIALS
                         )
                         works = any(number == self.in_use for _, number in self.accepted)
@@ -196,13 +197,14 @@ class LifecycleMachine(RuleBasedStateMachine):
                     current = self.machine.current
                     assert current is None or current.generation != old.generation
                     self.retired += [(pool, old.generation) for pool in self.pools]
-                case Expire(dead):
-                    current = self.machine.current
-                    in_use = current is not None and current.generation == dead.generation
-                    grace = 0.0 if in_use else self.policy.grace
-                    assert dead.lease.expires_at - grace <= self.now, "expired a live one"
-                    if not in_use:
-                        self.expired.add(dead.generation)
+                case Expire(expired):
+                    assert expired.generation == self.in_use, "expired what is not in use"
+                    assert expired.lease.expires_at <= self.now, "expired a live one"
+                case Reclaim(old):
+                    assert old.generation != self.in_use, "reclaimed what is in use"
+                    left = old.lease.expires_at - self.now
+                    assert left <= self.policy.grace, "reclaimed too soon"
+                    self.reclaimed.add(old.generation)
                 case AskEnd(asked):
                     assert asked.lease.duration == math.inf, "asked about what has a deadline"
                     assert self.pools, "asked nobody"
@@ -230,23 +232,23 @@ class LifecycleMachine(RuleBasedStateMachine):
     def note(self, signal: Signal) -> None:
         """Take note of what a pool says, as far as it has been asked."""
         match signal:
-            case Accepted(pool, number):
+            case LoginAccepted(pool, number):
                 self.asked.discard((pool, number))
                 if pool in self.pools and self.machine.state in (State.ACQUIRING, State.SERVING):
                     self.let_in.add(pool)
                     if number in self.machine._generations:
                         self.accepted.add((pool, number))
-            case Rejected(pool, number, reason):
+            case LoginRejected(pool, number, reason):
                 hba = reason is LoginFailure.PG_HBA and pool in self.let_in
                 refused = hba or reason is LoginFailure.CREDENTIALS
                 self.refusals[pool, number] += refused and (pool, number) in self.asked
                 self.asked.discard((pool, number))
                 if refused and number == self.in_use:
                     self.accepted.discard((pool, number))
-            case Released(pool, number) if (pool, number) in self.retired:
+            case ConsumerReleased(pool, number) if (pool, number) in self.retired:
                 self.retired = [held for held in self.retired if held != (pool, number)]
                 self.held.discard((pool, number))
-            case Left(pool):
+            case ConsumerLeft(pool):
                 self.pools.discard(pool)
                 self.let_in.discard(pool)
                 self.accepted = {held for held in self.accepted if held[0] != pool}
@@ -256,7 +258,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @staticmethod
     def is_no_fault_of_the_credentials(signal: Signal) -> bool:
-        return isinstance(signal, Rejected) and (
+        return isinstance(signal, LoginRejected) and (
             signal.reason in (LoginFailure.SERVER, LoginFailure.UNREACHABLE)
         )
 
@@ -438,16 +440,16 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.pools)
     @rule(data=st.data())
     def pool_leaves(self, data: st.DataObject) -> None:
-        self.send(Left(data.draw(st.sampled_from(sorted(self.pools)))))
+        self.send(ConsumerLeft(data.draw(st.sampled_from(sorted(self.pools)))))
 
     @precondition(lambda self: self.proofs)
     @rule(accepted=st.booleans(), reason=reasons)
     def proof_ends(self, accepted: bool, reason: LoginFailure) -> None:
         proof = self.proofs.pop(0)
         if accepted:
-            self.send(Accepted(proof.member, proof.grant.generation))
+            self.send(LoginAccepted(proof.consumer, proof.grant.generation))
         else:
-            self.send(Rejected(proof.member, proof.grant.generation, reason))
+            self.send(LoginRejected(proof.consumer, proof.grant.generation, reason))
 
     @precondition(lambda self: self.proofs)
     @rule(accepted=st.booleans())
@@ -459,14 +461,14 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.retired)
     @rule(data=st.data())
     def pool_lets_go(self, data: st.DataObject) -> None:
-        self.send(Released(*data.draw(st.sampled_from(self.retired))))
+        self.send(ConsumerReleased(*data.draw(st.sampled_from(self.retired))))
 
     @rule(
         signal=st.sampled_from([SourceChanged(), RefreshRequested(), Tick()])
         | st.builds(SourceSeen, st.sampled_from(["", "gone", "garbage"]))
-        | st.builds(Rejected, generations, generations, reasons)
-        | st.builds(Accepted, generations, generations)
-        | st.builds(Released, generations, generations)
+        | st.builds(LoginRejected, generations, generations, reasons)
+        | st.builds(LoginAccepted, generations, generations)
+        | st.builds(ConsumerReleased, generations, generations)
         | st.builds(EndLearned, generations, st.sampled_from([-5.0, 0.0, 3.0, 4000.0, math.inf]))
     )
     def anything(self, signal: Signal) -> None:
@@ -483,7 +485,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         answered = machine._fetch_failures or machine._candidate is not None
         limiter = machine._limiter
         allowed_at = limiter.available_at(self.now) if limiter is not None else self.now
-        self.send(Rejected(1, number, LoginFailure.CREDENTIALS))
+        self.send(LoginRejected(1, number, LoginFailure.CREDENTIALS))
         if worked and not answered and self.in_flight is None:
             assert machine._candidate is None
             assert machine.deadline <= allowed_at, "what has worked waits for its remedy"
@@ -602,7 +604,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         if self.closing:
             return
         for number in self.lapsed - set(self.machine._generations):
-            assert number in self.expired, "forgotten without a word to the pools"
+            assert number in self.reclaimed, "forgotten without a word to the pools"
 
     def teardown(self) -> None:
         """In the end, whatever has happened, closing gives everything back and stops."""

@@ -13,7 +13,7 @@ from ephemeral_creds.exceptions import ProviderUnavailable
 from ephemeral_creds.lifecycle.actions import Fetch, Prove, Publish, Stop
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.lifecycle.refusals import LoginFailure
-from ephemeral_creds.lifecycle.signals import Close, Granted, RefreshRequested, Rejected, Start
+from ephemeral_creds.lifecycle.signals import Close, Granted, LoginRejected, RefreshRequested, Start
 
 
 def static(
@@ -79,21 +79,21 @@ def test_r26_an_announcement_ahead_of_the_password_is_not_believed(driver: Drive
 
 def test_r26_a_refused_login_reads_at_once_and_goes_on_for_some_seconds(driver: Driver) -> None:
     driver.after(10)
-    assert driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS)) == [Fetch()]
+    assert driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == [Fetch()]
     assert answers(driver, 1, 50, 49) == [1, 2]
     (published,) = driver.send(Granted(static(driver, 2, 60)))
     assert isinstance(published, Publish)
     # The next change finds it as eager as the first one did.
     driver.after(10)
-    assert driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS)) == [Fetch()]
+    assert driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == [Fetch()]
 
 
 def test_logins_that_stay_refused_do_not_hammer(driver: Driver) -> None:
-    driver.send(Rejected(1, 1, LoginFailure.CREDENTIALS))
+    driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
     reads = 1
     assert driver.send(Granted(static(driver, 1, 86400.0))) == []
     for _ in range(600):
-        if Fetch() in driver.after(1, Rejected(1, 1, LoginFailure.CREDENTIALS)):
+        if Fetch() in driver.after(1, LoginRejected(1, 1, LoginFailure.CREDENTIALS)):
             reads += 1
             driver.send(Granted(static(driver, 1, 86400.0)))
     assert reads < 25

@@ -9,7 +9,7 @@ from test_suspicion import Session, grant, opened
 
 from ephemeral_creds import CredentialKeeper, FixedProvider, RotationPolicy
 from ephemeral_creds.events import PoolRotated
-from ephemeral_creds.lifecycle.signals import Released
+from ephemeral_creds.lifecycle.signals import ConsumerReleased
 from ephemeral_creds.pool.rotation import Rotation
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def test_a_candidate_that_was_discarded_is_not_proven(
     rotation.prove(grant(2))
     rotation.retire(grant(2))
     rotation.end_move("pool", 0.0)
-    assert keeper.signals == [Released(0, 2)]
+    assert keeper.signals == [ConsumerReleased(0, 2)]
     assert rotation.next_candidate() is None
 
 
@@ -155,7 +155,7 @@ def test_a_generation_is_not_released_while_a_login_with_it_is_about_to_start(
     assert keeper.signals == []
     rotation.ledger.failed(1)
     rotation.end_move("pool", 0.0)
-    assert keeper.signals == [Released(0, 1)]
+    assert keeper.signals == [ConsumerReleased(0, 1)]
 
 
 def test_a_generation_is_not_released_under_a_login_that_began_while_it_was_counted(
@@ -173,10 +173,10 @@ def test_a_generation_is_not_released_under_a_login_that_began_while_it_was_coun
     monkeypatch.setattr(rotation.ledger, "by_generation", count_and_be_overtaken)
     rotation.end_move("pool", 0.0)
     monkeypatch.undo()
-    assert Released(0, 1) not in keeper.signals
+    assert ConsumerReleased(0, 1) not in keeper.signals
     rotation.ledger.failed(1)
     rotation.end_move("pool", 0.0)
-    assert Released(0, 1) in keeper.signals
+    assert ConsumerReleased(0, 1) in keeper.signals
 
 
 def test_no_login_starts_with_a_generation_that_was_overtaken(rotation: Rotation[Any]) -> None:
