@@ -45,7 +45,10 @@ def pool(make_sync: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         ("async with self._lock:\n", "with self._lock:\n"),
         ("return await super().get()\n", "return super().get()\n"),
         ("async def __aexit__(self):\n", "def __exit__(self):\n"),
-        ("from a.pool._async.mover import AsyncMover\n", "from a.pool._sync.mover import Mover\n"),
+        (
+            "from a.pool._async.worker import AsyncWorker\n",
+            "from a.pool._sync.worker import Worker\n",
+        ),
         ("from psycopg_pool.pool_async import A\n", "from psycopg_pool.pool import A\n"),
         ("await discard_async(self, conn)\n", "discard(self, conn)\n"),
         ("check: Callable[[ACT], Awaitable[None]]\n", "check: Callable[[CT], None]\n"),

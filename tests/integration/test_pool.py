@@ -23,8 +23,8 @@ from ephemeral_creds import (
     RotationPolicy,
 )
 from ephemeral_creds.events import PoolRotated
-from ephemeral_creds.pool._async import mover as async_mover
-from ephemeral_creds.pool._sync import mover
+from ephemeral_creds.pool._async import worker as async_worker
+from ephemeral_creds.pool._sync import worker as sync_worker
 
 if TYPE_CHECKING:
     from twins import Setup
@@ -121,7 +121,7 @@ class TestRotation:
         self, setup: Setup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nothing to replace comes back for many times as long as a replacement is parked."""
-        for module in (mover, async_mover):
+        for module in (sync_worker, async_worker):
             monkeypatch.setattr(module, "_LOOK_AT_IDLE", 3600.0)
         gate = setup.twin.gate()
         pool = setup.pool(

@@ -13,8 +13,8 @@ from psycopg_pool import TooManyRequests
 from twins import AsyncTwin, wait_until
 
 from ephemeral_creds import RotationPolicy
-from ephemeral_creds.pool._async import mover as async_mover
-from ephemeral_creds.pool._sync import mover
+from ephemeral_creds.pool._async import worker as async_worker
+from ephemeral_creds.pool._sync import worker as sync_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +138,7 @@ def test_it_counts_how_long_connections_took(setup: Setup) -> None:
 def test_it_neither_checks_nor_resets_what_is_idle(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (mover, async_mover):
+    for module in (sync_worker, async_worker):
         monkeypatch.setattr(module, "_LOOK_AT_IDLE", 0.01)
     calls: list[str] = []
     pool = setup.pool(

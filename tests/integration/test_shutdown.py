@@ -261,7 +261,7 @@ class TestClose:
             raise Interrupted
 
         pool = setup.pool()
-        monkeypatch.setattr(pool._mover, "join", interrupt)
+        monkeypatch.setattr(pool._worker, "join", interrupt)
         with pytest.raises(Interrupted):
             pool.close()
         setup.revoked(1)

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 __all__ = [
-    "AsyncBell",
-    "AsyncWorkers",
-    "Bell",
-    "Workers",
+    "AsyncTasks",
+    "AsyncWakeup",
+    "Tasks",
+    "Wakeup",
     "cancel_query",
     "cancel_query_async",
     "open_at_construction",
@@ -43,22 +43,22 @@ __all__ = [
 # -- waking whoever waits --------------------------------------------------------------------
 
 
-class AsyncBell:
-    """Wakes tasks that look for work, without losing a ring between look and wait.
+class AsyncWakeup:
+    """Wakes tasks that look for work, without losing a wake-up between look and wait.
 
-    `ring` may be called from any thread: the keeper's, for example.
+    `wake` may be called from any thread: the keeper's, for example.
     """
 
     def __init__(self) -> None:
-        self.rung = 0
-        self._rings = itertools.count(1)
+        self.count = 0
+        self._counter = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Future[None]] = set()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake everybody."""
         # Not += 1: of two threads that add at a time, one would bring back an old number.
-        self.rung = next(self._rings)
+        self.count = next(self._counter)
         if self._loop is not None:
             # A loop that is closed has nobody left to wake.
             with contextlib.suppress(RuntimeError):
@@ -69,52 +69,52 @@ class AsyncBell:
             if not future.done():
                 future.set_result(None)
 
-    async def wait(self, heard: int, timeout: float | None) -> int:
-        """Wait up to `timeout` seconds until it has rung more than `heard` times.
+    async def wait(self, seen: int, timeout: float | None) -> int:
+        """Wait up to `timeout` seconds until there were more than `seen` wake-ups.
 
         Returns:
-            How often it has rung.
+            How many there were.
         """
         self._loop = asyncio.get_running_loop()
         future = self._loop.create_future()
-        # Before looking: a ring in between finds it.
+        # Before looking: a wake-up in between finds it.
         self._waiting.add(future)
         try:
-            if self.rung == heard:
+            if self.count == seen:
                 await asyncio.wait([future], timeout=timeout)
         finally:
             self._waiting.discard(future)
-        return self.rung
+        return self.count
 
 
-class Bell:
-    """Wakes threads that look for work, without losing a ring between look and wait."""
+class Wakeup:
+    """Wakes threads that look for work, without losing a wake-up between look and wait."""
 
     def __init__(self) -> None:
-        self.rung = 0
+        self.count = 0
         self._condition = threading.Condition()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake everybody."""
         with self._condition:
-            self.rung += 1
+            self.count += 1
             self._condition.notify_all()
 
-    def wait(self, heard: int, timeout: float | None) -> int:
-        """Wait up to `timeout` seconds until it has rung more than `heard` times.
+    def wait(self, seen: int, timeout: float | None) -> int:
+        """Wait up to `timeout` seconds until there were more than `seen` wake-ups.
 
         Returns:
-            How often it has rung.
+            How many there were.
         """
         with self._condition:
-            self._condition.wait_for(lambda: self.rung != heard, timeout)
-            return self.rung
+            self._condition.wait_for(lambda: self.count != seen, timeout)
+            return self.count
 
 
 # -- running in the background ---------------------------------------------------------------
 
 
-class AsyncWorkers:
+class AsyncTasks:
     """Tasks that run until they find that there is nothing left to do."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class AsyncWorkers:
                 task.cancel()
 
 
-class Workers:
+class Tasks:
     """Threads that run until they find that there is nothing left to do."""
 
     def __init__(self) -> None:

@@ -90,7 +90,7 @@ class LeasedPool(_PsycopgPool):
 
     def __del__(self) -> None:
         # What __init__() sets last: where it failed, nothing was begun.
-        if hasattr(self, "_mover"):
+        if hasattr(self, "_worker"):
             self._rotation.stop()
             if self._begun and not self._ended:
                 self._rotation.leave(close_keeper=self._own_keeper is not None)

@@ -136,7 +136,7 @@ class Retries:
                 # A checkout tests what is suspect.
                 with contextlib.suppress(psycopg.Error):
                     self._pool.putconn(self._pool.getconn(PROBE_TIMEOUT))
-                explained = run.upheaval
+                explained = run.disruption
             return explained
 
         for manager in Retrying(
@@ -217,7 +217,7 @@ class _AsyncAttempts:
         if explained is None:
             with contextlib.suppress(psycopg.Error):
                 await self._pool.putconn(await self._pool.getconn(PROBE_TIMEOUT))
-            explained = self._run.upheaval
+            explained = self._run.disruption
         return explained
 
 

@@ -112,15 +112,15 @@ class Run:
         self._attempts = attempts
         self._clock = clock
         self._deadline = clock() + timeout
-        self._upheavals = self._cut_off = 0
+        self._disruptions = self._cut_off = 0
 
     def begin(self, manager: AttemptManager) -> Attempt:
         """Return the next attempt."""
-        self._upheavals, self._cut_off = self._rotation.upheavals, self._rotation.cut_off
+        self._disruptions, self._cut_off = self._rotation.disruptions, self._rotation.cut_off
         return Attempt(manager)
 
     def explains(self, state: RetryCallState) -> bool | None:
-        """Tell whether to try again; ``None``: if there is an `upheaval` after a checkout.
+        """Tell whether to try again; ``None``: if there is an `disruption` after a checkout.
 
         An error does not say which connection it is from. That a rotation went on, or that a
         role turned out to be gone, is near enough: what else failed then is tried again, too.
@@ -132,15 +132,15 @@ class Run:
             return False
         # What is true of one connection may be of others: have them tested before they are lent.
         self._pool.suspect()
-        if kind != "role" or self.upheaval:
+        if kind != "role" or self.disruption:
             return True
         self._rotation.note_own_checkout()
         return None
 
     @property
-    def upheaval(self) -> bool:
+    def disruption(self) -> bool:
         """Whether a role was replaced, or found to be gone, since the attempt began."""
-        return self._rotation.upheavals > self._upheavals
+        return self._rotation.disruptions > self._disruptions
 
     def is_over(self, state: RetryCallState) -> bool:
         """Tell whether there is no further attempt."""

@@ -58,7 +58,7 @@ class Rotation(Generic[T]):
 
     Attributes:
         serving: the generation that new connections log in with; 0 before the first.
-        careful: whether a checkout has more to do than psycopg_pool's own.
+        must_vet: whether a checkout has more to do than psycopg_pool's own.
         trusted_until: the instant, on the keeper's clock, from which it has: the first deadline
             of a generation that connections are open of; ``-inf`` where that is now.
         now: reads that clock.
@@ -76,7 +76,7 @@ class Rotation(Generic[T]):
         checks: bool = False,
     ) -> None:
         self.serving = 0
-        self.careful = True
+        self.must_vet = True
         self.trusted_until = -math.inf
         self.now = keeper.clock.now
         self.idle_hint = 0
@@ -102,7 +102,7 @@ class Rotation(Generic[T]):
         self._accepted = 0
         self._suspects: set[int] = set()
         self._leases: dict[int, Lease] = {}
-        self._dead = self._upheavals = 0
+        self._expired_through = self._disruptions = 0
         self._moving_since: float | None = None
         self._moved = 0
         self._own_checkouts = 0
@@ -150,7 +150,7 @@ class Rotation(Generic[T]):
     def publish(self, grant: Grant) -> None:
         """Have the pool log in with `grant` from now on."""
         with self._lock:
-            self._upheavals += 0 < self.serving < grant.generation
+            self._disruptions += 0 < self.serving < grant.generation
             self.serving = max(self.serving, grant.generation)
             self.idle_hint += 1
             self._note_lease(grant)
@@ -167,10 +167,10 @@ class Rotation(Generic[T]):
         known = self._leases.setdefault(grant.generation, grant.lease)
         if grant.lease.requested_at >= known.requested_at:
             self._leases[grant.generation] = grant.lease
-        if grant.generation == self._dead:
+        if grant.generation == self._expired_through:
             # It was renewed after all: one test tells.
-            self._dead = 0
-        self._be_careful()
+            self._expired_through = 0
+        self._update_trust()
 
     def retire(self, grant: Grant) -> None:
         """Have the pool replace its connections of `grant`."""
@@ -183,7 +183,7 @@ class Rotation(Generic[T]):
     def expire(self, grant: Grant) -> None:
         """Note that `grant` is at its deadline."""
         with self._lock:
-            self._dead = max(self._dead, grant.generation)
+            self._expired_through = max(self._expired_through, grant.generation)
         self.suspect(grant)
 
     def reclaim(self, grant: Grant) -> None:
@@ -353,7 +353,7 @@ class Rotation(Generic[T]):
         open_ones = self.ledger.by_generation()
         with self._lock:
             self._suspects.update(g for g in (*open_ones, self.serving) if 0 < g <= generation)
-            self._be_careful()
+            self._update_trust()
         self.wake()
 
     def suspect_expired(self) -> None:
@@ -365,7 +365,7 @@ class Rotation(Generic[T]):
         with self._lock:
             late = [g for g, lease in self._leases.items() if lease.expires_at <= now]
             expired = max((g for g in late if g not in self._suspects), default=0)
-            self._dead = max(self._dead, expired)
+            self._expired_through = max(self._expired_through, expired)
         if expired:
             self.suspect_generation(expired)
             self._keeper.signal(Tick())
@@ -381,37 +381,37 @@ class Rotation(Generic[T]):
         may drop the role at any time.
         """
         with self._lock:
-            if alive and generation > self._dead:
+            if alive and generation > self._expired_through:
                 self._suspects.discard(generation)
-                self._be_careful()
-            self._upheavals += not alive
+                self._update_trust()
+            self._disruptions += not alive
         if not alive:
             self._keeper.signal(LoginRejected(self._number, generation, LoginFailure.CREDENTIALS))
 
     @property
-    def upheavals(self) -> int:
+    def disruptions(self) -> int:
         """Grows whenever a query may have failed because of its connection's generation.
 
         That is, when a role was replaced or found to be gone, or a connection of one that has
         been replaced came back.
         """
-        return self._upheavals
+        return self._disruptions
 
     def note_stale_return(self) -> None:
         """A connection of an old generation came back."""
         with self._lock:
-            self._upheavals += 1
+            self._disruptions += 1
 
     def note_cut_off(self) -> None:
         """A borrowed connection is about to be cut off."""
         with self._lock:
             self.cut_off += 1
 
-    def _be_careful(self) -> None:
+    def _update_trust(self) -> None:
         more_to_do = self._checks or self.policy.trace_borrowers
-        self.careful = self.serving == 0 or bool(self._suspects) or more_to_do
+        self.must_vet = self.serving == 0 or bool(self._suspects) or more_to_do
         ends = [lease.expires_at for g, lease in self._leases.items() if g not in self._suspects]
-        self.trusted_until = -math.inf if self.careful else min(ends, default=math.inf)
+        self.trusted_until = -math.inf if self.must_vet else min(ends, default=math.inf)
 
     # -- moving ----------------------------------------------------------------------------
 
@@ -526,7 +526,7 @@ class Rotation(Generic[T]):
             self._suspects = {g for g in self._suspects if g in counts or g >= serving}
             for generation in [g for g in self._leases if g not in counts and g < serving]:
                 del self._leases[generation]
-            self._be_careful()
+            self._update_trust()
         for generation in released:
             self._keeper.signal(ConsumerReleased(self._number, generation))
         return ended

@@ -405,7 +405,7 @@ class TestReasons:
     def test_after_a_loss_the_other_connections_are_tested(self, run: Runner) -> None:
         pool = pool_for(run)
         pool._rotation.publish(grant(1))
-        assert not pool._rotation.careful
+        assert not pool._rotation.must_vet
         run(Script(LOST), pool=pool)
         assert pool._rotation.is_suspect(1)
 

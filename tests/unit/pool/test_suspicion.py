@@ -67,20 +67,20 @@ def test_at_first_only_the_first_credentials_take_care() -> None:
         RotationPolicy(),
         wake=lambda: None,
     )
-    assert rotation.careful
+    assert rotation.must_vet
     rotation.suspect_generation(0)
     rotation.publish(grant(1))
-    assert not rotation.careful
+    assert not rotation.must_vet
 
 
 def test_suspicion_lasts_until_an_answer(rotation: Rotation[Any]) -> None:
     rotation.suspect(grant(1))
-    assert rotation.careful
+    assert rotation.must_vet
     assert rotation.is_suspect(1)
     rotation.note_test(1, alive=False)
     assert rotation.is_suspect(1)
     rotation.note_test(1, alive=True)
-    assert not rotation.careful
+    assert not rotation.must_vet
 
 
 def test_it_covers_what_is_still_open_of_older_generations(rotation: Rotation[Any]) -> None:
@@ -93,7 +93,7 @@ def test_it_covers_what_is_still_open_of_older_generations(rotation: Rotation[An
     assert not rotation.is_suspect(2)
     old.closed = True
     rotation.end_move("pool", 0.0)
-    assert not rotation.careful
+    assert not rotation.must_vet
 
 
 def test_new_credentials_do_not_end_it(rotation: Rotation[Any]) -> None:
@@ -107,7 +107,7 @@ def test_new_credentials_do_not_end_it(rotation: Rotation[Any]) -> None:
 def test_old_generations_that_are_gone_are_not_suspected(rotation: Rotation[Any]) -> None:
     rotation.publish(grant(2))
     rotation.suspect(grant(1))
-    assert not rotation.careful
+    assert not rotation.must_vet
 
 
 @pytest.mark.parametrize("serving", [1, 2])
@@ -127,7 +127,7 @@ def test_a_renewal_that_came_late_helps(rotation: Rotation[Any]) -> None:
     rotation.publish(grant(1))
     assert rotation.is_suspect(1)
     rotation.note_test(1, alive=True)
-    assert not rotation.careful
+    assert not rotation.must_vet
 
 
 class TestSuspended:
@@ -139,7 +139,7 @@ class TestSuspended:
         clock.suspend(3599.0 - clock.now())
         assert rotation.now() < rotation.trusted_until
         rotation.suspect_expired()
-        assert not rotation.careful
+        assert not rotation.must_vet
         clock.suspend(1.0)
         assert rotation.now() >= rotation.trusted_until
         rotation.suspect_expired()
@@ -160,7 +160,7 @@ class TestSuspended:
         rotation.extend(grant(1, requested_at=2000.0))
         clock.suspend(4000.0)
         rotation.suspect_expired()
-        assert not rotation.careful
+        assert not rotation.must_vet
 
     def test_a_renewal_that_is_overtaken_does_not(self, rotation: Rotation[Any]) -> None:
         rotation.extend(grant(1, requested_at=2000.0))
@@ -175,7 +175,7 @@ class TestSuspended:
         rotation.extend(grant(1, requested_at=4000.0))
         assert rotation.is_suspect(1)
         rotation.note_test(1, alive=True)
-        assert not rotation.careful
+        assert not rotation.must_vet
 
     def test_what_is_gone_is_forgotten(self, rotation: Rotation[Any], clock: FakeClock) -> None:
         rotation.publish(grant(2, requested_at=2000.0))
@@ -185,15 +185,15 @@ class TestSuspended:
         assert rotation.now() < rotation.trusted_until
 
 
-def test_what_counts_as_an_upheaval(rotation: Rotation[Any]) -> None:
-    seen = [rotation.upheavals]
+def test_what_counts_as_a_disruption(rotation: Rotation[Any]) -> None:
+    seen = [rotation.disruptions]
     rotation.publish(grant(1))
     rotation.note_test(1, alive=True)
-    seen.append(rotation.upheavals)
+    seen.append(rotation.disruptions)
     rotation.publish(grant(2))
-    seen.append(rotation.upheavals)
+    seen.append(rotation.disruptions)
     rotation.note_stale_return()
-    seen.append(rotation.upheavals)
+    seen.append(rotation.disruptions)
     rotation.note_test(2, alive=False)
-    seen.append(rotation.upheavals)
+    seen.append(rotation.disruptions)
     assert seen == [0, 0, 1, 2, 3]

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
-    from ephemeral_creds.pool._compat import AsyncBell
+    from ephemeral_creds.pool._compat import AsyncWakeup
     from ephemeral_creds.pool.openings import Opening
     from ephemeral_creds.pool.rotation import Rotation
 
@@ -77,7 +77,7 @@ class AsyncConnector(Generic[ACT]):
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
         session_role: the role that every session acts as, if not the one it logs in as.
-        bell: rung when there are new credentials, or the keeper has failed, and when the pool is
+        wakeup: what wakes it when there are new credentials, or none, and when the pool is
             closed.
     """
 
@@ -91,7 +91,7 @@ class AsyncConnector(Generic[ACT]):
         rotation: Rotation[ACT],
         timeout: float,
         session_role: str | None,
-        bell: AsyncBell,
+        wakeup: AsyncWakeup,
     ) -> None:
         self._keeper = keeper
         self._rotation = rotation
@@ -100,7 +100,7 @@ class AsyncConnector(Generic[ACT]):
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
         self._user_check = check
-        self._bell = bell
+        self._wakeup = wakeup
         self._pool = weakref.ref(pool)
         leased, apart = _derive(base, weakref.ref(self), rotation)
         self._connect, self._connect_apart = leased.connect_directly, apart.connect_directly
@@ -121,14 +121,14 @@ class AsyncConnector(Generic[ACT]):
         """Do what `Keeper.wait` does, and raise what that does; at once if the pool is closed."""
         deadline = monotonic() + timeout
         while True:
-            heard = self._bell.rung
+            seen = self._wakeup.count
             remaining = deadline - monotonic()
             try:
                 return self._keeper.wait(0.0)
             except (NotReady, CredentialsExpired):
                 if remaining <= 0 or self._rotation.stopped:
                     raise
-            await self._bell.wait(heard, remaining if remaining < math.inf else None)
+            await self._wakeup.wait(seen, remaining if remaining < math.inf else None)
 
     async def connect(self, conninfo: str, kwargs: dict[str, Any]) -> ACT:
         """Do what the ``connect`` of the pool's ``connection_class`` does.
@@ -138,7 +138,7 @@ class AsyncConnector(Generic[ACT]):
         """
         opening = self._rotation.openings.asked()
         if opening is not None:
-            return await self._for_pool(opening, conninfo, kwargs)
+            return await self._connect_for_pool(opening, conninfo, kwargs)
         check_parameters(conninfo, kwargs)
         try:
             grant = await self.credentials(self._timeout)
@@ -149,7 +149,9 @@ class AsyncConnector(Generic[ACT]):
             raise outcome.error
         return outcome
 
-    async def _for_pool(self, opening: Opening, conninfo: str, kwargs: dict[str, Any]) -> ACT:
+    async def _connect_for_pool(
+        self, opening: Opening, conninfo: str, kwargs: dict[str, Any]
+    ) -> ACT:
         """Return a new connection to psycopg_pool."""
         rotation = self._rotation
         check_parameters(conninfo, kwargs)
@@ -164,7 +166,7 @@ class AsyncConnector(Generic[ACT]):
             raise outcome.error
         return outcome
 
-    async def ahead(self, grant: Grant) -> ACT | ConnectFailure:
+    async def preconnect(self, grant: Grant) -> ACT | ConnectFailure:
         """Open a connection that is ready for use, without psycopg_pool.
 
         Its login has been begun; see `Rotation.begin_login`.
@@ -243,7 +245,7 @@ class AsyncConnector(Generic[ACT]):
         try:
             outcome = await self._session(self._connect, grant, conninfo, kwargs)
             if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
-                outcome = await self._asked_end(outcome, grant)
+                outcome = await self._query_expiry(outcome, grant)
         except BaseException:
             ledger.failed(grant.generation)
             raise
@@ -267,9 +269,9 @@ class AsyncConnector(Generic[ACT]):
             return await login_async(connect, conninfo, kwargs, grant, self._diagnosis)
         kwargs = acting_as(role, conninfo, kwargs)
         outcome = await login_async(connect, conninfo, kwargs, grant, self._diagnosis)
-        return await self._checked_role(outcome, role)
+        return await self._verify_session_role(outcome, role)
 
-    async def _checked_role(
+    async def _verify_session_role(
         self, outcome: ACT | ConnectFailure, wanted: str
     ) -> ACT | ConnectFailure:
         """Check that the session acts as the session role: a proxy may drop the option."""
@@ -290,7 +292,7 @@ class AsyncConnector(Generic[ACT]):
                 return clean_failure(error)
             raise
 
-    async def _asked_end(self, connection: ACT, grant: Grant) -> ACT | ConnectFailure:
+    async def _query_expiry(self, connection: ACT, grant: Grant) -> ACT | ConnectFailure:
         """Ask until when the login works; no answer is no reason to do without the connection."""
         try:
             remaining = await _valid_for(connection, self._timeout)

@@ -31,7 +31,7 @@ from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
-from ephemeral_creds.pool._compat import AsyncBell, open_at_construction_async
+from ephemeral_creds.pool._compat import AsyncWakeup, open_at_construction_async
 from ephemeral_creds.pool.base import NOT_AFTER_FORK, LeasedPool, after_fork
 from ephemeral_creds.pool.errors import (
     CheckoutTimeout,
@@ -132,17 +132,17 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
         from ephemeral_creds.pool._async.connector import AsyncConnector
-        from ephemeral_creds.pool._async.mover import AsyncMover
+        from ephemeral_creds.pool._async.worker import AsyncWorker
         from ephemeral_creds.pool.keeper_for import keeper_for
         from ephemeral_creds.pool.rotation import Rotation
 
         if isinstance(conninfo, str) and not callable(kwargs):
             check_parameters(conninfo, kwargs or {})
         self._keeper, self._own_keeper = keeper_for(credentials, refresh, observers)
-        bell = AsyncBell()
+        wakeup = AsyncWakeup()
         policy = rotation or RotationPolicy()
         self._rotation: Rotation[ACT] = Rotation(
-            self._keeper, policy, bell.ring, checks=check is not None
+            self._keeper, policy, wakeup.wake, checks=check is not None
         )
         self._connector = AsyncConnector(
             self,
@@ -153,7 +153,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             self._rotation,
             policy.connect_timeout,
             session_role,
-            bell,
+            wakeup,
         )
         self._beginning = asyncio.Lock()
         self._begun = self._ended = self._abandoned = False
@@ -178,7 +178,9 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             reconnect_failed=reconnect_failed,
             num_workers=num_workers,
         )
-        self._mover = AsyncMover(self, self._keeper, self._connector, self._rotation, policy, bell)
+        self._worker = AsyncWorker(
+            self, self._keeper, self._connector, self._rotation, policy, wakeup
+        )
         _alive.add(self)
         if open:
             open_at_construction_async(self)
@@ -207,7 +209,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                     self._own_keeper.start()
                 self._rotation.join()
                 self._begun = True
-                self._mover.start()
+                self._worker.start()
             await super().open(wait=False)
         if wait:
             await self.wait(timeout)
@@ -260,12 +262,12 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         try:
             conn = None
             rotation = self._rotation
-            if not rotation.careful:
+            if not rotation.must_vet:
                 conn = await _getconn(self, timeout)  # pyright: ignore[reportArgumentType]
                 # The clock: after a suspend the keeper may not have looked yet.
                 if rotation.now() < rotation.trusted_until:
                     return conn  # pyright: ignore[reportReturnType]
-            return await self._getconn_carefully(timeout, conn)  # pyright: ignore[reportArgumentType]
+            return await self._getconn_vetted(timeout, conn)  # pyright: ignore[reportArgumentType]
         except CheckoutTimeout:
             raise
         except PoolTimeout as error:
@@ -316,11 +318,11 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         self._rotation.stop()
         try:
             await super().close(close_timeout_async(self, timeout))
-            await self._mover.join(max(deadline - monotonic(), 0.0))
+            await self._worker.join(max(deadline - monotonic(), 0.0))
             for connection in self._rotation.take_unwanted(monotonic()):
                 await connection.close()
             # Giving the lease back drops the role, and what it runs fails then.
-            await self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
+            await self._worker.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
             # Also where it was interrupted: the lease is given back in the background then.
             self._rotation.leave(close_keeper=self._own_keeper is not None)
@@ -335,7 +337,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
     ) -> None:
         await self.close()
 
-    async def _getconn_carefully(self, timeout: float | None, conn: ACT | None) -> ACT:
+    async def _getconn_vetted(self, timeout: float | None, conn: ACT | None) -> ACT:
         """Check out where a connection may not be what it seems, or more is to be done with it.
 
         Args:

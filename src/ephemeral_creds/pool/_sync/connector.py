@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
-    from ephemeral_creds.pool._compat import Bell
+    from ephemeral_creds.pool._compat import Wakeup
     from ephemeral_creds.pool.openings import Opening
     from ephemeral_creds.pool.rotation import Rotation
 
@@ -78,7 +78,7 @@ class Connector(Generic[CT]):
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
         session_role: the role that every session acts as, if not the one it logs in as.
-        bell: rung when there are new credentials, or the keeper has failed, and when the pool is
+        wakeup: what wakes it when there are new credentials, or none, and when the pool is
             closed.
     """
 
@@ -92,7 +92,7 @@ class Connector(Generic[CT]):
         rotation: Rotation[CT],
         timeout: float,
         session_role: str | None,
-        bell: Bell,
+        wakeup: Wakeup,
     ) -> None:
         self._keeper = keeper
         self._rotation = rotation
@@ -101,7 +101,7 @@ class Connector(Generic[CT]):
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
         self._user_check = check
-        self._bell = bell
+        self._wakeup = wakeup
         self._pool = weakref.ref(pool)
         leased, apart = _derive(base, weakref.ref(self), rotation)
         self._connect, self._connect_apart = leased.connect_directly, apart.connect_directly
@@ -122,14 +122,14 @@ class Connector(Generic[CT]):
         """Do what `Keeper.wait` does, and raise what that does; at once if the pool is closed."""
         deadline = monotonic() + timeout
         while True:
-            heard = self._bell.rung
+            seen = self._wakeup.count
             remaining = deadline - monotonic()
             try:
                 return self._keeper.wait(0.0)
             except (NotReady, CredentialsExpired):
                 if remaining <= 0 or self._rotation.stopped:
                     raise
-            self._bell.wait(heard, remaining if remaining < math.inf else None)
+            self._wakeup.wait(seen, remaining if remaining < math.inf else None)
 
     def connect(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
         """Do what the ``connect`` of the pool's ``connection_class`` does.
@@ -139,7 +139,7 @@ class Connector(Generic[CT]):
         """
         opening = self._rotation.openings.asked()
         if opening is not None:
-            return self._for_pool(opening, conninfo, kwargs)
+            return self._connect_for_pool(opening, conninfo, kwargs)
         check_parameters(conninfo, kwargs)
         try:
             grant = self.credentials(self._timeout)
@@ -150,7 +150,7 @@ class Connector(Generic[CT]):
             raise outcome.error
         return outcome
 
-    def _for_pool(self, opening: Opening, conninfo: str, kwargs: dict[str, Any]) -> CT:
+    def _connect_for_pool(self, opening: Opening, conninfo: str, kwargs: dict[str, Any]) -> CT:
         """Return a new connection to psycopg_pool."""
         rotation = self._rotation
         check_parameters(conninfo, kwargs)
@@ -165,7 +165,7 @@ class Connector(Generic[CT]):
             raise outcome.error
         return outcome
 
-    def ahead(self, grant: Grant) -> CT | ConnectFailure:
+    def preconnect(self, grant: Grant) -> CT | ConnectFailure:
         """Open a connection that is ready for use, without psycopg_pool.
 
         Its login has been begun; see `Rotation.begin_login`.
@@ -240,7 +240,7 @@ class Connector(Generic[CT]):
         try:
             outcome = self._session(self._connect, grant, conninfo, kwargs)
             if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
-                outcome = self._asked_end(outcome, grant)
+                outcome = self._query_expiry(outcome, grant)
         except BaseException:
             ledger.failed(grant.generation)
             raise
@@ -260,9 +260,11 @@ class Connector(Generic[CT]):
             return login(connect, conninfo, kwargs, grant, self._diagnosis)
         kwargs = acting_as(role, conninfo, kwargs)
         outcome = login(connect, conninfo, kwargs, grant, self._diagnosis)
-        return self._checked_role(outcome, role)
+        return self._verify_session_role(outcome, role)
 
-    def _checked_role(self, outcome: CT | ConnectFailure, wanted: str) -> CT | ConnectFailure:
+    def _verify_session_role(
+        self, outcome: CT | ConnectFailure, wanted: str
+    ) -> CT | ConnectFailure:
         """Check that the session acts as the session role: a proxy may drop the option."""
         if isinstance(outcome, ConnectFailure):
             return explain_role(wanted, outcome)
@@ -281,7 +283,7 @@ class Connector(Generic[CT]):
                 return clean_failure(error)
             raise
 
-    def _asked_end(self, connection: CT, grant: Grant) -> CT | ConnectFailure:
+    def _query_expiry(self, connection: CT, grant: Grant) -> CT | ConnectFailure:
         """Ask until when the login works; no answer is no reason to do without the connection."""
         try:
             remaining = _valid_for(connection, self._timeout)

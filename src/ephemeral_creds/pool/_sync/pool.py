@@ -25,7 +25,7 @@ from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
-from ephemeral_creds.pool._compat import Bell, open_at_construction
+from ephemeral_creds.pool._compat import Wakeup, open_at_construction
 from ephemeral_creds.pool.base import NOT_AFTER_FORK, LeasedPool, after_fork
 from ephemeral_creds.pool.errors import CheckoutTimeout, UnfitConnection, with_pool_timeout
 from ephemeral_creds.pool.ledger import Borrowed
@@ -121,17 +121,17 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
         from ephemeral_creds.pool._sync.connector import Connector
-        from ephemeral_creds.pool._sync.mover import Mover
+        from ephemeral_creds.pool._sync.worker import Worker
         from ephemeral_creds.pool.keeper_for import keeper_for
         from ephemeral_creds.pool.rotation import Rotation
 
         if isinstance(conninfo, str) and not callable(kwargs):
             check_parameters(conninfo, kwargs or {})
         self._keeper, self._own_keeper = keeper_for(credentials, refresh, observers)
-        bell = Bell()
+        wakeup = Wakeup()
         policy = rotation or RotationPolicy()
         self._rotation: Rotation[CT] = Rotation(
-            self._keeper, policy, bell.ring, checks=check is not None
+            self._keeper, policy, wakeup.wake, checks=check is not None
         )
         self._connector = Connector(
             self,
@@ -142,7 +142,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             self._rotation,
             policy.connect_timeout,
             session_role,
-            bell,
+            wakeup,
         )
         self._beginning = threading.Lock()
         self._begun = self._ended = self._abandoned = False
@@ -167,7 +167,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             reconnect_failed=reconnect_failed,
             num_workers=num_workers,
         )
-        self._mover = Mover(self, self._keeper, self._connector, self._rotation, policy, bell)
+        self._worker = Worker(self, self._keeper, self._connector, self._rotation, policy, wakeup)
         _alive.add(self)
         if open:
             open_at_construction(self)
@@ -194,7 +194,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                     self._own_keeper.start()
                 self._rotation.join()
                 self._begun = True
-                self._mover.start()
+                self._worker.start()
             super().open(wait=False)
         if wait:
             self.wait(timeout)
@@ -247,12 +247,12 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         try:
             conn = None
             rotation = self._rotation
-            if not rotation.careful:
+            if not rotation.must_vet:
                 conn = _getconn(self, timeout)  # pyright: ignore[reportArgumentType]
                 # The clock: after a suspend the keeper may not have looked yet.
                 if rotation.now() < rotation.trusted_until:
                     return conn  # pyright: ignore[reportReturnType]
-            return self._getconn_carefully(timeout, conn)  # pyright: ignore[reportArgumentType]
+            return self._getconn_vetted(timeout, conn)  # pyright: ignore[reportArgumentType]
         except CheckoutTimeout:
             raise
         except PoolTimeout as error:
@@ -303,11 +303,11 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         self._rotation.stop()
         try:
             super().close(close_timeout(self, timeout))
-            self._mover.join(max(deadline - monotonic(), 0.0))
+            self._worker.join(max(deadline - monotonic(), 0.0))
             for connection in self._rotation.take_unwanted(monotonic()):
                 connection.close()
             # Giving the lease back drops the role, and what it runs fails then.
-            self._mover.wait_until_returned(max(deadline - monotonic(), 0.0))
+            self._worker.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
             # Also where it was interrupted: the lease is given back in the background then.
             self._rotation.leave(close_keeper=self._own_keeper is not None)
@@ -322,7 +322,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
     ) -> None:
         self.close()
 
-    def _getconn_carefully(self, timeout: float | None, conn: CT | None) -> CT:
+    def _getconn_vetted(self, timeout: float | None, conn: CT | None) -> CT:
         """Check out where a connection may not be what it seems, or more is to be done with it.
 
         Args:

@@ -12,7 +12,7 @@ from psycopg_pool.pool_async import MaintenanceTask
 
 from ephemeral_creds.exceptions import NoCredentials
 from ephemeral_creds.observers import logger
-from ephemeral_creds.pool._compat import AsyncWorkers, cancel_query_async, sleep_async
+from ephemeral_creds.pool._compat import AsyncTasks, cancel_query_async, sleep_async
 from ephemeral_creds.pool.errors import LEFT_BORROWED
 from ephemeral_creds.pool.login import ConnectFailure
 from ephemeral_creds.pool.psycopg_pool_quirks import (
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.pool._async.connector import AsyncConnector
-    from ephemeral_creds.pool._compat import AsyncBell
+    from ephemeral_creds.pool._compat import AsyncWakeup
     from ephemeral_creds.pool.policy import RotationPolicy
     from ephemeral_creds.pool.rotation import Rotation
 
-__all__ = ["AsyncMover"]
+__all__ = ["AsyncWorker"]
 
 # After a defect, or with nothing to open a connection with, look again this soon.
 _SOON = 0.5
@@ -52,7 +52,7 @@ class _Outage(MaintenanceTask):
         await pool.reconnect_failed()
 
 
-class AsyncMover(Generic[ACT]):
+class AsyncWorker(Generic[ACT]):
     """Proves candidates, replaces old connections, and restores what psycopg_pool gave up.
 
     One housekeeper runs for as long as the pool is open; during a rotation there are
@@ -66,7 +66,7 @@ class AsyncMover(Generic[ACT]):
         connector: AsyncConnector[ACT],
         rotation: Rotation[ACT],
         policy: RotationPolicy,
-        bell: AsyncBell,
+        wakeup: AsyncWakeup,
     ) -> None:
         self._pool = weakref.ref(pool)
         self._name = pool.name
@@ -74,27 +74,27 @@ class AsyncMover(Generic[ACT]):
         self._connector = connector
         self._rotation = rotation
         self._policy = policy
-        self._bell = bell
-        self._workers = AsyncWorkers()
+        self._wakeup = wakeup
+        self._tasks = AsyncTasks()
 
     def start(self) -> None:
         """Start the housekeeper."""
-        self._workers.spawn(self._housekeep, f"{self._name}-housekeeper")
+        self._tasks.spawn(self._housekeep, f"{self._name}-housekeeper")
 
     async def join(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for their end; `Rotation.stop` has been called."""
-        await self._workers.join(timeout)
+        await self._tasks.join(timeout)
 
     async def wait_until_returned(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for what is borrowed; `Rotation.stop` has been called."""
         deadline = monotonic() + timeout
         while True:
-            heard = self._bell.rung
+            seen = self._wakeup.count
             borrowed = self._rotation.ledger.size
             remaining = deadline - monotonic()
             if not borrowed or remaining <= 0:
                 break
-            await self._bell.wait(heard, min(remaining, _SOON))
+            await self._wakeup.wait(seen, min(remaining, _SOON))
         if borrowed:
             logger.warning(LEFT_BORROWED, self._name, borrowed)
 
@@ -110,9 +110,9 @@ class AsyncMover(Generic[ACT]):
 
     async def _look_after_it(self) -> None:
         timeout: float | None = 0.0
-        heard = 0
+        seen = 0
         while not self._rotation.stopped:
-            heard = await self._bell.wait(heard, timeout)
+            seen = await self._wakeup.wait(seen, timeout)
             if (pool := self._pool()) is None or self._rotation.stopped:
                 return
             try:
@@ -144,8 +144,8 @@ class AsyncMover(Generic[ACT]):
         if stale := rotation.stale:
             rotation.begin_move(monotonic())
             # All but one of them, the housekeeper, are moving already.
-            for _ in range(min(stale, self._policy.overshoot) - self._workers.count() + 1):
-                self._workers.spawn(self._move, f"{self._name}-mover")
+            for _ in range(min(stale, self._policy.overshoot) - self._tasks.count() + 1):
+                self._tasks.spawn(self._move, f"{self._name}-mover")
         if (ended := rotation.end_move(self._name, monotonic())) is not None:
             self._keeper.report(ended)
         while (overdue := rotation.next_overdue(self._name, monotonic())) is not None:
@@ -178,26 +178,26 @@ class AsyncMover(Generic[ACT]):
                 await self._replace_one(pool)
             except Exception as error:  # noqa: BLE001 - old connections need their mover
                 logger.error("%s: replacing failed: %s", self._name, type(error).__name__)
-                # Whatever rings meanwhile: the defect is still there.
+                # Whatever wakes it meanwhile: the defect is still there.
                 await sleep_async(_SOON)
             del pool
 
     async def _replace_one(self, pool: AsyncConnectionPool[Any]) -> None:
         """Open a connection, have it take the place of an old one, or close it again."""
         rotation = self._rotation
-        heard = self._bell.rung
+        seen = self._wakeup.count
         # A proof may have left one; then the first old connection need not wait for a connect.
         await self._look_at_idle(pool)
         try:
             grant = self._keeper.current()
         except NoCredentials:
-            await self._bell.wait(heard, _SOON)
+            await self._wakeup.wait(seen, _SOON)
             return
         if pause := rotation.reconnects.barred_for(grant.generation, monotonic()):
-            await self._bell.wait(heard, pause)
+            await self._wakeup.wait(seen, pause)
             return
         if not rotation.reserve(grant.generation):
-            await self._bell.wait(heard, _SOON)
+            await self._wakeup.wait(seen, _SOON)
             return
         with rotation.replacements.reserved():
             outcome = await self._open_ahead(pool, grant)
@@ -221,20 +221,20 @@ class AsyncMover(Generic[ACT]):
         rotation = self._rotation
         deadline = monotonic() + self._policy.park
         while True:
-            heard = self._bell.rung
+            seen = self._wakeup.count
             await self._look_at_idle(pool)
             remaining = deadline - monotonic()
             waiting = rotation.replacements.has(replacement) and rotation.has_stale
             if not waiting or rotation.stopped or remaining <= 0:
                 return
-            await self._bell.wait(heard, remaining)
+            await self._wakeup.wait(seen, remaining)
 
     async def _wait_for_idle(self, pool: AsyncConnectionPool[Any]) -> None:
         """All that is old is borrowed: wait until something comes back."""
         rotation = self._rotation
         hint = rotation.idle_hint
         deadline = monotonic() + _LOOK_AT_IDLE
-        heard = self._bell.rung
+        seen = self._wakeup.count
         while rotation.idle_hint == hint and rotation.has_stale and not rotation.stopped:
             remaining = deadline - monotonic()
             if remaining <= 0:
@@ -242,7 +242,7 @@ class AsyncMover(Generic[ACT]):
                     return
                 deadline = monotonic() + _LOOK_AT_IDLE
                 continue
-            heard = await self._bell.wait(heard, remaining)
+            seen = await self._wakeup.wait(seen, remaining)
 
     async def _look_at_idle(self, pool: AsyncConnectionPool[Any]) -> None:
         """Have what is ready take the places of old connections that are idle."""
@@ -260,7 +260,7 @@ class AsyncMover(Generic[ACT]):
         self, pool: AsyncConnectionPool[Any], grant: Grant
     ) -> ACT | ConnectFailure:
         began = monotonic()
-        outcome = await self._connector.ahead(grant)
+        outcome = await self._connector.preconnect(grant)
         failed = isinstance(outcome, ConnectFailure)
         if not failed:
             set_expiry(pool, outcome)

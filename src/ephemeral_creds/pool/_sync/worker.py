@@ -1,4 +1,4 @@
-# Made from _async/mover.py by tools/make_sync.py: change that, then run "nox -s twins".
+# Made from _async/worker.py by tools/make_sync.py: change that, then run "nox -s twins".
 """What a pool does in the background to move to new credentials."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from psycopg_pool.pool import MaintenanceTask
 
 from ephemeral_creds.exceptions import NoCredentials
 from ephemeral_creds.observers import logger
-from ephemeral_creds.pool._compat import Workers, cancel_query, sleep
+from ephemeral_creds.pool._compat import Tasks, cancel_query, sleep
 from ephemeral_creds.pool.errors import LEFT_BORROWED
 from ephemeral_creds.pool.login import ConnectFailure
 from ephemeral_creds.pool.psycopg_pool_quirks import (
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
-    from ephemeral_creds.pool._compat import Bell
+    from ephemeral_creds.pool._compat import Wakeup
     from ephemeral_creds.pool._sync.connector import Connector
     from ephemeral_creds.pool.policy import RotationPolicy
     from ephemeral_creds.pool.rotation import Rotation
 
-__all__ = ["Mover"]
+__all__ = ["Worker"]
 
 # After a defect, or with nothing to open a connection with, look again this soon.
 _SOON = 0.5
@@ -53,7 +53,7 @@ class _Outage(MaintenanceTask):
         pool.reconnect_failed()
 
 
-class Mover(Generic[CT]):
+class Worker(Generic[CT]):
     """Proves candidates, replaces old connections, and restores what psycopg_pool gave up.
 
     One housekeeper runs for as long as the pool is open; during a rotation there are
@@ -67,7 +67,7 @@ class Mover(Generic[CT]):
         connector: Connector[CT],
         rotation: Rotation[CT],
         policy: RotationPolicy,
-        bell: Bell,
+        wakeup: Wakeup,
     ) -> None:
         self._pool = weakref.ref(pool)
         self._name = pool.name
@@ -75,27 +75,27 @@ class Mover(Generic[CT]):
         self._connector = connector
         self._rotation = rotation
         self._policy = policy
-        self._bell = bell
-        self._workers = Workers()
+        self._wakeup = wakeup
+        self._tasks = Tasks()
 
     def start(self) -> None:
         """Start the housekeeper."""
-        self._workers.spawn(self._housekeep, f"{self._name}-housekeeper")
+        self._tasks.spawn(self._housekeep, f"{self._name}-housekeeper")
 
     def join(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for their end; `Rotation.stop` has been called."""
-        self._workers.join(timeout)
+        self._tasks.join(timeout)
 
     def wait_until_returned(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for what is borrowed; `Rotation.stop` has been called."""
         deadline = monotonic() + timeout
         while True:
-            heard = self._bell.rung
+            seen = self._wakeup.count
             borrowed = self._rotation.ledger.size
             remaining = deadline - monotonic()
             if not borrowed or remaining <= 0:
                 break
-            self._bell.wait(heard, min(remaining, _SOON))
+            self._wakeup.wait(seen, min(remaining, _SOON))
         if borrowed:
             logger.warning(LEFT_BORROWED, self._name, borrowed)
 
@@ -111,9 +111,9 @@ class Mover(Generic[CT]):
 
     def _look_after_it(self) -> None:
         timeout: float | None = 0.0
-        heard = 0
+        seen = 0
         while not self._rotation.stopped:
-            heard = self._bell.wait(heard, timeout)
+            seen = self._wakeup.wait(seen, timeout)
             if (pool := self._pool()) is None or self._rotation.stopped:
                 return
             try:
@@ -145,8 +145,8 @@ class Mover(Generic[CT]):
         if stale := rotation.stale:
             rotation.begin_move(monotonic())
             # All but one of them, the housekeeper, are moving already.
-            for _ in range(min(stale, self._policy.overshoot) - self._workers.count() + 1):
-                self._workers.spawn(self._move, f"{self._name}-mover")
+            for _ in range(min(stale, self._policy.overshoot) - self._tasks.count() + 1):
+                self._tasks.spawn(self._move, f"{self._name}-mover")
         if (ended := rotation.end_move(self._name, monotonic())) is not None:
             self._keeper.report(ended)
         while (overdue := rotation.next_overdue(self._name, monotonic())) is not None:
@@ -179,26 +179,26 @@ class Mover(Generic[CT]):
                 self._replace_one(pool)
             except Exception as error:  # noqa: BLE001 - old connections need their mover
                 logger.error("%s: replacing failed: %s", self._name, type(error).__name__)
-                # Whatever rings meanwhile: the defect is still there.
+                # Whatever wakes it meanwhile: the defect is still there.
                 sleep(_SOON)
             del pool
 
     def _replace_one(self, pool: ConnectionPool[Any]) -> None:
         """Open a connection, have it take the place of an old one, or close it again."""
         rotation = self._rotation
-        heard = self._bell.rung
+        seen = self._wakeup.count
         # A proof may have left one; then the first old connection need not wait for a connect.
         self._look_at_idle(pool)
         try:
             grant = self._keeper.current()
         except NoCredentials:
-            self._bell.wait(heard, _SOON)
+            self._wakeup.wait(seen, _SOON)
             return
         if pause := rotation.reconnects.barred_for(grant.generation, monotonic()):
-            self._bell.wait(heard, pause)
+            self._wakeup.wait(seen, pause)
             return
         if not rotation.reserve(grant.generation):
-            self._bell.wait(heard, _SOON)
+            self._wakeup.wait(seen, _SOON)
             return
         with rotation.replacements.reserved():
             outcome = self._open_ahead(pool, grant)
@@ -222,20 +222,20 @@ class Mover(Generic[CT]):
         rotation = self._rotation
         deadline = monotonic() + self._policy.park
         while True:
-            heard = self._bell.rung
+            seen = self._wakeup.count
             self._look_at_idle(pool)
             remaining = deadline - monotonic()
             waiting = rotation.replacements.has(replacement) and rotation.has_stale
             if not waiting or rotation.stopped or remaining <= 0:
                 return
-            self._bell.wait(heard, remaining)
+            self._wakeup.wait(seen, remaining)
 
     def _wait_for_idle(self, pool: ConnectionPool[Any]) -> None:
         """All that is old is borrowed: wait until something comes back."""
         rotation = self._rotation
         hint = rotation.idle_hint
         deadline = monotonic() + _LOOK_AT_IDLE
-        heard = self._bell.rung
+        seen = self._wakeup.count
         while rotation.idle_hint == hint and rotation.has_stale and not rotation.stopped:
             remaining = deadline - monotonic()
             if remaining <= 0:
@@ -243,7 +243,7 @@ class Mover(Generic[CT]):
                     return
                 deadline = monotonic() + _LOOK_AT_IDLE
                 continue
-            heard = self._bell.wait(heard, remaining)
+            seen = self._wakeup.wait(seen, remaining)
 
     def _look_at_idle(self, pool: ConnectionPool[Any]) -> None:
         """Have what is ready take the places of old connections that are idle."""
@@ -259,7 +259,7 @@ class Mover(Generic[CT]):
 
     def _open_ahead(self, pool: ConnectionPool[Any], grant: Grant) -> CT | ConnectFailure:
         began = monotonic()
-        outcome = self._connector.ahead(grant)
+        outcome = self._connector.preconnect(grant)
         failed = isinstance(outcome, ConnectFailure)
         if not failed:
             set_expiry(pool, outcome)
