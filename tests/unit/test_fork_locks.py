@@ -15,7 +15,7 @@ from ephemeral_creds.events import LeaseRevoked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ephemeral_creds.providers.vault.client import VaultClient
+    from ephemeral_creds.providers.vault.http.client import VaultClient
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast, get_args
 
-from ephemeral_creds.providers.file.parse import FORMATS
+from ephemeral_creds.providers.file.formats.parse import FORMATS
 from ephemeral_creds.providers.file.policy import VERDICTS, FilePolicy, Verdict
 
 if TYPE_CHECKING:
-    from ephemeral_creds.providers.file.parse import Format
+    from ephemeral_creds.providers.file.formats.parse import Format
     from ephemeral_creds.providers.location import Location
 
 __all__ = ["FileSettings", "settings_from"]

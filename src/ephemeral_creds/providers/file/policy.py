@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.providers.file.read import mount_of
+from ephemeral_creds.providers.file.read.file import mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ephemeral_creds.providers.file.read import FileText
+    from ephemeral_creds.providers.file.read.file import FileText
 
 __all__ = ["VERDICTS", "FilePolicy", "Inspection", "Verdict", "mounted_alone"]
 

@@ -17,7 +17,7 @@ from ephemeral_creds.providers.file.from_url import settings_from
 from ephemeral_creds.providers.file.last_read import LastRead
 from ephemeral_creds.providers.file.policy import FilePolicy, Inspection
 from ephemeral_creds.providers.file.source import FileSource, keys_from
-from ephemeral_creds.providers.file.watch import FileWatcher
+from ephemeral_creds.providers.file.watch.poll import FileWatcher
 from ephemeral_creds.providers.location import Location, url_from_env
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import ClassVar, NoReturn, Self
 
     from ephemeral_creds.events import Event
-    from ephemeral_creds.providers.file.parse import Format
+    from ephemeral_creds.providers.file.formats.parse import Format
     from ephemeral_creds.providers.file.source import ParseFunction
 
 __all__ = ["FileProvider"]

@@ -12,10 +12,10 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     MalformedResponse,
 )
-from ephemeral_creds.providers.file.directory import SWAPPED, entries_of_files, read_directory
-from ephemeral_creds.providers.file.document import kind_of
-from ephemeral_creds.providers.file.entry import Entry
-from ephemeral_creds.providers.file.fields import (
+from ephemeral_creds.providers.file.formats.entry import Entry
+from ephemeral_creds.providers.file.formats.json import kind_of
+from ephemeral_creds.providers.file.formats.parse import FORMATS, Format, parse
+from ephemeral_creds.providers.file.formats.pick import (
     DEFAULT_KEYS,
     USUAL_KEYS,
     Found,
@@ -23,8 +23,8 @@ from ephemeral_creds.providers.file.fields import (
     checked_name,
     pick,
 )
-from ephemeral_creds.providers.file.parse import FORMATS, Format, parse
-from ephemeral_creds.providers.file.read import read_text
+from ephemeral_creds.providers.file.read.directory import SWAPPED, entries_of_files, read_directory
+from ephemeral_creds.providers.file.read.file import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from ephemeral_creds.exceptions import (
     LeaseLost,
     MalformedResponse,
 )
-from ephemeral_creds.providers.vault.errors import shortened
+from ephemeral_creds.providers.vault.http.errors import shortened
 from ephemeral_creds.providers.vault.provider import VaultProvider
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault.auth.base import AuthMethod
     from ephemeral_creds.providers.vault.config import VaultConfig
-    from ephemeral_creds.providers.vault.replies import CredsReply
+    from ephemeral_creds.providers.vault.http.parse import MintedCredentials
     from ephemeral_creds.providers.vault.tokens import Tokens, TokenSession
 
 __all__ = ["VaultDynamicProvider"]
@@ -167,11 +167,11 @@ class VaultDynamicProvider(VaultProvider):
     def _place(self) -> dict[str, str]:
         return {"mount": self._mount, "role": self._role}
 
-    def _read(self, tokens: Tokens, session: TokenSession) -> CredsReply:
+    def _read(self, tokens: Tokens, session: TokenSession) -> MintedCredentials:
         return tokens.client.read_creds(session.token.value, self._mount, self._role, self._names)
 
     def _grant(
-        self, tokens: Tokens, session: TokenSession, reply: CredsReply, requested_at: float
+        self, tokens: Tokens, session: TokenSession, reply: MintedCredentials, requested_at: float
     ) -> Grant:
         credentials = self._usable(tokens, reply)
         if reply.duration <= 0 and isinstance(credentials, Credentials):

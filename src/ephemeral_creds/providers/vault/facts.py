@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.providers.vault.replies import Malformed, parse_lookup
+from ephemeral_creds.providers.vault.http.parse import Malformed, parse_lookup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

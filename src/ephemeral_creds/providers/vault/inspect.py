@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.providers.vault import facts as _facts
-from ephemeral_creds.providers.vault.client import VaultClient
+from ephemeral_creds.providers.vault.http.client import VaultClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

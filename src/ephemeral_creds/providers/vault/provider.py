@@ -18,12 +18,12 @@ from ephemeral_creds.exceptions import (
 from ephemeral_creds.providers.base import CredentialProvider
 from ephemeral_creds.providers.location import Location, url_from_env
 from ephemeral_creds.providers.vault.auth.base import AuthMethod
-from ephemeral_creds.providers.vault.client import VaultClient
 from ephemeral_creds.providers.vault.config import VaultConfig
 from ephemeral_creds.providers.vault.from_url import settings_from
+from ephemeral_creds.providers.vault.http.client import VaultClient
+from ephemeral_creds.providers.vault.http.parse import FieldNames
 from ephemeral_creds.providers.vault.inputs import checked_path, checked_role
 from ephemeral_creds.providers.vault.inspect import Inspector
-from ephemeral_creds.providers.vault.replies import FieldNames
 from ephemeral_creds.providers.vault.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.events import Event
-    from ephemeral_creds.providers.vault.replies import CredsReply, StaticReply
+    from ephemeral_creds.providers.vault.http.parse import MintedCredentials, StaticCredentials
     from ephemeral_creds.providers.vault.tokens import TokenSession
 
 __all__ = ["VaultProvider"]
@@ -229,7 +229,7 @@ class VaultProvider(CredentialProvider):
         raise refusal from None
 
     def _usable(
-        self, tokens: Tokens, reply: CredsReply | StaticReply
+        self, tokens: Tokens, reply: MintedCredentials | StaticCredentials
     ) -> Credentials | EphemeralCredsError:
         """Return what to log in with, or why what came is of no use."""
         if tokens.closed:

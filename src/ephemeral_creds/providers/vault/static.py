@@ -12,7 +12,7 @@ from ephemeral_creds.providers.vault.provider import VaultProvider
 if TYPE_CHECKING:
     from typing import ClassVar
 
-    from ephemeral_creds.providers.vault.replies import StaticReply
+    from ephemeral_creds.providers.vault.http.parse import StaticCredentials
     from ephemeral_creds.providers.vault.tokens import Tokens, TokenSession
 
 __all__ = ["VaultStaticProvider"]
@@ -84,7 +84,7 @@ class VaultStaticProvider(VaultProvider):
             )
             return Grant(credentials, lease)
 
-    def _read(self, tokens: Tokens, session: TokenSession) -> StaticReply:
+    def _read(self, tokens: Tokens, session: TokenSession) -> StaticCredentials:
         return tokens.client.read_static_creds(
             session.token.value, self._mount, self._role, self._names
         )

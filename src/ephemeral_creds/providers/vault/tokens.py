@@ -24,7 +24,7 @@ from ephemeral_creds.exceptions import (
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault.auth.base import AuthMethod, Token
-    from ephemeral_creds.providers.vault.client import VaultClient
+    from ephemeral_creds.providers.vault.http.client import VaultClient
 
 __all__ = ["TokenSession", "Tokens"]
 

@@ -10,13 +10,15 @@ from hands import HANDS, BindMountedFile, CsiDriver, Hand, SecretVolume, Systemd
 from watched_file import POLL, Counter
 
 from ephemeral_creds.exceptions import EphemeralCredsError, MalformedResponse, ProviderUnavailable
-from ephemeral_creds.providers.file import FilePolicy, FileProvider, directory, read
+from ephemeral_creds.providers.file import FilePolicy, FileProvider
+from ephemeral_creds.providers.file.read import directory
+from ephemeral_creds.providers.file.read import file as read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ephemeral_creds.providers.file.read import FileText
+    from ephemeral_creds.providers.file.read.file import FileText
 
 pytestmark = pytest.mark.slow  # each takes many steps, with threads
 

@@ -17,8 +17,8 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
-from ephemeral_creds.providers.file.read import FileText
-from ephemeral_creds.providers.file.read import read_text as read
+from ephemeral_creds.providers.file.read.file import FileText
+from ephemeral_creds.providers.file.read.file import read_text as read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

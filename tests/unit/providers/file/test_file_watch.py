@@ -14,10 +14,10 @@ import pytest
 import watchdog.observers
 from watched_file import POLL, Counter, Watched, rename_over, text
 
-from ephemeral_creds.providers.file import notifications as notify_module
-from ephemeral_creds.providers.file import watch
-from ephemeral_creds.providers.file.notifications import Notifications
-from ephemeral_creds.providers.file.watch import FileWatcher
+from ephemeral_creds.providers.file.watch import notify as notify_module
+from ephemeral_creds.providers.file.watch import poll as watch
+from ephemeral_creds.providers.file.watch.notify import Notifications
+from ephemeral_creds.providers.file.watch.poll import FileWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

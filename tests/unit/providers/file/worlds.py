@@ -22,8 +22,9 @@ from watched_file import GENEROUS, Watched, rename_over, text
 from ephemeral_creds.check.file import check_file
 from ephemeral_creds.check.findings import Findings
 from ephemeral_creds.exceptions import ConfigurationError, ProviderUnavailable
-from ephemeral_creds.providers.file import FilePolicy, FileProvider, notifications
-from ephemeral_creds.providers.file.watch import _file_id
+from ephemeral_creds.providers.file import FilePolicy, FileProvider
+from ephemeral_creds.providers.file.watch import notify as notifications
+from ephemeral_creds.providers.file.watch.poll import _file_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable

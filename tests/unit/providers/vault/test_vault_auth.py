@@ -11,7 +11,7 @@ from stub_vault import DENIED, LOGIN, LOOKUP, SECRET_ID, TOKEN, Reply, errors
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import AccessDenied, ConfigurationError, ProviderUnavailable
 from ephemeral_creds.providers.vault import AppRoleAuth, KubernetesAuth, TokenAuth
-from ephemeral_creds.providers.vault.client import VaultClient
+from ephemeral_creds.providers.vault.http.client import VaultClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,7 +26,7 @@ from ephemeral_creds.providers.vault import (
     VaultConfig,
     VaultDynamicProvider,
 )
-from ephemeral_creds.providers.vault.client import VaultClient
+from ephemeral_creds.providers.vault.http.client import VaultClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable

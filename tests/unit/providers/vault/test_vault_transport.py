@@ -30,8 +30,7 @@ from ephemeral_creds.exceptions import (
     ProviderUnavailable,
 )
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
-from ephemeral_creds.providers.vault.errors import Kind, Operation
-from ephemeral_creds.providers.vault.failures import from_exception
+from ephemeral_creds.providers.vault.http.errors import Kind, Operation, from_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,7 +166,7 @@ def test_r16_a_date_to_wait_for_counts_against_the_servers_own_clock(
 ) -> None:
     from email.utils import format_datetime, parsedate_to_datetime
 
-    from ephemeral_creds.providers.vault.http.answer import _retry_after
+    from ephemeral_creds.providers.vault.http.reply import _retry_after
 
     later = parsedate_to_datetime(DATE).replace(minute=30)
     header = format_datetime(later, usegmt=True)

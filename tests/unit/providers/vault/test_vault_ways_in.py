@@ -23,7 +23,7 @@ from ephemeral_creds.providers.vault import (
     LDAPAuth,
     UserpassAuth,
 )
-from ephemeral_creds.providers.vault.client import VaultClient
+from ephemeral_creds.providers.vault.http.client import VaultClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Secret
-    from ephemeral_creds.providers.vault.client import VaultClient
+    from ephemeral_creds.providers.vault.http.client import VaultClient
 
 __all__ = ["AppRoleAuth"]
 

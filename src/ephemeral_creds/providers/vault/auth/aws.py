@@ -14,7 +14,7 @@ from ephemeral_creds.providers.vault.inputs import checked_auth_mount
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
-    from ephemeral_creds.providers.vault.client import VaultClient
+    from ephemeral_creds.providers.vault.http.client import VaultClient
 
 __all__ = ["AWSAuth"]
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ephemeral_creds._clock import Clock
-    from ephemeral_creds.providers.vault.client import VaultClient
-    from ephemeral_creds.providers.vault.replies import TokenReply
+    from ephemeral_creds.providers.vault.http.client import VaultClient
+    from ephemeral_creds.providers.vault.http.parse import TokenInfo
 
 __all__ = ["AgentAuth", "AuthMethod", "KubernetesAuth", "Token", "TokenAuth"]
 
@@ -69,7 +69,7 @@ class Token:
         return self.requested_at + self.ttl
 
     @classmethod
-    def from_login(cls, reply: TokenReply, requested_at: float) -> Token:
+    def from_login(cls, reply: TokenInfo, requested_at: float) -> Token:
         """Return the token that a login at `requested_at` brought."""
         return cls(
             reply.value,

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlencode
 
 from ephemeral_creds.providers.vault.auth.base import AuthMethod, Token
+from ephemeral_creds.providers.vault.auth.metadata import ask_metadata
 from ephemeral_creds.providers.vault.inputs import checked_auth_mount
-from ephemeral_creds.providers.vault.metadata import ask_metadata
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
-    from ephemeral_creds.providers.vault.client import VaultClient
+    from ephemeral_creds.providers.vault.http.client import VaultClient
 
 __all__ = ["GCPAuth"]
 

@@ -10,17 +10,18 @@ import hvac
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import EphemeralCredsError
-from ephemeral_creds.providers.vault import errors, failures, replies
-from ephemeral_creds.providers.vault.http.answer import Answer
+from ephemeral_creds.providers.vault.http import errors
+from ephemeral_creds.providers.vault.http.audit import Journal
+from ephemeral_creds.providers.vault.http.parse import Malformed
+from ephemeral_creds.providers.vault.http.reply import Reply
 from ephemeral_creds.providers.vault.http.transport import Transport
-from ephemeral_creds.providers.vault.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault.config import VaultConfig
-    from ephemeral_creds.providers.vault.errors import Operation
+    from ephemeral_creds.providers.vault.http.errors import Operation
 
 __all__ = ["Exchange"]
 
@@ -106,7 +107,7 @@ class Exchange:
             self.transport.token = token.reveal()
             answer = call()
             asked = self._placed(operation)
-            if not isinstance(answer, Answer):
+            if not isinstance(answer, Reply):
                 return errors.malformed(asked, 0, "something that is not HTTP"), None, True
             status = answer.status
             if not 200 <= status < 300:
@@ -114,12 +115,12 @@ class Exchange:
             if answer.body is None:
                 return errors.malformed(asked, status, answer.kind), status, True
             return parse(answer.body), status, False
-        except replies.Malformed as error:
+        except Malformed as error:
             return errors.malformed(self._placed(operation), status or 0, str(error)), status, True
         # Whatever it is, its frames and attributes hold the token.
         except Exception as error:  # noqa: BLE001
-            found = failures.from_exception(self._placed(operation), error)
-            return found, status, failures.in_doubt(error)
+            found = errors.from_exception(self._placed(operation), error)
+            return found, status, errors.in_doubt(error)
         finally:
             self.transport.token = ""
 

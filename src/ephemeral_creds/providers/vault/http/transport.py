@@ -2,7 +2,7 @@
 
 hvac follows redirects with the token and the login's body to any host, forgets status and headers
 of an error, lets ``.netrc`` in, and hands out a raw response where it finds no JSON. Here an
-exchange always ends in an `Answer`, or in an exception of requests.
+exchange always ends in an `Reply`, or in an exception of requests.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from uuid import uuid4
 import hvac.adapters
 import requests
 
-from ephemeral_creds.providers.vault.http.answer import (
-    AnswerTooLarge,
-    origin_of,
-    read_answer,
-    target_of,
-)
-from ephemeral_creds.providers.vault.http.connections import (
+from ephemeral_creds.providers.vault.http.adapters import (
+    DeadlineAdapter,
     NamedServerAdapter,
     SocketAdapter,
     never_arrived,
 )
-from ephemeral_creds.providers.vault.http.deadline import DeadlineAdapter
 from ephemeral_creds.providers.vault.http.nodes import Nodes
+from ephemeral_creds.providers.vault.http.reply import (
+    ReplyTooLarge,
+    origin_of,
+    read_reply,
+    target_of,
+)
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault.config import VaultConfig
-    from ephemeral_creds.providers.vault.http.answer import Answer, Origin
     from ephemeral_creds.providers.vault.http.nodes import Node
+    from ephemeral_creds.providers.vault.http.reply import Origin, Reply
 
 __all__ = ["Transport"]
 
@@ -98,12 +98,12 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
 
     def request(  # type: ignore[no-untyped-def]  # as untyped as what it overrides
         self, method, url, headers=None, raise_exception=True, **kwargs
-    ) -> Answer:
-        """Exchange one request for one `Answer`, whatever its status; `raise_exception` is moot.
+    ) -> Reply:
+        """Exchange one request for one `Reply`, whatever its status; `raise_exception` is moot.
 
         Raises:
             requests.RequestException: there was no answer.
-            AnswerTooLarge: it is not one of Vault's.
+            ReplyTooLarge: it is not one of Vault's.
         """
         del raise_exception
         self.mount = url.removeprefix("/v1/").rpartition("/login")[0]
@@ -144,8 +144,8 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
                     timeout=(seconds, seconds),
                     **self._tls,
                 )
-                answer = read_answer(response)
-            except (requests.RequestException, AnswerTooLarge) as error:
+                answer = read_reply(response)
+            except (requests.RequestException, ReplyTooLarge) as error:
                 self._nodes.failed(node, _unanswered(error))
             else:
                 if answer.is_out_of_service:
@@ -155,13 +155,13 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
 
     def _exchange(  # type: ignore[no-untyped-def]
         self, method, url, headers, kwargs
-    ) -> Answer:
+    ) -> Reply:
         """Exchange a request with one node, and note how that went."""
         try:
             answer = self._send(method, url, headers, kwargs)
         except ValueError:
             raise  # it is the request that cannot be sent
-        except (requests.RequestException, AnswerTooLarge) as error:
+        except (requests.RequestException, ReplyTooLarge) as error:
             self._nodes.failed(self._asked, _unanswered(error))
             raise
         if answer.is_out_of_service:
@@ -172,7 +172,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
 
     def _send(  # type: ignore[no-untyped-def]
         self, method, url, headers, kwargs
-    ) -> Answer:
+    ) -> Reply:
         self.sent += 1
         self.base_uri = self._asked.base
         # The cache of a Vault Agent or Vault Proxy answers a request that equals an earlier one,
@@ -199,7 +199,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
                 timeout=self.timeout,
                 **self._tls,
             )
-        return read_answer(response)
+        return read_reply(response)
 
     def _node_at(self, origin: Origin | None) -> Node | None:
         return next((node for node in self._nodes if node.origin == origin), None)

@@ -11,8 +11,8 @@ import re
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
-from ephemeral_creds.providers.file.entry import Entry
-from ephemeral_creds.providers.file.mistakes import unreadable
+from ephemeral_creds.providers.file.formats.entry import Entry
+from ephemeral_creds.providers.file.formats.mistakes import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ import stat
 import threading
 from typing import TYPE_CHECKING, TypeAlias
 
-from ephemeral_creds.providers.file.directory import SWAPPED
-from ephemeral_creds.providers.file.notifications import Notifications
+from ephemeral_creds.providers.file.read.directory import SWAPPED
+from ephemeral_creds.providers.file.watch.notify import Notifications
 
 if TYPE_CHECKING:
     from collections.abc import Callable

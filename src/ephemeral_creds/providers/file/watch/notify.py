@@ -15,7 +15,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeAlias
 
-from ephemeral_creds.providers.file.directory import SWAPPED
+from ephemeral_creds.providers.file.read.directory import SWAPPED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

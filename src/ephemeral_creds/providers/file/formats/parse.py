@@ -6,13 +6,19 @@ import re
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from ephemeral_creds.exceptions import ConfigurationError, MalformedResponse
-from ephemeral_creds.providers.file.conninfo import is_uri, read_conninfo, read_uri
-from ephemeral_creds.providers.file.document import read_json
-from ephemeral_creds.providers.file.entry import Entry
-from ephemeral_creds.providers.file.fields import CONNECTION_PAIRS, USUAL_KEYS, Found, Keys, pick
-from ephemeral_creds.providers.file.lines import as_yaml, lines_of, read_env, read_map
-from ephemeral_creds.providers.file.mistakes import mistaken_file
-from ephemeral_creds.providers.file.properties import read_properties
+from ephemeral_creds.providers.file.formats.conninfo import is_uri, read_conninfo, read_uri
+from ephemeral_creds.providers.file.formats.entry import Entry
+from ephemeral_creds.providers.file.formats.json import read_json
+from ephemeral_creds.providers.file.formats.lines import as_yaml, lines_of, read_env, read_map
+from ephemeral_creds.providers.file.formats.mistakes import mistaken_file
+from ephemeral_creds.providers.file.formats.pick import (
+    CONNECTION_PAIRS,
+    USUAL_KEYS,
+    Found,
+    Keys,
+    pick,
+)
+from ephemeral_creds.providers.file.formats.properties import read_properties
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

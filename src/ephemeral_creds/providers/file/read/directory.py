@@ -12,9 +12,9 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
-from ephemeral_creds.providers.file.ends import END_KEYS
-from ephemeral_creds.providers.file.entry import Entry
-from ephemeral_creds.providers.file.read import (
+from ephemeral_creds.providers.file.formats.ends import END_KEYS
+from ephemeral_creds.providers.file.formats.entry import Entry
+from ephemeral_creds.providers.file.read.file import (
     EMPTY_DIRECTORY,
     FileText,
     read_text,

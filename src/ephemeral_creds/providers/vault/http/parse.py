@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from ephemeral_creds._values import Secret
 
 __all__ = [
-    "CredsReply",
-    "Extension",
     "FieldNames",
     "Malformed",
-    "StaticReply",
-    "TokenReply",
+    "MintedCredentials",
+    "Renewal",
+    "StaticCredentials",
+    "TokenInfo",
     "parse_creds",
     "parse_lease_renewal",
     "parse_login",
@@ -35,7 +35,7 @@ class Malformed(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class TokenReply:
+class TokenInfo:
     """What a login or a lookup says about a token.
 
     Attributes:
@@ -59,7 +59,7 @@ class TokenReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Extension:
+class Renewal:
     """What a renewal grants: so many seconds from now, and whether another may follow."""
 
     duration: float
@@ -75,7 +75,7 @@ class FieldNames:
 
 
 @dataclass(frozen=True, slots=True)
-class CredsReply:
+class MintedCredentials:
     """Freshly minted credentials.
 
     Attributes:
@@ -96,13 +96,13 @@ class CredsReply:
 
 
 @dataclass(frozen=True, slots=True)
-class StaticReply:
+class StaticCredentials:
     """The password of a role that stays.
 
     Attributes:
-        username: as in `CredsReply`.
-        password: as in `CredsReply`.
-        fields: as in `CredsReply`.
+        username: as in `MintedCredentials`.
+        password: as in `MintedCredentials`.
+        fields: as in `MintedCredentials`.
         ttl: seconds until Vault is going to change the password; 0 where that is overdue, ``None``
             where Vault does not say.
     """
@@ -113,7 +113,7 @@ class StaticReply:
     ttl: float | None
 
 
-def parse_login(body: Mapping[str, object]) -> TokenReply:
+def parse_login(body: Mapping[str, object]) -> TokenInfo:
     """Parse the answer to a login."""
     auth = _mapping(body, "auth")
     value = auth.get("client_token")
@@ -122,7 +122,7 @@ def parse_login(body: Mapping[str, object]) -> TokenReply:
             raise Malformed("a demand for a second factor, which a service cannot give")
         raise Malformed("no 'auth.client_token'")
     ttl = _number(auth, "lease_duration")
-    return TokenReply(
+    return TokenInfo(
         Secret(value),
         # Vault says 0 for a token that never expires.
         ttl=math.inf if ttl == 0 else max(ttl, 0.0),
@@ -134,13 +134,13 @@ def parse_login(body: Mapping[str, object]) -> TokenReply:
     )
 
 
-def parse_lookup(body: Mapping[str, object]) -> TokenReply:
+def parse_lookup(body: Mapping[str, object]) -> TokenInfo:
     """Parse the answer to a token's lookup of itself."""
     data = _mapping(body, "data")
     ttl = _number(data, "ttl")
     # A ttl of 0 means "never" only together with no expiry; else the last second is running.
     never = ttl == 0 and data.get("expire_time") is None
-    return TokenReply(
+    return TokenInfo(
         Secret(""),
         ttl=math.inf if never else max(ttl, 0.0),
         renewable=data.get("renewable") is True,
@@ -151,23 +151,23 @@ def parse_lookup(body: Mapping[str, object]) -> TokenReply:
     )
 
 
-def parse_token_renewal(body: Mapping[str, object]) -> Extension:
+def parse_token_renewal(body: Mapping[str, object]) -> Renewal:
     """Parse the answer to a token's renewal of itself."""
     return _extension(_mapping(body, "auth"))
 
 
-def parse_lease_renewal(body: Mapping[str, object]) -> Extension:
+def parse_lease_renewal(body: Mapping[str, object]) -> Renewal:
     """Parse the answer to the renewal of a lease."""
     return _extension(body)
 
 
-def parse_creds(body: Mapping[str, object], names: FieldNames) -> CredsReply:
+def parse_creds(body: Mapping[str, object], names: FieldNames) -> MintedCredentials:
     """Parse freshly minted credentials."""
     data = _mapping(body, "data")
     lease_id = body.get("lease_id")
     if not isinstance(lease_id, str) or not lease_id:
         raise Malformed("no 'lease_id'")
-    return CredsReply(
+    return MintedCredentials(
         lease_id,
         duration=_seconds(body, "lease_duration"),
         renewable=body.get("renewable") is True,
@@ -177,10 +177,10 @@ def parse_creds(body: Mapping[str, object], names: FieldNames) -> CredsReply:
     )
 
 
-def parse_static_creds(body: Mapping[str, object], names: FieldNames) -> StaticReply:
+def parse_static_creds(body: Mapping[str, object], names: FieldNames) -> StaticCredentials:
     """Parse the password of a role that stays."""
     data = _mapping(body, "data")
-    return StaticReply(
+    return StaticCredentials(
         username=_text(data, names.username),
         password=_secret(data, names.password),
         fields=tuple(sorted(data)),
@@ -201,8 +201,8 @@ def parse_nothing(_body: Mapping[str, object]) -> None:
     """Accept any answer to a request that asks for nothing back."""
 
 
-def _extension(source: Mapping[str, object]) -> Extension:
-    return Extension(_seconds(source, "lease_duration"), source.get("renewable") is True)
+def _extension(source: Mapping[str, object]) -> Renewal:
+    return Renewal(_seconds(source, "lease_duration"), source.get("renewable") is True)
 
 
 def _text(source: Mapping[str, object], key: str) -> str | None:

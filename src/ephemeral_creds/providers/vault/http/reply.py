@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import requests
 
-__all__ = ["Answer", "AnswerTooLarge", "Origin", "origin_of", "read_answer", "target_of"]
+__all__ = ["Origin", "Reply", "ReplyTooLarge", "origin_of", "read_reply", "target_of"]
 
 # Bytes of a body: Vault's own answers have some hundreds, a warning or a certificate some thousand.
 _MAX_BODY = 1024 * 1024
@@ -31,7 +31,7 @@ _NO_LEADER = "local node not active"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What came back.
 
     Attributes:
@@ -71,7 +71,7 @@ class Answer:
         return "" if self.body is None else str(self.body.get("errors"))
 
 
-class AnswerTooLarge(Exception):
+class ReplyTooLarge(Exception):
     """The body is longer than any of Vault's; it was not read to its end."""
 
     def __init__(self, status: int) -> None:
@@ -118,16 +118,16 @@ def _content(response: requests.Response) -> bytes:
         content += piece
         if len(content) > _MAX_BODY:
             response.close()
-            raise AnswerTooLarge(response.status_code)
+            raise ReplyTooLarge(response.status_code)
     return bytes(content)
 
 
-def read_answer(response: requests.Response) -> Answer:
+def read_reply(response: requests.Response) -> Reply:
     """Read what came, to its end or to where it cannot be Vault's any more.
 
     Raises:
         requests.RequestException: the connection ended before the body did.
-        AnswerTooLarge: the body is not one of Vault's.
+        ReplyTooLarge: the body is not one of Vault's.
     """
     content = _content(response)
     status = response.status_code
@@ -144,7 +144,7 @@ def read_answer(response: requests.Response) -> Answer:
     elif not isinstance(body, dict):
         body = None
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-    return Answer(
+    return Reply(
         status=status,
         body=body,
         kind=f"a body of type {kind or 'unknown'}" if content else "an empty body",

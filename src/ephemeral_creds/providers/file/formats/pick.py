@@ -12,10 +12,10 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     MalformedResponse,
 )
-from ephemeral_creds.providers.file.conninfo import is_uri, read_uri
-from ephemeral_creds.providers.file.ends import UNKNOWN, End, end_of
-from ephemeral_creds.providers.file.entry import Entry
-from ephemeral_creds.providers.file.mistakes import mistaken_value, odd_end
+from ephemeral_creds.providers.file.formats.conninfo import is_uri, read_uri
+from ephemeral_creds.providers.file.formats.ends import UNKNOWN, End, end_of
+from ephemeral_creds.providers.file.formats.entry import Entry
+from ephemeral_creds.providers.file.formats.mistakes import mistaken_value, odd_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -12,14 +12,14 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     LeaseLost,
 )
-from ephemeral_creds.providers.vault.errors import shortened
-from ephemeral_creds.providers.vault.replies import CredsReply, TokenReply
+from ephemeral_creds.providers.vault.http.errors import shortened
+from ephemeral_creds.providers.vault.http.parse import MintedCredentials, TokenInfo
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Secret
     from ephemeral_creds.events import Outcome
-    from ephemeral_creds.providers.vault.errors import Operation
+    from ephemeral_creds.providers.vault.http.errors import Operation
 
 __all__ = ["Journal"]
 
@@ -70,9 +70,9 @@ class Journal:
             lost: whether it may have been done although there is no answer.
         """
         lease_id = operation.lease_id
-        if isinstance(outcome, CredsReply):
+        if isinstance(outcome, MintedCredentials):
             lease_id = outcome.lease_id
-        if isinstance(outcome, TokenReply) and outcome.accessor:
+        if isinstance(outcome, TokenInfo) and outcome.accessor:
             token = outcome.value or token
             self._accessors[token] = outcome.accessor
             if len(self._accessors) > _TOKENS:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 from ephemeral_creds._clock import SystemClock
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import LeaseLost
-from ephemeral_creds.providers.vault import replies as replies
-from ephemeral_creds.providers.vault.errors import Kind, Operation, shortened
+from ephemeral_creds.providers.vault.http import parse as replies
+from ephemeral_creds.providers.vault.http.errors import Kind, Operation, shortened
 from ephemeral_creds.providers.vault.http.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.providers.vault.config import VaultConfig
-    from ephemeral_creds.providers.vault.journal import Journal
-    from ephemeral_creds.providers.vault.replies import (
-        CredsReply,
-        Extension,
+    from ephemeral_creds.providers.vault.http.audit import Journal
+    from ephemeral_creds.providers.vault.http.parse import (
         FieldNames,
-        StaticReply,
-        TokenReply,
+        MintedCredentials,
+        Renewal,
+        StaticCredentials,
+        TokenInfo,
     )
 
 __all__ = ["VaultClient"]
@@ -91,7 +91,7 @@ class VaultClient:
         hint: str,
         secrets: tuple[Secret, ...],
         role: str = "",
-    ) -> TokenReply:
+    ) -> TokenInfo:
         """Log in; no token is sent along.
 
         Args:
@@ -141,7 +141,7 @@ class VaultClient:
             wrapping_token,
         )
 
-    def lookup_self(self, token: Secret) -> TokenReply:
+    def lookup_self(self, token: Secret) -> TokenInfo:
         """Ask what a token is (``auth/token/lookup-self``).
 
         See https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self.
@@ -157,7 +157,7 @@ class VaultClient:
             token,
         )
 
-    def renew_self(self, token: Secret, increment: float) -> Extension:
+    def renew_self(self, token: Secret, increment: float) -> Renewal:
         """Ask for `increment` more seconds for a token (``auth/token/renew-self``).
 
         See https://developer.hashicorp.com/vault/api-docs/auth/token#renew-a-token-self.
@@ -187,7 +187,9 @@ class VaultClient:
             read_timeout=self._config.revoke_timeout,
         )
 
-    def read_creds(self, token: Secret, mount: str, role: str, names: FieldNames) -> CredsReply:
+    def read_creds(
+        self, token: Secret, mount: str, role: str, names: FieldNames
+    ) -> MintedCredentials:
         """Mint credentials: each call makes Vault create a role in the database.
 
         See https://developer.hashicorp.com/vault/api-docs/secret/databases#generate-credentials.
@@ -218,7 +220,7 @@ class VaultClient:
 
     def read_static_creds(
         self, token: Secret, mount: str, role: str, names: FieldNames
-    ) -> StaticReply:
+    ) -> StaticCredentials:
         """Read the password of a role that stays; this changes nothing.
 
         See https://developer.hashicorp.com/vault/api-docs/secret/databases#get-static-credentials.
@@ -250,7 +252,7 @@ class VaultClient:
 
     def renew_lease(
         self, token: Secret, lease_id: str, increment: float, *, mount: str = "", role: str = ""
-    ) -> Extension:
+    ) -> Renewal:
         """Ask for `increment` seconds from now for a lease (``sys/leases/renew``).
 
         `mount` and `role` say what it is a lease of, for events.

@@ -1,0 +1,1 @@
+"""The formats of credential files: text to credentials; pure."""

@@ -1,0 +1,1 @@
+"""Reading credential files and directories."""

@@ -1,0 +1,1 @@
+"""Noticing that a credential file may have changed."""
