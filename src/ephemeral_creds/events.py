@@ -181,8 +181,8 @@ class CredentialsEnding(Problem):
 class SourceUnusable(Problem):
     """What the source has now cannot be used: a file is gone, half written, refused or garbage.
 
-    Told once for each distinct problem that lasts for ``RefreshPolicy.source_patience``. The
-    credentials that were read before stay in use until PostgreSQL refuses them.
+    Told once for each distinct problem that lasts for three seconds. The credentials that were
+    read before stay in use until PostgreSQL refuses them.
 
     Attributes:
         error: the error's class and text, which say where and what to do.

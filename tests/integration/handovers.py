@@ -13,6 +13,7 @@ from minting import PATIENCE, Events
 
 from ephemeral_creds import FileProvider, RefreshPolicy
 from ephemeral_creds.events import CredentialsPublished, LoginRejected
+from ephemeral_creds.lifecycle.policy import Tuning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["HURRIED", "Load", "Role", "Watched", "make_role"]
 
 HURRIED = RefreshPolicy(
-    renew_at=0.5, margin=1.0, retry_initial=0.2, config_retry=1.0, mint_interval=1.0
+    renew_at=0.5,
+    margin=1.0,
+    retry_initial=0.2,
+    mint_interval=1.0,
+    _tuning=Tuning(config_retry=1.0),
 )
 """For credentials of seconds; the defaults are for a minute and more."""
 

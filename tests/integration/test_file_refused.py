@@ -16,6 +16,7 @@ from ephemeral_creds.events import (
     SourceRecovered,
     SourceUnusable,
 )
+from ephemeral_creds.lifecycle.policy import Tuning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +92,7 @@ def test_a_pool_says_why_it_does_not_use_the_new_file(
     first = write_next(setup, path)
     pool = setup.pool(
         FileProvider(path, poll_interval=0.05),
-        refresh=RefreshPolicy(source_patience=0.2),
+        refresh=RefreshPolicy(_tuning=Tuning(source_patience=0.2)),
         observers=[setup.events],
     )
     path.write_text("garbage-of-a-template\n")

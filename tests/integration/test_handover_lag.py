@@ -16,6 +16,7 @@ from ephemeral_creds.events import (
     LoginRejected,
     PoolRotated,
 )
+from ephemeral_creds.lifecycle.policy import Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,13 +106,13 @@ def test_credentials_that_stay_useless_do_not_take_the_place_of_good_ones(
     setup: Setup, writer: LateWriter
 ) -> None:
     events = Events()
-    refresh = RefreshPolicy(proof_retry=0.01, retry_initial=0.01, retry_max=0.1)
+    refresh = RefreshPolicy(retry_initial=0.01, retry_max=0.1, _tuning=Tuning(proof_retry=0.01))
     pool = setup.pool(
         FileProvider(writer.file, poll_interval=0.05), refresh=refresh, observers=[events]
     )
     with Load(pool, writer.table) as load:
         writer.write(2)
-        events.wait_for(LoginRejected, 2 * refresh.proof_attempts)
+        events.wait_for(LoginRejected, 2 * refresh.tuning.proof_attempts)
         load.goes_on()
         assert not events.of(CandidateDiscarded)
         assert len(events.of(CredentialsPublished)) == 1

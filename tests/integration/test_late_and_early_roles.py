@@ -14,6 +14,7 @@ from twins import TWINS, Setup
 
 from ephemeral_creds import RefreshPolicy, TokenAuth, VaultConfig, VaultDynamicProvider
 from ephemeral_creds.events import CandidateDiscarded, CredentialsPublished, LoginRejected
+from ephemeral_creds.lifecycle.policy import Tuning
 from ephemeral_creds.testing import PostgresServer
 
 if TYPE_CHECKING:
@@ -78,13 +79,13 @@ class TestReplica:
         self, lagging: Setup, replica: Replica
     ) -> None:
         # Refused so often long before the replica knows the role.
-        policy = RefreshPolicy(proof_retry=0.01, proof_attempts=2)
+        policy = RefreshPolicy(_tuning=Tuning(proof_retry=0.01, proof_attempts=2))
         pool = lagging.pool(conninfo=replica.conninfo(), min_size=1, refresh=policy)
         refused = len(lagging.events.of(LoginRejected))
         lagging.provider.change()
         for _ in until(lambda: len(lagging.events.of(CredentialsPublished)) == 2):
             assert log_in(pool) in (lagging.role(1), lagging.role(2))
-        assert len(lagging.events.of(LoginRejected)) - refused >= policy.proof_attempts
+        assert len(lagging.events.of(LoginRejected)) - refused >= policy.tuning.proof_attempts
         assert not lagging.events.of(CandidateDiscarded)
         assert lagging.provider.calls.count("fetch") == 2
 
@@ -104,7 +105,7 @@ class TestRolesThatEndEarly:
             for user in iter(lambda: log_in(pool), setup.role(number + 1)):
                 assert user == setup.role(number)
             # The delay after one that never worked.
-            assert time.monotonic() - began < RefreshPolicy().config_retry / 2
+            assert time.monotonic() - began < Tuning().config_retry / 2
         assert setup.provider.calls.count("fetch") == 4
 
     @pytest.mark.slow
@@ -124,4 +125,4 @@ class TestRolesThatEndEarly:
         for _ in until(lambda: len(users) == 3):
             users.add(log_in(pool))
             slowest, since = max(slowest, time.monotonic() - since), time.monotonic()
-        assert slowest < RefreshPolicy().config_retry / 2
+        assert slowest < Tuning().config_retry / 2

@@ -22,6 +22,7 @@ from ephemeral_creds import (
 )
 from ephemeral_creds.events import CandidateDiscarded, FetchFailed, LoginRejected
 from ephemeral_creds.exceptions import CheckoutFailed, ProviderUnavailable
+from ephemeral_creds.lifecycle.policy import Tuning
 from ephemeral_creds.testing import TCPProxy
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class TestFailures:
         pool = setup.pool(min_size=2)
         setup.provider.login = "NOLOGIN"
         setup.provider.change()
-        setup.events.wait_for(LoginRejected, EAGER.proof_attempts)
+        setup.events.wait_for(LoginRejected, EAGER.tuning.proof_attempts)
         with pool.connection() as connection:
             assert user_of(connection) == setup.role(1)
         setup.provider.login = "LOGIN"
@@ -174,7 +175,9 @@ class TestFailures:
         setup.provider.login = "NOLOGIN"
         pool = setup.pool(
             wait=False,
-            refresh=RefreshPolicy(retry_initial=0.01, config_retry=0.01, proof_timeout=0.0),
+            refresh=RefreshPolicy(
+                retry_initial=0.01, proof_timeout=0.0, _tuning=Tuning(config_retry=0.01)
+            ),
             rotation=RotationPolicy(retry_initial=0.01, retry_max=0.01),
         )
         wait_until(lambda: setup.provider.calls.count("fetch") == 2)

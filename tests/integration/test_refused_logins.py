@@ -211,7 +211,7 @@ class TestServer:
         pool = strict.pool(min_size=1, refresh=policy)
         strict.provider.login = "LOGIN CONNECTION LIMIT 0"
         strict.provider.change()
-        strict.events.wait_for(LoginRejected, 2 * policy.proof_attempts)
+        strict.events.wait_for(LoginRejected, 2 * policy.tuning.proof_attempts)
         assert len(strict.events.of(CredentialsPublished)) == 1
         strict.provider.alter(2, "CONNECTION LIMIT -1")
         strict.published(2)
@@ -261,7 +261,7 @@ class TestPgHba:
         )
         strict.provider.grants = []
         strict.provider.change()
-        strict.events.wait_for(LoginRejected, policy.proof_attempts)
+        strict.events.wait_for(LoginRejected, policy.tuning.proof_attempts)
         told = {(e.reason, e.current) for e in strict.events.of(LoginRejected)}  # type: ignore[attr-defined]
         assert told == {("pg_hba", False)}
         with pool.connection(), pool.connection(PATIENCE) as connection:

@@ -267,7 +267,7 @@ class TestFailures:
         pool = setup.pool(min_size=1, session_role=owner)
         setup.provider.grants = []
         setup.provider.change()
-        setup.events.wait_for(LoginRejected, EAGER.proof_attempts)
+        setup.events.wait_for(LoginRejected, EAGER.tuning.proof_attempts)
         with pool.connection() as connection:
             assert user_of(connection) == owner
             assert connection.execute("SELECT session_user").fetchone() == (setup.role(1),)

@@ -187,9 +187,9 @@ class TestCounts:
         pool = setup.pool(min_size=1, refresh=refresh)
         setup.provider.login = "NOLOGIN"
         setup.provider.change()
-        setup.events.wait_for(LoginRejected, refresh.proof_attempts)
+        setup.events.wait_for(LoginRejected, refresh.tuning.proof_attempts)
         stats = pool.get_stats()
-        assert stats["lease_rejected_logins"] >= refresh.proof_attempts
+        assert stats["lease_rejected_logins"] >= refresh.tuning.proof_attempts
         # A candidate that fails is not the pool's failure, and it serves on.
         status = pool.status()
         assert (status.ready, status.last_error, status.generation) == (True, None, 1)

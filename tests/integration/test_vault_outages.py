@@ -39,6 +39,7 @@ from ephemeral_creds.events import (
     LeaseRevoked,
     RenewalFailed,
 )
+from ephemeral_creds.lifecycle.policy import Tuning
 from ephemeral_creds.testing import (
     DatabaseEngine,
     FakeClock,
@@ -61,10 +62,10 @@ QUICK = RefreshPolicy(
     margin=0.5,
     retry_initial=0.1,
     retry_max=0.5,
-    config_retry=0.5,
     mint_interval=0.2,
     proof_timeout=2.0,
     grace=0.2,
+    _tuning=Tuning(config_retry=0.5),
 )
 # A second after the start of a lease, at least one of its whole seconds is over, and what is left
 # of eighteen is told from all of it.

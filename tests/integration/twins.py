@@ -22,6 +22,7 @@ from ephemeral_creds import (
     RotatingConnectionPool,
 )
 from ephemeral_creds.events import CredentialsPublished, LeaseRevoked
+from ephemeral_creds.lifecycle.policy import Tuning
 from ephemeral_creds.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EAGER = RefreshPolicy(
-    mint_interval=0.0, retry_initial=0.05, config_retry=0.05, retry_max=0.2, proof_retry=0.05
+    mint_interval=0.0,
+    retry_initial=0.05,
+    retry_max=0.2,
+    _tuning=Tuning(config_retry=0.05, proof_retry=0.05),
 )
 """Mints whenever it is asked to, so that tests need not wait."""
 

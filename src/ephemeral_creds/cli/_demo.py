@@ -26,6 +26,7 @@ from ephemeral_creds.cli._report import Report, verdict
 from ephemeral_creds.cli._view import EventLog, Snapshot, make_view
 from ephemeral_creds.cli._workload import Workload
 from ephemeral_creds.cli._world import open_world
+from ephemeral_creds.lifecycle.policy import Tuning
 from ephemeral_creds.testing import VaultCallFailed
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ _REFRESH = RefreshPolicy(
     margin=1.0,
     retry_initial=0.2,
     retry_max=1.0,
-    config_retry=1.0,
     mint_interval=1.0,
     proof_timeout=2.0,
+    _tuning=Tuning(config_retry=1.0),
 )
 _ROTATION = RotationPolicy()
 # More than the library's own: a revocation may take `VaultConfig.revoke_timeout` on a busy machine,

@@ -46,7 +46,7 @@ class KeeperStatus:
             nobody knows.
         source_error: why what the source has now is not used, while older credentials are: a file
             that was replaced by garbage, for example. ``None`` where it is used, and while the
-            problem is younger than ``RefreshPolicy.source_patience``.
+            problem is younger than three seconds.
     """
 
     name: str

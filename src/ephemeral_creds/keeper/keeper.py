@@ -221,9 +221,9 @@ class CredentialKeeper:
     def refresh(self, timeout: float = 30.0) -> Grant:
         """Ask for new credentials and wait, up to `timeout` seconds, until they are in use.
 
-        Joins a refresh that is under way, unless its credentials have failed to log in
-        `RefreshPolicy.proof_attempts` times: others are asked for then. Mints are rationed, so that
-        calling this in a loop makes nothing but delays.
+        Joins a refresh that is under way, unless its credentials have failed to log in seven
+        times: others are asked for then. Mints are rationed, so that calling this in a loop makes
+        nothing but delays.
 
         Returns:
             The grant in use afterwards; the same as before where the provider had no other.

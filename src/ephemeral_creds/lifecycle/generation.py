@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Generation", "Proof", "Stage"]
 
+# Looks at a password that should have changed, before the announcement is believed. With growing
+# pauses these take some seconds, and Vault's own clock for rotations ticks every five.
+_ROTATION_ATTEMPTS = 4
+
 
 class Stage(Enum):
     """Where a grant is on its way; `lifecycle.machine` draws it."""
@@ -181,9 +185,9 @@ class Generation:
             return at
         soon = now + policy.retry_after(self.unchanged, draw)
         # For some seconds the password may lag behind what the server says about it.
-        return soon if self.unchanged < policy.rotation_attempts else max(at, soon)
+        return soon if self.unchanged < _ROTATION_ATTEMPTS else max(at, soon)
 
-    def count_unchanged(self, policy: RefreshPolicy, now: float, *, refused: bool) -> None:
+    def count_unchanged(self, now: float, *, refused: bool) -> None:
         """Count how often a password is still the same although it should have changed.
 
         The server changes it late, or in the database before it lets us know. Whether it counts is
@@ -198,7 +202,7 @@ class Generation:
         due = lease.rotates_in is not None and (
             refused or now >= lease.requested_at + lease.rotates_in
         )
-        watching = 0 < self.unchanged < policy.rotation_attempts
+        watching = 0 < self.unchanged < _ROTATION_ATTEMPTS
         self.unchanged = self.unchanged + 1 if due or watching else 0
 
     def is_other_password(self, grant: Grant) -> bool:

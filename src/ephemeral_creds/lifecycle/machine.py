@@ -107,8 +107,17 @@ from ephemeral_creds.lifecycle.source_trouble import SourceTrouble
 if TYPE_CHECKING:
     from ephemeral_creds._values import Grant, Lease
 
-__all__ = ["Counts", "Lifecycle", "State"]
+__all__ = ["CHANGE_BURST", "CHANGE_INTERVAL", "Counts", "Lifecycle", "State"]
 
+# One fetch is made per this many seconds because the source changed, after a burst. A file that
+# somebody writes in a loop is followed at this pace; each new version may be a rotation. No honest
+# writer comes near it.
+CHANGE_INTERVAL = 0.2
+CHANGE_BURST = 20
+
+# When renewals fail: the fraction of the remaining time after which to mint instead. Half of what
+# is left is for renewing, the other half for minting and moving.
+_ESCALATE_AT = 0.5
 
 _CHANGED = "source changed"
 _LOGIN_REFUSED = "login refused"
@@ -166,8 +175,8 @@ class Lifecycle:
         self._policy = policy
         self._draw = draw
         self._limiter = Limiter(policy.mint_interval, policy.mint_burst) if mints else None
-        self._changes = Limiter(policy.change_interval, policy.change_burst)
-        self._trouble = SourceTrouble(policy.source_patience)
+        self._changes = Limiter(CHANGE_INTERVAL, CHANGE_BURST)
+        self._trouble = SourceTrouble(policy.tuning.source_patience)
         self._now = -math.inf
         self._consumers: set[int] = set()
         self._let_in: set[int] = set()
@@ -383,7 +392,7 @@ class Lifecycle:
             generation.due_at = self._now + delay
             if generation.failures == 1:
                 remaining = generation.expires_at - self._now
-                generation.replace_at = self._now + remaining * self._policy.escalate_at
+                generation.replace_at = self._now + remaining * _ESCALATE_AT
                 generation.replace_reason = _RENEWALS_FAIL
         self._report(
             events.RenewalFailed(generation=generation.number, error=_text(error), retry_in=delay)
@@ -410,7 +419,7 @@ class Lifecycle:
         final = (
             self.state is State.CLOSING
             or isinstance(error, AccessDenied | ConfigurationError)
-            or generation.failures >= self._policy.revoke_attempts
+            or generation.failures >= self._policy.tuning.revoke_attempts
         )
         if final:
             self._forget(generation)
@@ -433,7 +442,7 @@ class Lifecycle:
     def _refresh_requested(self, _: RefreshRequested) -> None:
         candidate = self._candidate
         # Whoever asks may have mended what keeps the candidate from logging in.
-        wanted = candidate is None or candidate.is_stuck(self._policy.proof_attempts)
+        wanted = candidate is None or candidate.is_stuck(self._policy.tuning.proof_attempts)
         if wanted and not isinstance(self._in_flight, Fetch):
             self._plan_fetch("asked for", self._now)
 
@@ -698,7 +707,7 @@ class Lifecycle:
         """Take note that a fetch brought what there was, maybe for longer."""
         generation.asked = grant.lease.duration
         refused = self._fetch_reason == _LOGIN_REFUSED
-        generation.count_unchanged(self._policy, self._now, refused=refused)
+        generation.count_unchanged(self._now, refused=refused)
         self._extend(generation, grant.lease)
         self._expect_end(generation)
         self._schedule(generation)
@@ -863,7 +872,7 @@ class Lifecycle:
             failures, remaining, self._draw(), refused=refused
         )
         # Later than that, another one would not be ready in time either.
-        hopeless = candidate.is_refused(self._policy.proof_attempts)
+        hopeless = candidate.is_refused(self._policy.tuning.proof_attempts)
         if hopeless and 0 < remaining <= candidate.reserve:
             self._drop_candidate(_CANDIDATE_REFUSED, self._now)
 
@@ -889,13 +898,13 @@ class Lifecycle:
         if not self._refused_in_row:
             return 0.0
         backoff = self._policy.retry_after(self._refused_in_row, self._draw())
-        return max(self._policy.config_retry, backoff)
+        return max(self._policy.tuning.config_retry, backoff)
 
     def _delay(self, error: Exception, failures: int, ending: Generation | None) -> float:
         """Return when to try again; `ending` is what this has to be done before the end of."""
         delay = self._policy.retry_after(failures, self._draw())
         if isinstance(error, AccessDenied | ConfigurationError):
-            delay = max(delay, self._policy.config_retry)
+            delay = max(delay, self._policy.tuning.config_retry)
         if isinstance(error, ProviderUnavailable) and error.retry_after is not None:
             remaining = ending.expires_at - self._now if ending is not None else 0.0
             delay = max(delay, self._policy.asked_delay(error.retry_after, remaining))

@@ -3,24 +3,84 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar, cast
 
 from ephemeral_creds.exceptions import ConfigurationError
 
-__all__ = ["Limiter", "RefreshPolicy", "check_number"]
+__all__ = ["RETRY_AFTER_MAX", "Limiter", "RefreshPolicy", "Tuning", "check_numbers", "number"]
+
+N = TypeVar("N", bound=float)
+
+# The longest delay that a server may ask for (``Retry-After``). A rate limit's interval is of
+# seconds to minutes; a longer wish is a proxy's mistake, and must not be what lets credentials end.
+RETRY_AFTER_MAX = 300.0
+
+# How long after the announced change of a password it is read, and up to twice that. Vault counts
+# in whole seconds, so that at zero up to one is left; looking later than needed costs nothing but
+# the refused logins of that time, each of which makes us look at once.
+_ROTATION_LAG = 1.0
 
 
-def check_number(policy: object, name: str, low: float, high: float) -> None:
-    """Raise a `ConfigurationError` unless a field is a number in its range."""
-    value = getattr(policy, name)
-    whole = type(policy).__annotations__[name] == "int"
-    wanted, kind = ("a whole number", int) if whole else ("a number", (int, float))
-    right = isinstance(value, kind) and not isinstance(value, bool)
-    if not right or not low <= value <= high or value == math.inf:
-        until = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}, finite"
-        raise ConfigurationError(
-            f"{type(policy).__name__}({name}={value!r}): must be {wanted}, {until}"
-        )
+def number(default: N, low: float, high: float = math.inf) -> N:
+    """Declare a dataclass field that is a number from `low` to `high`, and finite.
+
+    It must be a whole number where `default` is one.
+    """
+    return field(default=default, metadata={"range": (low, high)})
+
+
+def check_numbers(policy: object) -> None:
+    """Raise a `ConfigurationError` unless all that was declared by `number` is in its range."""
+    for declared in fields(cast("Any", policy)):
+        if "range" not in declared.metadata:
+            continue
+        low, high = declared.metadata["range"]
+        value = getattr(policy, declared.name)
+        whole = isinstance(declared.default, int)
+        wanted, kind = ("a whole number", int) if whole else ("a number", (int, float))
+        right = isinstance(value, kind) and not isinstance(value, bool)
+        if not right or not low <= value <= high or value == math.inf:
+            until = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}, finite"
+            raise ConfigurationError(
+                f"{type(policy).__name__}({declared.name}={value!r}): must be {wanted}, {until}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Constants of several rules that tests which must not wait set to other values.
+
+    They do so by ``RefreshPolicy(_tuning=Tuning(...))``, and in no other way. Not public: a value
+    here may become a constant, or go, in any version.
+    """
+
+    # A wrong policy or role is mended by people, who take minutes; but no restart is needed then.
+    config_retry: float = number(30.0, 0.0)
+    """The shortest delay after a failure that only a change of configuration mends."""
+
+    # A script that redirects into the file empties it before it asks for the credentials, and a
+    # sidecar that is restarted may take its file away first.
+    source_patience: float = number(3.0, 0.0)
+    """How long what the source has may be unusable before an event tells of it."""
+
+    # As a rule a replica's lag is of milliseconds. A sidecar hands over a second before the old
+    # credentials end: a second attempt that came after that would be too late.
+    proof_retry: float = number(0.1, 0.001)
+    """The first delay after a refused login with a new generation. It doubles with each further
+    one, up to `RefreshPolicy.retry_max` and a tenth of what is left of the old credentials."""
+    # Six seconds at least: a lag of milliseconds is no reason to give a role back.
+    proof_attempts: int = number(7, 1)
+    """How many refused logins of one pool, at least, before a new generation is given up for
+    another: shortly before the old one ends, or, whatever they failed of, when
+    `CredentialKeeper.refresh` is called."""
+
+    # Vault itself retries a failed revocation six times; ours only has to ride out a hiccup.
+    revoke_attempts: int = number(5, 1)
+    """Attempts to revoke a lease before it is left to expire."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,114 +95,55 @@ class RefreshPolicy:
 
     # Two thirds leave room for several retries before the end, and are where Vault's own
     # LifetimeWatcher aims (https://developer.hashicorp.com/vault/docs/concepts/lease).
-    renew_at: float = 2 / 3
+    renew_at: float = number(2 / 3, 0.05, 0.95)
     """The fraction of a lease after which it is renewed."""
 
     # A fleet deployed together must not come back together.
-    jitter: float = 0.1
+    jitter: float = number(0.1, 0.0, 0.5)
     """How much earlier, at most and as a fraction, a renewal or retry may be."""
 
     # Half a minute is what minting, proving and moving a large pool take on a bad day.
-    margin: float = 30.0
+    margin: float = number(30.0, 0.0)
     """Renew at least this long before the deadline, where the lease is at least twice as long."""
 
     # Vault answers most failures within a second; a minute keeps a fleet from hammering it.
-    retry_initial: float = 1.0
+    retry_initial: float = number(1.0, 0.001)
     """The first delay after a failure; it doubles with each further one."""
-    retry_max: float = 60.0
-    """The longest delay after a failure that may pass by itself."""
-
-    # A rate limit's interval is of seconds to minutes; a longer wish is a proxy's mistake, and must
-    # not be what lets credentials end.
-    retry_after_max: float = 300.0
-    """The longest delay that a server may ask for (``Retry-After``); never more than half of what
-    is left of the credentials in use."""
-
-    # A wrong policy or role is mended by people, who take minutes; but no restart is needed then.
-    config_retry: float = 30.0
-    """The shortest delay after a failure that only a change of configuration mends."""
-
-    # Half of what is left is for renewing, the other half for minting and moving.
-    escalate_at: float = 0.5
-    """When renewals fail: the fraction of the remaining time after which to mint instead."""
+    retry_max: float = number(60.0, 0.001)
+    """The longest delay after a failure that may pass by itself; at least `retry_initial`."""
 
     # Each mint is a role in PostgreSQL and a lease in Vault for an hour. One in ten seconds keeps
     # the worst fault at 360 roles an hour; real rotations are far rarer.
-    mint_interval: float = 10.0
+    mint_interval: float = number(10.0, 0.0)
     """One mint is allowed per this many seconds, for all reasons together."""
-    mint_burst: int = 2
-    """So many may follow each other at once after a quiet time."""
-
-    # A file that somebody writes in a loop is followed at this pace; each new version may be a
-    # rotation. No honest writer comes near it.
-    change_interval: float = 0.2
-    """One fetch is made per this many seconds because the source changed."""
-    change_burst: int = 20
-    """So many may follow each other at once after a quiet time."""
-
-    # A script that redirects into the file empties it before it asks for the credentials, and a
-    # sidecar that is restarted may take its file away first.
-    source_patience: float = 3.0
-    """How long what the source has may be unusable before that is told."""
+    mint_burst: int = number(2, 1)
+    """Mints that are allowed back to back after an idle period."""
 
     # A replica lags by seconds, an authentication proxy's cache lives somewhat longer.
-    proof_timeout: float = 30.0
+    proof_timeout: float = number(30.0, 0.0)
     """How long a new generation that one pool has logged in with waits for other pools whose
     server does not answer; and how long one that is used because there is no other may be refused
     before the next is minted. No login that succeeds, no proof, however long it takes."""
-    # As a rule the lag is of milliseconds. A sidecar hands over a second before the old
-    # credentials end: a second attempt that came after that would be too late.
-    proof_retry: float = 0.1
-    """The first delay after a refused login with a new generation. It doubles with each further
-    one, up to `retry_max` and a tenth of what is left of the old credentials."""
-    # Six seconds at least: a lag of milliseconds is no reason to give a role back.
-    proof_attempts: int = 7
-    """How many refused logins of one pool, at least, before a new generation is given up for
-    another: shortly before the old one ends, or, whatever they failed of, when
-    `CredentialKeeper.refresh` is called."""
-
-    # Vault counts in whole seconds, so that at zero up to one is left; looking later than needed
-    # costs nothing but the refused logins of that time, each of which makes us look at once.
-    rotation_lag: float = 1.0
-    """How long after the announced change of a password it is read, and up to twice that."""
-
-    # With growing pauses these take some seconds, and Vault's own clock for rotations ticks every
-    # five.
-    rotation_attempts: int = 4
-    """So many looks at a password that should have changed, before the announcement is believed."""
 
     # Enough for a cancelled query to roll back; a tenth of a short lease, or it would be all of it.
-    grace: float = 5.0
-    """How long before its deadline a replaced generation's borrowed connections are seen to."""
+    grace: float = number(5.0, 0.0)
+    """How long before the deadline of a replaced generation `RotationPolicy.borrowed` is applied
+    to its connections that are still borrowed; a tenth of the lease at most."""
 
-    # Vault itself retries a failed revocation six times; ours only has to ride out a hiccup.
-    revoke_attempts: int = 5
-    """So many attempts to revoke a lease before it is left to expire."""
+    _tuning: Tuning = field(default=Tuning(), repr=False)
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("renew_at", 0.05, 0.95),
-            ("jitter", 0.0, 0.5),
-            ("margin", 0.0, math.inf),
-            ("retry_initial", 0.001, math.inf),
-            ("retry_max", self.retry_initial, math.inf),
-            ("retry_after_max", 0.0, math.inf),
-            ("config_retry", 0.0, math.inf),
-            ("escalate_at", 0.0, 1.0),
-            ("mint_interval", 0.0, math.inf),
-            ("mint_burst", 1, math.inf),
-            ("change_interval", 0.0, math.inf),
-            ("change_burst", 1, math.inf),
-            ("source_patience", 0.0, math.inf),
-            ("proof_timeout", 0.0, math.inf),
-            ("proof_retry", 0.001, math.inf),
-            ("proof_attempts", 1, math.inf),
-            ("revoke_attempts", 1, math.inf),
-            ("grace", 0.0, math.inf),
-            ("rotation_lag", 0.001, math.inf),
-            ("rotation_attempts", 1, math.inf),
-        ):
-            check_number(self, name, low, high)
+        check_numbers(self)
+        if self.retry_max < self.retry_initial:
+            raise ConfigurationError(
+                f"RefreshPolicy(retry_max={self.retry_max!r}): must be at least retry_initial, "
+                f"which is {self.retry_initial:g}"
+            )
+
+    @property
+    def tuning(self) -> Tuning:
+        """The constants that only tests change."""
+        return self._tuning
 
     def renew_after(self, duration: float, draw: float) -> float:
         """Return how long after its start a lease of `duration` seconds is renewed.
@@ -171,7 +172,7 @@ class RefreshPolicy:
             asked: what it asked for.
             remaining: what is left of the lease; 0 or less where it has ended.
         """
-        granted = min(asked, self.retry_after_max)
+        granted = min(asked, RETRY_AFTER_MAX)
         return min(granted, remaining / 2) if remaining > 0 else granted
 
     def proof_retry_after(
@@ -186,7 +187,7 @@ class RefreshPolicy:
             draw: a random number from 0 to 1.
             refused: whether the new credentials were refused, rather than not looked at.
         """
-        initial = self.proof_retry if refused else self.retry_initial
+        initial = self._tuning.proof_retry if refused else self.retry_initial
         return min(self._doubled(initial, failures, draw), max(initial, remaining / 10))
 
     def proof_reserve(self, remaining: float) -> float:
@@ -211,7 +212,7 @@ class RefreshPolicy:
             draw: a random number from 0 to 1; a higher one reads later, so that a fleet does not
                 ask at the same instant.
         """
-        return rotates_in + self.rotation_lag * (1 + draw)
+        return rotates_in + _ROTATION_LAG * (1 + draw)
 
     def grace_of(self, duration: float) -> float:
         """Return `grace` for a lease of `duration` seconds: a tenth of it at most."""

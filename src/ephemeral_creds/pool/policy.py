@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.lifecycle.policy import check_number
+from ephemeral_creds.lifecycle.policy import check_numbers, number
 
 __all__ = ["RotationPolicy"]
 
@@ -25,19 +24,19 @@ class RotationPolicy:
 
     # Moving takes max_size / overshoot times a connect. Two is little for the server to bear, and
     # moves twenty connections in half a second at 50 ms each.
-    overshoot: int = 2
+    overshoot: int = number(2, 1)
     """Connections that a rotation may open beyond the pool's own ``max_size``."""
 
     # Long enough for any busy pool to return something; short enough for no server or firewall to
     # have dropped a waiting connection.
-    park: float = 2.0
+    park: float = number(2.0, _LEAST)
     """How long an opened replacement waits for a connection to replace, before it is closed."""
 
     # psycopg_pool starts at a second and doubles without bound, blind to what happens meanwhile;
     # ours also ends as soon as new credentials arrive.
-    retry_initial: float = 0.25
+    retry_initial: float = number(0.25, _LEAST)
     """The first delay after a failed connect; it doubles with each further one."""
-    retry_max: float = 10.0
+    retry_max: float = number(10.0, _LEAST)
     """The longest delay after a failed connect."""
 
     borrowed: Literal["leave", "cancel"] = "leave"
@@ -50,7 +49,7 @@ class RotationPolicy:
     microseconds per checkout."""
 
     # A proof and a replacement run in the background; nobody waits longer for them than this.
-    connect_timeout: float = 10.0
+    connect_timeout: float = number(10.0, _LEAST)
     """For background connects, where neither ``conninfo`` nor ``kwargs`` set one."""
 
     def __post_init__(self) -> None:
@@ -58,14 +57,7 @@ class RotationPolicy:
             raise ConfigurationError(
                 f"RotationPolicy(borrowed={self.borrowed!r}): must be 'leave' or 'cancel'"
             )
-        for name, least in (
-            ("overshoot", 1),
-            ("park", _LEAST),
-            ("retry_initial", _LEAST),
-            ("retry_max", _LEAST),
-            ("connect_timeout", _LEAST),
-        ):
-            check_number(self, name, least, math.inf)
+        check_numbers(self)
 
     def retry_after(self, failures: int) -> float:
         """Return the delay after the `failures`-th failed connect in a row: doubling, capped."""

@@ -26,7 +26,7 @@ from ephemeral_creds.lifecycle.actions import (
     Stop,
     Suspect,
 )
-from ephemeral_creds.lifecycle.machine import State
+from ephemeral_creds.lifecycle.machine import CHANGE_BURST, CHANGE_INTERVAL, State
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
@@ -272,7 +272,7 @@ class TestMinting:
         assert driver.machine.deadline - driver.now == 60.0
 
     def test_a_source_that_changes_in_a_loop_and_fails_is_asked_at_its_pace(self) -> None:
-        driver = Driver(RefreshPolicy(change_burst=3), mints=False)
+        driver = Driver(mints=False)
         driver.send(Start())
         asked = 0
         until = driver.now + 10.0
@@ -282,7 +282,7 @@ class TestMinting:
                 driver.failed(AWAY)
                 asked += 1
             driver.at(driver.machine.deadline)
-        assert asked <= 1 + 3 + 10.0 / 0.2
+        assert asked <= 1 + CHANGE_BURST + 10.0 / CHANGE_INTERVAL
 
     def test_r10_a_server_that_refuses_all_roles_is_not_fed_with_more(self) -> None:
         """An hour of refusals mints a role a minute at most, and each is given back."""

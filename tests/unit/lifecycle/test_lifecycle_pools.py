@@ -23,7 +23,7 @@ from ephemeral_creds.lifecycle.actions import (
     Stop,
 )
 from ephemeral_creds.lifecycle.machine import State
-from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.policy import RefreshPolicy, Tuning
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
     Close,
@@ -44,9 +44,21 @@ if TYPE_CHECKING:
 AWAY = ProviderUnavailable("vault is away")
 
 
-def candidate(pools: int, **policy: float) -> Driver:
+def candidate(
+    pools: int,
+    tuning: Tuning | None = None,
+    *,
+    proof_timeout: float = 30.0,
+    mint_interval: float = 10.0,
+) -> Driver:
     """A machine whose second generation is being proven by `pools` pools."""
-    driver = Driver(RefreshPolicy(jitter=0.0, **policy), pools=pools).serving()  # type: ignore[arg-type]
+    policy = RefreshPolicy(
+        jitter=0.0,
+        proof_timeout=proof_timeout,
+        mint_interval=mint_interval,
+        _tuning=tuning or Tuning(),
+    )
+    driver = Driver(policy, pools=pools).serving()
     driver.send(RefreshRequested())
     proofs = driver.send(Granted(grant(2, driver.now)))
     assert asked(proofs) == list(range(1, pools + 1))
@@ -105,7 +117,7 @@ class TestProofs:
         assert driver.machine.counts.fetches == 2
 
     def test_an_attempt_counts_once(self) -> None:
-        driver = candidate(pools=1, proof_attempts=2)
+        driver = candidate(pools=1, tuning=Tuning(proof_attempts=2))
         for _ in range(10):
             driver.send(LoginRejected(1, 2, LoginFailure.CREDENTIALS))
         assert driver.machine.counts.rejected_logins == 1
@@ -113,7 +125,7 @@ class TestProofs:
 
     def test_a_pool_that_has_not_answered_is_not_asked_again(self) -> None:
         """One server hangs, the other says no: what is asked of the first must not pile up."""
-        driver = candidate(pools=2, proof_attempts=1000, proof_timeout=100.0)
+        driver = candidate(pools=2, tuning=Tuning(proof_attempts=1000), proof_timeout=100.0)
         for delay in (1.0, 2.0, 4.0, 8.0, 16.0):
             driver.send(LoginRejected(2, 2, LoginFailure.UNREACHABLE))
             assert asked(driver.after(delay)) == [2]
@@ -158,7 +170,7 @@ class TestProofs:
         assert driver.events_of(events.CredentialsPublished)[-1].proven is accepted
 
     def test_a_condemned_one_is_not_replaced_twice(self) -> None:
-        driver = candidate(pools=1, proof_attempts=1, mint_interval=0.0)
+        driver = candidate(pools=1, tuning=Tuning(proof_attempts=1), mint_interval=0.0)
         driver.send(SourceChanged())
         driver.send(LoginRejected(1, 2, LoginFailure.CREDENTIALS))
         driver.send(Granted(grant(3, driver.now)))
@@ -249,7 +261,7 @@ class TestReturning:
         assert kinds(driver.failed(error)) == [Revoke]
 
     def test_nor_does_it_count_against_its_attempts(self) -> None:
-        driver = candidate(pools=1, revoke_attempts=2)
+        driver = candidate(pools=1, tuning=Tuning(revoke_attempts=2))
         driver.send(LoginAccepted(1, 2))
         assert [a.grant.generation for a in driver.after(2400.0) if isinstance(a, Renew)] == [1]
         driver.send(ConsumerReleased(1, 1))

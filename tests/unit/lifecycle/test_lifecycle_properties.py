@@ -47,7 +47,7 @@ from ephemeral_creds.lifecycle.actions import (
 )
 from ephemeral_creds.lifecycle.generation import Stage
 from ephemeral_creds.lifecycle.machine import Lifecycle, State
-from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.policy import RETRY_AFTER_MAX, RefreshPolicy, Tuning
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
     Close,
@@ -142,8 +142,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.policy = RefreshPolicy(
             mint_burst=burst,
             mint_interval=interval,
-            proof_attempts=attempts,
-            revoke_attempts=attempts,
+            _tuning=Tuning(proof_attempts=attempts, revoke_attempts=attempts),
         )
         self.mints = mints
         self.machine = Lifecycle(self.policy, mints=mints, draw=lambda: draw)
@@ -212,7 +211,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                     self.lapsed.add(number)
                 case Report(events.CandidateDiscarded(generation=number, reason="logins refused")):
                     worst = max(n for (_, g), n in self.refusals.items() if g == number)
-                    assert worst >= self.policy.proof_attempts, "condemned too soon"
+                    assert worst >= self.policy.tuning.proof_attempts, "condemned too soon"
                     assert self.published is not None
                     left, at_first = (
                         self.ends[self.published] - self.now,
@@ -403,7 +402,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.closing
             or self.ends[name] <= self.now
             or isinstance(error, AccessDenied | ConfigurationError)
-            or self.failed_revocations[name] >= self.policy.revoke_attempts
+            or self.failed_revocations[name] >= self.policy.tuning.revoke_attempts
         ), f"{name} is given up too soon"
         self.given_back.add(name)
 
@@ -568,7 +567,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     def nothing_stalls(self) -> None:
         machine = self.machine
         if machine.state in (State.ACQUIRING, State.CLOSING) and self.in_flight is None:
-            longest = max(self.policy.retry_after_max, self.policy.mint_interval)
+            longest = max(RETRY_AFTER_MAX, self.policy.mint_interval)
             # The deadline is a sum of floats.
             assert machine.deadline - self.now <= longest + 1e-6, "nobody is asked any more"
 

@@ -10,7 +10,7 @@ from ephemeral_creds import events
 from ephemeral_creds.exceptions import ProviderUnavailable
 from ephemeral_creds.lifecycle.actions import Fetch
 from ephemeral_creds.lifecycle.machine import State
-from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.policy import RefreshPolicy, Tuning
 from ephemeral_creds.lifecycle.signals import Close, EndLearned, Granted, SourceSeen, Start
 
 PATIENCE = 3.0
@@ -19,7 +19,7 @@ GONE = "ProviderUnavailable: /creds is not there (yet)"
 
 
 def started() -> Driver:
-    driver = Driver(RefreshPolicy(source_patience=PATIENCE), mints=False)
+    driver = Driver(RefreshPolicy(_tuning=Tuning(source_patience=PATIENCE)), mints=False)
     assert driver.send(Start()) == [Fetch()]
     return driver
 
@@ -137,7 +137,7 @@ def test_the_warning_of_the_end_says_why_there_is_nothing_new() -> None:
 
 
 def test_patience_may_be_none() -> None:
-    driver = Driver(RefreshPolicy(source_patience=0.0), mints=False)
+    driver = Driver(RefreshPolicy(_tuning=Tuning(source_patience=0.0)), mints=False)
     driver.send(Start())
     driver.send(Granted(grant(1, driver.now, math.inf)))
     driver.send(SourceSeen(GARBAGE))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ephemeral_creds import ConfigurationError, RefreshPolicy, RotationPolicy
-from ephemeral_creds.lifecycle.policy import Limiter
+from ephemeral_creds.lifecycle.policy import Limiter, Tuning
 
 
 @given(st.floats(0.001, 1e9), st.floats(0, 1))
@@ -43,11 +43,11 @@ def test_backoff_is_bounded(failures: int, draw: float) -> None:
         {"margin": -1.0},
         {"retry_initial": 0.0},
         {"retry_max": 0.5},
-        {"retry_after_max": math.inf},
-        {"escalate_at": 1.1},
+        {"retry_max": math.inf},
+        {"proof_timeout": -1.0},
+        {"grace": math.inf},
         {"mint_burst": 0},
         {"mint_interval": math.inf},
-        {"proof_attempts": 0},
         {"margin": math.nan},
         {"margin": "3"},
         {"jitter": True},
@@ -58,6 +58,25 @@ def test_values_out_of_range_are_named(wrong: dict[str, float]) -> None:
     (name,) = wrong
     with pytest.raises(ConfigurationError, match=name):
         RefreshPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_longest_delay_is_not_below_the_first() -> None:
+    with pytest.raises(ConfigurationError, match=r"retry_max=3.*at least retry_initial"):
+        RefreshPolicy(retry_initial=4.0, retry_max=3.0)
+    assert RefreshPolicy(retry_initial=4.0, retry_max=4.0).retry_max == 4.0
+
+
+def test_constants_are_no_settings() -> None:
+    with pytest.raises(TypeError, match="config_retry"):
+        RefreshPolicy(config_retry=1.0)  # type: ignore[call-arg]
+    assert "uning" not in repr(RefreshPolicy())
+
+
+@pytest.mark.parametrize("wrong", [{"proof_attempts": 0}, {"config_retry": math.inf}])
+def test_constants_for_tests_have_ranges_too(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(ConfigurationError, match=name):
+        Tuning(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["overshoot", "park", "retry_max", "connect_timeout"])

@@ -20,7 +20,7 @@ from ephemeral_creds.events import (
 )
 from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.keeper.keeper import CredentialKeeper
-from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.lifecycle.policy import RefreshPolicy, Tuning
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def keeper(path: Path, told: Events) -> Iterator[CredentialKeeper]:
     provider = FileProvider(
         path, policy=FilePolicy(world_readable="refuse", max_size=1000), poll_interval=POLL
     )
-    policy = RefreshPolicy(source_patience=0.0)
+    policy = RefreshPolicy(_tuning=Tuning(source_patience=0.0))
     with CredentialKeeper(provider, policy=policy, observers=[told]) as keeper:
         keeper.wait(GENEROUS)
         yield keeper
@@ -185,7 +185,7 @@ def test_a_provider_tells_what_it_sees_and_a_keeper_what_lasts(path: Path) -> No
         hear(both)
 
     provider.observe = observe  # type: ignore[method-assign]
-    policy = RefreshPolicy(source_patience=3600.0)
+    policy = RefreshPolicy(_tuning=Tuning(source_patience=3600.0))
     with CredentialKeeper(provider, policy=policy, observers=[told]) as keeper:
         keeper.wait(GENEROUS)
         half_written(path)
