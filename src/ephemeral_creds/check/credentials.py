@@ -1,4 +1,4 @@
-"""The steps with credentials: mint, connect, rights, expiry, renewal, revocation."""
+"""The steps with credentials: mint, connect, look around, renew, and give back."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from ephemeral_creds import (
-    AccessDenied,
-    ConfigurationError,
-    EphemeralCredsError,
-)
-from ephemeral_creds.check.database import LoginFailed, RoleSession, same_role
-from ephemeral_creds.check.encryption import check_encryption
-from ephemeral_creds.check.expiry import Validity, check_expiry
-from ephemeral_creds.check.lease import ends_with_token, was_put_off
-from ephemeral_creds.check.login import login_remedy
+from ephemeral_creds import AccessDenied, ConfigurationError, EphemeralCredsError
+from ephemeral_creds.check.database import LoginFailed, RoleSession
+from ephemeral_creds.check.findings import LONGER_LIFE
 from ephemeral_creds.check.revocation import check_revocation
-from ephemeral_creds.check.rights import check_rights, stable_owner
-from ephemeral_creds.pool.login import role_at_login
-from ephemeral_creds.providers.vault import VaultProvider
+from ephemeral_creds.check.session import check_session
+from ephemeral_creds.lifecycle.refusals import LoginFailure, advice
+from ephemeral_creds.pool.login import refuses_options, role_at_login
+from ephemeral_creds.providers.vault import VaultDynamicProvider
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -30,16 +24,16 @@ if TYPE_CHECKING:
     from ephemeral_creds.check.findings import Findings
     from ephemeral_creds.check.interruption import PromptInterruption
 
-__all__ = ["CredentialSteps"]
+__all__ = ["CredentialSteps", "ends_with_token", "was_put_off"]
 
 # VALID UNTIL has whole seconds: it moves only if one ends between the mint and the renewal.
 _SECOND = 1.1
-# Vault lets VALID UNTIL outlive the lease by so many seconds, against clocks that differ.
-_MARGIN = 5.0
+# The part of its role's time that a lease has to get, so that nothing is said of its token.
+_ENOUGH = 0.95
 
 
 class CredentialSteps:
-    """Gets credentials, uses them up, and gives them back.
+    """Gets credentials, uses them, and gives them back.
 
     Args:
         provider: where they come from.
@@ -66,39 +60,47 @@ class CredentialSteps:
         self._conninfo = conninfo
         self._session_role = session_role
         self._unbroken = interruption.unbroken
-        self._asked_at = self._minted_at = 0.0
         self._given_back = False
         self.connected = False
-        self._owner: str | None = None
 
     def run(self, stack: ExitStack) -> None:
         """Take the steps; what `stack` gets gives everything back, whatever happens."""
+        asked_at = time.monotonic()
         with self._unbroken():
             grant = self._mint()
             if grant is None:
                 return
             stack.callback(self._give_back, grant)
+        minted_at = time.monotonic()
         session = self._connect(grant)
-        if session is not None:
-            stack.enter_context(session)
+        owner = None
         try:
             if session is not None:
-                self._look_around(session, grant)
+                stack.enter_context(session)
+                # Vault wrote VALID UNTIL after it was asked, and the mint may have taken long.
+                ends_at = asked_at + grant.lease.duration
+                owner = check_session(
+                    session,
+                    self._session_role,
+                    ends_at,
+                    mints=self._provider.mints,
+                    findings=self._findings,
+                )
             if self._provider.mints:
-                self._renew(session, grant)
-                self._revoke(session, grant)
+                self._renew(session, grant, minted_at)
+                with self._unbroken():
+                    self._given_back = True
+                    check_revocation(self._provider, self._findings, grant, session, owner)
         except psycopg.Error as error:
             self._add("query", "fail", f"{type(error).__name__}: {error}")
 
     def _mint(self) -> Grant | None:
         step = "mint" if self._provider.mints else "credentials"
-        self._asked_at = time.monotonic()
         try:
             grant = self._provider.fetch()
         except EphemeralCredsError as error:
             self._add(step, "fail", str(error))
             return None
-        self._minted_at = time.monotonic()
         life = "" if grant.lease.duration == math.inf else f", for {grant.lease.duration:.0f} s"
         self._add(step, "ok", f"{grant.credentials.username!r}{life}")
         return grant
@@ -117,80 +119,30 @@ class CredentialSteps:
         except ConfigurationError as error:
             self._add("connect", "fail", str(error))
         except LoginFailed as error:
-            remedy = login_remedy(error.verdict, str(error), self._session_role)
-            self._add("connect", "fail", str(error), remedy)
+            self._add("connect", "fail", str(error), _remedy(error, self._session_role))
         else:
             self.connected = True
             self._add("connect", "ok", f"logged in to {session.where}")
             return session
         return None
 
-    def _look_around(self, session: RoleSession, grant: Grant) -> None:
-        check_encryption(session.line, self._findings)
-        acting_as = self._look_at_user(session, grant) or self._session_role
-        rights = session.rights()
-        self._owner = acting_as or stable_owner(rights)
-        check_rights(rights, acting_as, self._findings)
-        until = session.valid_until()
-        database, here = session.clock()
-        # Vault wrote VALID UNTIL after it was asked, and the mint may have taken long.
-        lease = grant.lease.duration - (time.monotonic() - self._asked_at)
-        check_expiry(Validity(until, database, here, lease, self._provider.mints), self._findings)
-
-    def _look_at_user(self, session: RoleSession, grant: Grant) -> str | None:
-        """Return the role that the session acts as, where that is not the one it logged in as."""
-        logged_in_as, acts_as = session.logged_in_as(), session.acts_as()
-        if not same_role(logged_in_as, grant.credentials.username):
-            self._add(
-                "connect",
-                "fail",
-                f"PostgreSQL knows the session as {logged_in_as!r}, not as "
-                f"{grant.credentials.username!r}: what is in between logs in there with a user of "
-                "its own, so that the lease protects nothing. Neither its end nor its revocation "
-                "takes this access away",
-                "leave user= out of the database's entry in PgBouncer, and have it learn users "
-                "through auth_query",
-            )
-        if self._session_role not in (None, acts_as):
-            self._add(
-                "rights",
-                "fail",
-                f"the session acts as {acts_as}, not as {self._session_role}",
-                "a proxy in between drops the startup parameter 'options': "
-                f"{role_at_login(str(self._session_role))}",
-            )
-        if acts_as == logged_in_as:
-            return None
-        if lost := session.lost_settings():
-            self._add(
-                "settings",
-                "warn",
-                f"{acts_as} has settings that do not hold here: {', '.join(lost)}. PostgreSQL "
-                "applies those of the role that logs in",
-                "have that role made with them, in the creation_statements:\n"
-                f'  ALTER ROLE "{{{{name}}}}" SET {lost[0]} = …;\n'
-                "or say them in options= of the connection string",
-            )
-        return acts_as
-
-    def _renew(self, session: RoleSession | None, grant: Grant) -> None:
-        asked = self._lease_duration(grant)
+    def _renew(self, session: RoleSession | None, grant: Grant, minted_at: float) -> None:
         if not grant.lease.renewable:
-            self._check_token(grant.lease, grant.lease, asked)
+            self._check_token(grant, grant.lease)
             self._add("renewal", "skipped", "the lease cannot be renewed: it is replaced instead")
             return
         before = session.valid_until() if session is not None else math.inf
-        time.sleep(max(0.0, self._minted_at + _SECOND - time.monotonic()))
+        time.sleep(max(0.0, minted_at + _SECOND - time.monotonic()))
         try:
             lease = self._provider.renew(grant)
         except AccessDenied as error:
-            self._check_token(grant.lease, grant.lease, asked)
+            self._check_token(grant, grant.lease)
             self._add("renewal", "warn", str(error))
             return
         except EphemeralCredsError as error:
             self._add("renewal", "fail", str(error))
             return
-        self._check_token(grant.lease, lease, asked)
+        self._check_token(grant, lease)
         text = f"the lease has {lease.duration:.0f} s again"
         if session is None or before == math.inf:
             self._add("renewal", "ok", text)
@@ -212,26 +164,18 @@ class CredentialSteps:
                 "  ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}';",
             )
 
-    def _check_token(self, minted: Lease, last: Lease, asked: float) -> None:
-        if isinstance(self._provider, VaultProvider) and ends_with_token(minted, last, asked):
+    def _check_token(self, grant: Grant, last: Lease) -> None:
+        if not isinstance(self._provider, VaultDynamicProvider):
+            return
+        asked = self._provider.initial_duration(grant)
+        if ends_with_token(grant.lease, last, asked):
             self._add(
                 "token",
                 "warn",
                 f"the token ends in {last.duration:.0f} s, before the lease of {asked:.0f} s, and "
                 "takes it along: new credentials are needed each time, after a new login",
-                "raise token_ttl and token_max_ttl of the auth role above default_ttl, or give it "
-                "a token_period",
+                LONGER_LIFE,
             )
-
-    def _lease_duration(self, grant: Grant) -> float:
-        if isinstance(self._provider, VaultProvider):
-            return self._provider.inspector().lease_duration(grant)
-        return grant.lease.duration
-
-    def _revoke(self, session: RoleSession | None, grant: Grant) -> None:
-        with self._unbroken():
-            self._given_back = True
-            check_revocation(self._provider, self._findings, grant, session, self._owner)
 
     def _give_back(self, grant: Grant) -> None:
         if self._provider.mints and not self._given_back:
@@ -239,3 +183,48 @@ class CredentialSteps:
                 self._provider.revoke(grant)
             except EphemeralCredsError as error:
                 self._add("revocation", "warn", str(error))
+
+
+def was_put_off(minted: Lease, renewed: Lease) -> bool:
+    """Whether a renewal, more than a second later, has put the end of a lease off.
+
+    Vault says whole seconds.
+    """
+    return renewed.duration >= minted.duration
+
+
+def ends_with_token(minted: Lease, last: Lease, asked: float) -> bool:
+    """Whether a lease ends before the time that its role gives it.
+
+    Args:
+        minted: the lease as it was at first.
+        last: as it was answered last; a renewal right after the mint that stops at max_ttl still
+            ends that long after the mint, or later.
+        asked: the seconds that the role gives it.
+    """
+    later = last.requested_at - minted.requested_at
+    return later + last.duration + 1.0 < asked * _ENOUGH
+
+
+def _remedy(failed: LoginFailed, session_role: str | None) -> str:
+    """Return what to do about a login to PostgreSQL that failed."""
+    verdict = failed.verdict
+    hint = advice(verdict.reason, verdict.sqlstate)
+    if session_role is not None:
+        # A match on a message, PgBouncer's: good enough for a hint.
+        if refuses_options(str(failed)):
+            return role_at_login(session_role)
+        if verdict.sqlstate == "42501":
+            return (
+                f'write into the creation_statements: GRANT {session_role} TO "{{{{name}}}}"; or, '
+                f"where the server speaks of the database, {hint}"
+            )
+        if verdict.sqlstate == "22023":
+            return "check the name of the session role: it is one of PostgreSQL's, not of Vault's"
+    if verdict.sqlstate == "28000" and verdict.reason is LoginFailure.CREDENTIALS:
+        return (
+            "the role has NOLOGIN: write into its creation_statements\n"
+            "  CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' "
+            "VALID UNTIL '{{expiration}}';"
+        )
+    return hint

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 
-from ephemeral_creds.check.encryption import Line
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.diagnosis import Diagnosis, FailedLogin, Verdict
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds import Credentials
 
-__all__ = ["LoginFailed", "Rights", "RoleSession", "same_role"]
+__all__ = ["Line", "LoginFailed", "Rights", "RoleSession", "same_role"]
 
 _NAME_LENGTH = 63  # bytes, of NAMEDATALEN
 _LOOKS = 5
@@ -111,6 +111,35 @@ class LoginFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """What a connection goes through.
+
+    Attributes:
+        host: the host, or the folder of a socket.
+        address: the host's IP address; empty for a socket.
+        tls: whether it is encrypted by TLS.
+        gss: whether it is encrypted by GSSAPI.
+        sslmode: libpq's setting of that name.
+    """
+
+    host: str
+    address: str
+    tls: bool
+    gss: bool
+    sslmode: str
+
+    @property
+    def local(self) -> bool:
+        """Whether it stays within this machine."""
+        if not self.address:
+            return True
+        try:
+            return ipaddress.ip_address(self.address).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
 class Rights:
     """What the role is and may do.
 
@@ -132,6 +161,12 @@ class Rights:
     blocked_sequences: tuple[str, ...]
     creates_in: tuple[str, ...]
 
+    @property
+    def stable_owner(self) -> str | None:
+        """The one role that stays and that this one is a member of, if it is one."""
+        stable = [name for name in self.member_of if not name.startswith("pg_")]
+        return stable[0] if len(stable) == 1 else None
+
 
 class RoleSession:
     """A connection of the role that is checked.
@@ -143,7 +178,7 @@ class RoleSession:
 
     Raises:
         LoginFailed: it could not be done.
-        ConfigurationError: the connection string is none.
+        ConfigurationError: libpq cannot read the connection string.
     """
 
     def __init__(
@@ -153,9 +188,7 @@ class RoleSession:
         self._conninfo = conninfo
         self._credentials = credentials
         self._session_role = session_role
-        problem, self._connection = self._connected()
-        if problem is not None:
-            raise problem
+        self._connection = self._connect()
 
     def __enter__(self) -> Self:
         return self
@@ -167,22 +200,22 @@ class RoleSession:
         traceback: TracebackType | None,
     ) -> None:
         with suppress(psycopg.Error):
-            self._use().close()
+            self._connection.close()
 
     @property
     def where(self) -> str:
         """The database and the server."""
-        info = self._use().info
+        info = self._connection.info
         return f"database {info.dbname!r} at {info.host}:{info.port}"
 
     @property
     def line(self) -> Line:
         """What the connection goes through."""
-        pgconn = self._use().pgconn
+        pgconn, info = self._connection.pgconn, self._connection.info
         (sslmode,) = (option.val or b"" for option in pgconn.info if option.keyword == b"sslmode")
         return Line(
-            host=self._use().info.host,
-            address=self._use().info.hostaddr,
+            host=info.host,
+            address=info.hostaddr,
             tls=bool(pgconn.ssl_in_use),
             gss=self._row(_GSS)[0] is True,
             sslmode=sslmode.decode(),
@@ -233,7 +266,7 @@ class RoleSession:
     @property
     def ended(self) -> bool:
         """Whether the server has ended the session."""
-        return self._use().closed
+        return self._connection.closed
 
     def left_behind(self) -> str | None:
         """Say what is left of the role after it was to be dropped; ``None`` where it is gone.
@@ -249,51 +282,40 @@ class RoleSession:
             if not self.ended:
                 with suppress(psycopg.OperationalError):
                     return self._what_is_left()
-            problem, connection = self._connected()
-            if isinstance(problem, LoginFailed):
-                return _left_by(problem)
-            if problem is not None:
-                raise problem
-            self._connection = connection
+            try:
+                self._connection = self._connect()
+            except LoginFailed as refusal:
+                return _left_by(refusal)
         raise LoginFailed("each of our sessions is ended at once")
 
     def _what_is_left(self) -> str | None:
-        row = self._use().execute(_REMAINS, [self.username]).fetchone()
+        row = self._connection.execute(_REMAINS, [self.username]).fetchone()
         if row is None:
             return None
         objects, grants, elsewhere = (int(str(value)) for value in row)
         text = f"with {grants} grants and {objects} objects of its own"
         return f"{text}, {elsewhere} of these in other databases" if elsewhere else text
 
-    def _use(self) -> psycopg.Connection[tuple[object, ...]]:
-        if self._connection is None:
-            raise RuntimeError("not connected")
-        return self._connection
-
     def _row(self, query: str, *parameters: str) -> tuple[object, ...]:
         # The queries are the constants above.
-        row = self._use().execute(query.encode(), list(parameters)).fetchone()
+        row = self._connection.execute(query.encode(), list(parameters)).fetchone()
         if row is None:
             raise psycopg.errors.UndefinedObject(f"there is no role {self.username!r}")
         return row
 
     def _column(self, query: str, *parameters: str) -> tuple[str, ...]:
-        rows = self._use().execute(query.encode(), list(parameters)).fetchall()
+        rows = self._connection.execute(query.encode(), list(parameters)).fetchall()
         return tuple(str(row[0]) for row in rows)
 
-    def _connected(
-        self,
-    ) -> tuple[Exception | None, psycopg.Connection[tuple[object, ...]] | None]:
-        """Return a connection or what is wrong; psycopg's own error would hold the password."""
+    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        options: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT}
+        problem: Exception
         try:
-            acting = acting_as(self._session_role, self._conninfo, {}) if self._session_role else {}
-        except psycopg.Error:
-            return _no_conninfo(), None
-        options: dict[str, Any] = acting | {"connect_timeout": _CONNECT_TIMEOUT}
-        try:
-            return None, psycopg.connect(
+            if self._session_role:
+                options = acting_as(self._session_role, self._conninfo, options)
+            return psycopg.connect(
                 self._conninfo,
-                user=self._credentials.username,
+                user=self.username,
                 password=self._credentials.password.reveal(),
                 autocommit=True,
                 application_name="ephemeral-creds check",
@@ -301,14 +323,12 @@ class RoleSession:
             )
         except psycopg.OperationalError as error:
             failed = FailedLogin(error, self._conninfo, options, self._credentials)
-            text = " ".join(str(error).split())
+            verdict = Diagnosis(_CONNECT_TIMEOUT).explain(failed)
+            problem = LoginFailed(" ".join(str(error).split()), verdict)
         except psycopg.Error:
-            return _no_conninfo(), None
-        return LoginFailed(text, Diagnosis(_CONNECT_TIMEOUT).explain(failed)), None
-
-
-def _no_conninfo() -> ConfigurationError:
-    return ConfigurationError("the connection string is not one that libpq understands")
+            problem = ConfigurationError("the connection string is not one that libpq understands")
+        # Not chained: psycopg's own error holds the password.
+        raise problem
 
 
 def same_role(one: str, other: str) -> bool:
@@ -320,6 +340,7 @@ def _left_by(refusal: LoginFailed) -> str | None:
     """Say what is left of a role whose login was refused; ``None`` where it is gone."""
     if refusal.verdict.reason is not LoginFailure.CREDENTIALS:
         raise refusal
-    # Where pg_hba.conf trusts everybody, nobody asks a role that is gone for its password.
+    # Where pg_hba.conf trusts everybody, nobody asks a role that is gone for its password. The code
+    # is the same as for NOLOGIN: only the words of the server tell the two apart.
     may_not_log_in = refusal.verdict.sqlstate == "28000" and "does not exist" not in str(refusal)
     return "without a login" if may_not_log_in else None

@@ -1,15 +1,32 @@
-"""What a check found, and how it is shown."""
+"""What a check found, and how it is said."""
 
 from __future__ import annotations
 
 import json
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeAlias
 
-__all__ = ["Finding", "Findings", "Level"]
+__all__ = [
+    "CLOCK_TOLERANCE",
+    "LONGER_LIFE",
+    "Finding",
+    "Findings",
+    "Level",
+    "ahead_of",
+    "in_words",
+]
 
 Level: TypeAlias = Literal["ok", "skipped", "warn", "fail"]
+
+CLOCK_TOLERANCE = 60.0
+"""Seconds that two clocks may differ by, as a rule, before tokens and certificates mind."""
+
+LONGER_LIFE = (
+    "raise token_ttl and token_max_ttl of the auth role above default_ttl, or give it a "
+    "token_period"
+)
+"""What to do about a lease that would outlive the token that it was made under."""
 
 _WIDTH = 100  # columns
 _SEVERITY = {"ok": 0, "skipped": 0, "warn": 1, "fail": 2}
@@ -23,7 +40,7 @@ class Finding:
         step: the step's name.
         level: how bad it is.
         text: what was found, in one line.
-        remedy: what to do; may have several lines. Empty where there is nothing to do.
+        remedy: what to do, in several lines if need be; empty where there is nothing to do.
     """
 
     step: str
@@ -38,20 +55,21 @@ class Finding:
             self.text, _WIDTH, initial_indent=head, subsequent_indent=" " * indent
         )
         shown = wrapped or [head.rstrip()]
+        first, following = " " * indent + "-> ", " " * (indent + 3)
         for paragraph in self.remedy.splitlines():
-            # Statements are to be copied: they stay as they are.
-            first = " " * indent + ("-> " if paragraph == self.remedy.splitlines()[0] else "   ")
             if paragraph.startswith(" "):
+                # A statement, to be copied: it stays as it is.
                 shown.append(first + paragraph)
             else:
                 shown += textwrap.wrap(
                     paragraph,
                     _WIDTH,
                     initial_indent=first,
-                    subsequent_indent=" " * (indent + 3),
+                    subsequent_indent=following,
                     break_on_hyphens=False,
                     break_long_words=False,
                 )
+            first = following
         return shown
 
 
@@ -90,16 +108,27 @@ class Findings:
 
     def as_json(self) -> str:
         """Return one line of JSON."""
-        findings = [
-            {"step": f.step, "level": f.level, "text": f.text, "remedy": f.remedy}
-            for f in self.found
-        ]
-        status = ("ok", "warn", "fail")[self.severity]
         return json.dumps(
             {
                 "target": self.target,
-                "status": status,
+                "status": ("ok", "warn", "fail")[self.severity],
                 "complete": self.complete,
-                "findings": findings,
+                "findings": [asdict(finding) for finding in self.found],
             }
         )
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration in its largest whole unit."""
+    whole = round(seconds)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if whole >= size and whole % size == 0:
+            return f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def ahead_of(seconds: float) -> str:
+    """Return how a clock stands to another one, which it is ahead of by `seconds`."""
+    if abs(seconds) < 1.5:  # as much as is not known of a clock that tells whole seconds
+        return "the same as"
+    return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'}"

@@ -1,10 +1,10 @@
-"""What may be said to ``ephemeral-creds check``; imports nothing that may be missing."""
+"""The arguments of ``ephemeral-creds check``; imports nothing that may be missing."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -61,23 +61,10 @@ class CheckOptions:
     @classmethod
     def of(cls, parsed: argparse.Namespace) -> Self:
         """Return the options that the parser understood."""
-        return cls(
-            url=parsed.url,
-            conninfo=parsed.conninfo,
-            session_role=parsed.session_role,
-            wait=parsed.wait,
-            dry_run=parsed.dry_run,
-            json=parsed.json,
-            allow_warnings=parsed.allow_warnings,
-        )
+        return cls(**{field.name: getattr(parsed, field.name) for field in fields(cls)})
 
 
-def seconds(text: str) -> float:
-    """Return a duration that the user wrote.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
+def _seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -116,7 +103,7 @@ def add_check_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None
     check.add_argument(
         "--wait",
         metavar="SECONDS",
-        type=seconds,
+        type=_seconds,
         default=0.0,
         help="how long to wait for a file that is not written yet, or a Vault that does not "
         "answer or is sealed (default: 0)",

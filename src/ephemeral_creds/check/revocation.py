@@ -1,4 +1,4 @@
-"""The step that gives the role back, and looks whether PostgreSQL has lost it."""
+"""The step that gives the lease back, and looks whether PostgreSQL still has the role."""
 
 from __future__ import annotations
 

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from ephemeral_creds import ConfigurationError, FileProvider, provider_from_url
+from ephemeral_creds import (
+    ConfigurationError,
+    EphemeralCredsError,
+    FileProvider,
+    MalformedResponse,
+    ProviderUnavailable,
+    provider_from_url,
+)
 from ephemeral_creds.check.credentials import CredentialSteps
-from ephemeral_creds.check.file import check_file
-from ephemeral_creds.check.findings import Findings
+from ephemeral_creds.check.findings import Findings, in_words
 from ephemeral_creds.check.interruption import PromptInterruption
-from ephemeral_creds.check.vault import check_vault
-from ephemeral_creds.check.waiting import wait_for_source
+from ephemeral_creds.check.vault import check_vault, may_come_up
 from ephemeral_creds.providers.vault import VaultProvider
 
 if TYPE_CHECKING:
     from ephemeral_creds import CredentialProvider
     from ephemeral_creds.check.options import CheckOptions
 
-__all__ = ["check", "run_check"]
+__all__ = ["check", "check_file", "run_check"]
 
 # Any of these says that libpq knows where to connect to without being told.
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGPORT")
+_LOOK = 0.5  # seconds between two looks at a source; a pod's start takes longer
 
 
 def run_check(options: CheckOptions) -> int:
@@ -61,6 +68,25 @@ def check(options: CheckOptions, interruption: PromptInterruption) -> Findings:
     return findings
 
 
+def check_file(provider: FileProvider, findings: Findings) -> bool:
+    """Look at the file: is it there, can it be read and understood, and who else may read it."""
+    try:
+        provider.fetch()
+    except EphemeralCredsError as error:
+        # A match on a message, which is ours: all others say themselves what to do.
+        irregular = "not a regular file" in str(error)
+        remedy = "give the path of the file that the sidecar writes, or of the directory"
+        findings.add("file", "fail", str(error), remedy if irregular else "")
+        return False
+    warnings = provider.warnings
+    age = max(0.0, time.time() - provider.path.stat().st_mtime)
+    text = f"{provider.path} can be read and understood; written {in_words(age)} ago"
+    findings.add("file", "ok", text)
+    for warning in warnings:
+        findings.add("file", "warn", warning)
+    return True
+
+
 def _take_steps(
     provider: CredentialProvider,
     findings: Findings,
@@ -69,34 +95,51 @@ def _take_steps(
     stack: ExitStack,
 ) -> None:
     if options.wait:
-        waited = wait_for_source(provider, options.wait)
+        waited = _wait_for_source(provider, options.wait)
         findings.add("wait", "ok", f"waited {waited:.0f} s of {options.wait:.0f}")
-    if not _check_source(provider, findings):
+    if isinstance(provider, FileProvider):
+        usable = check_file(provider, findings)
+    else:
+        usable = not isinstance(provider, VaultProvider) or check_vault(provider, findings)
+    if not usable:
         return
     if options.dry_run and provider.mints:
         findings.add("mint", "skipped", "a dry run mints nothing, and ends here")
         return
-    steps = CredentialSteps(
-        provider, findings, _conninfo(options), options.session_role, interruption
-    )
+    conninfo = options.conninfo
+    if conninfo is None and any(name in os.environ for name in _LIBPQ):
+        conninfo = ""
+    steps = CredentialSteps(provider, findings, conninfo, options.session_role, interruption)
     steps.run(stack)
     findings.complete = steps.connected
 
 
+def _wait_for_source(provider: CredentialProvider, seconds: float) -> float:
+    """Wait until there is something to check, or waiting does not help; return how long it took.
+
+    What starts at the same time may come late: the sidecar that writes the file, or Vault.
+    """
+    begun = time.monotonic()
+    while _may_come(provider):
+        left = begun + seconds - time.monotonic()
+        if left <= 0:
+            break
+        time.sleep(min(_LOOK, left))
+    return time.monotonic() - begun
+
+
+def _may_come(provider: CredentialProvider) -> bool:
+    if isinstance(provider, VaultProvider):
+        return may_come_up(provider)
+    if isinstance(provider, FileProvider):
+        try:
+            provider.fetch()
+        except (ProviderUnavailable, MalformedResponse):
+            return True
+        except EphemeralCredsError:
+            return False
+    return False
+
+
 def _say(line: str) -> None:
     print(f"ephemeral-creds check: {line}", file=sys.stderr, flush=True)
-
-
-def _check_source(provider: CredentialProvider, findings: Findings) -> bool:
-    """Look at where credentials come from; say whether it makes sense to ask for some."""
-    if isinstance(provider, FileProvider):
-        return check_file(provider, findings)
-    if isinstance(provider, VaultProvider):
-        return check_vault(provider, findings)
-    return True
-
-
-def _conninfo(options: CheckOptions) -> str | None:
-    if options.conninfo is None and any(name in os.environ for name in _LIBPQ):
-        return ""
-    return options.conninfo

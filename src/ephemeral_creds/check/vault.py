@@ -1,33 +1,158 @@
-"""The steps before there are credentials: Vault up to the role's definition."""
+"""The steps before there are credentials: the nodes of Vault, the login, policies, the role."""
 
 from __future__ import annotations
 
 import math
+import re
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ephemeral_creds import EphemeralCredsError
-from ephemeral_creds.check.nodes import check_nodes
-from ephemeral_creds.check.role import check_role
-from ephemeral_creds.check.units import in_words
+from ephemeral_creds import (
+    AccessDenied,
+    ConfigurationError,
+    EphemeralCredsError,
+    ProviderUnavailable,
+)
+from ephemeral_creds.check.findings import CLOCK_TOLERANCE, LONGER_LIFE, ahead_of, in_words
+from ephemeral_creds.check.inspector import Health, Inspector, RoleFacts
 
 if TYPE_CHECKING:
-    from ephemeral_creds.check.findings import Findings
+    from ephemeral_creds.check.findings import Findings, Level
+    from ephemeral_creds.check.inspector import StaticRoleFacts, TokenFacts
     from ephemeral_creds.providers.vault import VaultProvider
-    from ephemeral_creds.providers.vault.facts import TokenFacts
-    from ephemeral_creds.providers.vault.inspect import Inspector
 
-__all__ = ["check_vault"]
+__all__ = ["check_vault", "may_come_up"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """One address, its answer, and the instant of it, Unix time."""
+
+    address: str
+    health: Health | EphemeralCredsError
+    asked_at: float
+
+    @property
+    def serves(self) -> bool:
+        health = self.health
+        return isinstance(health, Health) and health.initialized and not health.sealed
+
+
+def may_come_up(provider: VaultProvider) -> bool:
+    """Whether no address leads to a Vault that serves, and waiting may change that."""
+    nodes = _ask(Inspector(provider))
+    return not any(node.serves or isinstance(node.health, ConfigurationError) for node in nodes)
 
 
 def check_vault(provider: VaultProvider, findings: Findings) -> bool:
-    """Look at Vault as far as possible without minting."""
-    inspector = provider.inspector()
-    if not check_nodes(inspector, findings):
+    """Look at Vault as far as possible without minting; say whether to ask for credentials."""
+    inspector = Inspector(provider)
+    if not _check_nodes(inspector, findings):
         return False
     token = _check_login(inspector, findings)
     if token is None or not _check_policy(inspector, findings, minting=provider.mints):
         return False
-    return check_role(inspector, token, findings)
+    return _check_role(inspector, token, findings)
+
+
+# --- nodes, without a token ---------------------------------------------------------------------
+
+
+def _check_nodes(inspector: Inspector, findings: Findings) -> bool:
+    """Look at each address on its own; say whether one of them is enough to go on."""
+    nodes = _ask(inspector)
+    enough = any(node.serves for node in nodes)
+    level: Level = "warn" if enough else "fail"
+    for node in nodes:
+        _check_answer(node, findings, level)
+        if isinstance(node.health, Health) or len(nodes) > 1:
+            _check_secrecy(inspector, node.address, findings)
+    for node in nodes:
+        if isinstance(node.health, Health):
+            _check_seal(node.address, node.health, findings, level)
+    for node in nodes:
+        if isinstance(node.health, Health) and node.serves:
+            _check_namespace(inspector.config.namespace, node.health, findings)
+            _check_clock(node.address, node.health, node.asked_at, findings)
+    return enough
+
+
+def _ask(inspector: Inspector) -> list[_Node]:
+    nodes = []
+    for address in inspector.config.addresses:
+        begun = time.time()
+        try:
+            health: Health | EphemeralCredsError = inspector.health(address)
+        except EphemeralCredsError as error:
+            health = error
+        nodes.append(_Node(address, health, (begun + time.time()) / 2))
+    return nodes
+
+
+def _check_answer(node: _Node, findings: Findings, level: Level) -> None:
+    health = node.health
+    if isinstance(health, Health):
+        findings.add("address", "ok", f"{node.address} answers: Vault {health.version}")
+    # A match on a message, which is ours: it only decides what the step is called.
+    elif "certificate" in str(health):
+        findings.add("tls", level, str(health))
+    else:
+        unavailable = isinstance(health, ProviderUnavailable)
+        remedy = "set VAULT_ADDR, or address= in the URL, to where Vault listens"
+        findings.add("address", level, str(health), remedy if unavailable else "")
+
+
+def _check_secrecy(inspector: Inspector, address: str, findings: Findings) -> None:
+    weaknesses = inspector.weaknesses(address)
+    for weakness in weaknesses:
+        findings.add("tls", "warn", weakness)
+    if weaknesses:
+        return
+    if address.startswith("unix:"):
+        text = "a socket of this machine"
+    elif address.startswith("http:"):
+        text = "plain HTTP, within this machine"
+    else:
+        text = "the certificate is verified"
+    findings.add("tls", "ok", f"{address}: {text}")
+
+
+def _check_seal(address: str, health: Health, findings: Findings, level: Level) -> None:
+    if not health.initialized:
+        findings.add("seal", level, f"{address} has never been initialised", "vault operator init")
+    elif health.sealed:
+        remedy = "unseal it: vault operator unseal"
+        findings.add("seal", level, f"{address} is sealed and can do nothing", remedy)
+    else:
+        role = "a standby that passes requests on" if health.standby else "active"
+        findings.add("seal", "ok", f"{address}: unsealed, {role}")
+
+
+def _check_namespace(namespace: str | None, health: Health, findings: Findings) -> None:
+    # Every Vault takes the last two for what it has, as its own command does.
+    if not health.enterprise and namespace not in (None, "", "root"):
+        findings.add(
+            "namespace",
+            "warn",
+            f"this Vault knows no namespaces and takes no notice of {namespace!r}",
+            "unset VAULT_NAMESPACE, or check that this is the right Vault",
+        )
+
+
+def _check_clock(address: str, health: Health, here: float, findings: Findings) -> None:
+    if health.time is None:
+        return
+    # It says whole seconds, cut off.
+    ahead = health.time + 0.5 - here
+    text = f"the clock of {address} is {ahead_of(ahead)} this machine's"
+    if abs(ahead) > CLOCK_TOLERANCE:
+        findings.add("clock", "warn", text, "run a time service (NTP) on both")
+    else:
+        findings.add("clock", "ok", text)
+
+
+# --- the token ----------------------------------------------------------------------------------
 
 
 def _check_login(inspector: Inspector, findings: Findings) -> TokenFacts | None:
@@ -42,40 +167,138 @@ def _check_login(inspector: Inspector, findings: Findings) -> TokenFacts | None:
     policies = ", ".join(token.policies)
     text = f"a {kind} token that {life}, {renewable}, with the policies {policies}"
     if "root" in token.policies:
-        findings.add(
-            "login", "warn", text, "a root token may do everything: give the service one of its own"
-        )
+        remedy = "a root token may do everything: give the service one of its own"
+        findings.add("login", "warn", text, remedy)
     else:
         findings.add("login", "ok", text)
     return token
 
 
 def _check_policy(inspector: Inspector, findings: Findings, *, minting: bool) -> bool:
-    wanted = {inspector.creds_path: ("read", "fail", "credentials cannot be read")}
+    wanted: list[tuple[str, str, Level, str]]
+    wanted = [(inspector.creds_path, "read", "fail", "credentials cannot be read")]
     if minting:
-        wanted["sys/leases/renew"] = (
-            "update", "warn", "leases cannot be renewed: each lives for default_ttl only",
-        )  # fmt: skip
-        wanted["sys/leases/revoke"] = (
-            "update", "warn",
-            "leases cannot be given back: replaced roles stay until their lease or token ends",
-        )  # fmt: skip
+        never_renewed = "leases cannot be renewed: each lives for default_ttl only"
+        never_revoked = (
+            "leases cannot be given back: replaced roles stay until their lease or token ends"
+        )
+        wanted.append(("sys/leases/renew", "update", "warn", never_renewed))
+        wanted.append(("sys/leases/revoke", "update", "warn", never_revoked))
     try:
-        granted = inspector.capabilities(list(wanted))
+        granted = inspector.capabilities([path for path, *_ in wanted])
     except EphemeralCredsError as error:
         findings.add("policy", "warn", f"what the token may do cannot be told: {error}")
         return True
     possible = True
-    for path, (capability, level, consequence) in wanted.items():
+    for path, capability, level, consequence in wanted:
         if granted[path] & {capability, "root"}:
             findings.add("policy", "ok", f"may {capability} {path}")
             continue
         remedy = (
             f'add to a policy of the token: path "{path}" {{ capabilities = ["{capability}"] }}'
         )
-        if level == "fail":
-            findings.add("policy", "fail", f"may not {capability} {path}: {consequence}", remedy)
-            possible = False
-        else:
-            findings.add("policy", "warn", f"may not {capability} {path}: {consequence}", remedy)
+        findings.add("policy", level, f"may not {capability} {path}: {consequence}", remedy)
+        possible = possible and level != "fail"
     return possible
+
+
+# --- the role's definition, where the token may read it -------------------------------------------
+
+
+def _check_role(inspector: Inspector, token: TokenFacts, findings: Findings) -> bool:
+    try:
+        role = inspector.definition()
+    except AccessDenied:
+        findings.add(
+            "role", "skipped", "the token may not read the role's definition, which is fine"
+        )
+        return True
+    except ConfigurationError as error:
+        findings.add("role", "fail", str(error), f"vault list {inspector.roles_path}")
+        return False
+    except EphemeralCredsError as error:
+        findings.add("role", "warn", f"the role's definition cannot be read: {error}")
+        return True
+    if role is None:
+        findings.add(
+            "role", "skipped", "it is not a database engine's: of its definition nothing is known"
+        )
+        return True
+    if isinstance(role, RoleFacts):
+        _check_times(inspector.role, role, token, findings)
+        _check_statements(role, findings)
+    else:
+        _check_rotation(inspector.role, role, findings)
+    return _check_allowed(inspector, role.connection, findings)
+
+
+def _check_times(name: str, role: RoleFacts, token: TokenFacts, findings: Findings) -> None:
+    times = ", ".join(
+        f"{setting} {in_words(ttl) if ttl else 'of the mount'}"
+        for setting, ttl in (("default_ttl", role.default_ttl), ("max_ttl", role.max_ttl))
+    )
+    findings.add("role", "ok", f"{name!r}: {times}")
+    if token.ttl < role.default_ttl * 0.95 and not token.renewable:
+        findings.add(
+            "role",
+            "warn",
+            f"the token lives {in_words(token.ttl)}, the lease {in_words(role.default_ttl)}: "
+            "leases die with the token that they were made under",
+            LONGER_LIFE,
+        )
+
+
+def _check_statements(role: RoleFacts, findings: Findings) -> None:
+    if "NOLOGIN" in " ".join(role.creation).upper():
+        findings.add(
+            "role", "warn", "its creation_statements say NOLOGIN", "write WITH LOGIN instead"
+        )
+    renewal = " ".join(role.renewal).upper()
+    if renewal and "VALID UNTIL" not in renewal:
+        findings.add(
+            "role",
+            "warn",
+            "its renew_statements do not move VALID UNTIL: a renewed lease outlives its login",
+            "leave renew_statements empty, so that Vault does it by itself",
+        )
+
+
+def _check_rotation(name: str, role: StaticRoleFacts, findings: Findings) -> None:
+    when = (
+        f"by the schedule {role.schedule!r}" if role.schedule else f"each {in_words(role.period)}"
+    )
+    findings.add("role", "ok", f"{name!r}: the password of {role.username!r} changes {when}")
+    if role.rotation and "{{password}}" not in " ".join(role.rotation):
+        findings.add(
+            "role",
+            "warn",
+            "its rotation_statements set no {{password}}: what Vault hands out does not log in "
+            "after the next rotation",
+            "leave rotation_statements empty, so that Vault does it by itself",
+        )
+
+
+def _check_allowed(inspector: Inspector, connection: str, findings: Findings) -> bool:
+    try:
+        allowed = inspector.allowed_roles(connection)
+    except AccessDenied:
+        return True
+    except EphemeralCredsError as error:
+        findings.add("role", "fail", str(error))
+        return False
+    if any(_matches(pattern, inspector.role) for pattern in allowed):
+        return True
+    findings.add(
+        "role",
+        "fail",
+        f"{inspector.role!r} is not in allowed_roles of its connection {connection!r}, which "
+        f"has {', '.join(allowed) or 'none'}",
+        f"vault write {inspector.mount}/config/{connection} "
+        f"allowed_roles={','.join([*allowed, inspector.role])}",
+    )
+    return False
+
+
+def _matches(pattern: str, role: str) -> bool:
+    """Whether Vault takes a role for one of `pattern`: a star stands for anything, nothing else."""
+    return bool(re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), role, re.DOTALL))

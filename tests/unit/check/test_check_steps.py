@@ -7,11 +7,12 @@ import math
 import pytest
 
 from ephemeral_creds import Lease, TokenAuth, VaultConfig, VaultDynamicProvider
-from ephemeral_creds.check.encryption import Line, check_encryption
-from ephemeral_creds.check.expiry import Validity, check_expiry
+from ephemeral_creds.check.credentials import ends_with_token, was_put_off
+from ephemeral_creds.check.database import Line
 from ephemeral_creds.check.findings import Findings
-from ephemeral_creds.check.lease import ends_with_token, was_put_off
+from ephemeral_creds.check.inspector import Inspector
 from ephemeral_creds.check.revocation import revocation_statements
+from ephemeral_creds.check.session import Validity, check_encryption, check_expiry
 
 NOW = 1.8e9
 
@@ -78,7 +79,7 @@ def test_tls_says_whether_the_certificate_counts() -> None:
 
 def test_each_address_has_weaknesses_of_its_own() -> None:
     config = VaultConfig("https://one.example:8200,http://two.example:8200")
-    inspector = VaultDynamicProvider("app", auth=TokenAuth("x"), config=config).inspector()
+    inspector = Inspector(VaultDynamicProvider("app", auth=TokenAuth("x"), config=config))
     assert inspector.weaknesses("https://one.example:8200") == ()
     (weakness,) = inspector.weaknesses("http://two.example:8200")
     assert "http://two.example:8200" in weakness

@@ -163,6 +163,10 @@ class VaultDynamicProvider(VaultProvider):
                 return
         raise refusal
 
+    def initial_duration(self, grant: Grant) -> float:
+        """Return the seconds that Vault gave the grant's lease, however long its token lives."""
+        return _origin(grant).asked
+
     @property
     def _place(self) -> dict[str, str]:
         return {"mount": self._mount, "role": self._role}

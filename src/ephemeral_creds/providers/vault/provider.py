@@ -23,12 +23,13 @@ from ephemeral_creds.providers.vault.from_url import settings_from
 from ephemeral_creds.providers.vault.http.client import VaultClient
 from ephemeral_creds.providers.vault.http.parse import FieldNames
 from ephemeral_creds.providers.vault.inputs import checked_path, checked_role
-from ephemeral_creds.providers.vault.inspect import Inspector
 from ephemeral_creds.providers.vault.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import ClassVar, Self
+
+    import hvac
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.events import Event
@@ -115,15 +116,55 @@ class VaultProvider(CredentialProvider):
         """How many requests this process has sent to Vault."""
         return self._own_tokens().client.sent
 
-    def inspector(self) -> Inspector:
-        """Return what looks at Vault as this provider sees it, for diagnosis."""
-        return Inspector(
-            self._config,
-            self._mount,
-            self._role,
-            static=not self.mints,
-            exclusive=self._exclusive,
-        )
+    @property
+    def role(self) -> str:
+        """The name of the role."""
+        return self._role
+
+    @property
+    def mount(self) -> str:
+        """Where the secrets engine is mounted."""
+        return self._mount
+
+    @property
+    def config(self) -> VaultConfig:
+        """How Vault is reached."""
+        return self._config
+
+    def query(
+        self,
+        call: Callable[[hvac.Client], object],
+        what: str,
+        parse: Callable[[Mapping[str, object]], _T],
+        *,
+        login: bool = False,
+        denied: str = "the token's policies do not allow it",
+        missing: str = "check the address and the namespace",
+    ) -> _T:
+        """Read something else than credentials under the provider's token, for diagnosis.
+
+        Args:
+            call: makes the request with one of hvac's methods; it must change nothing.
+            what: what is asked for, for messages.
+            parse: makes a value of the answer's body, or raises `Malformed`.
+            login: log in first, and ask in the namespace of logins.
+            denied: what to do about a 403, for messages.
+            missing: what to do where there is no such path.
+
+        Raises:
+            EphemeralCredsError: as for `fetch`.
+        """
+        with self._exclusive() as tokens:
+            session = tokens.login() if login else tokens.obtain(None)[0]
+            return tokens.client.ask(
+                call,
+                what,
+                parse,
+                token=session.token.value,
+                namespace=self._config.login_namespace if login else self._config.namespace,
+                denied=denied,
+                missing=missing,
+            )
 
     def observe(self, report: Callable[[Event], None]) -> None:
         """Call `report` with a `ProviderRequest` for each request to Vault."""

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from watched_file import GENEROUS, Watched, rename_over, text
 
-from ephemeral_creds.check.file import check_file
 from ephemeral_creds.check.findings import Findings
+from ephemeral_creds.check.run import check_file
 from ephemeral_creds.exceptions import ConfigurationError, ProviderUnavailable
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
 from ephemeral_creds.providers.file.watch import notify as notifications

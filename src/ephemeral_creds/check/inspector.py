@@ -1,0 +1,236 @@
+"""What Vault says about its nodes, a provider's token and its role: reads only, mints nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ephemeral_creds.providers.vault.http.client import VaultClient
+from ephemeral_creds.providers.vault.http.parse import Malformed, parse_lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ephemeral_creds.providers.vault import VaultConfig, VaultProvider
+
+__all__ = ["Health", "Inspector", "RoleFacts", "StaticRoleFacts", "TokenFacts"]
+
+# Nothing is changed by giving up, and a node that can answer does so within milliseconds.
+_HEALTH_TIMEOUT = 10.0
+# A node's state is in the body as well as in the status; with this status hvac returns the body.
+_STATES = ("active", "standby", "dr_secondary", "performance_standby", "sealed", "uninit")
+_CODES = {f"{state}_code": 200 for state in _STATES}
+_DEFAULT_POLICY = "the policy 'default' allows it: do not leave it out"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a node says about itself.
+
+    OpenBao leaves `enterprise` out; it counts as true there, since it knows namespaces. `time` is
+    Unix time in whole seconds, ``None`` where the node does not say.
+    """
+
+    initialized: bool
+    sealed: bool
+    standby: bool
+    enterprise: bool
+    version: str
+    time: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What a token is; `ttl` is in seconds, ``inf`` for one that never expires."""
+
+    ttl: float
+    renewable: bool
+    service: bool
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleFacts:
+    """How a role is defined: its database connection, its times, and its statements.
+
+    Durations are in seconds, and 0 means the mount's default. `renewal` is empty for Vault's own.
+    """
+
+    connection: str
+    default_ttl: float
+    max_ttl: float
+    creation: tuple[str, ...]
+    renewal: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRoleFacts:
+    """How a static role is defined: as `RoleFacts`, with `period` or, like cron's, `schedule`."""
+
+    connection: str
+    username: str
+    period: float
+    schedule: str
+    rotation: tuple[str, ...]
+
+
+class Inspector:
+    """Asks Vault about itself, the token and the role of one provider.
+
+    Its methods raise what the provider's own do. `login` logs the provider in, so that what it
+    does next goes under the same token.
+    """
+
+    def __init__(self, provider: VaultProvider) -> None:
+        self._provider = provider
+        self._static = not provider.mints
+        self.config = provider.config
+        self.mount = provider.mount
+        self.role = provider.role
+
+    @property
+    def creds_path(self) -> str:
+        """The path that credentials are read from."""
+        return f"{self.mount}/{'static-creds' if self._static else 'creds'}/{self.role}"
+
+    @property
+    def roles_path(self) -> str:
+        """The path that roles are defined below."""
+        return f"{self.mount}/{'static-roles' if self._static else 'roles'}"
+
+    def weaknesses(self, address: str) -> tuple[str, ...]:
+        """Say what makes it easy to listen in on one of the addresses."""
+        return self._only(address).weaknesses
+
+    def health(self, address: str) -> Health:
+        """Ask one of the addresses whether Vault is there, and in which state; without a token."""
+        config = self._only(address)
+        config = replace(config, read_timeout=min(config.read_timeout, _HEALTH_TIMEOUT))
+        with contextlib.closing(VaultClient(config)) as client:
+            return client.ask(
+                lambda vault: vault.sys.read_health_status(method="GET", **_CODES),
+                "its health",
+                _parse_health,
+            )
+
+    def login(self) -> TokenFacts:
+        """Log the provider in and return what its token is."""
+        return self._provider.query(
+            lambda vault: vault.auth.token.lookup_self(),
+            "a look at the token",
+            _parse_token,
+            login=True,
+            denied=_DEFAULT_POLICY,
+        )
+
+    def capabilities(self, paths: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        """Return what the token may do on each path."""
+        return self._provider.query(
+            lambda vault: vault.sys.get_capabilities(list(paths)),
+            "what the token may do",
+            lambda body: {path: frozenset(_strings(_data(body), path)) for path in paths},
+            denied=_DEFAULT_POLICY,
+        )
+
+    def definition(self) -> RoleFacts | StaticRoleFacts | None:
+        """Return how the role is defined, where the token may read that.
+
+        Returns:
+            What is known; ``None`` where another engine than a database's defines it.
+
+        Raises:
+            AccessDenied: the token may not, as a rule.
+            ConfigurationError: there is no such role.
+        """
+        return self._provider.query(
+            lambda vault: (
+                vault.secrets.database.read_static_role
+                if self._static
+                else vault.secrets.database.read_role
+            )(self.role, mount_point=self.mount),
+            f"the definition of the role at {self.roles_path}/{self.role}",
+            _parse_static_role if self._static else _parse_role,
+            missing=f"there is no role {self.role!r} in the engine at {self.mount!r}",
+        )
+
+    def allowed_roles(self, connection: str) -> tuple[str, ...]:
+        """Return the roles that a connection allows, where the token may read that."""
+        return self._provider.query(
+            lambda vault: vault.secrets.database.read_connection(
+                connection, mount_point=self.mount
+            ),
+            f"the connection at {self.mount}/config/{connection}",
+            lambda body: _strings(_data(body), "allowed_roles"),
+            missing=f"there is no connection {connection!r} in the engine at {self.mount!r}",
+        )
+
+    def _only(self, address: str) -> VaultConfig:
+        return replace(self.config, address=address)
+
+
+def _parse_health(body: Mapping[str, object]) -> Health:
+    if not isinstance(body.get("sealed"), bool):
+        raise Malformed("nothing about being sealed or not")
+    time = body.get("server_time_utc")
+    return Health(
+        initialized=body.get("initialized") is True,
+        sealed=body.get("sealed") is True,
+        standby=body.get("standby") is True,
+        enterprise=body.get("enterprise") is not False,
+        version=str(body.get("version") or "of unknown version"),
+        time=float(time) if isinstance(time, int | float) else None,
+    )
+
+
+def _parse_token(body: Mapping[str, object]) -> TokenFacts:
+    reply = parse_lookup(body)
+    return TokenFacts(reply.ttl, reply.renewable, reply.service, _strings(_data(body), "policies"))
+
+
+def _parse_role(body: Mapping[str, object]) -> RoleFacts | None:
+    data = _data(body)
+    if "db_name" not in data:
+        return None
+    return RoleFacts(
+        connection=_text(data, "db_name"),
+        default_ttl=_number(data, "default_ttl"),
+        max_ttl=_number(data, "max_ttl"),
+        creation=_strings(data, "creation_statements"),
+        renewal=_strings(data, "renew_statements"),
+    )
+
+
+def _parse_static_role(body: Mapping[str, object]) -> StaticRoleFacts | None:
+    data = _data(body)
+    if "db_name" not in data:
+        return None
+    return StaticRoleFacts(
+        connection=_text(data, "db_name"),
+        username=_text(data, "username"),
+        period=_number(data, "rotation_period"),
+        schedule=_text(data, "rotation_schedule"),
+        rotation=_strings(data, "rotation_statements"),
+    )
+
+
+def _data(body: Mapping[str, object]) -> Mapping[str, object]:
+    data = body.get("data")
+    if not isinstance(data, Mapping):
+        raise Malformed("no 'data'")
+    return data
+
+
+def _text(data: Mapping[str, object], key: str) -> str:
+    return str(data.get(key) or "")
+
+
+def _strings(data: Mapping[str, object], key: str) -> tuple[str, ...]:
+    value = data.get(key)
+    return tuple(str(item) for item in value) if isinstance(value, list) else ()
+
+
+def _number(data: Mapping[str, object], key: str) -> float:
+    value = data.get(key)
+    return float(value) if isinstance(value, int | float) else 0.0
