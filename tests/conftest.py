@@ -15,12 +15,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from certificates import Authority
-from ephemeral_creds.testing import (
-    DatabaseEngine,
-    PersistentVaultServer,
-    PostgresServer,
-    VaultServer,
-)
+from ephemeral_creds.testing import DatabaseEngine, PostgresServer, VaultServer
+from persistent_vault import PersistentVaultServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -10,17 +10,12 @@ from contract_shapes import AUTH, capped, early_in_a_second, envelope, refusal, 
 
 from differences import has, said
 from ephemeral_creds import Secret
-from ephemeral_creds.testing import (
-    AppRole,
-    DatabaseEngine,
-    TokenReviewServer,
-    make_service_account_jwt,
-)
+from service_accounts import TokenReviewServer, create_kubernetes_role, make_service_account_jwt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ephemeral_creds.testing import VaultResponse
+    from ephemeral_creds.testing import AppRole, DatabaseEngine, VaultResponse
 
     Unique = Callable[[str], str]
 
@@ -95,7 +90,7 @@ def test_kubernetes(engine: DatabaseEngine, reviewer: TokenReviewServer, unique:
     engine.create_role(database_role := unique("k8s"))
     policy = engine.policy(database_role)
     admin = engine.admin
-    admin.create_kubernetes_role("pod", reviewer, [policy], token_ttl=30, token_max_ttl=60)
+    create_kubernetes_role(admin, "pod", reviewer, [policy], token_ttl=30, token_max_ttl=60)
     body = {"role": "pod", "jwt": make_service_account_jwt().reveal()}
     answer = admin.request("POST", "auth/kubernetes/login", body, token=NO_TOKEN)
     assert answer.status == 200
@@ -131,7 +126,7 @@ def test_a_service_account_that_is_gone_when_its_token_is_renewed(
     engine: DatabaseEngine, reviewer: TokenReviewServer, unique: Unique
 ) -> None:
     admin, role = engine.admin, unique("gone")
-    admin.create_kubernetes_role(role, reviewer, token_ttl=30)
+    create_kubernetes_role(admin, role, reviewer, token_ttl=30)
     body = {"role": role, "jwt": make_service_account_jwt().reveal()}
     login = admin.call("POST", "auth/kubernetes/login", body, token=NO_TOKEN)
     token = Secret(login.body["auth"]["client_token"])
@@ -150,7 +145,7 @@ def test_a_service_account_that_is_gone_when_its_token_is_renewed(
 
 def test_kubernetes_refusals(engine: DatabaseEngine, reviewer: TokenReviewServer) -> None:
     admin = engine.admin
-    admin.create_kubernetes_role("strict", reviewer)
+    create_kubernetes_role(admin, "strict", reviewer)
     make, now = make_service_account_jwt, time.time()
 
     def login(jwt: str, role: str = "strict") -> tuple[int, list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import time
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
@@ -12,8 +11,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from ephemeral_creds.testing._owned import OwnedProcess
-from ephemeral_creds.testing._process import free_port, private_file, unprivileged_user
+from ephemeral_creds.testing._process import (
+    OwnedProcess,
+    free_port,
+    private_file,
+    unprivileged_user,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,22 @@ __all__ = ["POOLER", "pgbouncer"]
 _START_TIMEOUT = 30.0
 POOLER, _PASSWORD = "pooler", "pooler-password"
 """Whom PgBouncer asks for other roles' passwords as."""
+
+
+class _PgBouncer(OwnedProcess):
+    _NAME = "pgbouncer"
+
+    def __init__(self, program: str, config: str) -> None:
+        super().__init__()
+        self._program, self._config = program, config
+
+    def _bring_up(self) -> None:
+        home, run_as = self._make_folder(), unprivileged_user()
+        users = private_file(home / "users", f'"{POOLER}" "{_PASSWORD}"\n')
+        config = private_file(home / "pgbouncer.ini", self._config)
+        for path in (home, users, config):
+            os.chown(path, run_as.get("user", -1), run_as.get("group", -1))
+        self._spawn([self._program, "--quiet", config], run_as=run_as)
 
 
 @contextmanager
@@ -39,33 +58,25 @@ def pgbouncer(postgres: PostgresServer, *, upstream: str = "", **settings: str) 
     program = shutil.which("pgbouncer", path=f"{os.defpath}:/usr/sbin:/usr/local/sbin")
     if program is None:
         pytest.skip("no pgbouncer here (Debian's package of that name)")
-    port, run_as = free_port(), unprivileged_user()
+    port = free_port()
     with ExitStack() as stack:
         admin = stack.enter_context(closing(postgres.admin()))
         admin.execute(f"CREATE ROLE {POOLER} LOGIN SUPERUSER PASSWORD '{_PASSWORD}'".encode())
         stack.callback(admin.execute, f"DROP ROLE {POOLER}".encode())
-        process = OwnedProcess("pgbouncer", lambda: None)
-        process.make_folder()
-        stack.callback(process.remove)
-        users = private_file(process.folder / "users", f'"{POOLER}" "{_PASSWORD}"\n')
         lines = {
             "listen_addr": "127.0.0.1",
             "listen_port": str(port),
             "unix_socket_dir": "",
             "auth_type": "scram-sha-256",
-            "auth_file": str(users),
+            "auth_file": "users",
             "auth_user": POOLER,
         } | settings
         database = f"* = host={postgres.host} port={postgres.port} {upstream}"
         text = "\n".join(
             ["[databases]", database, "[pgbouncer]", *(f"{k} = {v}" for k, v in lines.items())]
         )
-        config = private_file(process.folder / "pgbouncer.ini", f"{text}\n")
-        for path in (process.folder, users, config):
-            os.chown(path, run_as.get("user", -1), run_as.get("group", -1))
-        process.spawn([program, "--quiet", config], output="log", run_as=run_as)
         # Its connections to PostgreSQL end with it.
-        stack.callback(process.end, (signal.SIGINT, 10.0))
+        process = stack.enter_context(_PgBouncer(program, f"{text}\n"))
         conninfo = f"host=127.0.0.1 port={port} dbname=postgres"
         _wait_for(conninfo, process)
         yield conninfo

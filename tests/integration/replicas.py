@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from ephemeral_creds.testing import PostgresServer
-from ephemeral_creds.testing._postgres_binaries import run_program, usable_postgres
-from ephemeral_creds.testing._process import unprivileged_user
 
 __all__ = ["Replica"]
 
@@ -21,15 +19,10 @@ class Replica(PostgresServer):
     def _create(self) -> None:
         with self._primary.admin() as admin:
             admin.execute("CREATE ROLE standby LOGIN REPLICATION PASSWORD 'standby-password'")
-        self._run_as = unprivileged_user()
-        self._own.make_folder()
-        home = self._own.folder
-        self._give(home)
-        self._bin = usable_postgres(home, self._run_as)
         if not (self._bin / "pg_basebackup").exists():
             pytest.skip(f"no replica: {self._bin} has no pg_basebackup")
         source = f"{self._primary.conninfo()} user=standby password=standby-password"
-        run_program(
-            self._bin / "pg_basebackup", "-d", source, "-D", str(home / "data"), "-R",
-            "--checkpoint=fast", "--no-sync", folder=home, run_as=self._run_as,
+        self._run(
+            self._bin / "pg_basebackup", "-d", source, "-D", str(self.folder / "data"), "-R",
+            "--checkpoint=fast", "--no-sync",
         )  # fmt: skip

@@ -20,7 +20,8 @@ from ephemeral_creds import (
     VaultConfig,
     VaultDynamicProvider,
 )
-from ephemeral_creds.testing import CREATE_ROLE, TokenReviewServer, make_service_account_jwt
+from ephemeral_creds.testing import CREATE_ROLE
+from service_accounts import TokenReviewServer, create_kubernetes_role, make_service_account_jwt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,7 +130,7 @@ def test_the_policys_name_where_the_auth_roles_belongs(
     jwt = tmp_path / "jwt"
     jwt.write_text(make_service_account_jwt().reveal())
     with TokenReviewServer() as reviewer:
-        engine.admin.create_kubernetes_role(role, reviewer, [policy])
+        create_kubernetes_role(engine.admin, role, reviewer, [policy])
         config = VaultConfig(engine.vault.address)
 
         def fetch(auth_role: str) -> None:

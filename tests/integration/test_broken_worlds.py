@@ -40,12 +40,8 @@ from ephemeral_creds import (
     VaultDynamicProvider,
 )
 from ephemeral_creds.events import CredentialsLapsed, FetchFailed, LoginRejected, Problem
-from ephemeral_creds.testing import (
-    DatabaseEngine,
-    FakeClock,
-    TokenReviewServer,
-    make_service_account_jwt,
-)
+from ephemeral_creds.testing import DatabaseEngine, FakeClock
+from service_accounts import TokenReviewServer, create_kubernetes_role, make_service_account_jwt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -209,7 +205,7 @@ def test_a_login_that_vault_refuses(
         config=VaultConfig(engine.vault.address),
     )
     with TokenReviewServer() as reviewer:
-        engine.admin.create_kubernetes_role(role, reviewer, [engine.policy(role)])
+        create_kubernetes_role(engine.admin, role, reviewer, [engine.policy(role)])
         error = world.at_once(provider, engine.postgres.conninfo())
     assert isinstance(error, AccessDenied)
     says(error, f"Kubernetes login for role '{role}' at auth/kubernetes", engine.vault.address)

@@ -38,7 +38,8 @@ from twins import wait_until
 from docker_engine import require_images
 from ephemeral_creds import KubernetesAuth, VaultConfig, VaultDynamicProvider
 from ephemeral_creds.exceptions import AccessDenied
-from ephemeral_creds.testing import find_vault, make_service_account_jwt
+from ephemeral_creds.testing import find_vault
+from service_accounts import make_service_account_jwt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -21,14 +21,9 @@ from minting import PATIENCE
 from twins import wait_until
 
 from ephemeral_creds import FileProvider
-from ephemeral_creds.testing import (
-    ServiceAccount,
-    TokenReviewServer,
-    VaultAgent,
-    find_vault,
-    make_service_account_jwt,
-)
+from ephemeral_creds.testing import VaultAgent, find_vault
 from ephemeral_creds.testing._process import free_port
+from service_accounts import TokenReviewServer, agent_method, make_service_account_jwt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +144,7 @@ def test_the_injectors_template_and_role(
     file = folder / "db-creds.txt"
     agent = VaultAgent(
         world.vault.address,
-        ServiceAccount.of(said["role"], "my-app", "production"),
+        agent_method(folder, said["role"], "my-app", "production"),
         templates={file: said["agent-inject-template-db-creds.txt"]},
         perms=said["agent-inject-perms-db-creds.txt"],
     )

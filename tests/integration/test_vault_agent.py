@@ -20,20 +20,16 @@ from twins import TWINS, wait_until
 from ephemeral_creds import (
     AppRoleAuth,
     ConfigurationError,
+    Secret,
     TokenAuth,
     VaultConfig,
     VaultDynamicProvider,
 )
 from ephemeral_creds.events import CredentialsPublished, LeaseRevoked
 from ephemeral_creds.providers.file import FileProvider
-from ephemeral_creds.testing import (
-    DatabaseEngine,
-    PersistentVaultServer,
-    ServiceAccount,
-    TokenReviewServer,
-    VaultAgent,
-    dotenv_template,
-)
+from ephemeral_creds.testing import AppRole, DatabaseEngine, VaultAgent, dotenv_template
+from persistent_vault import PersistentVaultServer
+from service_accounts import TokenReviewServer, agent_method, create_kubernetes_role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,13 +105,13 @@ def agent_by_approle(engine: DatabaseEngine, role: Role, file: Path, **options: 
 
 
 def test_the_article_template_as_it_stands(
-    engine: DatabaseEngine, postgres: PostgresServer, short: Role, file: Path
+    engine: DatabaseEngine, postgres: PostgresServer, short: Role, file: Path, tmp_path: Path
 ) -> None:
     provider = FileProvider(file, poll_interval=0.1)
     names, seen = [], list[str]()
     with TokenReviewServer() as reviewer:
-        engine.admin.create_kubernetes_role(short.name, reviewer, [short.policy], token_ttl="1h")
-        login = ServiceAccount.of(short.name)
+        create_kubernetes_role(engine.admin, short.name, reviewer, [short.policy], token_ttl="1h")
+        login = agent_method(tmp_path, short.name)
         logins = engine.vault.count("PUT", "auth/kubernetes/login")
         template = {file: dotenv_template(short.path)}
         with VaultAgent(engine.vault.address, login, templates=template) as agent:
@@ -276,7 +272,7 @@ def test_an_agent_leaves_nothing_but_what_it_wrote(
     engine: DatabaseEngine, long: Role, file: Path
 ) -> None:
     with agent_by_approle(engine, long, file) as agent:
-        home = agent._own.folder
+        home = agent.folder
         assert home.exists()
         agent.stop()
         assert not agent.running
@@ -289,7 +285,8 @@ def test_an_agent_leaves_nothing_but_what_it_wrote(
 
 
 def test_an_agent_that_cannot_log_in_says_so(engine: DatabaseEngine) -> None:
-    agent = VaultAgent(engine.vault.address, ServiceAccount.of("nobody"), mount="nowhere")
+    login = AppRole("nobody", Secret("nothing"), mount="nowhere")
+    agent = VaultAgent(engine.vault.address, login)
     agent.start()
     try:
         wait_until(lambda: "nowhere" in agent.log)

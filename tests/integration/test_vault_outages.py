@@ -40,17 +40,14 @@ from ephemeral_creds.events import (
     RenewalFailed,
 )
 from ephemeral_creds.lifecycle.policy import Tuning
-from ephemeral_creds.testing import (
-    DatabaseEngine,
-    FakeClock,
-    PersistentVaultServer,
-    PostgresServer,
-)
+from ephemeral_creds.testing import DatabaseEngine, FakeClock, PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import psycopg
+
+    from persistent_vault import PersistentVaultServer
 
 pytestmark = pytest.mark.slow
 

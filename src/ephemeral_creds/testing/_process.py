@@ -1,22 +1,26 @@
-"""What the servers that run as processes share: a free port, a user to run as, a certain end."""
+"""Servers that run as processes of ours: a free port, a user to run as, a folder, a certain end."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
-from typing import TYPE_CHECKING, TypedDict
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypedDict
 
 from ephemeral_creds.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "Guard",
+    "OwnedProcess",
     "RunAs",
     "check_reachable",
     "end_process",
@@ -24,10 +28,10 @@ __all__ = [
     "plain_environment",
     "private_file",
     "unprivileged_user",
-    "wait_until_stopped",
 ]
 
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
+_GUARD = 'read -r dismissed && exit 0; kill -INT "$1"; sleep 2; kill -KILL "-$1"; rm -rf "$2"'
 
 
 class RunAs(TypedDict, total=False):
@@ -120,45 +124,157 @@ def end_process(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, 
         if process.poll() is not None:
             break
         process.send_signal(signum)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
     if process.poll() is None:
         # The whole session: a server's workers would outlive a killed leader.
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def wait_until_stopped(process: subprocess.Popen[bytes]) -> None:
-    """Wait until a child of ours that was sent SIGSTOP has stopped, or ended."""
-    if hasattr(os, "waitid"):  # not on macOS before Python 3.13
-        # Whatever became of it is left for `Popen` to find.
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+class OwnedProcess:
+    """A program that runs for this process alone, and the folder that it runs in.
 
-
-class Guard:
-    """Ends a server and removes its folder if this process dies without a chance to.
-
-    Ctrl-C and a normal exit are the owner's business; this is for SIGTERM, SIGKILL and crashes.
-    A shell waits on a pipe that only this process holds open, and acts when it breaks.
-
-    Args:
-        process: the server, leader of its own session.
-        folder: what to remove.
+    It may be started again and again. `close`, the end of a ``with`` block and the interpreter's
+    exit remove process and folder, and so does a guard soon after this process died without a
+    chance to. After a fork only the parent does.
     """
 
-    _SCRIPT = 'read -r dismissed && exit 0; kill -INT "$1"; sleep 2; kill -KILL "-$1"; rm -rf "$2"'
+    _NAME = "program"
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
-        self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", self._SCRIPT, "guard", str(process.pid), str(folder)],
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The id of the process.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        if self._process is None:
+            raise RuntimeError(f"the {self._NAME} is not running")
+        return self._process.pid
+
+    @property
+    def folder(self) -> Path:
+        """Where it runs.
+
+        Raises:
+            RuntimeError: there is no such folder yet, or no longer.
+        """
+        if self._folder is None:
+            raise RuntimeError(f"the {self._NAME} has not been started")
+        return self._folder
+
+    def start(self) -> Self:
+        """Start it; nothing happens if it runs.
+
+        Raises:
+            ConfigurationError: it would not start.
+        """
+        if not self.running:
+            try:
+                self._bring_up()
+            except BaseException:  # Ctrl-C included: leave nothing behind
+                self.close()
+                raise
+        return self
+
+    def stop(self) -> None:
+        """Stop it; nothing happens if it does not run."""
+        self._end((signal.SIGINT, 10.0))
+
+    def close(self) -> None:
+        """Stop it and remove its folder. May be called again."""
+        self.stop()
+        self._remove()
+
+    def _bring_up(self) -> None:
+        raise NotImplementedError
+
+    def _make_folder(self) -> Path:
+        """Return the folder, and make it if there is none."""
+        if self._folder is None:
+            atexit.register(self.close)
+            self._folder = Path(tempfile.mkdtemp(prefix=f"ephemeral-creds-{self._NAME}-"))
+        return self._folder
+
+    def _spawn(
+        self,
+        arguments: Sequence[str | Path],
+        environment: Mapping[str, str] | None = None,
+        run_as: RunAs | None = None,
+    ) -> None:
+        """Start the program; what it says goes to the end of the file ``log``.
+
+        Args:
+            arguments: the program and what it is told; every user of the machine can read them.
+            environment: its variables, besides the plain ones.
+            run_as: as which user; ``None`` for the current one.
+        """
+        with (self.folder / "log").open("ab") as said:
+            # A session of its own: Ctrl-C in a terminal must not end it before the tests have put
+            # away what they hold.
+            self._process = subprocess.Popen(
+                arguments,
+                cwd=self.folder,
+                env=plain_environment(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+                **(run_as or {}),
+            )
+        # For SIGTERM, SIGKILL and crashes: it waits on a pipe that only this process holds open.
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, "guard", str(self._process.pid), str(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
 
-    def dismiss(self) -> None:
-        """Say that the owner has done, or will do, all that is needed."""
-        self._shell.communicate(b"dismissed\n")
+    def _log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def _send(self, signum: signal.Signals) -> subprocess.Popen[bytes] | None:
+        """Send a signal, and return the process; ``None`` if there is none of ours."""
+        process = self._process
+        if process is None or process.poll() is not None or os.getpid() != self._owner:
+            return None
+        process.send_signal(signum)
+        return process
+
+    def _end(self, *steps: tuple[signal.Signals, float]) -> None:
+        """End the process; `steps` are as for `end_process`."""
+        if os.getpid() != self._owner:
+            return
+        process, self._process = self._process, None
+        if process is not None:
+            end_process(process, *steps)
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.communicate(b"dismissed\n")
+
+    def _remove(self) -> None:
+        if os.getpid() != self._owner:
+            return
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        atexit.unregister(self.close)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import signal
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._admin import VaultAdmin
 from ephemeral_creds.testing._binaries import find_vault, vault_version
 from ephemeral_creds.testing._http import VaultCallFailed, vault_request
-from ephemeral_creds.testing._owned import OwnedProcess
-from ephemeral_creds.testing._process import free_port
+from ephemeral_creds.testing._process import OwnedProcess, free_port
 from ephemeral_creds.testing._vault_access import VaultAccess
-from ephemeral_creds.testing._vault_config import as_hcl, tls_listeners
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,31 +26,31 @@ _START_TIMEOUT = 60.0  # the binary has 400 MB; a cold read from a slow disk tak
 _POLL = 0.02
 
 
-class VaultServer(VaultAccess):
+class VaultServer(VaultAccess, OwnedProcess):
     """A real server in development mode on 127.0.0.1.
 
     It keeps everything in memory, so a stopped one has forgotten it all; use `pause`, `seal` or
-    a `TCPProxy` in front for outages that pass, or a `PersistentVaultServer`. What is sent to
-    `address` passes a `FaultProxy`, which counts the leases that were handed out, writes each
-    request down, and can have one go wrong; what is sent to `tls_address` goes past it.
+    faults for outages that pass. What is sent to `address` passes a proxy, which counts the leases
+    that were handed out, writes each request down, and can have one go wrong; what is sent to
+    `tls_address` goes past it.
 
-    `stop`, `close`, the end of a ``with`` block and the interpreter's exit remove process and
-    folder.
+    `close`, the end of a ``with`` block and the interpreter's exit remove process and folder.
 
     Args:
         binary: the program; ``None`` takes what `find_vault` finds.
         config: further settings in Vault's own language (HCL).
         tls_certificate: paths of a certificate and its key, with which it also listens at
-            `tls_address`. A client may show a certificate of its own.
+            `tls_address`. It asks each client for a certificate and takes any:
+            https://developer.hashicorp.com/vault/docs/configuration/listener/tcp.
 
     Raises:
         ConfigurationError: there is no program.
 
     Attributes:
         binary: the program.
-        faults: the script of what goes wrong.
-        requests: every request to `address` so far, in the order in which they arrived.
     """
+
+    _NAME = "vault"
 
     def __init__(
         self,
@@ -60,19 +59,13 @@ class VaultServer(VaultAccess):
         config: str = "",
         tls_certificate: tuple[Path, Path] | None = None,
     ) -> None:
-        super().__init__(Secret(secrets.token_urlsafe(24)))
+        VaultAccess.__init__(self, Secret(secrets.token_urlsafe(24)))
+        OwnedProcess.__init__(self)
         self.binary = binary or find_vault()
         self._config = config
         self._tls_certificate = tls_certificate
         self._port = self._tls_port = 0
         self._version = ""
-        self._own = OwnedProcess("vault", self.close)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def tls_address(self) -> str:
@@ -95,55 +88,31 @@ class VaultServer(VaultAccess):
             self._version = vault_version(self.binary)
         return self._version
 
-    @property
-    def running(self) -> bool:
-        """Whether the server's process is alive."""
-        return self._own.running
-
-    def start(self) -> Self:
-        """Start, empty, and return once it answers; nothing happens if it runs.
-
-        Raises:
-            ConfigurationError: it would not start.
-        """
-        if self.running:
-            return self
-        self._port = self._port or free_port()
-        self._proxy.target = ("127.0.0.1", self._port)
-        self._tls_port = self._tls_port or free_port()
-        try:
-            self._bring_up()
-        except BaseException:  # Ctrl-C included: leave nothing behind
-            self.kill()
-            self.close()
-            raise
-        return self
-
     def stop(self) -> None:
         """Stop, and forget everything but the address; nothing happens if it does not run."""
         self._proxy.stop()
         self.resume()  # a stopped process would not hear the signal
-        self._own.end((signal.SIGINT, 5.0))
+        self._end((signal.SIGINT, 5.0))
         self._forget()
 
     def kill(self) -> None:
         """End the process at once, as a crash does."""
         self._proxy.stop()
-        self._own.end()
+        self._end()
         self._forget()
-
-    def close(self) -> None:
-        """Stop it, and remove its folder. May be called again."""
-        self.stop()
-        self._remove()
 
     def pause(self) -> None:
         """Let every request hang, those on their way included, until `resume`."""
-        self._own.pause()
+        process = self._send(signal.SIGSTOP)
+        # Its threads stop one by one, which takes its time on a busy machine: until the last of
+        # them has, a request may still be answered.
+        if process is not None and hasattr(os, "waitid"):  # not on macOS before Python 3.13
+            # Whatever became of it is left for `Popen` to find.
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._own.resume()
+        self._send(signal.SIGCONT)
 
     def seal(self) -> None:
         """Seal: everything but health and unsealing answers 503. State is kept."""
@@ -155,38 +124,47 @@ class VaultServer(VaultAccess):
         self._wait_until_ready()
 
     def _bring_up(self) -> None:
-        token = self._root_token.reveal()
-        self._spawn(
+        self._port = self._port or free_port()
+        self._tls_port = self._tls_port or free_port()
+        self._proxy.target = ("127.0.0.1", self._port)
+        self._launch()
+
+    def _launch(self) -> None:
+        config, token = self._config, self._root_token.reveal()
+        if self._tls_certificate:
+            cert, key = (path.absolute() for path in self._tls_certificate)
+            config += f"""
+                listener "tcp" {{
+                  address = "127.0.0.1:{self._tls_port}"
+                  tls_cert_file = "{cert}"
+                  tls_key_file = "{key}"
+                }}
+            """
+        (self._make_folder() / "config.hcl").write_text(config)
+        self._serve(
+            "-config=config.hcl",
             "-dev",
             "-dev-no-store-token",
             f"-dev-listen-address=127.0.0.1:{self._port}",
-            config=self._config + as_hcl(tls_listeners(self._tls_port, self._tls_certificate)),
             # The token travels in the environment: arguments can be read by every user.
             VAULT_DEV_ROOT_TOKEN_ID=token,
             BAO_DEV_ROOT_TOKEN_ID=token,
         )
-        self._proxy.start()
         self._wait_until_ready()
+
+    def _serve(self, *options: str, **variables: str) -> None:
+        environment = {"HOME": str(self.folder), **variables}
+        self._spawn([self.binary, "server", *options], environment)
+        self._proxy.start()
 
     def _unseal_key(self) -> Secret:
         # It answers requests before it has printed what it has to say.
         give_up_at = time.monotonic() + _START_TIMEOUT
-        while (match := re.search(r"Unseal Key: (\S+)", self._output())) is None:
+        while (match := re.search(r"Unseal Key: (\S+)", self._log())) is None:
             if not self.running or time.monotonic() > give_up_at:
                 raise VaultCallFailed("the server did not say its unseal key")
             time.sleep(_POLL)
         return Secret(match[1])
-
-    def _spawn(self, *options: str, config: str = "", **variables: str) -> None:
-        self._own.make_folder()
-        if config:
-            self._file("config.hcl").write_text(config)
-            options = (*options, "-config=config.hcl")
-        self._own.spawn(
-            [self.binary, "server", *options],
-            output="output",
-            environment={"HOME": str(self._own.folder), **variables},
-        )
 
     def _wait_until_ready(self) -> None:
         # Health says whether it is active: OpenBao answers reads before it is. The root token's own
@@ -207,16 +185,7 @@ class VaultServer(VaultAccess):
             time.sleep(_POLL)
         raise ConfigurationError(f"{self.binary} did not start on {self.address}")
 
-    def _file(self, name: str) -> Path:
-        return self._own.folder / name
-
-    def _output(self) -> str:
-        return self._file("output").read_text(errors="replace")
-
     def _forget(self) -> None:
         for record in self.requests:
             record.leased = False
         self._remove()
-
-    def _remove(self) -> None:
-        self._own.remove()

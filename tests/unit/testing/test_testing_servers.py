@@ -33,8 +33,8 @@ SCRIPT = """
     servers = [PostgresServer(), VaultServer()]
     for server in servers:
         server.start()
-    print("ready", *(server._own.pid for server in servers), flush=True)
-    print(*(server._own.folder for server in servers), flush=True)
+    print("ready", *(server.pid for server in servers), flush=True)
+    print(*(server.folder for server in servers), flush=True)
     {ending}
 """
 
@@ -118,7 +118,7 @@ def test_no_secret_in_arguments(postgres: PostgresServer, vault: VaultServer) ->
         (postgres, postgres.password),
         (vault, vault.root_token),
     ):
-        arguments = Path(f"/proc/{server._own.pid}/cmdline")
+        arguments = Path(f"/proc/{server.pid}/cmdline")
         if arguments.exists():
             assert secret.reveal().encode() not in arguments.read_bytes()
         assert secret.reveal() not in f"{server!r} {server.__dict__}"
@@ -126,7 +126,7 @@ def test_no_secret_in_arguments(postgres: PostgresServer, vault: VaultServer) ->
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_paused_vault_does_nothing_any_more(vault: VaultServer) -> None:
-    threads = Path(f"/proc/{vault._own.pid}/task")
+    threads = Path(f"/proc/{vault.pid}/task")
     for _ in range(20):
         vault.pause()
         try:

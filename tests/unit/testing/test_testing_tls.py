@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ephemeral_creds.testing import PersistentVaultServer, VaultServer, vault_request
+from ephemeral_creds.testing import VaultServer, vault_request
+from persistent_vault import PersistentVaultServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

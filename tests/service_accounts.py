@@ -6,13 +6,16 @@ import base64
 import json
 import threading
 import time
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
-from ephemeral_creds._values import Secret
+from ephemeral_creds import Secret
 
-__all__ = ["ServiceAccount", "TokenReviewServer", "make_service_account_jwt"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from ephemeral_creds.testing import VaultAdmin
 
 _REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 _UID = "6a5e8f42-0d0c-4a51-9f0b-3b4c8a3f0f6e"
@@ -52,17 +55,38 @@ def make_service_account_jwt(
     return Secret(".".join(parts))
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceAccount:
-    """What a pod needs to log in by Kubernetes: the role of the auth method, and its token."""
+def agent_method(
+    folder: Path, role: str, name: str = "my-app", namespace: str = "default"
+) -> Mapping[str, object]:
+    """Return how an agent logs in as a service account, whose token goes into `folder`."""
+    token = folder / "service-account-token"
+    token.write_text(make_service_account_jwt(name, namespace).reveal())
+    config = {"role": role, "token_path": str(token)}
+    return {"type": "kubernetes", "mount_path": "auth/kubernetes", "config": config}
 
-    role: str
-    jwt: Secret
 
-    @classmethod
-    def of(cls, role: str, name: str = "my-app", namespace: str = "default") -> ServiceAccount:
-        """Return one with a token as `TokenReviewServer` takes it."""
-        return cls(role, make_service_account_jwt(name, namespace))
+def create_kubernetes_role(
+    admin: VaultAdmin,
+    name: str,
+    reviewer: TokenReviewServer,
+    policies: Sequence[str] = (),
+    **options: object,
+) -> None:
+    """Create a role for logins of ``my-app``, enabling the method where needed."""
+    admin.enable_auth("kubernetes")
+    config = {
+        "kubernetes_host": reviewer.address,
+        "kubernetes_ca_cert": reviewer.ca_certificate,
+        "disable_local_ca_jwt": True,
+        "token_reviewer_jwt": "stub.stub.stub",
+    }
+    admin.call("POST", "auth/kubernetes/config", config)
+    bound = {
+        "bound_service_account_names": ["my-app"],
+        "bound_service_account_namespaces": ["default"],
+        "token_policies": list(policies),
+    }
+    admin.call("POST", f"auth/kubernetes/role/{name}", {**bound, **options})
 
 
 def _part(content: dict[str, object]) -> str:
@@ -82,7 +106,7 @@ def decode_claims(jwt: str) -> dict[str, object]:
     _, middle, _ = jwt.split(".")
     claims = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
     if not isinstance(claims, dict):
-        raise ValueError("the claims are not an object")  # noqa: TRY004  # one error for callers
+        raise ValueError("the claims are not an object")  # one error for callers
     return claims
 
 
