@@ -11,7 +11,7 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ephemeral_creds._fork import renew_lock_in_child
+from ephemeral_creds._fork import register
 from ephemeral_creds.events import Problem, ProviderRequest
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class JSONLogObserver:
         self._stream = stream
         self._now = now
         self._lock = threading.Lock()
-        renew_lock_in_child(self, "_lock")
+        register(self)
 
     def __call__(self, event: Event, /) -> None:
         """Write `event` and flush, so that a crash loses nothing."""
@@ -95,6 +95,9 @@ class JSONLogObserver:
         with self._lock:
             stream.write(text)
             stream.flush()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
 
 def _plain(value: object) -> object:

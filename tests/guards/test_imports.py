@@ -227,3 +227,8 @@ def test_pure_modules_do_not_touch_it_through_others_either() -> None:
 def test_intermediate_packages_are_empty() -> None:
     """`import ephemeral_creds.providers.base` runs `providers/__init__.py`: keep it light."""
     assert not [found for found in IMPORTS if found.module == "providers.__init__"]
+
+
+def test_forks_have_one_registry() -> None:
+    texts = {module: path.read_text(encoding="utf-8") for module, path in MODULES.items()}
+    assert [module for module, text in texts.items() if "register_at_fork" in text] == ["_fork"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import random
 import threading
 import traceback
-import weakref
 from collections import deque
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from ephemeral_creds import events
 from ephemeral_creds._clock import Clock, SystemClock
+from ephemeral_creds._fork import register, registered
 from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
@@ -77,7 +76,6 @@ __all__ = ["CredentialKeeper", "running_keepers"]
 _EXIT_TIMEOUT = 5.0
 
 _numbers = itertools.count(1)
-_alive: weakref.WeakSet[CredentialKeeper] = weakref.WeakSet()
 
 
 class CredentialKeeper:
@@ -141,7 +139,7 @@ class CredentialKeeper:
         self._closing = self._forked = self._gave_up = False
         # What ended the thread although it should have gone on.
         self._ended = ""
-        _alive.add(self)
+        register(self)
 
     def __repr__(self) -> str:
         return f"<CredentialKeeper {self._name!r} of {self._provider.description}>"
@@ -565,8 +563,7 @@ class CredentialKeeper:
             )
         return NotReady(f"{where}: no credentials have arrived yet{because}")
 
-    def _abandon(self) -> None:
-        """Mark an inherited keeper unusable: runs in the child of a fork, before anything else."""
+    def _after_fork(self) -> None:
         # One that was not started has nothing of the parent's.
         self._forked = self._thread is not None
         # The parent's threads may have held the lock at the instant of the fork.
@@ -610,19 +607,10 @@ def _is_worth_telling(record: logging.LogRecord) -> bool:
 
 def running_keepers() -> list[CredentialKeeper]:
     """Return the keepers of this process that have been started, and not given up."""
-    return [keeper for keeper in list(_alive) if keeper._is_running]  # noqa: SLF001
+    return [keeper for keeper in registered(CredentialKeeper) if keeper._is_running]  # noqa: SLF001
 
 
 def _close_running() -> None:
     # Does nothing where it is there already.
     logging.getLogger("psycopg.pool").addFilter(_is_worth_telling)
     _close_all(running_keepers(), _EXIT_TIMEOUT)
-
-
-def _abandon_all() -> None:
-    for keeper in list(_alive):
-        keeper._abandon()  # noqa: SLF001 - the same module
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)

@@ -36,10 +36,7 @@ if TYPE_CHECKING:
 else:
     _PsycopgPool = object
 
-__all__ = ["NOT_AFTER_FORK", "LeasedPool", "after_fork", "has_moved"]
-
-NOT_AFTER_FORK = ("getconn", "wait", "resize", "check", "drain")
-"""Methods that would use the parent's sockets, or wait for what never comes."""
+__all__ = ["LeasedPool", "has_moved"]
 
 
 class LeasedPool(_PsycopgPool):
@@ -118,6 +115,15 @@ class LeasedPool(_PsycopgPool):
             return False
         return True
 
+    def _refuse_after_fork(self) -> None:
+        """Raise where the sockets are the parent's, and what is waited for never comes."""
+        if self._abandoned:
+            raise PoolClosed(
+                "this pool was opened before the process was forked: its connections and its "
+                "lease are the parent's. Open pools after the fork, for example in gunicorn's "
+                "post_fork hook"
+            )
+
     def _explained(self, timeout: PoolTimeout, seconds: float | None = None) -> PoolTimeout:
         status, lacking, where = self._diagnosis or self._diagnose()
         if lacking is not None:
@@ -144,11 +150,3 @@ def has_moved(pool: LeasedPool, generation: int) -> bool:
     """Tell whether all that is idle in `pool` is of `generation`, or later."""
     rotation = pool._rotation  # noqa: SLF001 - the same module
     return rotation.serving >= generation and not has_idle(cast("Any", pool), rotation.is_stale)
-
-
-def after_fork() -> PoolClosed:
-    """Return what a pool that was inherited by a fork raises."""
-    return PoolClosed(
-        "this pool was opened before the process was forked: its connections and its lease are "
-        "the parent's. Open pools after the fork, for example in gunicorn's post_fork hook"
-    )

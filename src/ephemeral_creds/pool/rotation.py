@@ -132,7 +132,7 @@ class Rotation(Generic[T]):
         """
         self.stopped, self.serving, self.wake = True, 0, _nothing
         self._lock = threading.RLock()  # as in `Ledger`
-        self._leases, self.trusted_until = {}, math.inf
+        self._leases, self.must_vet, self.trusted_until = {}, True, -math.inf
         self.ledger, self.openings = Ledger(), Openings()
         self.replacements = Replacements(self.policy.overshoot)
         self.reconnects = Reconnects(self.policy)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from ephemeral_creds._fork import registered
 from ephemeral_creds.keeper.keeper import running_keepers
-from ephemeral_creds.pool._async.pool import _alive as async_pools
-from ephemeral_creds.pool._sync.pool import _alive as sync_pools
-from ephemeral_creds.pool.base import has_moved
+from ephemeral_creds.pool.base import LeasedPool, has_moved
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
 from ephemeral_creds.testing._clock import TickingClock
 from ephemeral_creds.testing._faults import Fault
@@ -225,7 +224,7 @@ def _keepers_of(source: str) -> list[CredentialKeeper]:
 def _wait_for_pools(keeper: CredentialKeeper, generation: int) -> None:
     """Wait until no pool of `keeper` lends what is older."""
     give_up_at = time.monotonic() + _IN_USE_TIMEOUT
-    for pool in [*list(sync_pools), *list(async_pools)]:
+    for pool in registered(LeasedPool):
         while pool.status().keeper.name == keeper.name and not pool.closed:
             if has_moved(pool, generation):
                 break

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
@@ -25,6 +23,7 @@ from psycopg_pool.abc import (
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnection
 
+from ephemeral_creds._fork import register
 from ephemeral_creds._observer import Observer
 from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.keeper.consumer import Keeper
@@ -32,7 +31,7 @@ from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.pool._compat import AsyncWakeup, open_at_construction_async
-from ephemeral_creds.pool.base import NOT_AFTER_FORK, LeasedPool, after_fork
+from ephemeral_creds.pool.base import LeasedPool
 from ephemeral_creds.pool.errors import (
     CheckoutTimeout,
     UnfitConnection,
@@ -181,7 +180,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         self._worker = AsyncWorker(
             self, self._keeper, self._connector, self._rotation, policy, wakeup
         )
-        _alive.add(self)
+        register(self)
         if open:
             open_at_construction_async(self)
 
@@ -201,8 +200,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             ConfigurationError: no asyncio event loop runs here. Nothing has been started.
         """
         require_asyncio("AsyncRotatingConnectionPool.open()")
-        if self._abandoned:
-            raise after_fork()
+        self._refuse_after_fork()
         async with self._beginning:
             if not self._begun:
                 if self._own_keeper is not None:
@@ -229,6 +227,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             ServerRefused: PostgreSQL says no for another reason.
             DatabaseUnreachable: PostgreSQL does not answer.
         """
+        self._refuse_after_fork()
         deadline = monotonic() + timeout
         if not self.closed and not self._rotation.serving:
             try:
@@ -292,9 +291,20 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
 
     async def drain(self) -> None:
         """Replace all connections, whatever their generation. See psycopg_pool."""
+        self._refuse_after_fork()
         # Before it is open there is nothing to drain, and psycopg_pool may have no lock yet.
         if self._begun:
             await super().drain()
+
+    async def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the size of the pool. See psycopg_pool."""
+        self._refuse_after_fork()
+        await super().resize(min_size, max_size)
+
+    async def check(self) -> None:
+        """Replace idle connections that are broken. See psycopg_pool."""
+        self._refuse_after_fork()
+        await super().check()
 
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool; where it has a keeper of its own, revoke its lease and close that.
@@ -344,6 +354,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             timeout: as `getconn` has it.
             conn: one that was checked out before there was a reason for care.
         """
+        self._refuse_after_fork()
         rotation = self._rotation
         timeout = self.timeout if timeout is None else timeout
         deadline = monotonic() + timeout
@@ -388,6 +399,9 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         return alive
 
     async def _putconn_stale(self, conn: ACT) -> None:
+        if self._abandoned:
+            # It was borrowed when the process was forked.
+            return
         rotation = self._rotation
         if not rotation.is_stale(conn):
             await self._putconn_as_it_is(conn)
@@ -457,33 +471,9 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             self._rotation.note_success(opening.generation)
         return connection
 
-    def _abandon(self) -> None:
-        """Refuse to work in the child of a fork: sockets and lease are the parent's."""
+    def _after_fork(self) -> None:
         # Somebody else in the parent may have held it.
         self._beginning = asyncio.Lock()
         if self._begun:
             self._ended = self._abandoned = True
             self._rotation.abandon()
-            for name in NOT_AFTER_FORK:
-                setattr(self, name, _refuse_after_fork)
-            self.putconn = _leave_to_parent  # type: ignore[method-assign]
-
-
-_alive: weakref.WeakSet[AsyncRotatingConnectionPool[Any]] = weakref.WeakSet()
-
-
-async def _refuse_after_fork(*_: object, **__: object) -> Any:
-    raise after_fork()
-
-
-async def _leave_to_parent(conn: Any) -> None:
-    """Do not touch a connection that was borrowed when the process was forked."""
-
-
-def _abandon_all() -> None:
-    for pool in list(_alive):
-        pool._abandon()  # noqa: SLF001 - the same module
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
-import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
@@ -20,13 +18,14 @@ from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, K
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool import AddConnection, MaintenanceTask, ReturnConnection
 
+from ephemeral_creds._fork import register
 from ephemeral_creds._observer import Observer
 from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.pool._compat import Wakeup, open_at_construction
-from ephemeral_creds.pool.base import NOT_AFTER_FORK, LeasedPool, after_fork
+from ephemeral_creds.pool.base import LeasedPool
 from ephemeral_creds.pool.errors import CheckoutTimeout, UnfitConnection, with_pool_timeout
 from ephemeral_creds.pool.ledger import Borrowed
 from ephemeral_creds.pool.login import check_parameters, clean_failure, generation_of
@@ -168,7 +167,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             num_workers=num_workers,
         )
         self._worker = Worker(self, self._keeper, self._connector, self._rotation, policy, wakeup)
-        _alive.add(self)
+        register(self)
         if open:
             open_at_construction(self)
 
@@ -186,8 +185,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         Raises:
             PoolClosed: the pool was closed before.
         """
-        if self._abandoned:
-            raise after_fork()
+        self._refuse_after_fork()
         with self._beginning:
             if not self._begun:
                 if self._own_keeper is not None:
@@ -214,6 +212,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             ServerRefused: PostgreSQL says no for another reason.
             DatabaseUnreachable: PostgreSQL does not answer.
         """
+        self._refuse_after_fork()
         deadline = monotonic() + timeout
         if not self.closed and not self._rotation.serving:
             try:
@@ -277,9 +276,20 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
 
     def drain(self) -> None:
         """Replace all connections, whatever their generation. See psycopg_pool."""
+        self._refuse_after_fork()
         # Before it is open there is nothing to drain, and psycopg_pool may have no lock yet.
         if self._begun:
             super().drain()
+
+    def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the size of the pool. See psycopg_pool."""
+        self._refuse_after_fork()
+        super().resize(min_size, max_size)
+
+    def check(self) -> None:
+        """Replace idle connections that are broken. See psycopg_pool."""
+        self._refuse_after_fork()
+        super().check()
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool; where it has a keeper of its own, revoke its lease and close that.
@@ -329,6 +339,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             timeout: as `getconn` has it.
             conn: one that was checked out before there was a reason for care.
         """
+        self._refuse_after_fork()
         rotation = self._rotation
         timeout = self.timeout if timeout is None else timeout
         deadline = monotonic() + timeout
@@ -373,6 +384,9 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         return alive
 
     def _putconn_stale(self, conn: CT) -> None:
+        if self._abandoned:
+            # It was borrowed when the process was forked.
+            return
         rotation = self._rotation
         if not rotation.is_stale(conn):
             self._putconn_as_it_is(conn)
@@ -440,33 +454,9 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             self._rotation.note_success(opening.generation)
         return connection
 
-    def _abandon(self) -> None:
-        """Refuse to work in the child of a fork: sockets and lease are the parent's."""
+    def _after_fork(self) -> None:
         # Somebody else in the parent may have held it.
         self._beginning = threading.Lock()
         if self._begun:
             self._ended = self._abandoned = True
             self._rotation.abandon()
-            for name in NOT_AFTER_FORK:
-                setattr(self, name, _refuse_after_fork)
-            self.putconn = _leave_to_parent  # type: ignore[method-assign]
-
-
-_alive: weakref.WeakSet[RotatingConnectionPool[Any]] = weakref.WeakSet()
-
-
-def _refuse_after_fork(*_: object, **__: object) -> Any:
-    raise after_fork()
-
-
-def _leave_to_parent(conn: Any) -> None:
-    """Do not touch a connection that was borrowed when the process was forked."""
-
-
-def _abandon_all() -> None:
-    for pool in list(_alive):
-        pool._abandon()  # noqa: SLF001 - the same module
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)

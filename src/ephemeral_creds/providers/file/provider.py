@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._clock import Clock, SystemClock
+from ephemeral_creds._fork import register
 from ephemeral_creds._values import Grant, Lease
 from ephemeral_creds.events import SourceRecovered, SourceUnusable
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
@@ -112,7 +113,7 @@ class FileProvider(CredentialProvider):
         self._last = LastRead()
         self._report: Callable[[Event], None] = _nobody
         self._error = ""
-        self._pid = os.getpid()
+        register(self)
 
     def __repr__(self) -> str:
         return f"FileProvider({str(self._path)!r}, format={self._format!r})"
@@ -175,7 +176,7 @@ class FileProvider(CredentialProvider):
     @property
     def watching(self) -> bool:
         """Whether changes are being looked for now, in this process."""
-        return self._pid == os.getpid() and self._watcher is not None and self._watcher.alive
+        return self._watcher is not None and self._watcher.alive
 
     def fetch(self) -> Grant:
         """Read the file.
@@ -188,7 +189,6 @@ class FileProvider(CredentialProvider):
             MalformedResponse: it is empty, half written, or has no user name or password.
             ConfigurationError: it may not be read, or is not such a file at all.
         """
-        self._leave_to_parent()
         requested_at = self._clock.now()
         ticket = self._last.begin()
         try:
@@ -214,7 +214,6 @@ class FileProvider(CredentialProvider):
         Raises:
             ConfigurationError: the file is being watched already: one keeper per provider.
         """
-        self._leave_to_parent()
         if self._watcher is not None:
             raise ConfigurationError(f"{self.description} is watched already, by another keeper")
         # The baseline, so that only what changes from here on counts.
@@ -244,7 +243,6 @@ class FileProvider(CredentialProvider):
 
     def close(self) -> None:
         """Stop watching. `fetch` goes on working."""
-        self._leave_to_parent()
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.close()
@@ -269,12 +267,10 @@ class FileProvider(CredentialProvider):
             self._error = error
             self._report(SourceUnusable(error=error) if error else SourceRecovered())
 
-    def _leave_to_parent(self) -> None:
-        """After a fork, drop the inherited watch: its threads stayed in the parent."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._watcher = None
-            self._last = LastRead()  # its lock may have been held at the moment of the fork
+    def _after_fork(self) -> None:
+        """Drop the watch: its threads stayed in the parent."""
+        self._watcher = None
+        self._last = LastRead()  # its lock may have been held at the moment of the fork
 
 
 def _nobody(_: Event) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,7 @@ class _Origin:
     session: TokenSession
     lease_id: str
     asked: float
-    pid: int
+    tokens: Tokens
 
 
 class VaultDynamicProvider(VaultProvider):
@@ -116,7 +115,7 @@ class VaultDynamicProvider(VaultProvider):
             MalformedResponse: something else than Vault answers.
         """
         origin = _origin(grant)
-        if origin.pid != os.getpid():
+        if origin.tokens.inherited:
             raise LeaseLost(f"{self.description}: the lease belongs to the parent process")
         session = origin.session
         with self._exclusive() as tokens:
@@ -151,7 +150,7 @@ class VaultDynamicProvider(VaultProvider):
             ProviderUnavailable: Vault, or PostgreSQL behind it, does not answer.
         """
         origin = _origin(grant)
-        if origin.pid != os.getpid():
+        if origin.tokens.inherited:
             return
         session = origin.session
         with self._exclusive() as tokens:
@@ -187,7 +186,7 @@ class VaultDynamicProvider(VaultProvider):
             raise credentials
         session.grants.add(reply.lease_id)
         self._lease_duration = reply.duration
-        origin = _Origin(session, reply.lease_id, reply.duration, tokens.pid)
+        origin = _Origin(session, reply.lease_id, reply.duration, tokens)
         lease = _lease(origin, reply.duration, reply.renewable, requested_at)
         return Grant(credentials, lease, origin=origin)
 

@@ -83,7 +83,7 @@ class VaultProvider(CredentialProvider):
             logger.warning("%s", weakness)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._tokens = self._make_tokens()
-        self._inherited: Tokens | None = None
+        self._inherited: list[Tokens] = []
         self._report: Callable[[Event], None] | None = None
 
     @classmethod
@@ -295,10 +295,10 @@ class VaultProvider(CredentialProvider):
 
     def _own_tokens(self) -> Tokens:
         """Return the tokens of this process: a fork's child shares no socket, lock or lease."""
-        if self._tokens.pid != os.getpid():
+        if self._tokens.inherited:
             # Kept alive: to finalize its sockets takes locks that another thread of the parent
             # may have held at the fork, and that nobody will ever release here.
-            self._inherited = self._tokens
+            self._inherited.append(self._tokens)
             self._tokens = self._make_tokens()
         return self._tokens
 

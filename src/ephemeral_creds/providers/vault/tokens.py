@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ephemeral_creds._fork import register
 from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
@@ -98,18 +98,23 @@ class TokenSession:
 class Tokens:
     """Logs in, extends and gives back tokens, when asked to. Its user holds `lock`.
 
-    Belongs to one process: after a fork the child needs its own.
+    Attributes:
+        inherited: whether they are of a parent process; the child of a fork needs its own.
     """
 
     def __init__(self, client: VaultClient, auth: AuthMethod, clock: Clock) -> None:
         self.client = client
         self.lock = threading.Lock()
-        self.pid = os.getpid()
+        self.inherited = False
         self.closed = False
         self.current: TokenSession | None = None
         self._auth = auth
         self._clock = clock
         self._superseded: list[TokenSession] = []
+        register(self)
+
+    def _after_fork(self) -> None:
+        self.inherited = True
 
     def obtain(self, need: float | None) -> tuple[TokenSession, bool]:
         """Return a token for a new lease, and whether it is fresh from a login.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, ClassVar
 
-from ephemeral_creds._fork import renew_lock_in_child
+from ephemeral_creds._fork import register
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.providers.vault.auth.base import AuthMethod, Token
 from ephemeral_creds.providers.vault.inputs import (
@@ -85,8 +85,8 @@ class AppRoleAuth(AuthMethod):
         self._mount = checked_auth_mount(mount)
         # Several providers may share this; a wrapping token opens once.
         self._unwrapping = threading.Lock()
-        renew_lock_in_child(self, "_unwrapping")
         self._unwrapped: tuple[Secret, Secret] | None = None
+        register(self)
 
     def login(self, client: VaultClient, clock: Clock) -> Token:
         """Log in with the role id and the secret id."""
@@ -115,3 +115,6 @@ class AppRoleAuth(AuthMethod):
             if self._unwrapped is None or self._unwrapped[0] != wrapping:
                 self._unwrapped = (wrapping, client.unwrap_secret_id(wrapping))
             return self._unwrapped[1]
+
+    def _after_fork(self) -> None:
+        self._unwrapping = threading.Lock()

@@ -1,7 +1,8 @@
-"""A child of a fork is not kept waiting for what a thread of its parent was doing."""
+"""A child of a fork is told what is its parent's, and waits for no thread of its parent."""
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from ephemeral_creds import AppRoleAuth, JSONLogObserver, Secret
+from ephemeral_creds._fork import register, registered
 from ephemeral_creds.events import LeaseRevoked
 
 if TYPE_CHECKING:
@@ -36,6 +38,45 @@ def succeeds_in_a_child(function: Callable[[], object]) -> bool:
         finally:
             os._exit(0 if succeeded else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+class Inherited:
+    """Counts the forks that it came through."""
+
+    def __init__(self) -> None:
+        self.forks = 0
+        register(self)
+
+    def _after_fork(self) -> None:
+        self.forks += 1
+
+
+class Other(Inherited):
+    pass
+
+
+def test_what_is_registered_is_found_by_its_kind() -> None:
+    one, other = Inherited(), Other()
+    assert set(registered(Inherited)) == {one, other}
+    assert registered(Other) == [other]
+
+
+def test_and_forgotten_when_nobody_else_has_it() -> None:
+    Inherited()
+    gc.collect()
+    assert registered(Inherited) == []
+
+
+def test_each_is_told_in_each_child_and_none_in_the_parent() -> None:
+    one, other = Inherited(), Other()
+
+    def told() -> bool:
+        in_the_child = one.forks == other.forks == 1
+        return in_the_child and succeeds_in_a_child(lambda: one.forks == other.forks == 2)
+
+    assert succeeds_in_a_child(told)
+    assert succeeds_in_a_child(told)
+    assert one.forks == other.forks == 0
 
 
 def test_an_event_is_written_although_another_was_being_written() -> None:
