@@ -14,20 +14,16 @@ if TYPE_CHECKING:
     from ephemeral_creds.events import Event, Observer, Problem
     from ephemeral_creds.exceptions import (
         AccessDenied,
-        CheckoutFailed,
         ConfigurationError,
         CredentialsExpired,
-        DatabaseUnreachable,
         EphemeralCredsError,
         KeeperClosed,
         LeaseLost,
-        LoginRefused,
         MalformedResponse,
         NoCredentials,
         NotReady,
         ProviderError,
         ProviderUnavailable,
-        ServerRefused,
     )
     from ephemeral_creds.keeper.consumer import KeeperStatus
     from ephemeral_creds.keeper.keeper import CredentialKeeper
@@ -37,6 +33,12 @@ if TYPE_CHECKING:
     from ephemeral_creds.observers import JSONLogObserver, log_event
     from ephemeral_creds.pool._async.pool import AsyncRotatingConnectionPool
     from ephemeral_creds.pool._sync.pool import RotatingConnectionPool
+    from ephemeral_creds.pool.errors import (
+        CheckoutFailed,
+        DatabaseUnreachable,
+        LoginRefused,
+        ServerRefused,
+    )
     from ephemeral_creds.pool.policy import RotationPolicy
     from ephemeral_creds.pool.retry import retry_on_rotation
     from ephemeral_creds.pool.status import PoolStatus
@@ -127,6 +129,7 @@ _HOMES = {
     "keeper.keeper_async": ("AsyncCredentialKeeper",),
     "observers": ("JSONLogObserver", "log_event"),
     "lifecycle.policy": ("RefreshPolicy",),
+    "pool.errors": ("CheckoutFailed", "DatabaseUnreachable", "LoginRefused", "ServerRefused"),
     "pool.policy": ("RotationPolicy",),
     "keeper.registry": ("close_on_sigterm",),
     "keeper.consumer": ("KeeperStatus",),
@@ -135,20 +138,16 @@ _HOMES = {
     "events": ("Event", "Observer", "Problem"),
     "exceptions": (
         "AccessDenied",
-        "CheckoutFailed",
         "ConfigurationError",
         "CredentialsExpired",
-        "DatabaseUnreachable",
         "EphemeralCredsError",
         "KeeperClosed",
         "LeaseLost",
-        "LoginRefused",
         "MalformedResponse",
         "NoCredentials",
         "NotReady",
         "ProviderError",
         "ProviderUnavailable",
-        "ServerRefused",
     ),
     "pool.status": ("PoolStatus",),
     "pool._sync.pool": ("RotatingConnectionPool",),

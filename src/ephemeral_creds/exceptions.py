@@ -18,9 +18,11 @@
         ├── LoginRefused            PostgreSQL refuses the credentials
         └── ServerRefused           PostgreSQL says no, for another reason than the credentials
 
-Where a pool raises `NoCredentials` or `CheckoutFailed`, the error is a
-`psycopg_pool.PoolTimeout` as well, hence a `psycopg.OperationalError`: existing ``except``
-clauses keep working.
+`CheckoutFailed` and what is below it are a `psycopg_pool.PoolTimeout` as well, hence a
+`psycopg.OperationalError`: existing ``except`` clauses keep working. They are in `pool.errors`, and
+so are those that pools raise in place of `NotReady`, `CredentialsExpired`, `KeeperClosed`,
+`AccessDenied` and `ConfigurationError`: of the same name, derived from them and from
+`CheckoutFailed`.
 
 Each message names what, where and what to do next. None holds a password, a token or any other
 secret; errors of the libraries below are copied field by field and never chained, because they
@@ -29,27 +31,33 @@ carry request headers, response bodies and connection strings.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 __all__ = [
     "AccessDenied",
-    "CheckoutFailed",
     "ConfigurationError",
     "CredentialsExpired",
-    "DatabaseUnreachable",
     "EphemeralCredsError",
     "KeeperClosed",
     "LeaseLost",
-    "LoginRefused",
     "MalformedResponse",
     "NoCredentials",
     "NotReady",
     "ProviderError",
     "ProviderUnavailable",
-    "ServerRefused",
 ]
 
 
 class EphemeralCredsError(Exception):
-    """Root of every error of this library."""
+    """Root of every error of this library.
+
+    All of them survive pickling and copying, with their attributes and their cause.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own leaves the cause behind.
+        state = {**vars(self), "__cause__": self.__cause__}
+        return type(self), self.args, {name: _picklable(state[name]) for name in state}
 
 
 class ConfigurationError(EphemeralCredsError):
@@ -110,21 +118,26 @@ class KeeperClosed(NoCredentials):
     """The keeper was closed, or belongs to the parent process of a fork."""
 
 
-class CheckoutFailed(EphemeralCredsError):
-    """A pool could not hand out a connection in time; the message says why."""
+def _picklable(value: object) -> object:
+    """Return `value`; for an error that does not survive pickling, one of ours with its text."""
+    if isinstance(value, BaseException):
+        import pickle
+
+        try:
+            pickle.loads(pickle.dumps(value))  # noqa: S301 - what was made here
+        except Exception:  # noqa: BLE001 - it may be anybody's
+            return EphemeralCredsError(f"{type(value).__name__}: {value}")
+    return value
 
 
-class DatabaseUnreachable(CheckoutFailed):
-    """PostgreSQL did not answer, or not in time."""
+if not TYPE_CHECKING:
 
+    def __getattr__(name: str) -> object:
+        if name not in {"CheckoutFailed", "DatabaseUnreachable", "LoginRefused", "ServerRefused"}:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+        import warnings
 
-class LoginRefused(CheckoutFailed):
-    """PostgreSQL refused the credentials."""
-
-
-class ServerRefused(CheckoutFailed):
-    """PostgreSQL, or a pooler before it, said no for a reason that is not the credentials.
-
-    No slot is free, there is no such database, `pg_hba.conf` has no line for it: the message says
-    which, and what to do. No new credentials are fetched because of it.
-    """
+        text = f"{__name__}.{name} is deprecated: import it from ephemeral_creds"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module("ephemeral_creds.pool.errors"), name)

@@ -21,8 +21,9 @@ from ephemeral_creds import (
     RotationPolicy,
 )
 from ephemeral_creds.events import CandidateDiscarded, FetchFailed, LoginRejected
-from ephemeral_creds.exceptions import CheckoutFailed, ProviderUnavailable
+from ephemeral_creds.exceptions import ProviderUnavailable
 from ephemeral_creds.lifecycle.policy import Tuning
+from ephemeral_creds.pool.errors import CheckoutFailed
 from ephemeral_creds.testing import TCPProxy
 
 if TYPE_CHECKING:

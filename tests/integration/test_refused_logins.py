@@ -26,7 +26,8 @@ from ephemeral_creds import (
     VaultStaticProvider,
 )
 from ephemeral_creds.events import CredentialsPublished, LoginRejected, PasswordChanged
-from ephemeral_creds.exceptions import CheckoutFailed, ProviderUnavailable
+from ephemeral_creds.exceptions import ProviderUnavailable
+from ephemeral_creds.pool.errors import CheckoutFailed
 from ephemeral_creds.testing import DatabaseEngine, TCPProxy
 
 if TYPE_CHECKING:

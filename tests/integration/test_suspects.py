@@ -14,9 +14,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from twins import AsyncTwin, PoolFace, Setup, Worker, user_of, wait_until
 
-from ephemeral_creds import CredentialsExpired, LoginRefused, RotationPolicy
+from ephemeral_creds import CheckoutFailed, CredentialsExpired, LoginRefused, RotationPolicy
 from ephemeral_creds.events import CredentialsLapsed, LoginRejected, RenewalFailed, ValidUntilPassed
-from ephemeral_creds.exceptions import CheckoutFailed, LeaseLost, ProviderUnavailable
+from ephemeral_creds.exceptions import LeaseLost, ProviderUnavailable
 from ephemeral_creds.testing import TCPProxy
 
 if TYPE_CHECKING:

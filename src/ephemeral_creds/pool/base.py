@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from psycopg_pool import PoolClosed
 
 from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, NotReady
-from ephemeral_creds.pool.errors import explain, with_pool_timeout
+from ephemeral_creds.pool.errors import as_checkout_failed, explain
 from ephemeral_creds.pool.psycopg_pool_quirks import has_idle
 from ephemeral_creds.pool.status import lease_stats, pool_status
 
@@ -127,7 +127,7 @@ class LeasedPool(_PsycopgPool):
     def _explained(self, timeout: PoolTimeout, seconds: float | None = None) -> PoolTimeout:
         status, lacking, where = self._diagnosis or self._diagnose()
         if lacking is not None:
-            return with_pool_timeout(lacking, status)
+            return as_checkout_failed(lacking, status)
         failure = self._rotation.reconnects.last_failure
         where = replace(where, hurried=seconds is not None and seconds <= 0)
         error = explain(self.name, timeout, failure, status, where)

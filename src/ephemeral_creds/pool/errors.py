@@ -8,6 +8,7 @@ from psycopg import Error
 from psycopg_pool import PoolTimeout
 
 from ephemeral_creds import exceptions
+from ephemeral_creds.exceptions import EphemeralCredsError, ProviderError
 from ephemeral_creds.lifecycle.refusals import LoginFailure, advice
 
 if TYPE_CHECKING:
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
 __all__ = [
     "LEFT_BORROWED",
     "ROLE_MISSING",
-    "CheckoutTimeout",
+    "AccessDenied",
+    "CheckoutFailed",
+    "ConfigurationError",
+    "CredentialsExpired",
+    "DatabaseUnreachable",
+    "KeeperClosed",
+    "LoginRefused",
+    "NotReady",
+    "ServerRefused",
     "UnfitConnection",
+    "as_checkout_failed",
     "explain",
     "may_lack_its_role",
-    "with_pool_timeout",
 ]
 
 LEFT_BORROWED = (
@@ -63,96 +72,73 @@ class UnfitConnection(BaseException):
     """
 
 
-class CheckoutTimeout(exceptions.CheckoutFailed, PoolTimeout):
-    """No connection became free in time.
+class CheckoutFailed(EphemeralCredsError, PoolTimeout):
+    """A pool could not hand out a connection in time; the message says why.
 
     Attributes:
-        last_error: the pool's last failed connect, if no later one succeeded.
+        last_error: the pool's last failed connect, if no later one succeeded, or why there are no
+            credentials.
         keeper_status: the keeper's status at that time.
     """
 
     last_error: Exception | None = None
     keeper_status: KeeperStatus | None = None
 
-    def __reduce__(self) -> tuple[object, ...]:
-        # By the name that it has, pickle would find the public class.
-        return _restored, (getattr(exceptions, type(self).__name__), self.args, vars(self))
+
+class DatabaseUnreachable(CheckoutFailed):
+    """PostgreSQL did not answer, or not in time."""
 
 
-class _NoneFree(CheckoutTimeout):
-    pass
+class LoginRefused(CheckoutFailed):
+    """PostgreSQL refused the credentials."""
 
 
-class _Unreachable(exceptions.DatabaseUnreachable, CheckoutTimeout):
-    pass
+class ServerRefused(CheckoutFailed):
+    """PostgreSQL, or a pooler before it, said no for a reason that is not the credentials.
+
+    No slot is free, there is no such database, `pg_hba.conf` has no line for it: the message says
+    which, and what to do. No new credentials are fetched because of it.
+    """
 
 
-class _Refused(exceptions.LoginRefused, CheckoutTimeout):
-    pass
+class NotReady(exceptions.NotReady, CheckoutFailed):
+    """A `NotReady` of a pool."""
 
 
-class _ServerRefused(exceptions.ServerRefused, CheckoutTimeout):
-    pass
+class CredentialsExpired(exceptions.CredentialsExpired, CheckoutFailed):
+    """A `CredentialsExpired` of a pool."""
 
 
-class _NotReady(exceptions.NotReady, CheckoutTimeout):
-    pass
+class KeeperClosed(exceptions.KeeperClosed, CheckoutFailed):
+    """A `KeeperClosed` of a pool."""
 
 
-class _Expired(exceptions.CredentialsExpired, CheckoutTimeout):
-    pass
+class AccessDenied(exceptions.AccessDenied, CheckoutFailed):
+    """An `AccessDenied` of a pool."""
 
 
-class _Closed(exceptions.KeeperClosed, CheckoutTimeout):
-    pass
+class ConfigurationError(exceptions.ConfigurationError, CheckoutFailed):
+    """A `ConfigurationError` of a pool."""
 
 
-class _Denied(exceptions.AccessDenied, CheckoutTimeout):
-    pass
-
-
-class _Misconfigured(exceptions.ConfigurationError, CheckoutTimeout):
-    pass
-
-
-_AS_TIMEOUT: dict[type[Exception], type[CheckoutTimeout]] = {
-    exceptions.CheckoutFailed: _NoneFree,
-    exceptions.DatabaseUnreachable: _Unreachable,
-    exceptions.LoginRefused: _Refused,
-    exceptions.ServerRefused: _ServerRefused,
-    exceptions.NotReady: _NotReady,
-    exceptions.CredentialsExpired: _Expired,
-    exceptions.KeeperClosed: _Closed,
-    exceptions.AccessDenied: _Denied,
-    exceptions.ConfigurationError: _Misconfigured,
+_OF_POOLS: dict[type[Exception], type[CheckoutFailed]] = {
+    exceptions.NotReady: NotReady,
+    exceptions.CredentialsExpired: CredentialsExpired,
+    exceptions.KeeperClosed: KeeperClosed,
+    exceptions.AccessDenied: AccessDenied,
+    exceptions.ConfigurationError: ConfigurationError,
 }
-for _public, _hybrid in _AS_TIMEOUT.items():
-    # A user sees, and catches, the public name.
-    _hybrid.__name__ = _hybrid.__qualname__ = _public.__name__
-    _hybrid.__module__ = _public.__module__
-    _hybrid.__doc__ = _public.__doc__
 
 
-def _restored(
-    public: type[Exception], arguments: tuple[str, ...], attributes: dict[str, object]
-) -> CheckoutTimeout:
-    error = _AS_TIMEOUT[public](*arguments)
-    vars(error).update(attributes)
-    return error
-
-
-def with_pool_timeout(error: Exception, status: KeeperStatus) -> CheckoutTimeout:
-    """Return `error` as one that is a `psycopg_pool.PoolTimeout` too."""
-    kind = _AS_TIMEOUT.get(type(error), _NotReady)
-    timeout = kind(str(error))
-    timeout.__cause__ = error.__cause__
-    timeout.last_error = error
-    timeout.keeper_status = status
-    if isinstance(timeout, exceptions.ProviderError) and isinstance(
-        error, exceptions.ProviderError
-    ):
-        timeout.status = error.status
-    return timeout
+def as_checkout_failed(error: Exception, status: KeeperStatus) -> CheckoutFailed:
+    """Return what a pool raises where its keeper raises `error`; a `NotReady` in doubt."""
+    failed = _OF_POOLS.get(type(error), NotReady)(str(error))
+    failed.__cause__ = error.__cause__
+    failed.last_error = error
+    failed.keeper_status = status
+    if isinstance(failed, ProviderError) and isinstance(error, ProviderError):
+        failed.status = error.status
+    return failed
 
 
 def explain(
@@ -161,7 +147,7 @@ def explain(
     failure: ConnectFailure | None,
     status: KeeperStatus,
     shortage: Shortage,
-) -> CheckoutTimeout:
+) -> CheckoutFailed:
     """Say why there was no connection in time.
 
     Args:
@@ -174,34 +160,34 @@ def explain(
     left = status.expires_in
     remaining = f"{left:.0f} s left" if left is not None else "no deadline"
     lease = f"generation {status.generation}, {remaining}"
-    error: CheckoutTimeout
+    error: CheckoutFailed
     if failure is None:
-        kind = _Unreachable if shortage.unanswered else _NoneFree
+        kind = DatabaseUnreachable if shortage.unanswered else CheckoutFailed
         error = kind(f"pool {pool!r}: {timeout}: {shortage} (credentials: {lease})")
     elif isinstance(failure.error, exceptions.ConfigurationError):
-        error = _Misconfigured(f"pool {pool!r}: {failure.error}")
+        error = ConfigurationError(f"pool {pool!r}: {failure.error}")
     else:
         hint = advice(failure.reason, failure.sqlstate) if failure.reason else ""
         who = f"{status.username!r} from {status.provider} ({lease})"
         match failure.reason:
             case LoginFailure.CREDENTIALS:
-                error = _Refused(
+                error = LoginRefused(
                     f"pool {pool!r}: {timeout}: PostgreSQL refuses the login of {who}: {hint}; "
                     f"the server said: {failure.error}"
                 )
             case LoginFailure.PG_HBA | LoginFailure.SERVER:
-                error = _ServerRefused(
+                error = ServerRefused(
                     f"pool {pool!r}: {timeout}: PostgreSQL turns away {who}, and "
                     f"other credentials would not change that ({failure.sqlstate or 'no code'}): "
                     f"{hint}; the server said: {failure.error}"
                 )
             case LoginFailure.UNREACHABLE:
-                error = _Unreachable(
+                error = DatabaseUnreachable(
                     f"pool {pool!r}: {timeout}: PostgreSQL cannot be reached: {hint}; last "
                     f"attempt: {failure.error} (credentials: {lease})"
                 )
             case None:
-                error = _NoneFree(
+                error = CheckoutFailed(
                     f"pool {pool!r}: {timeout}: what comes before or after the login fails: check "
                     "configure=, connection_class=, and conninfo= or kwargs= if they are "
                     f"functions; last attempt: {failure.error} (credentials: {lease})"

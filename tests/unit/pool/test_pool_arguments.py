@@ -21,7 +21,7 @@ from ephemeral_creds import (
     RotatingConnectionPool,
     SystemClock,
 )
-from ephemeral_creds.pool.errors import explain, with_pool_timeout
+from ephemeral_creds.pool.errors import as_checkout_failed, explain
 from ephemeral_creds.pool.shortage import Shortage
 from ephemeral_creds.testing import ScriptedProvider
 
@@ -88,10 +88,10 @@ def test_a_pools_errors_have_public_names_and_the_status() -> None:
     in_use = explain("pool", PoolTimeout("too late"), None, status, Shortage(1, 1, borrowed=1))
     assert isinstance(in_use, CheckoutFailed)
     assert (type(in_use).__module__, type(in_use).__name__) == (
-        "ephemeral_creds.exceptions",
+        "ephemeral_creds.pool.errors",
         "CheckoutFailed",
     )
-    denied = with_pool_timeout(AccessDenied("no", status=403), status)
+    denied = as_checkout_failed(AccessDenied("no", status=403), status)
     assert isinstance(denied, AccessDenied)
     assert denied.status == 403
 

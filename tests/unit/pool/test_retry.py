@@ -25,7 +25,7 @@ from ephemeral_creds import (
     Secret,
     retry_on_rotation,
 )
-from ephemeral_creds.pool.errors import with_pool_timeout
+from ephemeral_creds.pool.errors import as_checkout_failed
 from ephemeral_creds.pool.retry import AsyncRetries, Retries
 from ephemeral_creds.pool.retry_run import Attempt, kind_of
 from ephemeral_creds.testing import FakeClock
@@ -35,7 +35,7 @@ LOST = psycopg.errors.AdminShutdown("terminating connection")
 
 def checkout_failed(error: Exception) -> BaseException:
     pool = sync_pool()
-    return with_pool_timeout(error, pool._keeper.status())
+    return as_checkout_failed(error, pool._keeper.status())
 
 
 def sync_pool() -> RotatingConnectionPool:

@@ -29,8 +29,8 @@ from ephemeral_creds.pool.diagnosis import Diagnosis
 from ephemeral_creds.pool.errors import (
     ROLE_MISSING,
     UnfitConnection,
+    as_checkout_failed,
     may_lack_its_role,
-    with_pool_timeout,
 )
 from ephemeral_creds.pool.login import (
     CURRENT_USER,
@@ -143,7 +143,7 @@ class AsyncConnector(Generic[ACT]):
         try:
             grant = await self.credentials(self._timeout)
         except EphemeralCredsError as error:
-            raise with_pool_timeout(error, self._keeper.status()) from error.__cause__
+            raise as_checkout_failed(error, self._keeper.status()) from error.__cause__
         outcome = await self._session(self._connect_apart, grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             raise outcome.error

@@ -33,9 +33,9 @@ from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.pool._compat import AsyncWakeup, open_at_construction_async
 from ephemeral_creds.pool.base import LeasedPool
 from ephemeral_creds.pool.errors import (
-    CheckoutTimeout,
+    CheckoutFailed,
     UnfitConnection,
-    with_pool_timeout,
+    as_checkout_failed,
 )
 from ephemeral_creds.pool.ledger import Borrowed
 from ephemeral_creds.pool.login import check_parameters, clean_failure, generation_of
@@ -235,7 +235,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             except EphemeralCredsError as error:
                 status = self._keeper.status()
                 await self.close()
-                raise with_pool_timeout(error, status) from error.__cause__
+                raise as_checkout_failed(error, status) from error.__cause__
         try:
             if self.closed or not self._rotation.misconfigured:
                 await super().wait(max(deadline - monotonic(), _AT_ONCE))
@@ -267,7 +267,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                 if rotation.now() < rotation.trusted_until:
                     return conn  # pyright: ignore[reportReturnType]
             return await self._getconn_vetted(timeout, conn)  # pyright: ignore[reportArgumentType]
-        except CheckoutTimeout:
+        except CheckoutFailed:
             raise
         except PoolTimeout as error:
             told = self._explained(error, timeout)

@@ -26,7 +26,7 @@ from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.pool._compat import Wakeup, open_at_construction
 from ephemeral_creds.pool.base import LeasedPool
-from ephemeral_creds.pool.errors import CheckoutTimeout, UnfitConnection, with_pool_timeout
+from ephemeral_creds.pool.errors import CheckoutFailed, UnfitConnection, as_checkout_failed
 from ephemeral_creds.pool.ledger import Borrowed
 from ephemeral_creds.pool.login import check_parameters, clean_failure, generation_of
 from ephemeral_creds.pool.policy import RotationPolicy
@@ -220,7 +220,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             except EphemeralCredsError as error:
                 status = self._keeper.status()
                 self.close()
-                raise with_pool_timeout(error, status) from error.__cause__
+                raise as_checkout_failed(error, status) from error.__cause__
         try:
             if self.closed or not self._rotation.misconfigured:
                 super().wait(max(deadline - monotonic(), _AT_ONCE))
@@ -252,7 +252,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                 if rotation.now() < rotation.trusted_until:
                     return conn  # pyright: ignore[reportReturnType]
             return self._getconn_vetted(timeout, conn)  # pyright: ignore[reportArgumentType]
-        except CheckoutTimeout:
+        except CheckoutFailed:
             raise
         except PoolTimeout as error:
             told = self._explained(error, timeout)
