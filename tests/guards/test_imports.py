@@ -24,12 +24,12 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("exceptions",), ("_clock",), ("_fork",)],
     [("_values",), ("events", "_observer")],
     [("lifecycle",), ("providers.base",), ("observers",)],
-    [("providers.location",)],
+    [("providers.url",)],
     [("providers.vault.config",), ("providers.vault.inputs",), ("providers.file.formats",)],
     [("providers.vault.http",), ("providers.file.read",)],
     [("providers.vault.auth",), ("providers.file.watch",), ("providers.file.policy",)],
     [("providers.vault",), ("providers.file",), ("providers.fixed",)],
-    [("keeper",), ("providers.url",)],
+    [("keeper",)],
     [("pool",)],
     [("__init__",), ("providers.__init__",)],
     [("check",), ("testing",)],
@@ -60,7 +60,7 @@ PURE = {
     "providers.file.formats",
 }  # fmt: skip
 IMPURE = {
-    "asyncio", "concurrent", "datetime", "http", "io", "logging", "multiprocessing", "os",
+    "asyncio", "concurrent", "http", "io", "logging", "multiprocessing", "os",
     "pathlib", "queue", "random", "secrets", "selectors", "signal", "socket", "ssl", "subprocess",
     "sys", "tempfile", "threading", "time", "urllib",
 }  # fmt: skip
@@ -209,6 +209,20 @@ def test_pure_modules_do_not_touch_the_world() -> None:
         if is_pure(found.module) and found.target in IMPURE and not found.only_types
     ]
     assert not wrong, wrong
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if is_pure(name)])
+def test_pure_modules_may_parse_a_date_but_read_no_clock(module: str) -> None:
+    clocks = {"now", "utcnow", "today"}
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    read = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr in clocks
+        and ast.unparse(node.value) in {"datetime", "datetime.datetime", "date", "datetime.date"}
+    ]
+    assert not read, read
 
 
 def test_pure_modules_do_not_touch_it_through_others_either() -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from ephemeral_creds._clock import Clock, SystemClock
 from ephemeral_creds._fork import register
@@ -14,16 +14,16 @@ from ephemeral_creds._values import Grant, Lease
 from ephemeral_creds.events import SourceRecovered, SourceUnusable
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers.base import CredentialProvider
-from ephemeral_creds.providers.file.from_url import settings_from
+from ephemeral_creds.providers.file.formats.parse import FORMATS
 from ephemeral_creds.providers.file.last_read import LastRead
-from ephemeral_creds.providers.file.policy import FilePolicy, Inspection
+from ephemeral_creds.providers.file.policy import VERDICTS, FilePolicy, Inspection, Verdict
 from ephemeral_creds.providers.file.source import FileSource, keys_from
 from ephemeral_creds.providers.file.watch.poll import FileWatcher
-from ephemeral_creds.providers.location import Location, url_from_env
+from ephemeral_creds.providers.url import FromURL, Key, Location, one_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import ClassVar, NoReturn, Self
+    from collections.abc import Callable
+    from typing import Any, ClassVar, NoReturn
 
     from ephemeral_creds.events import Event
     from ephemeral_creds.providers.file.formats.parse import Format
@@ -31,8 +31,23 @@ if TYPE_CHECKING:
 
 __all__ = ["FileProvider"]
 
+# What its URL may say, of the constructor's arguments and of `FilePolicy`'s.
+_URL_KEYS = {
+    "format": Key("format", one_of(FORMATS)),
+    "username": Key("username"),
+    "username_key": Key("username_key"),
+    "password_key": Key("password_key"),
+    "url_key": Key("url_key"),
+    "poll_interval": Key("poll_interval", Location.seconds),
+    "notify": Key("notify", Location.flag),
+}
+_POLICY_KEYS = {
+    **{name: Key(name, one_of(get_args(Verdict))) for name in VERDICTS},
+    "max_size": Key("max_size", Location.count),
+}
 
-class FileProvider(CredentialProvider):
+
+class FileProvider(FromURL, CredentialProvider):
     """Reads credentials from a file that a sidecar keeps fresh, and notices when it changes.
 
     Nobody can rely on what a file says about the life of its credentials, so they have no deadline:
@@ -125,38 +140,14 @@ class FileProvider(CredentialProvider):
         )
 
     @classmethod
-    def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
-        """Make a provider of a URL: ``file:///vault/secrets/db-creds.txt``.
-
-        Its keys: ``format``, ``username``, ``username_key``, ``password_key``, ``url_key``,
-        ``poll_interval`` and ``notify`` of the constructor, and ``world_readable``,
-        ``foreign_owner``, ``outside_link``, ``mounted_alone`` and ``max_size`` (in bytes) of
-        `FilePolicy`.
-
-        Args:
-            url: the URL.
-            environ: not used; providers are made alike.
-
-        Raises:
-            ConfigurationError: the URL cannot be right; the message points at the wrong part.
-        """
-        settings = settings_from(Location(url, environ, scheme=cls.URL_SCHEME))
-        return cls(
-            settings.path,
-            format=settings.format,
-            username=settings.username,
-            username_key=settings.username_key,
-            password_key=settings.password_key,
-            url_key=settings.url_key,
-            policy=settings.policy,
-            poll_interval=settings.poll_interval,
-            notify=settings.notify,
-        )
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Make a provider of the URL in ``EPHEMERAL_CREDS_URL``; see `from_url`."""
-        return cls.from_url(url_from_env(environ), environ=environ)
+    def _arguments(cls, location: Location) -> dict[str, Any]:
+        if location.name not in {"", "localhost"} or not location.path.strip("/"):
+            raise location.error(
+                "the path", "must be absolute, as in file:///vault/secrets/db-creds.txt"
+            )
+        location.expect((*_URL_KEYS, *_POLICY_KEYS))
+        policy = FilePolicy(**location.arguments(_POLICY_KEYS))
+        return {"path": location.path, "policy": policy, **location.arguments(_URL_KEYS)}
 
     @property
     def description(self) -> str:

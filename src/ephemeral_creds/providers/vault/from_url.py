@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.url import Key, Location
 from ephemeral_creds.providers.vault.auth.approle import AppRoleAuth
 from ephemeral_creds.providers.vault.auth.aws import AWSAuth
 from ephemeral_creds.providers.vault.auth.azure import AzureAuth
@@ -21,21 +22,26 @@ from ephemeral_creds.providers.vault.inputs import checked_path, checked_role
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ephemeral_creds.providers.location import Location
     from ephemeral_creds.providers.vault.auth.base import AuthMethod
 
-__all__ = ["VaultSettings", "settings_from"]
+__all__ = ["arguments_from"]
 
-# The environment variable that each key of the URL stands in for.
-_CONFIG_KEYS = {
-    "address": "VAULT_ADDR",
-    "namespace": "VAULT_NAMESPACE",
-    "cacert": "VAULT_CACERT",
-    "capath": "VAULT_CAPATH",
-    "client_cert": "VAULT_CLIENT_CERT",
-    "client_key": "VAULT_CLIENT_KEY",
-    "skip_verify": "VAULT_SKIP_VERIFY",
-    "tls_server_name": "VAULT_TLS_SERVER_NAME",
+# As the environment says it.
+_ENVIRONMENT = {
+    "address": Key("VAULT_ADDR"),
+    "namespace": Key("VAULT_NAMESPACE"),
+    "cacert": Key("VAULT_CACERT"),
+    "capath": Key("VAULT_CAPATH"),
+    "client_cert": Key("VAULT_CLIENT_CERT"),
+    "client_key": Key("VAULT_CLIENT_KEY"),
+    "skip_verify": Key("VAULT_SKIP_VERIFY", lambda location, key: str(location.flag(key)).lower()),
+    "tls_server_name": Key("VAULT_TLS_SERVER_NAME"),
+}
+# What the environment does not say, or in another unit.
+_CONFIG = {
+    "auth_namespace": Key("auth_namespace"),
+    "connect_timeout": Key("connect_timeout", Location.seconds),
+    "read_timeout": Key("read_timeout", Location.seconds),
 }
 # What goes by one of these in the URL does not go by another of them in the environment.
 _ALTERNATIVES = (
@@ -46,40 +52,61 @@ _ALTERNATIVES = (
     ("client_cert", ("CLIENT_CERT", "CLIENT_KEY")),
     ("client_key", ("CLIENT_CERT", "CLIENT_KEY")),
 )
-_COMMON_KEYS = (
-    *_CONFIG_KEYS,
-    "connect_timeout",
-    "read_timeout",
-    "auth",
-    "auth_mount",
-    "auth_namespace",
-    "mount",
-    "password_field",
-    "username_field",
-)
+_FIELDS = {"username_field": Key("username"), "password_field": Key("password")}
 
 
-@dataclass(frozen=True, slots=True)
-class VaultSettings:
-    """What a URL says, made into the arguments of a provider."""
-
-    role: str
-    auth: AuthMethod
-    mount: str
-    fields: Mapping[str, str]
-    config: VaultConfig
+def _secret(stem: str, value: str, path: str, *, needed: bool = False) -> dict[str, Key]:
+    """Return the two keys that lead to a secret, for arguments of these names."""
+    why = f"name a file, or a variable with {stem}_env="
+    return {
+        f"{stem}_file": Key(path, Location.absolute_path, why if needed else ""),
+        f"{stem}_env": Key(value, Location.variable),
+    }
 
 
-@dataclass(frozen=True, slots=True)
-class _Method:
-    """An auth method: the keys of its own, and what makes it of them."""
-
-    keys: tuple[str, ...]
-    make: Callable[[Location, Mapping[str, str]], AuthMethod]
+def _no_mount(location: Location, key: str) -> NoReturn:
+    why = f"with auth={location.text('auth')} there is no login of ours: leave it out"
+    raise location.error(f"{key}=", why)
 
 
-def settings_from(location: Location, environ: Mapping[str, str]) -> VaultSettings:
-    """Return what a URL says.
+_MOUNT = {"auth_mount": Key("mount")}
+_NO_MOUNT = {"auth_mount": Key("mount", _no_mount)}
+_ROLE = {"auth_role": Key("role", needed="the role of the auth method to log in as")}
+_USER = {
+    "username": Key("username", needed="whom to log in to Vault as"),
+    **_secret("password", "password", "password_file", needed=True),
+}
+_METHODS: Mapping[str, tuple[Callable[..., AuthMethod], Mapping[str, Key]]] = {
+    "agent": (AgentAuth, _NO_MOUNT),
+    "approle": (
+        AppRoleAuth,
+        {
+            "role_id": Key("role_id", needed="the id of the AppRole to log in as"),
+            **_secret("secret_id", "secret_id", "secret_id_file"),
+            "wrapped": Key("wrapped", Location.flag),
+            **_MOUNT,
+        },
+    ),
+    "aws": (AWSAuth, _ROLE | _MOUNT | {"region": Key("region"), "server_id": Key("server_id")}),
+    "azure": (
+        AzureAuth,
+        _ROLE | _MOUNT | {"client_id": Key("client_id"), "resource": Key("resource")},
+    ),
+    "cert": (CertAuth, _MOUNT | {"auth_role": Key("role")}),
+    "gcp": (GCPAuth, _ROLE | _MOUNT | {"service_account": Key("service_account")}),
+    "jwt": (JWTAuth, _ROLE | _MOUNT | _secret("jwt", "jwt", "path", needed=True)),
+    "kubernetes": (
+        KubernetesAuth,
+        _ROLE | _MOUNT | {"jwt_file": Key("jwt_path", Location.absolute_path)},
+    ),
+    "ldap": (LDAPAuth, _USER | _MOUNT),
+    "token": (TokenAuth, _NO_MOUNT | _secret("token", "token", "path")),
+    "userpass": (UserpassAuth, _USER | _MOUNT),
+}
+
+
+def arguments_from(location: Location) -> dict[str, Any]:
+    """Return what a URL says, as the arguments of a provider.
 
     Raises:
         ConfigurationError: a part of it is wrong, missing or unknown.
@@ -92,168 +119,47 @@ def settings_from(location: Location, environ: Mapping[str, str]) -> VaultSettin
             "the name of the role is all that comes before the ?; give the path of the engine "
             "as mount=",
         )
-    name = location.required("auth", f"say how to log in: {', '.join(sorted(_METHODS))}")
+    name = location.required("auth", f"say how to log in: {', '.join(_METHODS)}")
     if name not in _METHODS:
         # Not repeated: it may be a token.
         near = difflib.get_close_matches(name, _METHODS, n=1)
         hint = f"did you mean {near[0]!r}? Known" if near else "known"
         raise location.error(
-            "auth=", f"there is no such auth method; {hint}: {', '.join(sorted(_METHODS))}"
+            "auth=", f"there is no such auth method; {hint}: {', '.join(_METHODS)}"
         )
-    method = _METHODS[name]
-    location.expect((*_COMMON_KEYS, *method.keys), f"with auth={name}")
+    make, keys = _METHODS[name]
+    known = ("auth", "mount", *_FIELDS, *_ENVIRONMENT, *_CONFIG, *keys)
+    location.expect(known, f"with auth={name}")
     try:
-        return VaultSettings(
-            role=checked_role(location.name),
-            auth=method.make(location, environ),
-            mount=checked_path(
-                location.text("mount") or "database", "mount of a secrets engine (mount=)"
-            ),
-            fields={
-                name: field
-                for name in ("username", "password")
-                if (field := location.text(f"{name}_field")) is not None
-            },
-            config=_config(location, environ),
-        )
+        login = location.arguments(keys)
+        if make is TokenAuth:
+            login["environ"] = location.environ
+        mount = location.text("mount") or "database"
+        return {
+            "role": checked_role(location.name),
+            "auth": make(**login),
+            "mount": checked_path(mount, "mount of a secrets engine (mount=)"),
+            "fields": location.arguments(_FIELDS),
+            "config": _config(location),
+        }
     except ConfigurationError as error:
-        raise _placed(location, error) from None
+        text = str(error)
+        if str(location) in text:
+            raise
+        raise ConfigurationError(f"the URL {location}?…: {text}") from None
 
 
-def _placed(location: Location, error: ConfigurationError) -> ConfigurationError:
-    """Return an error that also says that it is about a URL."""
-    text = str(error)
-    return error if str(location) in text else ConfigurationError(f"the URL {location}?…: {text}")
-
-
-def _config(location: Location, environ: Mapping[str, str]) -> VaultConfig:
+def _config(location: Location) -> VaultConfig:
     for one, other in (("client_cert", "client_key"), ("client_key", "client_cert")):
         if location.text(one) is not None and location.text(other) is None:
             raise location.error(f"{other}= is missing", f"{one}= and {other}= go together")
     if location.text("cacert") is not None and location.text("capath") is not None:
         raise location.error("capath=", "there is cacert= as well: give one of them")
-    overlay = dict(environ)
+    overlay = dict(location.environ)
     for key, variables in _ALTERNATIVES:
         if location.text(key) is not None:
             for variable in variables:
                 overlay.pop(f"VAULT_{variable}", None)
                 overlay.pop(f"BAO_{variable}", None)
-    for key, variable in _CONFIG_KEYS.items():
-        value = location.text(key)
-        if value is not None:
-            overlay[variable] = value
-    if location.text("skip_verify") is not None:
-        skipped = location.flag("skip_verify", default=False)
-        overlay["VAULT_SKIP_VERIFY"] = "true" if skipped else "false"
-    config = VaultConfig.from_env(overlay)
-    return replace(
-        config,
-        auth_namespace=location.text("auth_namespace"),
-        connect_timeout=location.seconds("connect_timeout", config.connect_timeout),
-        read_timeout=location.seconds("read_timeout", config.read_timeout),
-    )
-
-
-def _mount(location: Location, default: str) -> str:
-    return location.text("auth_mount") or default
-
-
-def _role(location: Location) -> str:
-    return location.required("auth_role", "the role of the auth method to log in as")
-
-
-def _token(location: Location, environ: Mapping[str, str]) -> AuthMethod:
-    if location.text("auth_mount") is not None:
-        raise location.error("auth_mount=", "a token is not logged in with: leave it out")
-    token, path = location.secret("token")
-    return TokenAuth(token, path=path, environ=environ)
-
-
-def _agent(location: Location) -> AuthMethod:
-    if location.text("auth_mount") is not None:
-        raise location.error("auth_mount=", "the agent logs in, not we: leave it out")
-    return AgentAuth()
-
-
-def _approle(location: Location, _: Mapping[str, str]) -> AuthMethod:
-    role_id = location.required("role_id", "the id of the AppRole to log in as")
-    secret_id, path = location.secret("secret_id")
-    return AppRoleAuth(
-        role_id,
-        secret_id,
-        secret_id_file=path,
-        wrapped=location.flag("wrapped", default=False),
-        mount=_mount(location, "approle"),
-    )
-
-
-def _kubernetes(location: Location, _: Mapping[str, str]) -> AuthMethod:
-    role, mount = _role(location), _mount(location, "kubernetes")
-    path = location.path_of("jwt_file")
-    if path is None:
-        return KubernetesAuth(role, mount=mount)
-    return KubernetesAuth(role, jwt_path=path, mount=mount)
-
-
-def _jwt(location: Location, _: Mapping[str, str]) -> AuthMethod:
-    jwt, path = location.secret("jwt")
-    if jwt is None and path is None:
-        raise location.error("jwt_file= is missing", "name a file, or a variable with jwt_env=")
-    return JWTAuth(_role(location), jwt, path=path, mount=_mount(location, "jwt"))
-
-
-def _password(location: Location, kind: type[UserpassAuth | LDAPAuth]) -> AuthMethod:
-    username = location.required("username", "whom to log in to Vault as")
-    password, path = location.secret("password")
-    if password is None and path is None:
-        raise location.error(
-            "password_file= is missing", "name a file, or a variable with password_env="
-        )
-    mount = location.text("auth_mount")
-    return kind(username, password, password_file=path, mount=mount)
-
-
-def _aws(location: Location, _: Mapping[str, str]) -> AuthMethod:
-    return AWSAuth(
-        _role(location),
-        region=location.text("region"),
-        server_id=location.text("server_id"),
-        mount=_mount(location, "aws"),
-    )
-
-
-def _gcp(location: Location, _: Mapping[str, str]) -> AuthMethod:
-    account = location.text("service_account") or "default"
-    return GCPAuth(_role(location), service_account=account, mount=_mount(location, "gcp"))
-
-
-def _azure(location: Location, _: Mapping[str, str]) -> AuthMethod:
-    role, client_id = _role(location), location.text("client_id")
-    mount, resource = _mount(location, "azure"), location.text("resource")
-    if resource is None:
-        return AzureAuth(role, client_id=client_id, mount=mount)
-    return AzureAuth(role, resource=resource, client_id=client_id, mount=mount)
-
-
-_METHODS = {
-    "agent": _Method((), lambda location, _: _agent(location)),
-    "approle": _Method(("role_id", "secret_id_file", "secret_id_env", "wrapped"), _approle),
-    "aws": _Method(("auth_role", "region", "server_id"), _aws),
-    "azure": _Method(("auth_role", "client_id", "resource"), _azure),
-    "cert": _Method(
-        ("auth_role",),
-        lambda location, _: CertAuth(location.text("auth_role"), mount=_mount(location, "cert")),
-    ),
-    "gcp": _Method(("auth_role", "service_account"), _gcp),
-    "jwt": _Method(("auth_role", "jwt_file", "jwt_env"), _jwt),
-    "kubernetes": _Method(("auth_role", "jwt_file"), _kubernetes),
-    "ldap": _Method(
-        ("username", "password_file", "password_env"),
-        lambda location, _: _password(location, LDAPAuth),
-    ),
-    "token": _Method(("token_file", "token_env"), _token),
-    "userpass": _Method(
-        ("username", "password_file", "password_env"),
-        lambda location, _: _password(location, UserpassAuth),
-    ),
-}
+    config = VaultConfig.from_env(overlay | location.arguments(_ENVIRONMENT))
+    return replace(config, **location.arguments(_CONFIG))

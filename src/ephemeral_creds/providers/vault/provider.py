@@ -16,10 +16,10 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
 )
 from ephemeral_creds.providers.base import CredentialProvider
-from ephemeral_creds.providers.location import Location, url_from_env
+from ephemeral_creds.providers.url import FromURL
 from ephemeral_creds.providers.vault.auth.base import AuthMethod
 from ephemeral_creds.providers.vault.config import VaultConfig
-from ephemeral_creds.providers.vault.from_url import settings_from
+from ephemeral_creds.providers.vault.from_url import arguments_from
 from ephemeral_creds.providers.vault.http.client import VaultClient
 from ephemeral_creds.providers.vault.http.parse import FieldNames
 from ephemeral_creds.providers.vault.inputs import checked_path, checked_role
@@ -27,12 +27,13 @@ from ephemeral_creds.providers.vault.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import ClassVar, Self
+    from typing import Any
 
     import hvac
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.events import Event
+    from ephemeral_creds.providers.url import Location
     from ephemeral_creds.providers.vault.http.parse import MintedCredentials, StaticCredentials
     from ephemeral_creds.providers.vault.tokens import TokenSession
 
@@ -43,7 +44,7 @@ _T = TypeVar("_T")
 logger = logging.getLogger("ephemeral_creds")
 
 
-class VaultProvider(CredentialProvider):
+class VaultProvider(FromURL, CredentialProvider):
     """A provider that asks Vault for a role's credentials, under tokens of its own.
 
     Args:
@@ -54,9 +55,6 @@ class VaultProvider(CredentialProvider):
         config: how to reach Vault; ``None`` means `VaultConfig.from_env`.
         clock: where to read time from; ``None`` means the system's.
     """
-
-    URL_SCHEME: ClassVar[str]
-    """What begins the URL of such a provider."""
 
     def __init__(
         self,
@@ -87,29 +85,8 @@ class VaultProvider(CredentialProvider):
         self._report: Callable[[Event], None] | None = None
 
     @classmethod
-    def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
-        """Make a provider of a URL: ``vault://ROLE?auth=METHOD&…``.
-
-        Args:
-            url: the URL; its keys are in the documentation of `provider_from_url`.
-            environ: where ``VAULT_ADDR`` and the like are read from, unless the URL says it.
-
-        Raises:
-            ConfigurationError: the URL cannot be right; the message points at the wrong part.
-        """
-        settings = settings_from(Location(url, environ, scheme=cls.URL_SCHEME), environ)
-        return cls(
-            settings.role,
-            auth=settings.auth,
-            mount=settings.mount,
-            fields=settings.fields,
-            config=settings.config,
-        )
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Make a provider of the URL in ``EPHEMERAL_CREDS_URL``; see `from_url`."""
-        return cls.from_url(url_from_env(environ), environ=environ)
+    def _arguments(cls, location: Location) -> dict[str, Any]:
+        return arguments_from(location)
 
     @property
     def requests_sent(self) -> int:

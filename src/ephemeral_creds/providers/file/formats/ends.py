@@ -6,10 +6,10 @@ again. So this is a hint: it leads to a question and a warning, and to nothing e
 
 from __future__ import annotations
 
-import calendar
 import math
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,12 +48,6 @@ _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 _GO = re.compile(
     r"(?=[0-9])(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?"
 )
-# RFC 3339, as Go prints it. Without an offset it is UTC: neither Vault nor a database in a
-# container has another zone.
-_MOMENT = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[T ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?"
-    r"(?:Z|([+-])([0-9]{2}):?([0-9]{2})?)?"
-)
 
 
 def end_of(values: Mapping[str, str]) -> End:
@@ -75,16 +69,16 @@ def _all(values: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
 def _instant(text: str) -> float:
     if _NUMBER.fullmatch(text):
         return _positive(float(text))
-    match = _MOMENT.fullmatch(text)
-    if match is None:
-        return math.inf
-    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-    offset = int(match[8] or 0) * 3600 + int(match[9] or 0) * 60
+    # RFC 3339 has a time of day; a date alone would be the begin of the day that it means.
     try:
-        instant = calendar.timegm((year, month, day, hour, minute, second))
+        moment = datetime.fromisoformat(text.upper()) if ":" in text else None
     except ValueError:
+        moment = None
+    if moment is None:
         return math.inf
-    return _positive(float(instant - (offset if match[7] != "-" else -offset)))
+    # Without an offset it is UTC: neither Vault nor a database in a container has another zone.
+    moment = moment.replace(microsecond=0, tzinfo=moment.tzinfo or UTC)
+    return _positive(moment.timestamp())
 
 
 def _duration(text: str) -> float:
