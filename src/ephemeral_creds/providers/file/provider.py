@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -22,6 +21,7 @@ from ephemeral_creds.providers.file.watch.poll import FileWatcher
 from ephemeral_creds.providers.url import FromURL, Key, Location, one_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from typing import Any, ClassVar, NoReturn
 

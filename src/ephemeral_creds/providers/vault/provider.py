@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from typing import TYPE_CHECKING, TypeVar
 
 from ephemeral_creds._clock import SystemClock
