@@ -6,22 +6,18 @@ import http.client
 import json
 import select
 import socket
-import struct
-import sys
-import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, cast
+from functools import partial
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ephemeral_creds.testing._faults import Fault, Faults
+from ephemeral_creds.testing._listener import HOST, Listener, reset_at_close
 
 __all__ = ["FaultProxy", "RequestRecord"]
 
-_HOST = "127.0.0.1"
-_LET_GO = 10.0  # seconds to wait for the threads that serve connections
-_POLL = 0.02  # seconds until it notices that it is to end
 # What is about one connection and not about the message: RFC 9110, section 7.6.1.
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "host"}
 
@@ -50,63 +46,22 @@ class FaultProxy:
         self.faults = Faults()
         self.requests: list[RequestRecord] = []
         self.port = 0
-        self.target: tuple[str, int] = (_HOST, 0)
-        self._listener: _Listener | None = None
+        self.target: tuple[str, int] = (HOST, 0)
+        self._listener: Listener | None = None
 
     def start(self) -> None:
         """Listen; nothing happens if it does."""
         if self._listener is None:
-            self._listener = _Listener((_HOST, self.port), self)
-            self.port = self._listener.server_port
+            self._listener = Listener(self.port, partial(_Handler, self))
+            self.port = self._listener.port
 
     def stop(self) -> None:
         """Break all connections and refuse new ones; nothing happens if it does not listen."""
         listener, self._listener = self._listener, None
         if listener is not None:
-            listener.end()
-
-
-class _Listener(ThreadingHTTPServer):
-    """Takes connections, each served by a thread of its own."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, where: tuple[str, int], proxy: FaultProxy) -> None:
-        self.proxy = proxy
-        self._changed = threading.Condition()
-        self._connections: set[socket.socket] = set()
-        super().__init__(where, _Handler)
-        self._accepting = threading.Thread(target=self.serve_forever, args=(_POLL,), daemon=True)
-        self._accepting.start()
-
-    def end(self) -> None:
-        """Refuse new connections, break the others, and wait for their threads."""
-        self.shutdown()
-        self._accepting.join()
-        self.server_close()
-        self.proxy.faults.clear()
-        with self._changed:
-            for connection in self._connections:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-            self._changed.wait_for(lambda: not self._connections, _LET_GO)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._changed:
-            self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        super().shutdown_request(request)
-        with self._changed:
-            self._connections.discard(request)
-            self._changed.notify_all()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about clients that hung up; let everything else be seen."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
+            listener.refuse()
+            self.faults.clear()
+            listener.break_all()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -114,8 +69,12 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # head and body in one packet: two would wait for each other (Nagle)
     disable_nagle_algorithm = True
 
+    def __init__(self, proxy: FaultProxy, *connection: Any) -> None:
+        self._proxy = proxy
+        super().__init__(*connection)
+
     def _serve(self) -> None:
-        proxy = cast("_Listener", self.server).proxy
+        proxy = self._proxy
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path).removeprefix("/v1/")
         record = RequestRecord(self.command, path)
@@ -140,8 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {k: v.replace("{path}", path) for k, v in fault.headers.items()}
             self._send(status, body, headers, half=fault.breaks == "within")
         if not record.status or fault.breaks:
-            # No linger: the client sees a reset rather than an orderly end.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset_at_close(self.connection)
             self.close_connection = True
 
     do_GET = do_PUT = do_POST = do_DELETE = do_LIST = do_PATCH = do_HEAD = _serve  # noqa: N815
