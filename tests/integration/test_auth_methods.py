@@ -102,7 +102,7 @@ class TestAppRole:
         role = admin.create_approle("stolen", POLICY)
         token = wrapped_secret_id(engine, "stolen")
         admin.call("POST", "sys/wrapping/unwrap", {}, token=token)
-        with pytest.raises(AccessDenied, match=r"opened already.*find out by whom") as caught:
+        with pytest.raises(AccessDenied, match=r"unwrapped already.*find out by whom") as caught:
             fetch(AppRoleAuth(role.role_id, token, wrapped=True))
         assert token.reveal() not in str(caught.value)
 

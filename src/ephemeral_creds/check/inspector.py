@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.providers.vault.http.client import VaultClient
-from ephemeral_creds.providers.vault.http.parse import Malformed, parse_lookup
+from ephemeral_creds.providers.vault.http.parse import Malformed, lookup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,7 +185,7 @@ def _parse_health(body: Mapping[str, object]) -> Health:
 
 
 def _parse_token(body: Mapping[str, object]) -> TokenFacts:
-    reply = parse_lookup(body)
+    reply = lookup(body)
     return TokenFacts(reply.ttl, reply.renewable, reply.service, _strings(_data(body), "policies"))
 
 

@@ -13,7 +13,7 @@ from ephemeral_creds.exceptions import (
     LeaseLost,
     MalformedResponse,
 )
-from ephemeral_creds.providers.vault.http.errors import shortened
+from ephemeral_creds.providers.vault.http.errors import shorten
 from ephemeral_creds.providers.vault.provider import VaultProvider
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class VaultDynamicProvider(VaultProvider):
                 else:
                     return _lease(origin, extension.duration, extension.renewable, requested_at)
         raise LeaseLost(
-            f"{self.description}: the Vault token that lease {shortened(origin.lease_id)} was made "
+            f"{self.description}: the Vault token that lease {shorten(origin.lease_id)} was made "
             "under is expired or revoked, and the lease with it",
             status=403,
         )

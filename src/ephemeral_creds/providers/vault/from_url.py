@@ -10,14 +10,13 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.providers.url import Key, Location
 from ephemeral_creds.providers.vault.auth.approle import AppRoleAuth
 from ephemeral_creds.providers.vault.auth.aws import AWSAuth
-from ephemeral_creds.providers.vault.auth.azure import AzureAuth
-from ephemeral_creds.providers.vault.auth.base import AgentAuth, KubernetesAuth, TokenAuth
 from ephemeral_creds.providers.vault.auth.cert import CertAuth
-from ephemeral_creds.providers.vault.auth.gcp import GCPAuth
-from ephemeral_creds.providers.vault.auth.jwt import JWTAuth
+from ephemeral_creds.providers.vault.auth.jwt import JWTAuth, KubernetesAuth
+from ephemeral_creds.providers.vault.auth.metadata import AzureAuth, GCPAuth
 from ephemeral_creds.providers.vault.auth.password import LDAPAuth, UserpassAuth
+from ephemeral_creds.providers.vault.auth.token import AgentAuth, TokenAuth
 from ephemeral_creds.providers.vault.config import VaultConfig
-from ephemeral_creds.providers.vault.inputs import checked_path, checked_role
+from ephemeral_creds.providers.vault.inputs import validate_mount, validate_role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -136,9 +135,9 @@ def arguments_from(location: Location) -> dict[str, Any]:
             login["environ"] = location.environ
         mount = location.text("mount") or "database"
         return {
-            "role": checked_role(location.name),
+            "role": validate_role(location.name),
             "auth": make(**login),
-            "mount": checked_path(mount, "mount of a secrets engine (mount=)"),
+            "mount": validate_mount(mount, "mount of a secrets engine (mount=)"),
             "fields": location.arguments(_FIELDS),
             "config": _config(location),
         }

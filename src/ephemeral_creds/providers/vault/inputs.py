@@ -1,4 +1,4 @@
-"""What users and files hand to us, checked."""
+"""Checks of settings, and of files that hold a secret."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import os
 
 __all__ = [
-    "checked_auth_mount",
-    "checked_path",
-    "checked_role",
+    "as_secret",
     "file_path",
-    "masked",
     "read_secret",
+    "validate_auth_mount",
+    "validate_mount",
+    "validate_role",
 ]
 
 # Bytes: tokens have some hundreds, JSON Web Tokens with many claims some thousand.
@@ -26,10 +26,10 @@ _MAX_SECRET = 64 * 1024
 
 
 def read_secret(path: Path, what: str, *, hint: str = "") -> Secret:
-    """Return what a file holds, without the white space around it.
+    """Return a file's content without the white space around it.
 
     Raises:
-        ConfigurationError: the file is missing, unreadable, empty, too long or not text, or is no
+        ConfigurationError: the file is missing, unreadable, empty, too long, not text, or not a
             regular file.
     """
     found = _read(path)
@@ -39,9 +39,9 @@ def read_secret(path: Path, what: str, *, hint: str = "") -> Secret:
 
 
 def _read(path: Path) -> Secret | str:
-    """Return the secret, or what is wrong: a UnicodeDecodeError would carry the bytes along."""
+    """Return the secret, or the problem: a UnicodeDecodeError would carry the bytes along."""
     try:
-        # To open a FIFO is to wait for who writes into it, and a device may have no end.
+        # Opening a FIFO waits for its writer, and a device may have no end.
         if not stat.S_ISREG(path.stat().st_mode):
             return "it is not a regular file"
         with path.open("rb") as file:
@@ -57,11 +57,11 @@ def _read(path: Path) -> Secret | str:
     return secret or "it is empty"
 
 
-def checked_path(path: str, what: str) -> str:
+def validate_mount(path: str, what: str) -> str:
     """Return a mount's path without the slashes around it.
 
     Raises:
-        ConfigurationError: it would lead somewhere else, or nowhere.
+        ConfigurationError: it is empty or would lead to another path.
     """
     stripped = path.strip("/")
     if not stripped or any(part in {"", ".", ".."} for part in stripped.split("/")):
@@ -69,7 +69,16 @@ def checked_path(path: str, what: str) -> str:
     return stripped
 
 
-def checked_role(role: str) -> str:
+def validate_auth_mount(mount: str) -> str:
+    """Return an auth method's path, without the ``auth/`` that Vault shows in front of it.
+
+    Raises:
+        ConfigurationError: it is empty or would lead to another path.
+    """
+    return validate_mount(mount, "mount of an auth method").removeprefix("auth/")
+
+
+def validate_role(role: str) -> str:
     """Return the name of a role of a secrets engine.
 
     Raises:
@@ -84,19 +93,10 @@ def checked_role(role: str) -> str:
     return role
 
 
-def checked_auth_mount(mount: str) -> str:
-    """Return an auth method's path, without the ``auth/`` that Vault shows in front of it.
+def as_secret(value: object) -> tuple[Secret | None, str]:
+    """Return a secret that may have been given as text, and what is wrong with it.
 
-    Raises:
-        ConfigurationError: it would lead somewhere else, or nowhere.
-    """
-    return checked_path(mount, "mount of an auth method").removeprefix("auth/")
-
-
-def masked(value: object) -> tuple[Secret | None, str]:
-    """Return a secret that we were given as a `Secret`, and what is wrong with it.
-
-    Never raises: whoever does, does so from a frame that has no longer the secret itself.
+    Never raises: the caller does, from a frame in which `Secret` has replaced the text.
     """
     if value is None:
         return None, ""

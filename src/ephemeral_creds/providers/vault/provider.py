@@ -21,7 +21,7 @@ from ephemeral_creds.providers.vault.config import VaultConfig
 from ephemeral_creds.providers.vault.from_url import arguments_from
 from ephemeral_creds.providers.vault.http.client import VaultClient
 from ephemeral_creds.providers.vault.http.parse import FieldNames
-from ephemeral_creds.providers.vault.inputs import checked_path, checked_role
+from ephemeral_creds.providers.vault.inputs import validate_mount, validate_role
 from ephemeral_creds.providers.vault.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class VaultProvider(FromURL, CredentialProvider):
         config: VaultConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._role = checked_role(role)
-        self._mount = checked_path(mount, "mount of a secrets engine")
+        self._role = validate_role(role)
+        self._mount = validate_mount(mount, "mount of a secrets engine")
         self._names = _checked_fields(fields)
         if not isinstance(auth, AuthMethod):
             # Not repeated: it may be a token.
@@ -90,7 +90,7 @@ class VaultProvider(FromURL, CredentialProvider):
     @property
     def requests_sent(self) -> int:
         """How many requests this process has sent to Vault."""
-        return self._own_tokens().client.sent
+        return self._own_tokens().client.requests_sent
 
     @property
     def role(self) -> str:
@@ -200,7 +200,7 @@ class VaultProvider(FromURL, CredentialProvider):
 
     def _tell(self, tokens: Tokens) -> None:
         """Report what has been asked, now that no lock is held."""
-        for event in tokens.client.journal.take():
+        for event in tokens.client.take_events():
             if self._report is not None:
                 self._report(event)
 

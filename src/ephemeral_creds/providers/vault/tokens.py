@@ -146,13 +146,15 @@ class Tokens:
         if token.uses:
             self._revoke(token)
             raise ConfigurationError(
-                f"the token for Vault at {self.client.address} is good for {token.uses} more "
-                "requests, and its leases die with the last one: set token_num_uses to 0"
+                f"the token for Vault at {self.client.config.address} is good for {token.uses} "
+                "more requests, and its leases end with the last one: set token_num_uses to 0"
             )
         if self.closed:
             # close() gave up waiting for this very login, and could not know its token.
             self._revoke(token)
-            raise ConfigurationError(f"the provider for Vault at {self.client.address} is closed")
+            raise ConfigurationError(
+                f"the provider for Vault at {self.client.config.address} is closed"
+            )
         old = self.current
         if old is not None and old.token.value == token.value:
             # A token that we were given, looked up again: still the same session.

@@ -393,7 +393,7 @@ def test_what_was_sent_is_in_doubt(
         assert not granted
         assert [event.outcome for event in seen] == ["unknown"]
         assert seen[0].error.startswith(("ProviderUnavailable", "MalformedResponse"))
-        assert "may have done what was asked" in seen[0].error
+        assert "may have carried out the request" in seen[0].error
         # It may be read only after we have given up.
         assert world.requests.get(timeout=LONG)
         assert world.requests.empty()

@@ -112,7 +112,7 @@ REFUSALS = [
     (errors(404, "no handler for route"), ConfigurationError, "auth/approle"),
     (errors(500, "internal error"), ProviderUnavailable, "internal error"),
     *(
-        (errors(status, f"error validating token: {early}"), ProviderUnavailable, "synchronised")
+        (errors(status, f"error validating token: {early}"), ProviderUnavailable, "synchronise")
         for status in (400, 403)
         for early in (
             "invalid not before (nbf) claim: token not yet valid",

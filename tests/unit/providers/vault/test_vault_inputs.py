@@ -213,6 +213,6 @@ def test_aws_is_asked_where_the_region_is(
 def test_aws_has_no_such_region(
     stub: StubVault, config: VaultConfig, clock: FakeClock, region: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match="botocore knows no region"):
+    with pytest.raises(ConfigurationError, match="botocore knows no AWS region"):
         AWSAuth("app", region=region).login(VaultClient(config), clock)
     assert stub.requests == []

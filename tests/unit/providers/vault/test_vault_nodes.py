@@ -115,7 +115,7 @@ def test_what_may_have_been_done_is_not_sent_again_but_the_next_request_begins_e
     grant = provider.fetch()
     asked(nodes)
     nodes[0].ill = ill
-    with pytest.raises(Exception, match=f"Vault at {nodes[0].address}, asked for more time"):
+    with pytest.raises(Exception, match=f"Vault at {nodes[0].address}, asked for a renewal"):
         provider.renew(grant)
     assert asked(nodes) == [["renew"], [], []]
     provider.renew(grant)

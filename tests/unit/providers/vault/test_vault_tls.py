@@ -54,7 +54,7 @@ def test_a_certificate_of_the_given_ca_is_trusted(ca: Authority) -> None:
     [
         ("127.0.0.2", 0, "use a host name that the certificate has"),
         ("127.0.0.1", -5, "renew Vault's certificate, or check this machine's clock"),
-        ("127.0.0.1", 5, "check this machine's clock: to it, the certificate is from the future"),
+        ("127.0.0.1", 5, "check this machine's clock: the certificate is not valid yet"),
     ],
     ids=["other name", "expired", "not yet valid"],
 )
@@ -117,7 +117,7 @@ def test_a_ca_file_that_is_none_is_not_held_for_an_outage(
     bundle.write_text(text)
     error, outcome, times = asked(ca, verify=str(bundle))
     assert isinstance(error, ConfigurationError)
-    assert "a file of certificates cannot be used" in str(error)
+    assert "a certificate file cannot be loaded" in str(error)
     assert "VAULT_CACERT" in str(error)
     assert (outcome, times) == ("failed", 0)
 

@@ -244,7 +244,7 @@ def test_r16_silence_is_bounded_and_never_asked_again(
     provider = make(read_timeout=1.0)
     provider.fetch()
     stub.script(CREDS, Fault("hang"))
-    with pytest.raises(ProviderUnavailable, match="may have done what was asked"):
+    with pytest.raises(ProviderUnavailable, match="may have carried out the request"):
         provider.fetch()
     assert stub.settled("login", "app", "app")
     provider.close()
@@ -451,7 +451,7 @@ def test_r18_each_lack_of_an_answer_has_its_error(
     case: tuple[Exception, type[EphemeralCredsError], str],
 ) -> None:
     error, kind, text = case
-    made = from_exception(Operation(Kind.MINT, "a thing", "http://v", "", ""), error)
+    made = from_exception(Operation(Kind.MINT, "a thing", "", address="http://v"), error)
     assert type(made) is kind
     assert text in str(made)
     assert PASSWORD not in str(made)

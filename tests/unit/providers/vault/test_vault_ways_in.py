@@ -100,7 +100,7 @@ def test_a_chosen_azure_identity(
         (Reply(404, body="no"), ConfigurationError, "HTTP 404: check that the machine has such"),
         (Reply(500, body="no"), ProviderUnavailable, "HTTP 500"),
         (Reply(429, body="no"), ProviderUnavailable, "HTTP 429"),
-        (Reply(200, body=""), ProviderUnavailable, "with nothing"),
+        (Reply(200, body=""), ProviderUnavailable, "without a token"),
         (Reply(302, headers={"Location": "http://x"}), ConfigurationError, "HTTP 302"),
     ],
 )
@@ -214,7 +214,7 @@ def test_without_an_agent_nobody_adds_a_token(
     stub: StubVault, client: VaultClient, clock: FakeClock
 ) -> None:
     stub.script("GET /v1/auth/token/lookup-self", errors(403, "permission denied"))
-    with pytest.raises(AccessDenied, match="no token was sent, and nothing in between added one"):
+    with pytest.raises(AccessDenied, match="no token was sent and none was added on the way"):
         AgentAuth().login(client, clock)
 
 

@@ -1,4 +1,4 @@
-"""Logging in with an AWS identity, by a request to AWS that Vault sends."""
+"""Logging in with an AWS identity, by a signed request that Vault sends to AWS."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.providers.vault.auth.base import AuthMethod, Token
-from ephemeral_creds.providers.vault.inputs import checked_auth_mount
+from ephemeral_creds.providers.vault.auth.base import MountedAuth
 
 if TYPE_CHECKING:
-    from ephemeral_creds._clock import Clock
+    from collections.abc import Mapping
+
     from ephemeral_creds.providers.vault.http.client import VaultClient
 
 __all__ = ["AWSAuth"]
@@ -33,7 +33,7 @@ _DOMAINS = {
 }
 
 
-class AWSAuth(AuthMethod):
+class AWSAuth(MountedAuth):
     """An AWS identity (IAM), proven by a signed request that Vault passes on to AWS.
 
     See https://developer.hashicorp.com/vault/docs/auth/aws#iam-auth-method. Needs the extra
@@ -42,8 +42,8 @@ class AWSAuth(AuthMethod):
 
     Args:
         role: the role of the auth method.
-        region: whose STS the request is signed for; ``None`` for the global one, which is what
-            Vault asks unless its ``sts_endpoint`` and ``sts_region`` say something else.
+        region: whose STS the request is signed for; ``None`` for the global one, which Vault asks
+            unless its ``sts_endpoint`` and ``sts_region`` say otherwise.
         server_id: the value of ``X-Vault-AWS-IAM-Server-ID``, where Vault demands one.
         mount: where the auth method is mounted.
 
@@ -52,6 +52,10 @@ class AWSAuth(AuthMethod):
     """
 
     _shown: ClassVar[tuple[str, ...]] = ("role", "region", "server_id", "mount")
+    _kind: ClassVar[str] = "an AWS login"
+    _check: ClassVar[str] = (
+        "the role, its bound_iam_principal_arn, the region, and whether Vault demands a server_id"
+    )
 
     def __init__(
         self,
@@ -61,34 +65,15 @@ class AWSAuth(AuthMethod):
         server_id: str | None = None,
         mount: str = "aws",
     ) -> None:
-        self._role = role
+        super().__init__(role, mount)
         self._region = region
         self._server_id = server_id
-        self._mount = checked_auth_mount(mount)
-        _check_botocore()
+        if find_spec("botocore") is None:
+            raise ConfigurationError("AWSAuth needs botocore: install ephemeral-creds[aws]")
 
-    def login(self, client: VaultClient, clock: Clock) -> Token:
-        """Sign a request with the credentials of this moment, and log in with it."""
-        signed = self._signed()
-        requested_at = clock.now()
-        reply = client.login(
-            lambda vault: vault.adapter.login(
-                f"/v1/auth/{self._mount}/login",
-                use_token=False,
-                json={"role": self._role, **json.loads(signed.reveal())},
-            ),
-            f"an AWS login for role {self._role!r} at auth/{self._mount}",
-            hint=(
-                "check the mount, the role, its bound_iam_principal_arn, the region, and whether "
-                "Vault demands a server_id"
-            ),
-            secrets=(signed,),
-            role=self._role,
-        )
-        return Token.from_login(reply, requested_at)
-
-    def _signed(self) -> Secret:
-        """Return the signed request: whoever has it is us for some minutes."""
+    def _fields(self, client: VaultClient) -> Mapping[str, str | Secret]:
+        """Return a signed request: its headers authenticate whoever has them for minutes."""
+        del client
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
         from botocore.exceptions import BotoCoreError
@@ -101,7 +86,7 @@ class AWSAuth(AuthMethod):
                 partition = session.get_partition_for_region(self._region)
             except BotoCoreError:
                 raise ConfigurationError(
-                    f"AWSAuth: botocore knows no region {self._region!r} of AWS"
+                    f"AWSAuth: botocore knows no AWS region {self._region!r}"
                 ) from None
             host = f"sts.{self._region}.{_DOMAINS.get(partition, _DOMAIN)}"
         try:
@@ -118,23 +103,15 @@ class AWSAuth(AuthMethod):
                     headers["X-Vault-AWS-IAM-Server-ID"] = self._server_id
                 request = AWSRequest(method="POST", url=url, data=_IDENTITY_CALL, headers=headers)
                 SigV4Auth(credentials, "sts", self._region or _GLOBAL_REGION).add_auth(request)
-                sent = {name: [value] for name, value in request.headers.items()}
-                return Secret(
-                    json.dumps(
-                        {
-                            "iam_http_request_method": "POST",
-                            "iam_request_url": _base64(url),
-                            "iam_request_body": _base64(_IDENTITY_CALL),
-                            "iam_request_headers": _base64(json.dumps(sent)),
-                        }
-                    )
-                )
+                sent = json.dumps({name: [value] for name, value in request.headers.items()})
+                return {
+                    "role": self._role,
+                    "iam_http_request_method": "POST",
+                    "iam_request_url": _base64(url),
+                    "iam_request_body": _base64(_IDENTITY_CALL),
+                    "iam_request_headers": Secret(_base64(sent)),
+                }
         raise ConfigurationError(f"no AWS credentials for a Vault login were found: {why}")
-
-
-def _check_botocore() -> None:
-    if find_spec("botocore") is None:
-        raise ConfigurationError("AWSAuth needs botocore: install ephemeral-creds[aws]")
 
 
 def _base64(text: str) -> str:

@@ -1,8 +1,8 @@
-"""A time limit for a whole answer, where sockets only have one for each piece of it.
+"""Connections to Vault: with a time limit for the whole reply, over sockets, with server names.
 
-A socket's timeout starts anew with each byte, so that a server, or what is in between, that sends
-one a second is waited for as long as it likes. Here the timeout with which the wait for an answer
-begins is the limit for all of it: status line, headers and body.
+A socket's timeout starts anew with each byte, so that a server or proxy that sends one a second is
+waited for without end. Here the timeout at the beginning of a reply limits all of it: status line,
+headers and body.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests.adapters
-import urllib3.connection
-import urllib3.connectionpool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProxyError, SSLError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import urllib3
     from typing_extensions import Buffer
 
-__all__ = ["DeadlineAdapter", "NamedServerAdapter", "SocketAdapter", "causes", "never_arrived"]
+__all__ = ["DeadlineAdapter", "SocketAdapter", "causes", "never_arrived"]
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+# What urllib3, and our TLS connections, raise for anything that fails before a request is sent.
+_NOT_CONNECTED = (NewConnectionError, ConnectTimeoutError, ProxyError)
 
 
 class _Reader(io.RawIOBase):
@@ -36,14 +39,14 @@ class _Reader(io.RawIOBase):
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, seconds: float | None) -> None:
         self._raw = raw
         self._sock = sock
-        self._ends_at = None if seconds is None else time.monotonic() + seconds
+        self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Buffer) -> int | None:
-        if self._ends_at is not None:
-            remaining = self._ends_at - time.monotonic()
+        if self._deadline is not None:
+            remaining = self._deadline - time.monotonic()
             if remaining <= 0:
                 raise TimeoutError("timed out")
             self._sock.settimeout(remaining)
@@ -55,8 +58,8 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
-class DeadlineResponse(http.client.HTTPResponse):
-    """An answer that has to be complete within its socket's timeout at its beginning."""
+class _DeadlineResponse(http.client.HTTPResponse):
+    """A reply that has to be complete within its socket's timeout at its beginning."""
 
     def __init__(
         self,
@@ -69,22 +72,22 @@ class DeadlineResponse(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock, sock.gettimeout()))
 
 
-class _Connection(urllib3.connection.HTTPConnection):
-    response_class = DeadlineResponse
+class _Connection(HTTPConnection):
+    response_class = _DeadlineResponse
 
 
-class _TLSConnection(urllib3.connection.HTTPSConnection):
-    response_class = DeadlineResponse
+class _TLSConnection(HTTPSConnection):
+    response_class = _DeadlineResponse
     trusted: str | None = None
 
     def connect(self) -> None:
-        """Connect, and have it told apart from later trouble that no request has been sent yet.
+        """Connect, and raise what shows that no request has been sent.
 
         urllib3 does so for TCP only: a tunnel or a handshake that fails, or takes too long, looks
-        to it as if there had been no answer to a request.
+        to it like a request without a reply.
         """
         if self.trusted is not None:
-            # The vault command trusts nobody else then; requests names the system's CAs as well.
+            # As the vault command, trust these alone; requests names the system's CAs as well.
             self.ca_certs, self.ca_cert_dir, self.ca_cert_data = None, None, self.trusted
         elif self.ca_cert_dir:
             # OpenSSL finds only files there that are named by a hash; the vault command reads all.
@@ -93,10 +96,10 @@ class _TLSConnection(urllib3.connection.HTTPSConnection):
             super().connect()
         except TimeoutError as error:
             raise ConnectTimeoutError(self, "no handshake in time") from error
-        # urllib3's own where a file of certificates is of no use.
+        # An SSLError of urllib3's own means that a certificate file cannot be loaded.
         except (OSError, SSLError) as error:
             raise NewConnectionError(self, type(error).__name__) from error
-        # Where verify is False, urllib3 would warn of each request; we warn of it once, by way of
+        # Where verify is False, urllib3 would warn of each request; we warn once, by way of
         # `VaultConfig.weaknesses`.
         self.is_verified = True
 
@@ -107,63 +110,46 @@ def _certificates_in(folder: Path) -> str:
     return "\n".join(found for text in texts for found in _CERTIFICATE.findall(text))
 
 
-# Pyright's idea of http.client has attributes that urllib3's own classes do not fit either.
-class _Pool(urllib3.connectionpool.HTTPConnectionPool):
+# Pyright's stubs of http.client have attributes that urllib3's own classes do not fit either.
+class _Pool(HTTPConnectionPool):
     ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType]
 
 
-class _TLSPool(urllib3.connectionpool.HTTPSConnectionPool):
+class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _TLSConnection  # pyright: ignore[reportAssignmentType]
 
 
-def _pools(trusted: str | None) -> dict[str, type[urllib3.connectionpool.HTTPConnectionPool]]:
-    # Not an argument of the pools': urllib3 takes this one from 2.1 on only.
-    connection = type("_TLSConnection", (_TLSConnection,), {"trusted": trusted})
-    return {"http": _Pool, "https": type("_TLSPool", (_TLSPool,), {"ConnectionCls": connection})}
-
-
 class DeadlineAdapter(requests.adapters.HTTPAdapter):
-    """Makes connections whose answers have a time limit; never sends anything twice.
+    """Makes connections whose replies have a time limit; never sends anything twice.
 
     Args:
-        ca_certificates: whom alone to trust, in PEM; ``None`` leaves it to ``verify``.
+        ca_certificates: the only CAs to trust, in PEM; ``None`` leaves it to ``verify``.
+        server_name: the name to ask for (SNI) and to expect in the certificate; ``None`` means the
+            address's.
     """
 
-    def __init__(self, ca_certificates: str | None = None) -> None:
-        self._pools = _pools(ca_certificates)
+    def __init__(self, ca_certificates: str | None = None, server_name: str | None = None) -> None:
+        # Not an argument of the pools': urllib3 takes this one from 2.1 on only.
+        connection = type("_TLSConnection", (_TLSConnection,), {"trusted": ca_certificates})
+        tls_pool = type("_TLSPool", (_TLSPool,), {"ConnectionCls": connection})
+        self._pools: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": tls_pool}
+        self._server_name = server_name
         super().__init__()
 
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: object
     ) -> None:
-        """Have the pools of direct connections made of our classes."""
+        """Make the pools of direct connections of our classes."""
+        if self._server_name is not None:
+            pool_kwargs["server_hostname"] = self._server_name
         super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: object) -> urllib3.PoolManager:
-        """Have the pools of connections through a proxy made of them, too."""
+        """Make the pools of connections through a proxy of our classes."""
         manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **proxy_kwargs)
         manager.pool_classes_by_scheme = self._pools
         return manager
-
-
-# What urllib3, and our connections by TLS, raise for all that happens before a request is sent.
-_NOT_CONNECTED = (NewConnectionError, ConnectTimeoutError, ProxyError)
-
-
-class NamedServerAdapter(DeadlineAdapter):
-    """Expects the certificate of another name than the address's, and asks for it (SNI)."""
-
-    def __init__(self, server_name: str, ca_certificates: str | None = None) -> None:
-        self._server_name = server_name
-        super().__init__(ca_certificates)
-
-    def init_poolmanager(  # type: ignore[no-untyped-def]  # as untyped as what it overrides
-        self, connections, maxsize, block=False, **kwargs
-    ) -> None:
-        """Have each connection check the name."""
-        kwargs["server_hostname"] = self._server_name
-        super().init_poolmanager(connections, maxsize, block, **kwargs)
 
 
 class SocketAdapter(requests.adapters.HTTPAdapter):
@@ -179,15 +165,15 @@ class SocketAdapter(requests.adapters.HTTPAdapter):
         verify: bool | str | None,
         proxies: Mapping[str, str] | None = None,
         cert: tuple[str, str] | str | None = None,
-    ) -> urllib3.connectionpool.HTTPConnectionPool:
-        """Return the one pool that there is."""
+    ) -> HTTPConnectionPool:
+        """Return the only pool."""
         del request, verify, proxies, cert
         return self._sockets
 
     def get_connection(
         self, url: str | bytes, proxies: Mapping[str, str] | None = None
-    ) -> urllib3.connectionpool.HTTPConnectionPool:
-        """Return the same; this is what requests before 2.32 asks for."""
+    ) -> HTTPConnectionPool:
+        """Return the same; requests before 2.32 calls this."""
         del url, proxies
         return self._sockets
 
@@ -198,8 +184,8 @@ class SocketAdapter(requests.adapters.HTTPAdapter):
         super().close()
 
 
-class _SocketConnection(urllib3.connection.HTTPConnection):
-    response_class = DeadlineResponse
+class _SocketConnection(HTTPConnection):
+    response_class = _DeadlineResponse
 
     def __init__(self, *args: Any, path: str, **kwargs: Any) -> None:
         self._path = path
@@ -216,8 +202,7 @@ class _SocketConnection(urllib3.connection.HTTPConnection):
         return made
 
 
-class _SocketPool(urllib3.connectionpool.HTTPConnectionPool):
-    # urllib3's own class does not fit the protocol that it declares here, for pyright.
+class _SocketPool(HTTPConnectionPool):
     ConnectionCls = _SocketConnection  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, path: str) -> None:
@@ -226,10 +211,10 @@ class _SocketPool(urllib3.connectionpool.HTTPConnectionPool):
 
 
 def never_arrived(error: Exception) -> bool:
-    """Whether a request cannot have reached the server, as there was nothing to send it on.
+    """Whether a request cannot have reached the server, as there was no connection to send it on.
 
-    This decides two things: only then is what was asked not in doubt, and only then may the next
-    address be asked for it.
+    Two things depend on this: whether the request may have been done, and whether the next address
+    may be asked.
     """
     # InvalidURL and the like, and a CA bundle that is missing: requests did not get so far.
     if isinstance(error, ValueError) or type(error) is OSError:
@@ -238,7 +223,7 @@ def never_arrived(error: Exception) -> bool:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that it came from, urllib3's habit of hiding them included."""
+    """Yield an exception and all its causes, also those that urllib3 hides in attributes."""
     seen: set[int] = set()
     todo: list[object] = [error]
     while todo:

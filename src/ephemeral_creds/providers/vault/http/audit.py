@@ -1,4 +1,4 @@
-"""What was asked of Vault, request by request, for an audit trail."""
+"""An audit trail: one event for each request to Vault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     LeaseLost,
 )
-from ephemeral_creds.providers.vault.http.errors import shortened
+from ephemeral_creds.providers.vault.http.errors import shorten
 from ephemeral_creds.providers.vault.http.parse import MintedCredentials, TokenInfo
 
 if TYPE_CHECKING:
@@ -21,23 +21,20 @@ if TYPE_CHECKING:
     from ephemeral_creds.events import Outcome
     from ephemeral_creds.providers.vault.http.errors import Operation
 
-__all__ = ["Journal"]
+__all__ = ["AuditTrail"]
 
-# Tokens whose accessor is remembered: the current one and those that older grants live by are a
-# handful. The bound keeps a fault that logs in for ever from growing the memory as well.
+# Tokens whose accessor is remembered: the current one and those of older grants are a handful. The
+# bound keeps a fault that logs in again and again from filling the memory as well.
 _TOKENS = 64
-# Requests that nobody has taken yet; a provider takes them after each of its calls.
+# Events that have not been taken; a provider takes them after each of its calls.
 _PENDING = 256
 
 
-class Journal:
-    """Makes a `ProviderRequest` of each request, until somebody takes them.
+class AuditTrail:
+    """Makes a `ProviderRequest` of each request and keeps it until it is taken.
 
-    Filled under a client's lock and emptied outside of all locks, so that an observer may take
-    its time, and ask the provider something.
-
-    Args:
-        clock: where to read time from.
+    Filled under a client's lock and emptied outside of all locks, so that an observer may be slow,
+    and may call the provider.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -46,28 +43,28 @@ class Journal:
         self._accessors: dict[Secret, str] = {}
 
     def now(self) -> float:
-        """Return the instant, to be given to `note` after the request."""
+        """Return the instant, to be given to `record` after the request."""
         return self._clock.now()
 
-    def note(
+    def record(
         self,
         operation: Operation,
         token: Secret,
         outcome: object,
         *,
         status: int | None,
-        begun: float,
-        lost: bool,
+        sent_at: float,
+        in_doubt: bool,
     ) -> None:
-        """Write one request down.
+        """Record one request.
 
         Args:
             operation: what it was.
-            token: what it went under; empty for a login.
-            outcome: what the answer was parsed to, or the error.
-            status: the HTTP status of the answer; ``None`` where there was none.
-            begun: the instant at which it was sent.
-            lost: whether it may have been done although there is no answer.
+            token: the token it was sent with; empty for a login.
+            outcome: the parsed reply, or the error.
+            status: the HTTP status; ``None`` without a reply.
+            sent_at: the instant at which it was sent.
+            in_doubt: whether it may have been done although there is no valid reply.
         """
         lease_id = operation.lease_id
         if isinstance(outcome, MintedCredentials):
@@ -81,30 +78,30 @@ class Journal:
         self._pending.append(
             ProviderRequest(
                 operation=operation.name or operation.kind.name.lower(),
-                outcome=_outcome(outcome, status, lost=lost),
+                outcome=_outcome(outcome, status, in_doubt=in_doubt),
                 address=operation.address,
                 mount=operation.mount,
                 role=operation.role,
                 accessor=self._accessors.get(token, ""),
-                lease=shortened(lease_id),
+                lease=shorten(lease_id),
                 status=status,
-                duration=max(0.0, self._clock.now() - begun),
+                duration=max(0.0, self._clock.now() - sent_at),
                 error=f"{type(outcome).__name__}: {outcome}" if failed else "",
             )
         )
 
     def take(self) -> list[ProviderRequest]:
-        """Return what has come together since the last time."""
+        """Return the events since the last call."""
         taken = []
         while self._pending:
             taken.append(self._pending.popleft())
         return taken
 
 
-def _outcome(outcome: object, status: int | None, *, lost: bool) -> Outcome:
+def _outcome(outcome: object, status: int | None, *, in_doubt: bool) -> Outcome:
     if not isinstance(outcome, EphemeralCredsError):
         return "done"
-    if lost:
+    if in_doubt:
         return "unknown"
     if status is not None and isinstance(outcome, AccessDenied | ConfigurationError | LeaseLost):
         return "refused"

@@ -1,16 +1,17 @@
-"""The few requests to Vault that this library makes: typed, bounded and never repeated."""
+"""The requests to Vault that this library makes, typed, with time limits and without retries."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 from ephemeral_creds._clock import SystemClock
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import LeaseLost
-from ephemeral_creds.providers.vault.http import parse as replies
-from ephemeral_creds.providers.vault.http.errors import Kind, Operation, shortened
-from ephemeral_creds.providers.vault.http.exchange import Exchange
+from ephemeral_creds.providers.vault.http import parse
+from ephemeral_creds.providers.vault.http.errors import Kind, Operation, shorten
+from ephemeral_creds.providers.vault.http.exchange import NO_TOKEN, Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,22 +19,14 @@ if TYPE_CHECKING:
     import hvac
 
     from ephemeral_creds._clock import Clock
+    from ephemeral_creds.events import ProviderRequest
     from ephemeral_creds.providers.vault.config import VaultConfig
-    from ephemeral_creds.providers.vault.http.audit import Journal
-    from ephemeral_creds.providers.vault.http.parse import (
-        FieldNames,
-        MintedCredentials,
-        Renewal,
-        StaticCredentials,
-        TokenInfo,
-    )
 
 __all__ = ["VaultClient"]
 
 _T = TypeVar("_T")
-_NO_TOKEN = Secret("")
 _NO_AGENT = (
-    "no token was sent, and nothing in between added one: the address has to be that of a Vault "
+    "no token was sent and none was added on the way: the address has to be that of a Vault "
     "Agent or Vault Proxy with use_auto_auth_token in its api_proxy stanza"
 )
 _DEAD_TOKEN = "the token is expired or revoked, or its policies lack the path"  # noqa: S105
@@ -42,42 +35,30 @@ _DEAD_TOKEN = "the token is expired or revoked, or its policies lack the path"  
 class VaultClient:
     """A connection to one Vault server.
 
-    Every method sends one request, and follows one redirect to a configured address at most. It
-    goes under the token that the method is given. They raise nothing but errors of ours:
-    `ProviderUnavailable`, `MalformedResponse`, `ConfigurationError`, `AccessDenied`, and
-    `LeaseLost` where it says so.
-    None of them retries: after a timeout nobody knows whether a role was created.
+    Every method sends one request under the token that it is given, and follows one redirect to a
+    configured address at most. They raise only `ProviderUnavailable`, `MalformedResponse`,
+    `ConfigurationError`, `AccessDenied`, and `LeaseLost` where it says so.
+    None of them retries: after a timeout it is unknown whether a role was created.
 
     Safe to use from several threads, one request at a time. Not to be used across a fork.
 
     Args:
         config: where Vault is and how to reach it.
-        clock: where the durations in its journal are read from; ``None`` means the system's.
+        clock: gives the durations in the audit trail; ``None`` means the system's.
     """
 
     def __init__(self, config: VaultConfig, clock: Clock | None = None) -> None:
-        self._config = config
+        self.config = config
         self._exchange = Exchange(config, clock or SystemClock())
 
     @property
-    def address(self) -> str:
-        """Vault's address, for messages."""
-        return self._config.address
+    def requests_sent(self) -> int:
+        """How many requests have been sent."""
+        return self._exchange.transport.requests_sent
 
-    @property
-    def shows_certificate(self) -> bool:
-        """Whether connections show a client certificate."""
-        return self._config.shows_certificate
-
-    @property
-    def sent(self) -> int:
-        """How many requests have gone out."""
-        return self._exchange.transport.sent
-
-    @property
-    def journal(self) -> Journal:
-        """What it has asked for."""
-        return self._exchange.journal
+    def take_events(self) -> list[ProviderRequest]:
+        """Return the events of the requests since the last call."""
+        return self._exchange.audit.take()
 
     def close(self) -> None:
         """Close the sockets. A later request opens new ones."""
@@ -85,64 +66,68 @@ class VaultClient:
 
     def login(
         self,
-        call: Callable[[hvac.Client], object],
-        what: str,
+        mount: str,
+        path: str,
+        fields: Mapping[str, str | Secret],
         *,
-        hint: str,
-        secrets: tuple[Secret, ...],
+        what: str,
+        check: str,
         role: str = "",
-    ) -> TokenInfo:
-        """Log in; no token is sent along.
+    ) -> parse.TokenInfo:
+        """Log in, with no token.
 
         Args:
-            call: makes the request with one of hvac's auth methods, ``use_token=False``. It runs
-                where exceptions do not get out, so it is the place to reveal secrets.
+            mount: the path of the auth method: ``auth/approle``.
+            path: below the mount, percent-encoded.
+            fields: the body of the request.
             what: what is asked for, for messages: ``an AppRole login at auth/approle``.
-            hint: what to check where Vault refuses.
-            secrets: what the call reveals, to be scrubbed from what Vault says.
+            check: what to check where Vault refuses.
             role: the role or the user that is logged in as, for events.
 
         Raises:
-            AccessDenied: Vault does not accept who we say we are.
+            AccessDenied: Vault does not accept the proof of identity.
             ConfigurationError: no such auth method or role.
         """
-        operation = self._operation(
-            Kind.LOGIN, what, hint, missing=hint, secrets=secrets, role=role
+
+        def call(vault: hvac.Client) -> object:
+            body = {
+                name: value.reveal() if isinstance(value, Secret) else value
+                for name, value in fields.items()
+            }
+            return vault.adapter.login(f"/v1/{quote(mount)}/{path}", use_token=False, json=body)
+
+        secrets = tuple(value for value in fields.values() if isinstance(value, Secret))
+        operation = Operation(
+            Kind.LOGIN, what, check, check, secrets=secrets, mount=mount, role=role
         )
-        return self._exchange.run(
-            operation,
-            lambda: call(self._exchange.hvac),
-            replies.parse_login,
-            self._config.login_namespace,
-        )
+        return self._exchange.run(operation, call, parse.login, self.config.login_namespace)
 
     def unwrap_secret_id(self, wrapping_token: Secret) -> Secret:
-        """Open a wrapped AppRole secret id; this works once (``sys/wrapping/unwrap``).
+        """Unwrap an AppRole secret id; this works once (``sys/wrapping/unwrap``).
 
         See https://developer.hashicorp.com/vault/docs/concepts/response-wrapping.
 
         Raises:
-            AccessDenied: the wrapping token was opened before, or has expired.
+            AccessDenied: the wrapping token was unwrapped before, or has expired.
         """
-        operation = self._operation(
+        operation = Operation(
             Kind.TOKEN,
             "the secret id in a wrapping token",
-            "the wrapping token has expired, or has been opened already: if not by this process, "
-            "then find out by whom, and have the secret id revoked; a new one is needed",
-            missing="wrap a secret id with vault write -wrap-ttl=… -f …/role/ROLE/secret-id",
-            secrets=(wrapping_token,),
+            "the wrapping token has expired, or has been unwrapped already: if not by this "
+            "process, find out by whom, and revoke the secret id; a new wrapping token is needed",
+            "wrap a secret id with vault write -wrap-ttl=… -f …/role/ROLE/secret-id",
             name="unwrap",
         )
         return self._exchange.run(
             operation,
-            self._exchange.hvac.sys.unwrap,
-            replies.parse_secret_id,
-            self._config.login_namespace,
+            lambda vault: vault.sys.unwrap(),
+            parse.secret_id,
+            self.config.login_namespace,
             wrapping_token,
         )
 
-    def lookup_self(self, token: Secret) -> TokenInfo:
-        """Ask what a token is (``auth/token/lookup-self``).
+    def lookup_self(self, token: Secret) -> parse.TokenInfo:
+        """Look a token up (``auth/token/lookup-self``).
 
         See https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self.
 
@@ -150,14 +135,14 @@ class VaultClient:
             AccessDenied: the token is dead, or its policies lack even this.
         """
         return self._exchange.run(
-            self._token_operation("lookup-token", "a look at the token", token),
-            self._exchange.hvac.auth.token.lookup_self,
-            replies.parse_lookup,
-            self._config.login_namespace,
+            _token_operation("lookup-token", "a lookup of the token", token),
+            lambda vault: vault.auth.token.lookup_self(),
+            parse.lookup,
+            self.config.login_namespace,
             token,
         )
 
-    def renew_self(self, token: Secret, increment: float) -> Renewal:
+    def renew_self(self, token: Secret, increment: float) -> parse.Renewal:
         """Ask for `increment` more seconds for a token (``auth/token/renew-self``).
 
         See https://developer.hashicorp.com/vault/api-docs/auth/token#renew-a-token-self.
@@ -166,10 +151,10 @@ class VaultClient:
             AccessDenied: the token is dead, cannot be renewed (400), or its policies lack this.
         """
         return self._exchange.run(
-            self._token_operation("renew-token", "more time for the token", token),
-            lambda: self._exchange.hvac.auth.token.renew_self(increment=_whole(increment)),
-            replies.parse_token_renewal,
-            self._config.login_namespace,
+            _token_operation("renew-token", "a renewal of the token", token),
+            lambda vault: vault.auth.token.renew_self(increment=_whole(increment)),
+            parse.token_renewal,
+            self.config.login_namespace,
             token,
         )
 
@@ -179,17 +164,17 @@ class VaultClient:
         See https://developer.hashicorp.com/vault/api-docs/auth/token#revoke-a-token-self.
         """
         self._exchange.run(
-            self._token_operation("revoke-token", "the end of the token", token),
-            self._exchange.hvac.auth.token.revoke_self,
-            replies.parse_nothing,
-            self._config.login_namespace,
+            _token_operation("revoke-token", "a revocation of the token", token),
+            lambda vault: vault.auth.token.revoke_self(),
+            parse.nothing,
+            self.config.login_namespace,
             token,
-            read_timeout=self._config.revoke_timeout,
+            read_timeout=self.config.revoke_timeout,
         )
 
     def read_creds(
-        self, token: Secret, mount: str, role: str, names: FieldNames
-    ) -> MintedCredentials:
+        self, token: Secret, mount: str, role: str, names: parse.FieldNames
+    ) -> parse.MintedCredentials:
         """Mint credentials: each call makes Vault create a role in the database.
 
         See https://developer.hashicorp.com/vault/api-docs/secret/databases#generate-credentials.
@@ -199,29 +184,26 @@ class VaultClient:
             AccessDenied: the token is dead or its policies lack the path.
         """
         path = f"{mount}/creds/{role}"
-        operation = self._operation(
+        operation = Operation(
             Kind.MINT,
             f"credentials at {path}",
             _policy(path, "read"),
-            missing=f"check that there is a database engine at {mount!r} with a role {role!r}",
-            secrets=(token,),
+            f"check that there is a database engine at {mount!r} with a role {role!r}",
             mount=mount,
             role=role,
         )
         return self._exchange.run(
             operation,
-            lambda: self._exchange.hvac.secrets.database.generate_credentials(
-                role, mount_point=mount
-            ),
-            lambda body: replies.parse_creds(body, names),
-            self._config.namespace,
+            lambda vault: vault.secrets.database.generate_credentials(role, mount_point=mount),
+            lambda body: parse.minted_credentials(body, names),
+            self.config.namespace,
             token,
         )
 
     def read_static_creds(
-        self, token: Secret, mount: str, role: str, names: FieldNames
-    ) -> StaticCredentials:
-        """Read the password of a role that stays; this changes nothing.
+        self, token: Secret, mount: str, role: str, names: parse.FieldNames
+    ) -> parse.StaticCredentials:
+        """Read the password of a static role; this changes nothing.
 
         See https://developer.hashicorp.com/vault/api-docs/secret/databases#get-static-credentials.
 
@@ -230,74 +212,68 @@ class VaultClient:
             AccessDenied: the token is dead or its policies lack the path.
         """
         path = f"{mount}/static-creds/{role}"
-        operation = self._operation(
+        operation = Operation(
             Kind.READ,
             f"the password at {path}",
             _policy(path, "read"),
-            missing=f"check that there is a database engine at {mount!r} with a static role "
-            f"{role!r}",
-            secrets=(token,),
+            f"check that there is a database engine at {mount!r} with a static role {role!r}",
             mount=mount,
             role=role,
         )
         return self._exchange.run(
             operation,
-            lambda: self._exchange.hvac.secrets.database.get_static_credentials(
-                role, mount_point=mount
-            ),
-            lambda body: replies.parse_static_creds(body, names),
-            self._config.namespace,
+            lambda vault: vault.secrets.database.get_static_credentials(role, mount_point=mount),
+            lambda body: parse.static_credentials(body, names),
+            self.config.namespace,
             token,
         )
 
     def renew_lease(
         self, token: Secret, lease_id: str, increment: float, *, mount: str = "", role: str = ""
-    ) -> Renewal:
+    ) -> parse.Renewal:
         """Ask for `increment` seconds from now for a lease (``sys/leases/renew``).
 
-        `mount` and `role` say what it is a lease of, for events.
+        `mount` and `role` are those of the lease, for events.
 
         See https://developer.hashicorp.com/vault/api-docs/system/leases#renew-lease.
 
         Raises:
-            LeaseLost: the lease is gone or at its end.
+            LeaseLost: the lease is gone or expired.
             AccessDenied: the token is dead or its policies lack the path.
         """
-        operation = self._operation(
+        operation = Operation(
             Kind.RENEW,
-            f"more time for lease {shortened(lease_id)}",
+            f"a renewal of lease {shorten(lease_id)}",
             _policy("sys/leases/renew", "update"),
-            secrets=(token,),
             mount=mount,
             role=role,
             lease_id=lease_id,
         )
         return self._exchange.run(
             operation,
-            lambda: self._exchange.hvac.sys.renew_lease(lease_id, increment=_whole(increment)),
-            replies.parse_lease_renewal,
-            self._config.namespace,
+            lambda vault: vault.sys.renew_lease(lease_id, increment=_whole(increment)),
+            parse.lease_renewal,
+            self.config.namespace,
             token,
         )
 
     def revoke_lease(
         self, token: Secret, lease_id: str, *, mount: str = "", role: str = ""
     ) -> None:
-        """Give a lease back and wait for Vault to drop the role (``sys/leases/revoke``).
+        """Revoke a lease and wait for Vault to drop the role (``sys/leases/revoke``).
 
-        A lease that Vault does not know is given back already. `mount` and `role` say what it is
-        a lease of, for events.
+        A lease that Vault does not know counts as revoked. `mount` and `role` are those of the
+        lease, for events.
 
         See https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-lease.
 
         Raises:
             AccessDenied: the policies lack the path, as Vault's default policy does.
         """
-        operation = self._operation(
+        operation = Operation(
             Kind.REVOKE,
-            f"the end of lease {shortened(lease_id)}",
+            f"a revocation of lease {shorten(lease_id)}",
             "Vault's default policy does not allow it; " + _policy("sys/leases/revoke", "update"),
-            secrets=(token,),
             mount=mount,
             role=role,
             lease_id=lease_id,
@@ -305,11 +281,11 @@ class VaultClient:
         try:
             self._exchange.run(
                 operation,
-                lambda: self._exchange.hvac.sys.revoke_lease(lease_id),
-                replies.parse_nothing,
-                self._config.namespace,
+                lambda vault: vault.sys.revoke_lease(lease_id),
+                parse.nothing,
+                self.config.namespace,
                 token,
-                read_timeout=self._config.revoke_timeout,
+                read_timeout=self.config.revoke_timeout,
             )
         except LeaseLost:
             return
@@ -320,65 +296,33 @@ class VaultClient:
         what: str,
         parse: Callable[[Mapping[str, object]], _T],
         *,
-        token: Secret = _NO_TOKEN,
+        token: Secret = NO_TOKEN,
         namespace: str | None = None,
         denied: str = "the token's policies do not allow it",
         missing: str = "check the address and the namespace",
     ) -> _T:
-        """Ask for anything else that changes nothing.
+        """Make any other request that changes nothing.
 
         Args:
             call: makes the request with one of hvac's methods.
             what: what is asked for, for messages.
-            parse: makes a value of the answer's body, or raises `Malformed`.
-            token: what it goes under; none for what needs none.
-            namespace: where it goes.
+            parse: makes a value of the reply's body, or raises `Malformed`.
+            token: the token to send; none by default.
+            namespace: where the request goes.
             denied: what to do about a 403.
-            missing: what to do where there is no such path.
+            missing: what to do if there is no such path.
         """
-        return self._exchange.run(
-            self._operation(Kind.READ, what, denied, missing=missing, secrets=(token,)),
-            lambda: call(self._exchange.hvac),
-            parse,
-            namespace,
-            token,
-        )
+        operation = Operation(Kind.READ, what, denied, missing)
+        return self._exchange.run(operation, call, parse, namespace, token)
 
-    def _operation(
-        self,
-        kind: Kind,
-        what: str,
-        denied: str,
-        *,
-        missing: str = "check the address and the namespace",
-        secrets: tuple[Secret, ...],
-        name: str = "",
-        mount: str = "",
-        role: str = "",
-        lease_id: str = "",
-    ) -> Operation:
-        return Operation(
-            kind,
-            what,
-            self._config.address,
-            denied,
-            missing,
-            secrets,
-            name=name,
-            mount=mount,
-            role=role,
-            lease_id=lease_id,
-        )
 
-    def _token_operation(self, name: str, what: str, token: Secret) -> Operation:
-        denied = _DEAD_TOKEN if token else _NO_AGENT
-        return self._operation(
-            Kind.TOKEN, what, denied, secrets=(token,), name=name, mount="auth/token"
-        )
+def _token_operation(name: str, what: str, token: Secret) -> Operation:
+    denied = _DEAD_TOKEN if token else _NO_AGENT
+    return Operation(Kind.TOKEN, what, denied, name=name, mount="auth/token")
 
 
 def _whole(seconds: float) -> int:
-    """Return what Vault takes for a duration: whole seconds, and never the 0 that means default."""
+    """Return a duration as Vault takes it: whole seconds, never 0, which would mean the default."""
     return max(1, math.ceil(seconds))
 
 

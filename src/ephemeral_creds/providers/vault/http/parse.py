@@ -1,7 +1,7 @@
-"""What Vault's answers say, checked and with their secrets wrapped.
+"""The bodies of Vault's replies, checked, with their secrets wrapped.
 
-Each ``parse_*`` takes a JSON body and raises `Malformed` where it is not what Vault's API
-documentation promises. They run where exceptions do not get out, since bodies hold secrets.
+Each function raises `Malformed` where a body is not what Vault's API documentation promises. They
+run where no exception gets out, since bodies hold secrets.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ __all__ = [
     "Renewal",
     "StaticCredentials",
     "TokenInfo",
-    "parse_creds",
-    "parse_lease_renewal",
-    "parse_login",
-    "parse_lookup",
-    "parse_nothing",
-    "parse_secret_id",
-    "parse_static_creds",
-    "parse_token_renewal",
+    "lease_renewal",
+    "login",
+    "lookup",
+    "minted_credentials",
+    "nothing",
+    "secret_id",
+    "static_credentials",
+    "token_renewal",
 ]
 
 
 class Malformed(ValueError):
-    """The body is not what was promised; the text says what is missing and holds no value."""
+    """The body lacks something; the message says what, and holds no value of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """What a login or a lookup says about a token.
+    """A token, as a login or a lookup describes it.
 
     Attributes:
-        value: the token; empty in a lookup, whose asker has it.
-        ttl: seconds that it still lives; ``inf`` for one that never expires.
-        renewable: whether Vault would extend it.
+        value: the token; empty in a lookup.
+        ttl: seconds until it expires; ``inf`` for one that never does.
+        renewable: whether Vault extends it.
         service: whether it is a service token, which can be revoked, and not a batch token.
         uses: how many requests it is good for; 0 means any number.
-        period: seconds that each renewal gives it, for ever; 0 if it is not periodic. A login
-            does not say.
-        accessor: what names the token without giving it away; empty for a batch token.
+        period: seconds that each renewal gives it without a maximum; 0 if it is not periodic. A
+            login does not say.
+        accessor: identifies the token without being one; empty for a batch token.
     """
 
     value: Secret
@@ -60,7 +60,7 @@ class TokenInfo:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a renewal grants: so many seconds from now, and whether another may follow."""
+    """Seconds from now that a renewal gives, and whether another may follow."""
 
     duration: float
     renewable: bool
@@ -68,7 +68,7 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class FieldNames:
-    """What an engine calls the user name and the password."""
+    """An engine's names for user name and password."""
 
     username: str = "username"
     password: str = "password"  # noqa: S105 - a name
@@ -76,15 +76,15 @@ class FieldNames:
 
 @dataclass(frozen=True, slots=True)
 class MintedCredentials:
-    """Freshly minted credentials.
+    """New credentials of a dynamic role.
 
     Attributes:
-        lease_id: the lease's name.
+        lease_id: the lease's id.
         duration: seconds that the lease lives.
-        renewable: whether Vault would extend it.
-        username: the role's name; ``None`` where the answer holds no string of that name.
-        password: its password; ``None`` where the answer holds no string of that name.
-        fields: the names of all that came, to tell which credential type it is.
+        renewable: whether Vault extends it.
+        username: the user name; ``None`` if the reply has no text of that name.
+        password: the password; ``None`` if the reply has no text of that name.
+        fields: the names of all fields, which tell the credential type.
     """
 
     lease_id: str
@@ -97,14 +97,11 @@ class MintedCredentials:
 
 @dataclass(frozen=True, slots=True)
 class StaticCredentials:
-    """The password of a role that stays.
+    """The password of a static role; `username`, `password` and `fields` as in the other.
 
     Attributes:
-        username: as in `MintedCredentials`.
-        password: as in `MintedCredentials`.
-        fields: as in `MintedCredentials`.
-        ttl: seconds until Vault is going to change the password; 0 where that is overdue, ``None``
-            where Vault does not say.
+        ttl: seconds until Vault rotates the password; 0 if that is overdue, ``None`` if Vault does
+            not say.
     """
 
     username: str | None
@@ -113,17 +110,17 @@ class StaticCredentials:
     ttl: float | None
 
 
-def parse_login(body: Mapping[str, object]) -> TokenInfo:
-    """Parse the answer to a login."""
+def login(body: Mapping[str, object]) -> TokenInfo:
+    """Parse the reply to a login."""
     auth = _mapping(body, "auth")
-    value = auth.get("client_token")
-    if not isinstance(value, str) or not value:
+    value = _secret(auth, "client_token")
+    if value is None:
         if auth.get("mfa_requirement"):
             raise Malformed("a demand for a second factor, which a service cannot give")
         raise Malformed("no 'auth.client_token'")
     ttl = _number(auth, "lease_duration")
     return TokenInfo(
-        Secret(value),
+        value,
         # Vault says 0 for a token that never expires.
         ttl=math.inf if ttl == 0 else max(ttl, 0.0),
         renewable=auth.get("renewable") is True,
@@ -134,8 +131,8 @@ def parse_login(body: Mapping[str, object]) -> TokenInfo:
     )
 
 
-def parse_lookup(body: Mapping[str, object]) -> TokenInfo:
-    """Parse the answer to a token's lookup of itself."""
+def lookup(body: Mapping[str, object]) -> TokenInfo:
+    """Parse the reply to a token's lookup of itself."""
     data = _mapping(body, "data")
     ttl = _number(data, "ttl")
     # A ttl of 0 means "never" only together with no expiry; else the last second is running.
@@ -151,21 +148,21 @@ def parse_lookup(body: Mapping[str, object]) -> TokenInfo:
     )
 
 
-def parse_token_renewal(body: Mapping[str, object]) -> Renewal:
-    """Parse the answer to a token's renewal of itself."""
-    return _extension(_mapping(body, "auth"))
+def token_renewal(body: Mapping[str, object]) -> Renewal:
+    """Parse the reply to a token's renewal of itself."""
+    return lease_renewal(_mapping(body, "auth"))
 
 
-def parse_lease_renewal(body: Mapping[str, object]) -> Renewal:
-    """Parse the answer to the renewal of a lease."""
-    return _extension(body)
+def lease_renewal(body: Mapping[str, object]) -> Renewal:
+    """Parse the reply to the renewal of a lease."""
+    return Renewal(_seconds(body, "lease_duration"), body.get("renewable") is True)
 
 
-def parse_creds(body: Mapping[str, object], names: FieldNames) -> MintedCredentials:
-    """Parse freshly minted credentials."""
+def minted_credentials(body: Mapping[str, object], names: FieldNames) -> MintedCredentials:
+    """Parse new credentials of a dynamic role."""
     data = _mapping(body, "data")
-    lease_id = body.get("lease_id")
-    if not isinstance(lease_id, str) or not lease_id:
+    lease_id = _text(body, "lease_id")
+    if lease_id is None:
         raise Malformed("no 'lease_id'")
     return MintedCredentials(
         lease_id,
@@ -177,8 +174,8 @@ def parse_creds(body: Mapping[str, object], names: FieldNames) -> MintedCredenti
     )
 
 
-def parse_static_creds(body: Mapping[str, object], names: FieldNames) -> StaticCredentials:
-    """Parse the password of a role that stays."""
+def static_credentials(body: Mapping[str, object], names: FieldNames) -> StaticCredentials:
+    """Parse the password of a static role."""
     data = _mapping(body, "data")
     return StaticCredentials(
         username=_text(data, names.username),
@@ -188,21 +185,17 @@ def parse_static_creds(body: Mapping[str, object], names: FieldNames) -> StaticC
     )
 
 
-def parse_secret_id(body: Mapping[str, object]) -> Secret:
-    """Parse what was in a wrapping token."""
+def secret_id(body: Mapping[str, object]) -> Secret:
+    """Parse the content of a wrapping token."""
     data = body.get("data")
-    secret_id = _secret(data, "secret_id") if isinstance(data, Mapping) else None
-    if secret_id is None:
+    found = _secret(data, "secret_id") if isinstance(data, Mapping) else None
+    if found is None:
         raise Malformed("no 'data.secret_id': something else was wrapped")
-    return secret_id
+    return found
 
 
-def parse_nothing(_body: Mapping[str, object]) -> None:
-    """Accept any answer to a request that asks for nothing back."""
-
-
-def _extension(source: Mapping[str, object]) -> Renewal:
-    return Renewal(_seconds(source, "lease_duration"), source.get("renewable") is True)
+def nothing(_body: Mapping[str, object]) -> None:
+    """Accept any reply to a request whose reply has no content."""
 
 
 def _text(source: Mapping[str, object], key: str) -> str | None:
@@ -211,8 +204,8 @@ def _text(source: Mapping[str, object], key: str) -> str | None:
 
 
 def _secret(source: Mapping[str, object], key: str) -> Secret | None:
-    value = source.get(key)
-    return Secret(value) if isinstance(value, str) and value else None
+    value = _text(source, key)
+    return None if value is None else Secret(value)
 
 
 def _mapping(source: Mapping[str, object], key: str) -> Mapping[str, object]:
@@ -223,7 +216,7 @@ def _mapping(source: Mapping[str, object], key: str) -> Mapping[str, object]:
 
 
 def _seconds(source: Mapping[str, object], key: str, default: float | None = None) -> float:
-    """Return how long something still lives: what ended a moment ago may have less than nothing."""
+    """Return a remaining life: one that has just expired may be negative."""
     return max(_number(source, key, default), 0.0)
 
 

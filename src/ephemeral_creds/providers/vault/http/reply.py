@@ -1,4 +1,4 @@
-"""What comes back from Vault, or from what stands in its place, read as far as it makes sense."""
+"""HTTP replies of Vault, or of a proxy in its place, read within a limit."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ if TYPE_CHECKING:
 
     import requests
 
-__all__ = ["Origin", "Reply", "ReplyTooLarge", "origin_of", "read_reply", "target_of"]
+__all__ = ["Origin", "Reply", "ReplyTooLarge", "origin_of", "read_reply", "redirect_target"]
 
-# Bytes of a body: Vault's own answers have some hundreds, a warning or a certificate some thousand.
+# Bytes of a body: Vault's own replies have some hundreds, a warning or a certificate some thousand.
 _MAX_BODY = 1024 * 1024
-_PIECE = 16 * 1024
+_CHUNK = 16 * 1024
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BODILESS = frozenset({202, 204})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# A standby, a recovery secondary or a node that is down, sealed or not set up; or what a load
-# balancer says of one (https://developer.hashicorp.com/vault/api-docs/system/health).
+# A standby, a recovery secondary or a node that is down, sealed or not initialized; or a load
+# balancer's word for one (https://developer.hashicorp.com/vault/api-docs/system/health).
 _OUT_OF_SERVICE = frozenset({472, 473, 474, 501, 502, 503, 504, 530})
-# What a standby says with a 500 while no node is the active one.
+# A standby says this with a 500 while no node is the active one.
 _NO_LEADER = "local node not active"
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back.
+    """One HTTP reply.
 
     Attributes:
         status: the HTTP status.
-        body: the JSON object that was the body, or an empty one where the status says that there
-            is none; ``None`` if it was anything else.
-        kind: what the body is, for messages.
-        text: the body, where it is plain text, as Go's HTTP server complains in.
+        body: the JSON object in the body, or an empty one where the status says that there is no
+            body; ``None`` for anything else.
+        kind: the kind of body, for messages.
+        text: the body, if it is plain text, as Go's HTTP server writes its errors.
         retry_after: seconds that the server asked to wait.
-        redirect: the address, without path and query, that we were sent to and did not go to.
+        redirect: the address, without path and query, of a redirect that was not followed.
     """
 
     status: int
@@ -53,12 +53,12 @@ class Reply:
 
     @property
     def is_sealed(self) -> bool:
-        """Whether a node did nothing but say that it is sealed, so that another may be asked."""
+        """Whether the node did nothing but say that it is sealed, so that another may be asked."""
         return self.status == 503 and "sealed" in self._errors
 
     @property
     def is_out_of_service(self) -> bool:
-        """Whether it is the node that is in trouble, and not what was asked of it."""
+        """Whether the node is in trouble, rather than the request wrong."""
         return (
             self.body is None
             or bool(self.redirect)
@@ -80,7 +80,7 @@ class ReplyTooLarge(Exception):
 
 
 class Origin(NamedTuple):
-    """Where requests go: what a redirect must not change."""
+    """Scheme, host and port, which a redirect must not change."""
 
     scheme: str
     host: str
@@ -93,7 +93,7 @@ class Origin(NamedTuple):
 
 
 def origin_of(url: str) -> Origin | None:
-    """Return where a URL leads to, if it is one."""
+    """Return the origin of a URL; ``None`` if it is not a URL."""
     try:
         parts = urlsplit(url)
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
@@ -102,8 +102,8 @@ def origin_of(url: str) -> Origin | None:
     return Origin(parts.scheme, parts.hostname or "", port)
 
 
-def target_of(response: requests.Response) -> Origin | None:
-    """Return where a redirect leads to, if it says so."""
+def redirect_target(response: requests.Response) -> Origin | None:
+    """Return the origin that a redirect leads to, if it names one."""
     location = response.headers.get("Location")
     try:
         return origin_of(urljoin(response.url, location)) if location else None
@@ -111,29 +111,23 @@ def target_of(response: requests.Response) -> Origin | None:
         return None
 
 
-def _content(response: requests.Response) -> bytes:
-    """Read the body, as far as it may be one of Vault's."""
-    content = bytearray()
-    for piece in response.iter_content(_PIECE):
-        content += piece
-        if len(content) > _MAX_BODY:
-            response.close()
-            raise ReplyTooLarge(response.status_code)
-    return bytes(content)
-
-
 def read_reply(response: requests.Response) -> Reply:
-    """Read what came, to its end or to where it cannot be Vault's any more.
+    """Read a reply, to its end or to the limit.
 
     Raises:
         requests.RequestException: the connection ended before the body did.
-        ReplyTooLarge: the body is not one of Vault's.
+        ReplyTooLarge: the body cannot be one of Vault's.
     """
-    content = _content(response)
+    content = bytearray()
+    for chunk in response.iter_content(_CHUNK):
+        content += chunk
+        if len(content) > _MAX_BODY:
+            response.close()
+            raise ReplyTooLarge(response.status_code)
     status = response.status_code
     redirect = ""
     if status in _REDIRECTS:
-        redirect = str(target_of(response) or "an address that it does not name")
+        redirect = str(redirect_target(response) or "an address that it does not name")
     try:
         # Not guarded by Content-Type: proxies add a charset to it, and some drop it.
         body = json.loads(content)
@@ -155,7 +149,7 @@ def read_reply(response: requests.Response) -> Reply:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After header (RFC 9110 §10.2.3), if it makes sense.
+    """Return the seconds of a Retry-After header (RFC 9110 §10.2.3), if they can be read.
 
     Vault sends it with a 429 where an operator has switched on its rate limit headers
     (https://developer.hashicorp.com/vault/api-docs/system/quotas-config).
@@ -164,7 +158,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        # A date counts against the Date of the same answer: the two come from one clock, which
+        # A date counts against the Date of the same reply: the two come from one clock, which
         # may differ from ours.
         try:
             until = parsedate_to_datetime(value)

@@ -1,8 +1,8 @@
-"""One HTTP exchange with Vault: hvac's adapter with the habits taken out that lose or leak things.
+"""hvac's adapter without the habits that lose or leak things.
 
 hvac follows redirects with the token and the login's body to any host, forgets status and headers
-of an error, lets ``.netrc`` in, and hands out a raw response where it finds no JSON. Here an
-exchange always ends in an `Reply`, or in an exception of requests.
+of an error, reads ``.netrc``, and returns a raw response where it finds no JSON. Here a request
+always ends in a `Reply`, or in an exception of requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import requests
 
 from ephemeral_creds.providers.vault.http.adapters import (
     DeadlineAdapter,
-    NamedServerAdapter,
     SocketAdapter,
     never_arrived,
 )
@@ -25,7 +24,7 @@ from ephemeral_creds.providers.vault.http.reply import (
     ReplyTooLarge,
     origin_of,
     read_reply,
-    target_of,
+    redirect_target,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ __all__ = ["Transport"]
 _FAITHFUL_REDIRECTS = frozenset({307, 308})
 # Any standby is as good as the active node: it forwards.
 _HEALTH = "/v1/sys/health?standbyok=true&perfstandbyok=true"
-# An agent may insist on it (require_request_header), and hvac sends it with all else.
+# An agent may demand it (require_request_header); hvac adds it to all other requests.
 _FROM_A_CLIENT = {"X-Vault-Request": "true"}
 
 
@@ -49,17 +48,16 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
 
     Attributes:
         timeout: (connect, read) seconds of the requests to come.
-        sent: how many requests have gone out.
-        mount: the mount that the last login went to, ``auth/approle`` for example.
+        requests_sent: how many requests have been sent.
         passed_over: the addresses that could not take the last request, before one could.
     """
 
     def __init__(self, config: VaultConfig, clock: Clock) -> None:
         session = _Session()
-        ca = config.ca_certificates
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, DeadlineAdapter(ca))
-        # What is compressed may unfold to any size within one piece.
+        ca, name = config.ca_certificates, config.tls_server_name
+        session.mount("http://", DeadlineAdapter(ca))
+        session.mount("https://", DeadlineAdapter(ca, name))
+        # Compressed bodies may unfold to any size within one chunk.
         session.headers["Accept-Encoding"] = "identity"
         # An auth of its own keeps requests from looking into ~/.netrc, whose Authorization header
         # Vault would take for a token. Proxies from the environment stay, hence not trust_env.
@@ -72,11 +70,9 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         self._nodes = Nodes(config.addresses, clock)
         for node in self._nodes:
             if node.address.startswith("unix://"):
-                # No proxy reaches it, whatever the environment says.
+                # No proxy reaches a local socket.
                 session.trust_env = False
                 session.mount(node.base, SocketAdapter(node.address.removeprefix("unix://")))
-        if config.tls_server_name is not None:
-            session.mount("https://", NamedServerAdapter(config.tls_server_name, ca))
         self._asked = self._nodes.in_order()[0]
         super().__init__(
             base_uri=self._asked.base,
@@ -87,8 +83,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
             session=session,
         )
         self.timeout = (config.connect_timeout, config.read_timeout)
-        self.sent = 0
-        self.mount = ""
+        self.requests_sent = 0
         self.passed_over: list[str] = []
 
     @property
@@ -99,42 +94,41 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
     def request(  # type: ignore[no-untyped-def]  # as untyped as what it overrides
         self, method, url, headers=None, raise_exception=True, **kwargs
     ) -> Reply:
-        """Exchange one request for one `Reply`, whatever its status; `raise_exception` is moot.
+        """Exchange one request for one `Reply` of any status; `raise_exception` is ignored.
 
         Raises:
-            requests.RequestException: there was no answer.
+            requests.RequestException: there was no reply.
             ReplyTooLarge: it is not one of Vault's.
         """
         del raise_exception
-        self.mount = url.removeprefix("/v1/").rpartition("/login")[0]
         kwargs["timeout"] = self.timeout
-        # The body is read below, as far as it makes sense.
+        # `read_reply` reads the body, within a limit.
         kwargs["stream"] = True
         self.passed_over = []
-        self._look_at_nodes_in_doubt()
+        self._check_nodes_in_doubt()
         *others, last = self._nodes.in_order()
         for node in others:
             self._asked = node
             try:
-                answer = self._exchange(method, url, headers, kwargs)
+                reply = self._exchange(method, url, headers, kwargs)
             except requests.RequestException as error:
                 if not never_arrived(error):
                     raise
             else:
-                if not answer.is_sealed:
-                    return answer
+                if not reply.is_sealed:
+                    return reply
             self.passed_over.append(node.address)
         self._asked = last
         return self._exchange(method, url, headers, kwargs)
 
-    def _look_at_nodes_in_doubt(self) -> None:
-        """Ask nodes for their health before one of them is trusted with what may be done once only.
+    def _check_nodes_in_doubt(self) -> None:
+        """Ask nodes for their health before a request that must not be repeated goes to them.
 
         A node that hangs would cost the whole time limit of a request, and leave it in doubt.
         """
         seconds = min(self.timeout)
         while (node := self._nodes.in_doubt()) is not None:
-            self.sent += 1
+            self.requests_sent += 1
             try:
                 response = self.session.get(
                     node.base + _HEALTH,
@@ -144,49 +138,49 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
                     timeout=(seconds, seconds),
                     **self._tls,
                 )
-                answer = read_reply(response)
+                reply = read_reply(response)
             except (requests.RequestException, ReplyTooLarge) as error:
-                self._nodes.failed(node, _unanswered(error))
+                self._nodes.failed(node, _no_reply(error))
             else:
-                if answer.is_out_of_service:
-                    self._nodes.failed(node, f"it answers HTTP {answer.status}")
+                if reply.is_out_of_service:
+                    self._nodes.failed(node, f"it answers HTTP {reply.status}")
                 else:
                     self._nodes.passed(node)
 
     def _exchange(  # type: ignore[no-untyped-def]
         self, method, url, headers, kwargs
     ) -> Reply:
-        """Exchange a request with one node, and note how that went."""
+        """Send a request to one node, and note whether it served."""
         try:
-            answer = self._send(method, url, headers, kwargs)
+            reply = self._send(method, url, headers, kwargs)
         except ValueError:
-            raise  # it is the request that cannot be sent
+            raise  # the request itself cannot be sent
         except (requests.RequestException, ReplyTooLarge) as error:
-            self._nodes.failed(self._asked, _unanswered(error))
+            self._nodes.failed(self._asked, _no_reply(error))
             raise
-        if answer.is_out_of_service:
-            self._nodes.failed(self._asked, f"it answers HTTP {answer.status}")
+        if reply.is_out_of_service:
+            self._nodes.failed(self._asked, f"it answers HTTP {reply.status}")
         else:
             self._nodes.served(self._asked)
-        return answer
+        return reply
 
     def _send(  # type: ignore[no-untyped-def]
         self, method, url, headers, kwargs
     ) -> Reply:
-        self.sent += 1
+        self.requests_sent += 1
         self.base_uri = self._asked.base
         # The cache of a Vault Agent or Vault Proxy answers a request that equals an earlier one,
-        # byte for byte, with what came then: with the lease that is to be replaced, or a token
+        # byte for byte, with the earlier reply: with the lease that is to be replaced, or a token
         # near its end (https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent/caching).
         headers = {**(headers or {}), "X-Request-ID": uuid4().hex}
         response = super().request(method, url, headers, raise_exception=False, **kwargs)
-        target = target_of(response) if response.status_code in _FAITHFUL_REDIRECTS else None
+        is_faithful = response.status_code in _FAITHFUL_REDIRECTS
+        target = redirect_target(response) if is_faithful else None
         sent_to = self._asked if target == origin_of(response.url) else self._node_at(target)
         if target is not None and sent_to is not None:
-            # A load balancer's path rewriting, a standby that redirects to the name it has in
-            # common with the active node, or to another node that we know. Followed once: a
-            # second one is an answer like another.
-            self.sent += 1
+            # A load balancer's path rewriting, or a standby that redirects to another node that
+            # we know, or to a name in common. Followed once: a second one is an ordinary reply.
+            self.requests_sent += 1
             self._asked = sent_to
             response.close()
             response = self.session.request(
@@ -206,7 +200,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
 
 
 class _Session(requests.Session):
-    """Sees no redirects: requests would parse even those that it does not follow, and may raise."""
+    """Ignores redirects: requests would parse even those that it does not follow, and may raise."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         del resp
@@ -217,5 +211,5 @@ def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _unanswered(error: Exception) -> str:
+def _no_reply(error: Exception) -> str:
     return f"it gives no answer ({type(error).__name__})"
