@@ -23,6 +23,7 @@ from ephemeral_creds import (
     RotationPolicy,
 )
 from ephemeral_creds.events import PoolRotated
+from ephemeral_creds.exceptions import KeeperClosed, NotReady, ProviderUnavailable
 from ephemeral_creds.pool._async import worker as async_worker
 from ephemeral_creds.pool._sync import worker as sync_worker
 
@@ -257,3 +258,37 @@ class TestRotation:
         setup.revoked(2)
         setup.provider.wait_for_sessions({3: 3})
         assert setup.provider.roles() == [setup.role(3)]
+
+
+class TestRefresh:
+    def test_returns_when_the_new_ones_are_in_use(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=2)
+        grant = pool.refresh(PATIENCE)
+        assert (grant.generation, grant.credentials.username) == (2, setup.role(2))
+        setup.revoked(1)
+        setup.provider.wait_for_sessions({2: 2})
+
+    def test_all_pools_of_the_keeper_get_them(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=1)
+        other = setup.pool(pool.keeper, min_size=2)
+        assert other.keeper is pool.keeper
+        assert other.refresh(PATIENCE) == pool.keeper.current()
+        setup.revoked(1)
+        setup.provider.wait_for_sessions({2: 3})
+
+    def test_raises_what_the_provider_raised_and_keeps_what_works(self, setup: Setup) -> None:
+        pool = setup.pool(min_size=1)
+        setup.provider.failures["fetch"] = [ProviderUnavailable("away")]
+        with pytest.raises(ProviderUnavailable, match="away"):
+            pool.refresh(PATIENCE)
+        with pool.connection() as connection:
+            assert user_of(connection) == setup.role(1)
+
+    def test_before_it_is_open_and_after_it_was_closed(self, setup: Setup) -> None:
+        pool = setup.make(min_size=1)
+        with pytest.raises(NotReady, match="not been started"):
+            pool.refresh(PATIENCE)
+        pool.open()
+        pool.close()
+        with pytest.raises(KeeperClosed):
+            pool.refresh(PATIENCE)

@@ -28,6 +28,7 @@ from ephemeral_creds.testing import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from ephemeral_creds import Grant
     from ephemeral_creds.testing import PostgresServer
 
 T = TypeVar("T")
@@ -149,6 +150,9 @@ class PoolFace:
 
     def drain(self) -> None:
         self._loop.run(self.raw.drain())
+
+    def refresh(self, timeout: float = 30.0) -> Grant:
+        return self._loop.run(self.raw.refresh(timeout))
 
     def getconn(self, timeout: float | None = None) -> ConnectionFace:
         return ConnectionFace(self._loop, self._loop.run(self.raw.getconn(timeout)))

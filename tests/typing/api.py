@@ -15,6 +15,7 @@ from ephemeral_creds import (
     FileProvider,
     FixedProvider,
     Grant,
+    KeeperStatus,
     KubernetesAuth,
     PoolStatus,
     RotatingConnectionPool,
@@ -35,6 +36,9 @@ with RotatingConnectionPool(provider, "host=db", max_size=20) as pool:
         assert_type(connection.execute("SELECT 1").fetchone(), tuple[Any, ...] | None)
     assert_type(pool.getconn(timeout=1.0), psycopg.Connection[TupleRow])
     assert_type(pool.status(), PoolStatus)
+    assert_type(pool.refresh(), Grant)
+    assert_type(pool.keeper.status(), KeeperStatus)
+    another = RotatingConnectionPool(pool.keeper, "host=other")
 
 keeper = CredentialKeeper(provider)
 assert_type(keeper.current(), Grant)
@@ -55,3 +59,4 @@ async def use() -> None:
         assert_type(pool, AsyncRotatingConnectionPool[psycopg.AsyncConnection[TupleRow]])
         async with pool.connection() as connection:
             assert_type(connection, psycopg.AsyncConnection[TupleRow])
+        assert_type(await pool.refresh(timeout=5.0), Grant)

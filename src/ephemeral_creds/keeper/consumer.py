@@ -152,6 +152,10 @@ class Keeper(Protocol):
         """Wait for something to log in with."""
         ...
 
+    def refresh(self, timeout: float = 30.0) -> Grant:
+        """Ask for new credentials and wait until they are in use."""
+        ...
+
     def signal(self, signal: Signal) -> None:
         """Tell what happened."""
         ...

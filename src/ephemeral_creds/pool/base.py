@@ -100,6 +100,15 @@ class LeasedPool(_PsycopgPool):
             delete()
 
     @property
+    def keeper(self) -> Keeper:
+        """The keeper whose credentials the pool logs in with: its own, or the one that it shares.
+
+        Give it to another pool to have both rotate together. What it waits for blocks: an
+        `AsyncRotatingConnectionPool` has `refresh` for that.
+        """
+        return self._keeper
+
+    @property
     def peak_connections(self) -> int:
         """The most connections that were ever open, or being opened, at the same time."""
         return self._rotation.ledger.peak

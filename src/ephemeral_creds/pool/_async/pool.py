@@ -53,6 +53,7 @@ from ephemeral_creds.pool.psycopg_pool_quirks import (
 from ephemeral_creds.providers.base import CredentialProvider
 
 if TYPE_CHECKING:
+    from ephemeral_creds._values import Grant
     from ephemeral_creds.pool.rotation import Rotation
 
 __all__ = ["AsyncRotatingConnectionPool"]
@@ -305,6 +306,26 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         """Replace idle connections that are broken. See psycopg_pool."""
         self._refuse_after_fork()
         await super().check()
+
+    async def refresh(self, timeout: float = 30.0) -> Grant:
+        """Ask for new credentials and wait until new connections log in with them.
+
+        All pools of the keeper get them, and those who ask at the same time share one request.
+        Connections that are open move in the background: `PoolStatus.stale` counts what is left.
+
+        Args:
+            timeout: how long to wait, in seconds.
+
+        Returns:
+            The grant in use afterwards; the same as before where the provider had no other.
+
+        Raises:
+            ProviderError, ConfigurationError: the provider failed. What was in use stays.
+            NotReady: it took longer than `timeout`, and goes on in the background; or the pool
+                was not opened.
+            KeeperClosed: the pool was closed, or belongs to the parent process of a fork.
+        """
+        return await in_thread(self._keeper.refresh, timeout)
 
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool; where it has a keeper of its own, revoke its lease and close that.
