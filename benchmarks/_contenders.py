@@ -133,7 +133,7 @@ class Ours(Contender):
     name = "ours"
 
     def make(self) -> ConnectionPool[Any]:
-        self.keeper = CredentialKeeper(RoleProvider(self.roles), policy=UNLIMITED, observers=())
+        self.keeper = CredentialKeeper(RoleProvider(self.roles), refresh=UNLIMITED, observers=())
         self.keeper.start()
         self.rotating: RotatingConnectionPool[Any] = RotatingConnectionPool(
             self.keeper,

@@ -107,7 +107,7 @@ def _left_by_rotations(server: PostgresServer, rotations: int) -> tuple[float, d
     """Return bytes per rotation, and where most of them came from."""
     with closing(Roles(server, "bench_memory")) as roles:
         provider = _TwoRoles((roles.mint(1), roles.mint(2)))
-        keeper = CredentialKeeper(provider, policy=UNLIMITED, observers=())
+        keeper = CredentialKeeper(provider, refresh=UNLIMITED, observers=())
         pool = RotatingConnectionPool(keeper, server.conninfo(), min_size=1)
         with keeper, pool:
             pool.wait()

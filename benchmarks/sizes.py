@@ -76,7 +76,7 @@ def _case(
     server: PostgresServer, effort: Effort, size: int, overshoot: int, delay: float
 ) -> dict[str, Any]:
     roles, watch, slow = Roles(server, f"bench_move_{size}"), _Stopwatch(), slow_class()
-    keeper = CredentialKeeper(RoleProvider(roles), policy=UNLIMITED, observers=(watch,))
+    keeper = CredentialKeeper(RoleProvider(roles), refresh=UNLIMITED, observers=(watch,))
     keeper.start()
     pool = RotatingConnectionPool(
         keeper,

@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace, engine: DatabaseEngine) -> dict[str, Any]:
         auth=TokenAuth(engine.vault.root_token),
         config=VaultConfig(engine.vault.address),
     )
-    keeper = CredentialKeeper(provider, policy=UNLIMITED, observers=())
+    keeper = CredentialKeeper(provider, refresh=UNLIMITED, observers=())
     conninfo = engine.postgres.conninfo()
     pool: RotatingConnectionPool[Any] = RotatingConnectionPool(keeper, conninfo, min_size=SIZE)
     tasks = threading.Thread(

@@ -48,7 +48,7 @@ def _count(engine: DatabaseEngine, wanted: int, what: str, default_ttl: str) -> 
     provider = VaultDynamicProvider(
         name, auth=TokenAuth(vault.root_token), config=VaultConfig(vault.address)
     )
-    keeper = CredentialKeeper(provider, policy=UNLIMITED, observers=())
+    keeper = CredentialKeeper(provider, refresh=UNLIMITED, observers=())
     with keeper, RotatingConnectionPool(keeper, engine.postgres.conninfo(), min_size=4) as pool:
         pool.wait()
         requests, counted = len(vault.requests), getattr(keeper.status(), what)

@@ -124,7 +124,7 @@ class Load:
             except Exception as error:
                 self.failures[f"{type(error).__name__}: {error}"[:200]] += 1
                 if isinstance(error, psycopg.errors.InsufficientPrivilege):
-                    self.pool.suspect()
+                    self.pool.verify_connections()
                 self._done.wait(0.05)
             else:
                 self.latencies.append(time.perf_counter() - begun)

@@ -203,7 +203,7 @@ class TestJWT:
         auth = JWTAuth("app", tokens.pop, mount="ci")
         config = VaultConfig(engine.vault.address, read_timeout=20)
         provider = VaultDynamicProvider("app", auth=auth, config=config)
-        with CredentialKeeper(provider, policy=RefreshPolicy(retry_initial=0.05)) as keeper:
+        with CredentialKeeper(provider, refresh=RefreshPolicy(retry_initial=0.05)) as keeper:
             assert keeper.wait(30).credentials.username.startswith("v-ci-")
             assert keeper.status().failed_fetches == 2
 

@@ -85,7 +85,7 @@ def reading(
     """Open a pool that follows the sidecar's file."""
     provider = FileProvider(sidecar.path, poll_interval=0.05, clock=clock)
     policy = RefreshPolicy(grace=GRACE)
-    keeper = CredentialKeeper(provider, policy=policy, observers=[setup.events], clock=clock)
+    keeper = CredentialKeeper(provider, refresh=policy, observers=[setup.events], clock=clock)
     setup.stack.callback(keeper.close)
     keeper.start()
     return setup.pool(keeper, **options)

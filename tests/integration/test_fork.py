@@ -270,7 +270,7 @@ class TestLocks:
                     refused(lambda: pool.getconn(1.0), PoolClosed, says="post_fork")
                     refused(pool._keeper.current, KeeperClosed, says="after the fork")
                     refused(lambda: pool._keeper.wait(1.0), KeeperClosed, says="after the fork")
-                    pool.status(), pool.get_stats(), pool.suspect(), pool.close()
+                    pool.status(), pool.get_stats(), pool.verify_connections(), pool.close()
                     pool._keeper.close()
                     gc.collect()
                     use(make(Roles(f"child{number}")))

@@ -48,7 +48,7 @@ async def turning() -> AsyncIterator[None]:
 def test_its_life() -> None:
     async def main() -> None:
         provider = ScriptedProvider(SystemClock())
-        async with AsyncCredentialKeeper(provider, policy=EAGER, observers=()) as keeper:
+        async with AsyncCredentialKeeper(provider, refresh=EAGER, observers=()) as keeper:
             assert (await keeper.wait()).generation == 1
             assert (await keeper.refresh()).generation == 2
             assert keeper.current().generation == keeper.status().generation == 2
@@ -63,7 +63,7 @@ def test_its_life() -> None:
 def test_a_provider_that_hangs_does_not_stall_the_loop() -> None:
     async def main() -> None:
         provider = ScriptedProvider(SystemClock())
-        keeper = AsyncCredentialKeeper(provider, policy=EAGER, observers=())
+        keeper = AsyncCredentialKeeper(provider, refresh=EAGER, observers=())
         await keeper.start()
         await keeper.wait()
         provider.gate.clear()

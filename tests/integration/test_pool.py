@@ -184,7 +184,7 @@ class TestRotation:
         assert pool.get_stats().get("requests_errors", 0) == 0
 
     def test_several_pools_on_one_keeper_rotate_together(self, setup: Setup) -> None:
-        keeper = CredentialKeeper(setup.provider, policy=EAGER, observers=[setup.events])
+        keeper = CredentialKeeper(setup.provider, refresh=EAGER, observers=[setup.events])
         with (
             keeper,
             setup.make(keeper, min_size=2) as writer,

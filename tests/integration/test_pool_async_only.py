@@ -65,7 +65,7 @@ class World:
         clock = self.provider._clock = FakeClock()
         self.provider.duration = duration
         with CredentialKeeper(
-            self.provider, policy=EAGER, observers=[self.events], clock=clock
+            self.provider, refresh=EAGER, observers=[self.events], clock=clock
         ) as keeper:
             yield clock, keeper
 
@@ -266,7 +266,7 @@ class TestCancelledAtEveryAwait:
         """The test of a connection before it is lent is a query, too."""
 
         async def suspicious(pool: Pool) -> None:
-            pool.suspect()
+            pool.verify_connections()
             await use(pool)
 
         async def main() -> None:
@@ -336,7 +336,7 @@ class TestCancelledAtEveryAwait:
 
         async def suspicious(pool: Pool) -> None:
             world.terminate()
-            pool.suspect()
+            pool.verify_connections()
             await use(pool)
 
         async def main() -> None:
@@ -462,7 +462,7 @@ class TestLoops:
                 await world.rotate(generation + 1)
                 await settled(world, pool)
 
-        with CredentialKeeper(world.provider, policy=EAGER, observers=[world.events]) as keeper:
+        with CredentialKeeper(world.provider, refresh=EAGER, observers=[world.events]) as keeper:
             asyncio.run(main(1))
             asyncio.run(main(2))
         assert world.provider.roles() == []

@@ -209,7 +209,7 @@ class TestClose:
                 setup.rotate(generation)
             setup.revoked(generation - 1)
         with pool.connection():
-            pool.suspect()
+            pool.verify_connections()
             setup.provider._admin.execute(f'DROP ROLE "{setup.role(3)}"')
         setup.provider.change()
         setup.published(4)
@@ -235,7 +235,7 @@ class TestSubclasses:
         for generation in (2, 3):
             with pool.connection():
                 setup.rotate(generation)
-                pool.suspect()
+                pool.verify_connections()
             setup.revoked(generation - 1)
         wait_until(lambda: pool.status().connections == {3: 3})
         with pool.connection():

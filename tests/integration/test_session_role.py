@@ -201,7 +201,7 @@ class TestActsAs:
                 ).format(name)
             )
             pool = setup.pool(min_size=1, session_role=owner, kwargs={"dbname": owner})
-            pool.suspect()
+            pool.verify_connections()
             with pool.connection() as connection:
                 row = connection.execute("SELECT current_user").fetchone()
             pool.close()

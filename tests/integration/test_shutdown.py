@@ -231,7 +231,7 @@ class TestClose:
 
     def test_with_a_proof_under_way(self, setup: Setup) -> None:
         gate = setup.twin.gate()
-        keeper = CredentialKeeper(setup.provider, policy=EAGER, observers=[setup.events])
+        keeper = CredentialKeeper(setup.provider, refresh=EAGER, observers=[setup.events])
         with keeper:
             pool = setup.pool(keeper, min_size=1, max_size=1, connection_class=gate)
             while gate.reached.acquire(blocking=False):
@@ -293,7 +293,7 @@ class TestClose:
         provider.disconnect()
 
     def test_a_shared_keeper_stays(self, setup: Setup) -> None:
-        keeper = CredentialKeeper(setup.provider, policy=EAGER, observers=[setup.events])
+        keeper = CredentialKeeper(setup.provider, refresh=EAGER, observers=[setup.events])
         with keeper:
             first = setup.pool(keeper, min_size=1)
             second = setup.pool(keeper, min_size=1)
@@ -307,7 +307,7 @@ class TestClose:
         assert setup.provider.roles() == []
 
     def test_a_keeper_that_was_closed_first(self, setup: Setup) -> None:
-        keeper = CredentialKeeper(setup.provider, policy=EAGER, observers=[setup.events])
+        keeper = CredentialKeeper(setup.provider, refresh=EAGER, observers=[setup.events])
         keeper.start()
         pool = setup.pool(keeper, min_size=1)
         keeper.close()

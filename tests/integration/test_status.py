@@ -195,7 +195,7 @@ class TestCounts:
         assert (status.ready, status.last_error, status.generation) == (True, None, 1)
 
     def test_two_pools_of_one_keeper_tell_the_same_of_it(self, setup: Setup) -> None:
-        with CredentialKeeper(setup.provider, policy=EAGER, observers=[setup.events]) as keeper:
+        with CredentialKeeper(setup.provider, refresh=EAGER, observers=[setup.events]) as keeper:
             pools = [setup.pool(keeper, min_size=n) for n in (1, 2)]
             setup.rotate(2)
             setup.revoked(1)

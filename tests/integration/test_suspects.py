@@ -92,7 +92,7 @@ class TestCost:
     def test_one_answer_clears_the_suspicion(self, setup: Setup) -> None:
         queries, options = queries_of(setup)
         pool = setup.pool(min_size=2, **options)
-        pool.suspect()
+        pool.verify_connections()
         assert pool.status().suspect
         for _ in range(20):
             with pool.connection():
@@ -104,7 +104,7 @@ class TestCost:
     @pytest.mark.parametrize("autocommit", [False, True])
     def test_the_test_leaves_no_trace(self, setup: Setup, autocommit: bool) -> None:
         pool = setup.pool(min_size=1, kwargs={"autocommit": autocommit, "row_factory": dict_row})
-        pool.suspect()
+        pool.verify_connections()
         with pool.connection() as connection:
             assert connection.info.transaction_status == TransactionStatus.IDLE
             assert connection.autocommit is autocommit
@@ -194,7 +194,7 @@ class TestZombies:
     def test_d3_dead_ones_do_not_make_a_checkout_wait(self, setup: Setup) -> None:
         pool = setup.pool(min_size=6)
         drop(setup, 1)
-        pool.suspect()
+        pool.verify_connections()
         # With psycopg_pool's own check= it sleeps half a minute between the six of them.
         with pool.connection(timeout=25.0) as connection:
             assert user_of(connection) == setup.role(2)
@@ -202,7 +202,7 @@ class TestZombies:
     def test_a_word_of_the_services_own(self, setup: Setup) -> None:
         pool = setup.pool(min_size=4)
         drop(setup, 1)
-        pool.suspect()
+        pool.verify_connections()
         assert users(pool, 20) == [setup.role(2)] * 20
         stats = pool.get_stats()
         assert stats["requests_num"] == 20
@@ -289,7 +289,7 @@ class TestZombies:
         )
         borrowed = [pool.getconn() for _ in range(4)]
         drop(setup, 1)
-        pool.suspect()
+        pool.verify_connections()
         setup.provider.failures["revoke"] = [RuntimeError("it is gone already")] * 99
         setup.rotate(2)
         # One of the new ones is ready; three of the old ones wait for theirs, and are idle.
@@ -307,7 +307,7 @@ class TestZombies:
         setup.provider.wait_for_sessions({1: 1, 2: 1})
         drop(setup, 1)
         gate.opened.clear()
-        pool.suspect()
+        pool.verify_connections()
         assert users(pool, 3) == [setup.role(2)] * 3
         pool.putconn(borrowed)
         assert users(pool, 3) == [setup.role(2)] * 3
@@ -321,7 +321,7 @@ class TestZombies:
             [round(PATIENCE * 1000), setup.role(1)],
         ).fetchall()
         assert ended == [(True,)] * 4
-        pool.suspect()
+        pool.verify_connections()
         assert users(pool, 8) == [setup.role(1)] * 8
         assert setup.provider.calls == ["fetch"]
         assert setup.events.of(LoginRejected) == []
@@ -346,7 +346,7 @@ def test_a_test_without_an_answer_says_nothing_of_the_role(setup: Setup) -> None
     pool = setup.pool(min_size=1, max_size=1, **impatient(setup))
     with pool.connection() as connection:
         first = connection.info.backend_pid
-    pool.suspect()
+    pool.verify_connections()
     with pool.connection(timeout=PATIENCE) as connection:
         assert connection.info.backend_pid != first
     assert not pool.status().suspect
@@ -359,7 +359,7 @@ def test_a_server_that_does_not_answer_the_test_holds_no_checkout_up(setup: Setu
         conninfo = f"host={proxy.host} port={proxy.port} dbname=postgres sslmode=disable"
         pool = setup.pool(conninfo=conninfo, min_size=2, max_size=2)
         proxy.stall()
-        pool.suspect()
+        pool.verify_connections()
         waiting = Worker(pool.getconn, timeout=0.5)
         assert isinstance(waiting.join().error, psycopg_pool.PoolTimeout)
         proxy.restore()
@@ -384,7 +384,7 @@ def test_a_checkout_cancelled_during_the_test_loses_no_connection(setup: Setup) 
 
     async def cancel() -> None:
         _Hanging.reached = asyncio.Event()
-        pool.suspect()
+        pool.verify_connections()
         task = asyncio.create_task(pool.getconn(PATIENCE))
         await _Hanging.reached.wait()
         task.cancel()

@@ -111,7 +111,7 @@ def test_the_time_that_is_told_is_the_one_that_was_given(setup: Setup) -> None:
     gate = setup.twin.gate()
     pool = setup.pool(min_size=1, max_size=1, connection_class=gate, check=check)
     gate.opened.clear()
-    pool.suspect()
+    pool.verify_connections()
     with pytest.raises(psycopg_pool.PoolTimeout, match=r"after 0\.30 sec"):
         pool.getconn(0.3)
     gate.opened.set()
@@ -192,7 +192,7 @@ def test_a_server_that_does_not_say_whether_the_role_is_there(setup: Setup) -> N
 
     armed = threading.Event()
     pool = setup.pool(min_size=2, max_size=2, check=check)
-    pool.suspect()
+    pool.verify_connections()
     armed.set()
     assert users(pool, 3) == [setup.role(1)] * 3
     wait_until(lambda: pool.get_stats()["pool_available"] == 2, patience=PATIENCE)

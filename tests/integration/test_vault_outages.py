@@ -133,7 +133,7 @@ class Story:
             config=VaultConfig(engine.vault.address, read_timeout=20),
             clock=clock,
         )
-        self.keeper = CredentialKeeper(provider, policy=policy, observers=[self.seen], clock=clock)
+        self.keeper = CredentialKeeper(provider, refresh=policy, observers=[self.seen], clock=clock)
         self.pool: RotatingConnectionPool[psycopg.Connection[Any]] = RotatingConnectionPool(
             self.keeper, engine.postgres.conninfo(), min_size=2, max_size=4, timeout=PATIENCE
         )

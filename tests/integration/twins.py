@@ -289,7 +289,7 @@ class Setup:
 
     def _keeper(self, policy: RefreshPolicy) -> CredentialKeeper:
         keeper = CredentialKeeper(
-            self.provider, policy=policy, observers=[self.events], clock=self._clock
+            self.provider, refresh=policy, observers=[self.events], clock=self._clock
         )
         self.stack.callback(keeper.close)
         keeper.start()

@@ -139,7 +139,7 @@ class _Demo:
         if sidecar is not None:
             provider = FileProvider(sidecar.path, poll_interval=0.2)
         with ExitStack() as stack:
-            keeper = CredentialKeeper(provider, policy=_REFRESH, observers=[self._events])
+            keeper = CredentialKeeper(provider, refresh=_REFRESH, observers=[self._events])
             stack.callback(keeper.close, _CLOSE_TIMEOUT)
             pool: RotatingConnectionPool[psycopg.Connection[Any]] = RotatingConnectionPool(
                 keeper,

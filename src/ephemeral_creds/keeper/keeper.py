@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 import traceback
+import warnings
 from collections import deque
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -94,10 +95,11 @@ class CredentialKeeper:
 
     Args:
         provider: where the credentials come from. The keeper closes it.
-        policy: when to renew, retry and mint.
+        refresh: when to renew, retry and mint.
         observers: called with every `Event`; by default they are logged.
         clock: where to read time from.
         name: for logs and the thread; by default ``keeper-1`` and so on.
+        policy: the deprecated name of `refresh`.
 
     Raises:
         ConfigurationError: `provider` is none.
@@ -107,11 +109,13 @@ class CredentialKeeper:
         self,
         provider: CredentialProvider,
         *,
-        policy: RefreshPolicy | None = None,
+        refresh: RefreshPolicy | None = None,
         observers: Sequence[events.Observer] | None = None,
         clock: Clock | None = None,
         name: str | None = None,
+        policy: RefreshPolicy | None = None,
     ) -> None:
+        refresh = renamed("CredentialKeeper", refresh, policy)
         if not isinstance(provider, CredentialProvider):
             raise ConfigurationError(
                 "the first argument of a CredentialKeeper is a provider; given was "
@@ -122,7 +126,7 @@ class CredentialKeeper:
         self._observers = (log_event,) if observers is None else tuple(observers)
         self._clock = clock or SystemClock()
         self._machine = Lifecycle(
-            policy or RefreshPolicy(),
+            refresh or RefreshPolicy(),
             mints=provider.mints,
             draw=random.Random().random,  # noqa: S311 - spreads load
         )
@@ -568,6 +572,22 @@ class CredentialKeeper:
         self._forked = self._thread is not None
         # The parent's threads may have held the lock at the instant of the fork.
         self._changed = threading.Condition()
+
+
+def renamed(
+    keeper: str, refresh: RefreshPolicy | None, policy: RefreshPolicy | None
+) -> RefreshPolicy | None:
+    """Return what was given as ``refresh=``, or by its old name, which the caller's caller used.
+
+    Raises:
+        TypeError: both were given.
+    """
+    if policy is None:
+        return refresh
+    if refresh is not None:
+        raise TypeError(f"{keeper}: policy= is the old name of refresh=: leave it out")
+    warnings.warn(f"{keeper}(policy=) is now refresh=", DeprecationWarning, stacklevel=3)
+    return policy
 
 
 def _copy(error: Exception) -> Exception:

@@ -39,16 +39,18 @@ class AsyncCredentialKeeper:
         self,
         provider: CredentialProvider,
         *,
-        policy: RefreshPolicy | None = None,
+        refresh: RefreshPolicy | None = None,
         observers: Sequence[Observer] | None = None,
         clock: Clock | None = None,
         name: str | None = None,
+        policy: RefreshPolicy | None = None,
     ) -> None:
         # As pools do: it takes longer to import than all the rest.
-        from ephemeral_creds.keeper.keeper import CredentialKeeper
+        from ephemeral_creds.keeper.keeper import CredentialKeeper, renamed
 
+        refresh = renamed("AsyncCredentialKeeper", refresh, policy)
         self._keeper = CredentialKeeper(
-            provider, policy=policy, observers=observers, clock=clock, name=name
+            provider, refresh=refresh, observers=observers, clock=clock, name=name
         )
 
     def __repr__(self) -> str:

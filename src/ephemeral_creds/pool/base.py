@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from psycopg_pool import PoolClosed
+from typing_extensions import deprecated
 
 from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, NotReady
 from ephemeral_creds.pool.errors import as_checkout_failed, explain
@@ -72,7 +73,7 @@ class LeasedPool(_PsycopgPool):
             self.name, self.closed, self._rotation, self._keeper, super().get_stats()
         )
 
-    def suspect(self) -> None:
+    def verify_connections(self) -> None:
         """Have each connection tested before it is lent: the role may have been dropped.
 
         A connection whose role is gone still answers ``SELECT 1``, but not
@@ -84,6 +85,11 @@ class LeasedPool(_PsycopgPool):
         row-level security do that, too, and cost one test each).
         """
         self._rotation.suspect_generation(self._rotation.serving)
+
+    @deprecated("suspect() is now verify_connections()")
+    def suspect(self) -> None:
+        """Do what `verify_connections` does; this is its old name."""
+        self.verify_connections()
 
     def __del__(self) -> None:
         # What __init__() sets last: where it failed, nothing was begun.

@@ -33,7 +33,7 @@ def keeper_for(
     if isinstance(credentials, CredentialProvider):
         own = CredentialKeeper(
             credentials,
-            policy=refresh,
+            refresh=refresh,
             observers=observers,
         )
         return own, own

@@ -131,7 +131,7 @@ class Run:
         if kind == "cancelled" and self._rotation.cut_off == self._cut_off:
             return False
         # What is true of one connection may be of others: have them tested before they are lent.
-        self._pool.suspect()
+        self._pool.verify_connections()
         if kind != "role" or self.disruption:
             return True
         self._rotation.note_own_checkout()

@@ -178,7 +178,7 @@ def credential_keeper(
 
     with CredentialKeeper(
         ephemeral_provider,
-        policy=RefreshPolicy(mint_interval=0.0, retry_initial=0.05, retry_max=0.5),
+        refresh=RefreshPolicy(mint_interval=0.0, retry_initial=0.05, retry_max=0.5),
         observers=[log_event, credential_events],
         clock=ephemeral_vault.clock,
     ) as keeper:

@@ -15,6 +15,7 @@ import pytest
 
 from ephemeral_creds import (
     AccessDenied,
+    AsyncCredentialKeeper,
     ConfigurationError,
     CredentialKeeper,
     CredentialsExpired,
@@ -81,7 +82,7 @@ class World:
 
     def keeper(self, **options: Any) -> CredentialKeeper:
         options.setdefault("observers", [self.recorder])
-        options.setdefault("policy", RefreshPolicy(jitter=0.0))
+        options.setdefault("refresh", RefreshPolicy(jitter=0.0))
         keeper = CredentialKeeper(self.provider, clock=self.clock, **options)
         self.keepers.append(keeper)
         return keeper
@@ -159,7 +160,7 @@ def test_r3_nothing_past_its_deadline_is_handed_out(world: World) -> None:
 
 def test_r13_comes_back_by_itself_when_vault_does(world: World) -> None:
     world.provider.failures["fetch"] = [ProviderUnavailable("sealed")] * 3
-    keeper = world.keeper(policy=RefreshPolicy(mint_interval=0.0, jitter=0.0))
+    keeper = world.keeper(refresh=RefreshPolicy(mint_interval=0.0, jitter=0.0))
     keeper.start()
     for failures in range(1, 4):
         world.recorder.wait_for(FetchFailed, failures)
@@ -752,7 +753,7 @@ class HeldMember(Member):
 
 
 def test_what_a_pool_is_handed_is_not_revoked_under_it(world: World) -> None:
-    keeper = world.started(policy=RefreshPolicy(mint_interval=0.0))
+    keeper = world.started(refresh=RefreshPolicy(mint_interval=0.0))
     first = HeldMember(keeper)
     keeper.signal(RefreshRequested())
     assert first.held.wait(PATIENCE)
@@ -782,3 +783,16 @@ def test_a_lease_without_an_end_expires_never(world: World) -> None:
     lease: Lease = keeper.current().lease
     assert lease.expires_at == math.inf
     assert keeper.status().expires_in is None
+
+
+@pytest.mark.parametrize("kind", [CredentialKeeper, AsyncCredentialKeeper])
+def test_the_old_name_of_refresh_warns(world: World, kind: Any) -> None:
+    policy = RefreshPolicy(margin=1.0)
+    with pytest.warns(
+        DeprecationWarning, match=rf"{kind.__name__}\(policy=\) is now refresh="
+    ) as told:
+        keeper = kind(world.provider, policy=policy)
+    assert told[0].filename == __file__
+    assert getattr(keeper, "keeper", keeper)._machine._policy is policy
+    with pytest.raises(TypeError, match="policy= is the old name of refresh="):
+        kind(world.provider, policy=policy, refresh=policy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,27 @@ def test_its_type_hints_can_be_read(pool: Any) -> None:
     psycopgs_own = next(k for k in pool.__mro__ if k.__module__.startswith("psycopg_pool"))
     missing = get_type_hints(psycopgs_own.__init__).keys() - hints.keys()
     assert missing == set()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_arguments_of_psycopg_pools_have_its_defaults(pool: Any) -> None:
+    theirs = next(kind for kind in pool.__mro__ if kind.__module__.startswith("psycopg_pool."))
+    methods = [name for name, value in vars(theirs).items() if inspect.isfunction(value)]
+    for name in ["__init__", *(method for method in methods if not method.startswith("_"))]:
+        ours = inspect.signature(getattr(pool, name)).parameters
+        for parameter in inspect.signature(getattr(theirs, name)).parameters.values():
+            mine = ours[parameter.name]
+            if (name, parameter.name) == ("__init__", "open"):
+                # Theirs warns that it is going to be false.
+                assert (mine.default, parameter.default) == (False, None)
+            else:
+                assert (mine.default, mine.name) == (parameter.default, parameter.name), name
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_the_old_name_of_verify_connections_warns(pool: Any) -> None:
+    with pytest.warns(DeprecationWarning, match=r"suspect\(\) is now verify_connections\(\)"):
+        pool(FixedProvider("me", "x")).suspect()
 
 
 def test_an_async_pool_may_be_told_not_to_open_itself() -> None:

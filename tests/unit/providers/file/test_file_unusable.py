@@ -84,7 +84,7 @@ def keeper(path: Path, told: Events) -> Iterator[CredentialKeeper]:
         path, policy=FilePolicy(world_readable="refuse", max_size=1000), poll_interval=POLL
     )
     policy = RefreshPolicy(_tuning=Tuning(source_patience=0.0))
-    with CredentialKeeper(provider, policy=policy, observers=[told]) as keeper:
+    with CredentialKeeper(provider, refresh=policy, observers=[told]) as keeper:
         keeper.wait(GENEROUS)
         yield keeper
 
@@ -186,7 +186,7 @@ def test_a_provider_tells_what_it_sees_and_a_keeper_what_lasts(path: Path) -> No
 
     provider.observe = observe  # type: ignore[method-assign]
     policy = RefreshPolicy(_tuning=Tuning(source_patience=3600.0))
-    with CredentialKeeper(provider, policy=policy, observers=[told]) as keeper:
+    with CredentialKeeper(provider, refresh=policy, observers=[told]) as keeper:
         keeper.wait(GENEROUS)
         half_written(path)
         seen.wait_for(SourceUnusable)

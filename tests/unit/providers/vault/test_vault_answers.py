@@ -168,7 +168,7 @@ def test_r16_every_mint_whose_answer_was_lost_counts(
     policy = RefreshPolicy()
     stub.script(CREDS, *[Fault("reset")] * 1000)
     begun, give_up_at = clock.now(), time.monotonic() + 60
-    with CredentialKeeper(provider, policy=policy, clock=clock, observers=[]):
+    with CredentialKeeper(provider, refresh=policy, clock=clock, observers=[]):
         while (mints := stub.asked.count("app")) < 8 and time.monotonic() < give_up_at:
             clock.advance(0.25)
             time.sleep(0.0005)  # lets the keeper's thread run; the clock is ours
