@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 # From the bottom up. A module imports from lower layers only, or from its own unit. A unit is a
 # name pattern, or several that belong together; a package's name stands for all that is in it.
 LAYERS: list[list[tuple[str, ...]]] = [
-    [("exceptions",), ("_clock",), ("_fork",)],
+    [("exceptions",), ("_backoff",), ("_clock",), ("_fork",)],
     [("_values",), ("events", "_observer")],
     [("lifecycle",), ("providers.base",), ("observers",)],
     [("providers.url",)],
@@ -56,7 +56,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 
 # These decide; others look at clocks, wait, log, draw lots and talk to the world.
 PURE = {
-    "exceptions", "_values", "events", "_observer", "lifecycle", "keeper.consumer",
+    "exceptions", "_backoff", "_values", "events", "_observer", "lifecycle", "keeper.consumer",
     "providers.file.formats",
 }  # fmt: skip
 IMPURE = {

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, cast
 
+from ephemeral_creds._backoff import backoff
 from ephemeral_creds.exceptions import ConfigurationError
 
 __all__ = ["RETRY_AFTER_MAX", "Limiter", "RefreshPolicy", "Tuning", "check_numbers", "number"]
@@ -163,7 +164,7 @@ class RefreshPolicy:
 
     def retry_after(self, failures: int, draw: float) -> float:
         """Return the delay after the `failures`-th failure in a row: doubling, capped, jittered."""
-        return self._doubled(self.retry_initial, failures, draw)
+        return backoff(failures, self.retry_initial, self.retry_max, jitter=self.jitter * draw)
 
     def asked_delay(self, asked: float, remaining: float) -> float:
         """Return how much of the delay that a server asked for it is given.
@@ -188,7 +189,8 @@ class RefreshPolicy:
             refused: whether the new credentials were refused, rather than not looked at.
         """
         initial = self._tuning.proof_retry if refused else self.retry_initial
-        return min(self._doubled(initial, failures, draw), max(initial, remaining / 10))
+        delay = backoff(failures, initial, self.retry_max, jitter=self.jitter * draw)
+        return min(delay, max(initial, remaining / 10))
 
     def proof_reserve(self, remaining: float) -> float:
         """Return how long before the old credentials end a refused generation is given up.
@@ -199,10 +201,6 @@ class RefreshPolicy:
         """
         worthwhile = 2 * self.margin <= remaining < math.inf
         return max(self.margin, remaining / 10) if worthwhile else 0.0
-
-    def _doubled(self, initial: float, failures: int, draw: float) -> float:
-        delay = initial * 2.0 ** min(failures - 1, 60)
-        return min(delay, self.retry_max) * (1 - self.jitter * draw)
 
     def read_again_after(self, rotates_in: float, draw: float) -> float:
         """Return how long after it was read a password is read again.

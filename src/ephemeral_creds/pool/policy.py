@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ephemeral_creds._backoff import backoff
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.lifecycle.policy import check_numbers, number
 
@@ -61,4 +62,4 @@ class RotationPolicy:
 
     def retry_after(self, failures: int) -> float:
         """Return the delay after the `failures`-th failed connect in a row: doubling, capped."""
-        return min(self.retry_initial * 2.0 ** min(failures - 1, 60), self.retry_max)
+        return backoff(failures, self.retry_initial, self.retry_max)

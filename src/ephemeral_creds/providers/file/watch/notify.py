@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import stat
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeAlias
 
+from ephemeral_creds._backoff import backoff
 from ephemeral_creds.providers.file.read.directory import SWAPPED
 
 if TYPE_CHECKING:
@@ -70,8 +72,8 @@ class Notifications:
         self._wake = wake
         self._observer: BaseObserver | None = None
         self._armed: dict[_DirectoryId, Path] = {}
-        self._polls_until_rearm = 0
-        self._rearm_after = _REARM_AFTER
+        self._polls_until_rearm = 0.0
+        self._failures = 0
         self._on_trial = False
         self._told: set[str] = set()
 
@@ -84,7 +86,7 @@ class Notifications:
         if wanted.keys() == self._armed.keys():
             if self._healthy():
                 self._on_trial = False
-                self._rearm_after = _REARM_AFTER
+                self._failures = 0
                 return
             if self._on_trial:
                 self._pause()
@@ -99,8 +101,8 @@ class Notifications:
 
     def _pause(self) -> None:
         self._on_trial = False
-        self._polls_until_rearm = self._rearm_after
-        self._rearm_after *= 2
+        self._failures += 1
+        self._polls_until_rearm = backoff(self._failures, _REARM_AFTER, math.inf)
 
     def stop(self) -> None:
         """Let go of the watches and their threads."""

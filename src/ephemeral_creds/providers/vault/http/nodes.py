@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from ephemeral_creds._backoff import backoff
 from ephemeral_creds.providers.vault.http.reply import origin_of
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ class Nodes:
         """Have a node asked last for a while, twice as long each time."""
         if self._are_several and not node.place:
             logger.warning("Vault at %s is asked last for now: %s", node.address, why)
-        rest = min(_FIRST_REST * 2 ** min(node.failures, 10), _LONGEST_REST)
         self._last_place += 1
         node.well, node.place = False, self._last_place
         node.failures += 1
+        rest = backoff(node.failures, _FIRST_REST, _LONGEST_REST)
         node.rests_until = self._clock.now() + rest
