@@ -86,7 +86,7 @@ def test_lookup_by_another(engine: DatabaseEngine) -> None:
 
 def test_renew_self(engine: DatabaseEngine) -> None:
     since = early_in_a_second()
-    token = engine.admin.create_token(ttl=60, max_ttl=90)
+    token = engine.admin.create_token(ttl=60, explicit_max_ttl=90)
     plain = renew(engine, token)
     assert (plain.status, shape(plain.body)) == (200, envelope(auth=AUTH))
     assert plain.body["auth"]["lease_duration"] == 60
@@ -104,7 +104,7 @@ def test_renew_self_refusals(engine: DatabaseEngine) -> None:
     admin = engine.admin
     assert [
         refusal(renew(engine, admin.create_token(ttl=60, renewable=False))),
-        refusal(renew(engine, admin.create_token(ttl=60, kind="batch"))),
+        refusal(renew(engine, admin.create_token(ttl=60, type="batch"))),
         refusal(renew(engine, admin.create_token(no_default_policy=True, ttl=60))),
         refusal(renew(engine, UNKNOWN)),
     ] == [
@@ -206,7 +206,7 @@ def test_looking_costs_a_use(engine: DatabaseEngine) -> None:
 def test_a_batch_token_caps_its_leases(engine: DatabaseEngine, unique: Unique) -> None:
     engine.create_role(role := unique("batch"), default_ttl=600)
     admin = engine.admin
-    token = admin.create_token([engine.policy(role)], ttl=60, kind="batch")
+    token = admin.create_token([engine.policy(role)], ttl=60, type="batch")
     minted = engine.read(role, token=token)
     body = {"lease_id": minted.body["lease_id"]}
     renewed = admin.request("PUT", "sys/leases/renew", body)
@@ -222,7 +222,7 @@ def test_a_batch_token_caps_its_leases(engine: DatabaseEngine, unique: Unique) -
 
 @pytest.mark.slow
 def test_the_end_of_a_token(engine: DatabaseEngine) -> None:
-    token = engine.admin.create_token(ttl=5, max_ttl=5)
+    token = engine.admin.create_token(ttl=5, explicit_max_ttl=5)
     assert renew(engine, token, 1).body["auth"]["lease_duration"] == 1
     assert eventually(lambda: look(engine, token).status == 403)
     assert refusal(renew(engine, token)) == (403, [BAD_TOKEN])

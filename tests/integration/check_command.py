@@ -64,7 +64,7 @@ class Checker:
         return bad
 
     def login(
-        self, role: str, rules: Mapping[str, Sequence[str]] | None = None, **settings: object
+        self, role: str, rules: Mapping[str, Sequence[str]] | None = None, **settings: str
     ) -> AppRole:
         """Return a login that may do all that a check looks at, or what `rules` say."""
         mount = self.engine.mount
@@ -75,7 +75,7 @@ class Checker:
             "sys/leases/revoke": ["update"],
         }  # fmt: skip
         policy = self.engine.admin.write_policy(f"check-{role}", rules)
-        how: AppRole = self.engine.admin.create_approle(f"check-{role}", [policy], **settings)  # type: ignore[arg-type]
+        how: AppRole = self.engine.admin.create_approle(f"check-{role}", [policy], **settings)
         return how
 
     def texts(self, step: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from certificates import Authority
 
-__all__ = ["strict_postgres"]
+__all__ = ["postgres_with_tls", "strict_postgres"]
 
 # The database decides, so that nothing has to be reloaded.
 _HBA = """\
@@ -42,31 +42,42 @@ def strict_postgres(authority: Authority) -> Iterator[PostgresServer]:
     of the role ``members`` in, ``plain`` everybody, ``private`` and ``closed`` nobody; ``nowhere``
     is none.
     """
+    with postgres_with_tls(authority, _HBA, max_connections=12) as server:
+        with closing(server.admin()) as admin:
+            for database in ("clear", "members", "plain", "private"):
+                admin.execute(f"CREATE DATABASE {database}".encode())
+            admin.execute("CREATE DATABASE closed ALLOW_CONNECTIONS false")
+            admin.execute("REVOKE CONNECT ON DATABASE private FROM public")
+            admin.execute("CREATE ROLE members")
+        yield server
+
+
+@contextmanager
+def postgres_with_tls(
+    authority: Authority, hba: str, *, max_connections: int = 100
+) -> Iterator[PostgresServer]:
+    """Run one that shows a certificate of 127.0.0.1; skips where no PostgreSQL has TLS."""
     binaries = find_postgres_with_tls()
     if binaries is None:
         pytest.skip("no PostgreSQL with TLS here (Debian's package postgresql has one)")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL runs as another user
-        issued = authority.issue("db.example.com", server=True)
+        issued = authority.issue("db.example.com", server=True, ip="127.0.0.1")
         certificate, key = folder / "cert.pem", folder / "key.pem"
         certificate.write_bytes(issued.cert.read_bytes())
         key.write_bytes(issued.key.read_bytes())
         key.chmod(0o600)
         os.chown(key, unprivileged_user().get("user", -1), -1)
-        hba = folder / "pg_hba.conf"
-        hba.write_text(_HBA)
+        hba_file = folder / "pg_hba.conf"
+        hba_file.write_text(hba)
         options = {
             "ssl": "on",
             "ssl_cert_file": str(certificate),
             "ssl_key_file": str(key),
-            "hba_file": str(hba),
+            "hba_file": str(hba_file),
         }
-        server = PostgresServer(binaries=binaries, max_connections=12, options=options)
-        with server, closing(server.admin()) as admin:
-            for database in ("clear", "members", "plain", "private"):
-                admin.execute(f"CREATE DATABASE {database}".encode())
-            admin.execute("CREATE DATABASE closed ALLOW_CONNECTIONS false")
-            admin.execute("REVOKE CONNECT ON DATABASE private FROM public")
-            admin.execute("CREATE ROLE members")
+        with PostgresServer(
+            binaries=binaries, max_connections=max_connections, options=options
+        ) as server:
             yield server

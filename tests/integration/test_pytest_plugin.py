@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from strict import postgres_with_tls
 
-from ephemeral_creds.testing import DatabaseEngine, ExternalVault, PostgresServer, VaultAdmin
+from certificates import Authority
+from ephemeral_creds.testing import (
+    DatabaseEngine,
+    ExternalVault,
+    PostgresServer,
+    VaultAdmin,
+    VaultCallFailed,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ephemeral_creds.testing import VaultServer
 
@@ -139,6 +147,59 @@ def test_a_server_that_is_there_is_used_and_left_as_it_was(
     assert "2 passed" in said
     assert "ephemeral-creds: PostgreSQL of the DSN given; Vault at http://127.0.0.1:" in said
     assert (databases(postgres), postgres.roles(), set_up(admin)) == before
+
+
+# --- A PostgreSQL that takes nobody without TLS -------------------------------------------------
+
+HOSTSSL = "hostssl all all all scram-sha-256\n"
+
+ENCRYPTED = """
+def test_tls(rotating_pool):
+    with rotating_pool.connection() as conn:
+        row = conn.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone()
+        assert row == (True,)
+        assert conn.info.get_parameters().get("sslmode") == {sslmode!r}
+"""
+
+
+@pytest.fixture(scope="module")
+def encrypted(authority: Authority) -> Iterator[PostgresServer]:
+    with postgres_with_tls(authority, HOSTSSL) as server:
+        yield server
+
+
+@pytest.mark.parametrize("sslmode", [None, "verify-full"])
+def test_what_the_dsn_says_of_tls_is_kept(
+    tmp_path: Path, run: Run, encrypted: PostgresServer, authority: Authority, sslmode: str | None
+) -> None:
+    (tmp_path / "test_it.py").write_text(ROTATION + ENCRYPTED.format(sslmode=sslmode))
+    dsn = (
+        f"postgresql://{encrypted.superuser}:{encrypted.password.reveal()}"
+        f"@{encrypted.host}:{encrypted.port}/postgres"
+    )
+    if sslmode is not None:
+        dsn += f"?sslmode={sslmode}&sslrootcert={authority.path}"
+    said = run("--ephemeral-vault=wheel", EPHEMERAL_CREDS_POSTGRES=dsn)
+    assert "2 passed" in said
+
+
+def test_an_engine_verifies_whom_it_is_told_to(
+    vault: VaultServer, encrypted: PostgresServer, authority: Authority, tmp_path: Path
+) -> None:
+    tls = {"sslmode": "verify-full", "sslrootcert": str(authority.path)}
+    engine = DatabaseEngine(vault, encrypted, mount="verified", parameters=tls)
+    engine.create_role("reader")
+    with engine.login(engine.read("reader").data) as conn:
+        assert conn.info.get_parameters()["sslmode"] == "verify-full"
+    engine.admin.revoke_prefix("verified")
+    engine.admin.call("DELETE", "sys/mounts/verified")
+    tls["sslrootcert"] = str(Authority(tmp_path, "stranger").path)
+    with pytest.raises(VaultCallFailed, match="certificate signed by unknown authority"):
+        DatabaseEngine(vault, encrypted, mount="unverified", parameters=tls)
+    engine.admin.call("DELETE", "sys/mounts/unverified")
+
+
+# --- Servers of anybody's ------------------------------------------------------------------------
 
 
 def databases(postgres: PostgresServer) -> list[str]:

@@ -77,7 +77,7 @@ def test_a_token_with_an_explicit_max_ttl_is_extended_to_it_and_then_replaced(
     canary.allow_secret_file(tmp_path)
     admin, policies = engine.admin, [engine.policy(role)]
     path = tmp_path / "token"
-    first = admin.create_token(policies, ttl="5m", max_ttl="10m")
+    first = admin.create_token(policies, ttl="5m", explicit_max_ttl="10m")
     path.write_text(first.reveal())
     provider = make(TokenAuth(path=path))
     grant = provider.fetch()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -58,10 +58,10 @@ def role(engine: DatabaseEngine, unique: Callable[[str], str]) -> str:
 
 
 def approle(
-    engine: DatabaseEngine, role: str, *, may_revoke: bool = True, **settings: object
+    engine: DatabaseEngine, role: str, *, may_revoke: bool = True, **settings: Any
 ) -> AppRoleAuth:
     policy = engine.policy(role, may_revoke=may_revoke)
-    how = engine.admin.create_approle(role, [policy], **settings)  # type: ignore[arg-type]
+    how = engine.admin.create_approle(role, [policy], **settings)
     return AppRoleAuth(how.role_id, how.secret_id)
 
 
@@ -182,7 +182,7 @@ def test_a_batch_token(
 def test_a_token_that_was_given_survives_close(
     engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
-    token = engine.admin.create_token([engine.policy(role)], ttl="20m", max_ttl="20m")
+    token = engine.admin.create_token([engine.policy(role)], ttl="20m", explicit_max_ttl="20m")
     provider = make(role, TokenAuth(token))
     grant = provider.fetch()
     assert 1100 < grant.lease.duration <= 1200

@@ -14,7 +14,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ephemeral_creds.testing._admin import AppRole, VaultAdmin
+    from ephemeral_creds.testing._admin import (
+        AppRole,
+        VaultAdmin,
+        VaultCallFailed,
+        VaultResponse,
+        vault_request,
+    )
     from ephemeral_creds.testing._agent import VaultAgent, dotenv_template
     from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
     from ephemeral_creds.testing._clock import FakeClock, TickingClock
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
     from ephemeral_creds.testing._ephemeral_vault import CredentialsFile, EphemeralVault
     from ephemeral_creds.testing._fault_proxy import RequestRecord
     from ephemeral_creds.testing._faults import Fault, Faults
-    from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_request
     from ephemeral_creds.testing._postgres import PostgresServer
     from ephemeral_creds.testing._postgres_access import PostgresAccess, PostgresLike
     from ephemeral_creds.testing._proxy import TCPProxy
@@ -63,7 +68,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_admin": "AppRole VaultAdmin",
+    "_admin": "AppRole VaultAdmin VaultCallFailed VaultResponse vault_request",
     "_agent": "VaultAgent dotenv_template",
     "_binaries": "VAULT_VERSION find_vault vault_cache_path",
     "_clock": "FakeClock TickingClock",
@@ -72,7 +77,6 @@ _HOMES = {
     "_ephemeral_vault": "CredentialsFile EphemeralVault",
     "_fault_proxy": "RequestRecord",
     "_faults": "Fault Faults",
-    "_http": "VaultCallFailed VaultResponse vault_request",
     "_postgres": "PostgresServer",
     "_postgres_access": "PostgresAccess PostgresLike",
     "_proxy": "TCPProxy",

@@ -1,19 +1,140 @@
-"""Setting up a Vault for tests."""
+"""Setting up a Vault for tests: the few lines of HTTP, from the standard library alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+import math
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPSConnection
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ephemeral_creds._values import Secret
-from ephemeral_creds.testing._http import VaultCallFailed, VaultResponse, vault_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from ssl import SSLContext
 
     from ephemeral_creds.testing._vault_access import VaultAccess
 
-__all__ = ["AppRole", "VaultAdmin"]
+__all__ = [
+    "AppRole",
+    "VaultAdmin",
+    "VaultCallFailed",
+    "VaultResponse",
+    "vault_request",
+    "whole_seconds",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class VaultResponse:
+    """What a Vault answered.
+
+    Attributes:
+        status: the HTTP status.
+        body: the parsed JSON object; empty where the answer had none. Holds secrets, hence is
+            not shown.
+        headers: the answer's headers, names in lower case.
+    """
+
+    status: int
+    body: dict[str, Any] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The member ``data``; empty where there is none."""
+        return self.body.get("data") or {}
+
+    @property
+    def errors(self) -> list[str]:
+        """The texts of the errors; empty after a success."""
+        return self.body.get("errors") or []
+
+
+class VaultCallFailed(AssertionError):
+    """A call that sets up a test failed; the message says which, and what Vault said.
+
+    Attributes:
+        status: the HTTP status; ``None`` where it was something else that failed.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def vault_request(
+    address: str,
+    method: str,
+    path: str,
+    body: Mapping[str, object] | None = None,
+    *,
+    token: Secret | None = None,
+    timeout: float = 30.0,
+    wrap_ttl: str | None = None,
+    tls: SSLContext | None = None,
+    namespace: str | None = None,
+) -> VaultResponse:
+    """Send one request, without retries and without following redirects.
+
+    Args:
+        address: for example ``http://127.0.0.1:8200``.
+        method: ``LIST`` is understood by Vault as well.
+        path: what follows ``/v1/``.
+        body: sent as JSON; ``None`` sends nothing.
+        token: sent as ``X-Vault-Token``.
+        timeout: seconds for each step on the network.
+        wrap_ttl: have the answer wrapped in a token that lives this long, as in ``"60s"``.
+        tls: whom an ``https`` address may belong to, and what to show of oneself; ``None`` trusts
+            whom the system trusts.
+        namespace: sent as ``X-Vault-Namespace``.
+
+    Raises:
+        OSError: no answer; `http.client.HTTPException` for a broken one.
+    """
+    headers = {
+        "X-Vault-Request": "true",
+        "X-Vault-Token": None if token is None else token.reveal(),
+        "X-Vault-Wrap-TTL": wrap_ttl,
+        "X-Vault-Namespace": namespace,
+    }
+    where = urlsplit(address)
+    host = where.hostname or ""
+    if where.scheme == "https":
+        connection: HTTPConnection = HTTPSConnection(host, where.port, timeout=timeout, context=tls)
+    else:
+        connection = HTTPConnection(host, where.port, timeout=timeout)
+    try:
+        connection.request(
+            method,
+            f"{where.path.rstrip('/')}/v1/{path}",
+            body=None if body is None else json.dumps(body),
+            headers={name: value for name, value in headers.items() if value is not None},
+        )
+        answer = connection.getresponse()
+        raw = answer.read()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        return VaultResponse(answer.status, _parse(raw), found)
+    finally:
+        connection.close()
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(raw)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def whole_seconds(value: object) -> object:
+    """Return what Vault takes for a time to live: it counts whole seconds, OpenBao takes no other.
+
+    A float is rounded up; anything else, such as ``"5s"``, is left as it is.
+    """
+    return math.ceil(value) if isinstance(value, float) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,51 +209,29 @@ class VaultAdmin:
             name: the policy.
             rules: capabilities by path, as in ``{"database/creds/app": ["read"]}``.
         """
-        text = "\n".join(
-            f'path "{path}" {{ capabilities = [{", ".join(map(_quoted, capabilities))}] }}'
-            for path, capabilities in rules.items()
-        )
-        self.call("PUT", f"sys/policies/acl/{name}", {"policy": text})
+        paths = {path: {"capabilities": list(allowed)} for path, allowed in rules.items()}
+        self.call("PUT", f"sys/policies/acl/{name}", {"policy": json.dumps({"path": paths})})
         return name
 
     def create_token(
         self,
         policies: Sequence[str] = (),
         *,
-        ttl: str | float | None = None,
-        max_ttl: str | float | None = None,
-        period: str | float | None = None,
-        num_uses: int = 0,
-        renewable: bool = True,
         orphan: bool = True,
-        kind: str = "service",
         parent: Secret | None = None,
-        no_default_policy: bool = False,
+        **options: object,
     ) -> Secret:
         """Create a token and return it.
 
         Args:
             policies: what it may do; ``default`` is added.
-            ttl: seconds, or text such as ``"5s"``.
-            max_ttl: the end of all renewals, counted from now.
-            period: makes it periodic: each renewal gives this much again.
-            num_uses: requests it is good for; 0 for no limit.
-            renewable: whether it may be renewed.
             orphan: whether it lives on when `parent` ends.
-            kind: ``service`` or ``batch``.
             parent: the token that creates it; ``None`` is root.
-            no_default_policy: leave ``default`` out.
+            options: as Vault calls them: ``ttl``, ``explicit_max_ttl``, ``period``, ``num_uses``,
+                ``renewable``, ``type``, ``no_default_policy``; times in seconds or as ``"5s"``.
         """
-        body: dict[str, object] = {
-            # With an empty list Vault copies the policies of the parent: root's.
-            "policies": list(policies) or ["default"],
-            "num_uses": num_uses,
-            "renewable": renewable,
-            "type": kind,
-            "no_default_policy": no_default_policy,
-        }
-        limits = {"ttl": ttl, "explicit_max_ttl": max_ttl, "period": period}
-        body |= {name: value for name, value in limits.items() if value is not None}
+        # With an empty list Vault copies the policies of the parent: root's.
+        body = {"policies": list(policies) or ["default"]} | _as_vault_takes(options)
         path = "auth/token/create-orphan" if orphan else "auth/token/create"
         return Secret(self.call("POST", path, body, token=parent).body["auth"]["client_token"])
 
@@ -147,32 +246,20 @@ class VaultAdmin:
             self.call("POST", f"sys/auth/{path}", {"type": kind})
 
     def create_approle(
-        self,
-        name: str,
-        policies: Sequence[str] = (),
-        *,
-        token_ttl: str | float = 0,
-        token_max_ttl: str | float = 0,
-        token_num_uses: int = 0,
-        token_type: str = "default",  # noqa: S107  # a kind, not a token
-        secret_id_num_uses: int = 0,
-        mount: str = "approle",
+        self, name: str, policies: Sequence[str] = (), *, mount: str = "approle", **options: object
     ) -> AppRole:
-        """Create an AppRole, enabling the method where needed, and return how to log in."""
+        """Create an AppRole, enabling the method where needed, and return how to log in.
+
+        Args:
+            name: the AppRole.
+            policies: what its tokens may do.
+            mount: where the method is.
+            options: as Vault calls them: ``token_ttl``, ``token_max_ttl``, ``secret_id_num_uses``
+                and so on; times in seconds or as ``"5s"``.
+        """
         self.enable_auth("approle", mount)
         path = f"auth/{mount}/role/{name}"
-        self.call(
-            "POST",
-            path,
-            {
-                "token_policies": list(policies),
-                "token_ttl": token_ttl,
-                "token_max_ttl": token_max_ttl,
-                "token_num_uses": token_num_uses,
-                "token_type": token_type,
-                "secret_id_num_uses": secret_id_num_uses,
-            },
-        )
+        self.call("POST", path, {"token_policies": list(policies)} | _as_vault_takes(options))
         role_id = self.call("GET", f"{path}/role-id").data["role_id"]
         secret_id = self.call("POST", f"{path}/secret-id").data["secret_id"]
         return AppRole(role_id, Secret(secret_id), mount)
@@ -192,5 +279,5 @@ class VaultAdmin:
         self.call("PUT", f"sys/leases/revoke-prefix/{prefix}", {"sync": True})
 
 
-def _quoted(text: str) -> str:
-    return f'"{text}"'
+def _as_vault_takes(options: Mapping[str, object]) -> dict[str, object]:
+    return {name: whole_seconds(value) for name, value in options.items()}

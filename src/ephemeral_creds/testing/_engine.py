@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic
+from urllib.parse import quote, urlencode
 
 from typing_extensions import TypeVar
 
 from ephemeral_creds._values import Secret
-from ephemeral_creds.testing._admin import VaultAdmin
+from ephemeral_creds.testing._admin import VaultAdmin, whole_seconds
 from ephemeral_creds.testing._postgres_access import PostgresAccess
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from ephemeral_creds.testing._http import VaultResponse
+    from ephemeral_creds.testing._admin import VaultResponse
     from ephemeral_creds.testing._postgres import PostgresServer
     from ephemeral_creds.testing._postgres_access import PostgresLike
     from ephemeral_creds.testing._vault import VaultServer
@@ -25,6 +26,9 @@ __all__ = ["CREATE_ROLE", "DatabaseEngine"]
 
 VT = TypeVar("VT", bound="VaultAccess", default="VaultServer", covariant=True)
 PT = TypeVar("PT", bound="PostgresLike", default="PostgresServer", covariant=True)
+
+# What Vault's driver (pgx) takes, too. Whatever else a URL says, it sends to PostgreSQL to set.
+_TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslsni")
 
 CREATE_ROLE = (
     """CREATE ROLE "{{name}}" WITH LOGIN PASSWORD '{{password}}' """
@@ -42,6 +46,9 @@ class DatabaseEngine(Generic[VT, PT]):
         mount: where the engine is mounted; it is mounted if it is not.
         connection: the name of its connection to `postgres`.
         dbname: the database that Vault connects to.
+        parameters: how Vault and `login` connect, by libpq's names, such as ``sslmode`` and
+            ``sslrootcert``; ``None`` takes those of a `PostgresAccess`. Of these Vault is told what
+            concerns TLS; it has to find files under the same paths.
         seen_at: host and port of `postgres` as Vault sees them, where they are not its own.
         admin: sets it up; ``None`` is root, through the server's fault proxy.
     """
@@ -54,28 +61,35 @@ class DatabaseEngine(Generic[VT, PT]):
         mount: str = "database",
         connection: str = "postgres",
         dbname: str = "postgres",
+        parameters: Mapping[str, str] | None = None,
         seen_at: tuple[str, int] | None = None,
         admin: VaultAdmin | None = None,
     ) -> None:
         self.vault = vault
         self.admin = admin or VaultAdmin(vault)
         self.postgres = postgres
-        self._access = PostgresAccess(
-            postgres.host, postgres.port, postgres.superuser, postgres.password, dbname
-        )
         self.mount = mount
         self.connection = connection
+        if parameters is None:
+            parameters = postgres.parameters if isinstance(postgres, PostgresAccess) else {}
+        self._access = PostgresAccess(
+            postgres.host, postgres.port, postgres.superuser, postgres.password, dbname, parameters
+        )
         if f"{mount}/" not in self.admin.call("GET", "sys/mounts").data:
             self.admin.call("POST", f"sys/mounts/{mount}", {"type": "database"})
         host, port = seen_at or (postgres.host, postgres.port)
-        url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}"
+        if ":" in host:
+            host = f"[{host}]"
+        # libpq's default where nothing is said: what the pool can connect to, Vault can, too.
+        tls = {"sslmode": "prefer"} | {k: v for k, v in parameters.items() if k in _TLS}
+        url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/{quote(dbname)}"
         self.admin.call(
             "POST",
             f"{mount}/config/{connection}",
             {
                 "plugin_name": "postgresql-database-plugin",
                 "allowed_roles": "*",
-                "connection_url": f"{url}/{dbname}?sslmode=disable",
+                "connection_url": f"{url}?{urlencode(tls, quote_via=quote)}",
                 "username": postgres.superuser,
                 "password": postgres.password.reveal(),
             },
@@ -96,7 +110,8 @@ class DatabaseEngine(Generic[VT, PT]):
 
         Args:
             name: the role.
-            default_ttl: seconds, or text such as ``"4s"``: what a lease is given at first.
+            default_ttl: what a lease is given at first: seconds, rounded up to whole ones, or text
+                such as ``"4s"``.
             max_ttl: the end of all renewals.
             grants: further statements, for example ``GRANT SELECT ON t TO "{{name}}"``.
             creation_statements: what creates a role.
@@ -108,8 +123,8 @@ class DatabaseEngine(Generic[VT, PT]):
             f"{self.mount}/roles/{name}",
             {
                 "db_name": self.connection,
-                "default_ttl": default_ttl,
-                "max_ttl": max_ttl,
+                "default_ttl": whole_seconds(default_ttl),
+                "max_ttl": whole_seconds(max_ttl),
                 "creation_statements": [*creation_statements, *grants],
                 "revocation_statements": list(revocation_statements),
                 "renew_statements": list(renew_statements),
@@ -139,7 +154,7 @@ class DatabaseEngine(Generic[VT, PT]):
         if rotation_schedule is not None:
             body["rotation_schedule"] = rotation_schedule
         else:
-            body["rotation_period"] = "24h" if rotation_period is None else rotation_period
+            body["rotation_period"] = whole_seconds(rotation_period or "24h")
         self.admin.call("POST", f"{self.mount}/static-roles/{name}", body)
         return f"{self.mount}/static-creds/{name}"
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from ephemeral_creds._values import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["PostgresAccess", "PostgresLike"]
 
@@ -45,14 +49,22 @@ class PostgresAccess:
         superuser: name of the role that may do everything.
         password: the superuser's password.
         dbname: the database that is meant where none is named.
+        parameters: how to connect, by libpq's names: ``sslmode``, ``sslrootcert`` …
     """
 
     def __init__(
-        self, host: str, port: int, superuser: str, password: Secret, dbname: str = "postgres"
+        self,
+        host: str,
+        port: int,
+        superuser: str,
+        password: Secret,
+        dbname: str = "postgres",
+        parameters: Mapping[str, str] | None = None,
     ) -> None:
         self.host, self.port = host, port
         self.superuser, self.password = superuser, password
         self.dbname = dbname
+        self.parameters = dict(parameters or {})
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.host}:{self.port}>"
@@ -65,7 +77,8 @@ class PostgresAccess:
 
     def conninfo(self, dbname: str | None = None) -> str:
         """Return a connection string that names no user and no password."""
-        return f"host={self.host} port={self.port} dbname={dbname or self.dbname}"
+        where = f"host={self.host} port={self.port}"
+        return make_conninfo(where, dbname=dbname or self.dbname, **self.parameters)
 
     def admin(self, dbname: str | None = None) -> psycopg.Connection:
         """Return a new connection of the superuser, in autocommit mode; close it yourself."""
@@ -80,13 +93,8 @@ class PostgresAccess:
             psycopg.OperationalError: the login was refused.
         """
         word = password.reveal() if isinstance(password, Secret) else password
-        return psycopg.connect(
-            self.conninfo(dbname),
-            user=username,
-            password=word,
-            autocommit=True,
-            connect_timeout=10,
-        )
+        conninfo = make_conninfo(f"connect_timeout=10 {self.conninfo(dbname)}", user=username)
+        return psycopg.connect(conninfo, password=word, autocommit=True)
 
     def roles(self, prefix: str = "v-") -> list[str]:
         """Return the names of the roles that start with `prefix`, Vault's own by default."""

@@ -47,15 +47,15 @@ def running_postgres(source: Source) -> Iterator[PostgresAccess]:
 @contextmanager
 def _own_database(dsn: str) -> Iterator[PostgresAccess]:
     """Create a database and drop it at the end: other workers, and people, use the server too."""
-    told = conninfo_to_dict(dsn)
-    host, user, password = (str(told.get(name) or "") for name in ("host", "user", "password"))
+    told = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+    host, user, password = (told.pop(name, "") for name in ("host", "user", "password"))
     if not (host and user and password) or host.startswith("/") or "," in host:
         raise ConfigurationError(
             "--ephemeral-postgres: Vault logs in to PostgreSQL too: give a DSN with one host, "
             "a superuser and its password"
         )
-    first = str(told.get("dbname") or "postgres")
-    access = PostgresAccess(host, int(told.get("port") or 5432), user, Secret(password), first)
+    port, first = int(told.pop("port", 5432)), told.pop("dbname", "postgres")
+    access = PostgresAccess(host, port, user, Secret(password), first, told)
     name = f"ephemeral_{secrets.token_hex(6)}"
     with closing(access.admin(first)) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

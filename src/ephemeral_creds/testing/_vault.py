@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.testing._admin import VaultAdmin
+from ephemeral_creds.testing._admin import VaultAdmin, VaultCallFailed, vault_request
 from ephemeral_creds.testing._binaries import find_vault, vault_version
-from ephemeral_creds.testing._http import VaultCallFailed, vault_request
 from ephemeral_creds.testing._process import OwnedProcess, free_port
 from ephemeral_creds.testing._vault_access import VaultAccess
 

@@ -12,6 +12,7 @@ import textwrap
 import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -25,6 +26,11 @@ from ephemeral_creds.testing import (
     vault_cache_path,
     vault_request,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ephemeral_creds.testing import DatabaseEngine
 
 SCRIPT = """
     import sys, time
@@ -201,3 +207,13 @@ def test_asking_for_the_version_is_not_ended_by_ctrl_c_in_a_terminal(tmp_path: P
     binary.chmod(0o755)
     session, process = VaultServer(binary).version.split()
     assert session == process
+
+
+def test_times_to_live_may_be_floats(engine: DatabaseEngine, unique: Callable[[str], str]) -> None:
+    """Vault cuts fractions of seconds off, and OpenBao takes none."""
+    engine.create_role(name := unique("float"), default_ttl=59.5, max_ttl=120.0)
+    assert engine.read(name).body["lease_duration"] == 60
+    role = engine.admin.create_approle(name, token_ttl=29.5)
+    body = {"role_id": role.role_id, "secret_id": role.secret_id.reveal()}
+    answer = engine.admin.call("POST", "auth/approle/login", body)
+    assert answer.body["auth"]["lease_duration"] == 30
