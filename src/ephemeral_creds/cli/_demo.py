@@ -20,19 +20,17 @@ from ephemeral_creds import (
     RotationPolicy,
 )
 from ephemeral_creds.check.interruption import Interrupted, Interruption
-from ephemeral_creds.cli._agent import AgentSidecar
-from ephemeral_creds.cli._census import Census
-from ephemeral_creds.cli._report import Report, verdict
+from ephemeral_creds.cli._load import Census, Workload
+from ephemeral_creds.cli._report import Report, quantile, verdict
 from ephemeral_creds.cli._view import EventLog, Snapshot, make_view
-from ephemeral_creds.cli._workload import Workload
-from ephemeral_creds.cli._world import open_world
+from ephemeral_creds.cli._world import Sidecar, open_world
 from ephemeral_creds.lifecycle.policy import Tuning
 from ephemeral_creds.testing import VaultCallFailed
 
 if TYPE_CHECKING:
     from ephemeral_creds import CredentialProvider
     from ephemeral_creds.cli._arguments import Options
-    from ephemeral_creds.cli._view import View
+    from ephemeral_creds.cli._view import PlainView
     from ephemeral_creds.cli._world import World
 
 __all__ = ["run_demo"]
@@ -95,7 +93,7 @@ def run_demo(options: Options) -> int:
 class _Demo:
     """One run. What `_stack` holds is undone at its end, whatever happens."""
 
-    def __init__(self, options: Options, view: View, interruption: Interruption) -> None:
+    def __init__(self, options: Options, view: PlainView, interruption: Interruption) -> None:
         self._options = options
         self._view = view
         self._interruption = interruption
@@ -121,20 +119,15 @@ class _Demo:
             report = self._serve(world, census, sidecar)
         return replace(report, trouble=(*report.trouble, *left_behind))
 
-    def _start_sidecar(self, world: World, stack: ExitStack) -> AgentSidecar:
-        sidecar = AgentSidecar(world)
+    def _start_sidecar(self, world: World, stack: ExitStack) -> Sidecar:
+        sidecar = Sidecar(world)
         stack.callback(sidecar.close)
-        self._view.say(f"credentials from the file of {sidecar.description}")
+        self._view.say(f"credentials from the file of {world.binary.name} agent")
         sidecar.start()
-
-        def written() -> bool:
-            sidecar.check()
-            return sidecar.path.exists()
-
-        self._interruption.wait_for(written, _START_TIMEOUT)
+        self._interruption.wait_for(sidecar.has_written, _START_TIMEOUT)
         return sidecar
 
-    def _serve(self, world: World, census: Census, sidecar: AgentSidecar | None) -> Report:
+    def _serve(self, world: World, census: Census, sidecar: Sidecar | None) -> Report:
         provider: CredentialProvider = world.provider()
         if sidecar is not None:
             provider = FileProvider(sidecar.path, poll_interval=0.2)
@@ -166,8 +159,7 @@ class _Demo:
         census.close()
         self._drain_events()
         status = keeper.status()
-        latencies = workload.latencies()
-        p50, p999 = latencies.quantile(0.5), latencies.quantile(0.999)
+        latencies = [round(seconds * 1000, 2) for seconds in workload.latencies()]
         api = sidecar is None
         signum = self._interruption.signum
         return Report(
@@ -184,8 +176,8 @@ class _Demo:
             peak_connections=max(pool.peak_connections, census.peak_connections),
             max_connections=_MAX_SIZE + _ROTATION.overshoot,
             roles_left=roles_left,
-            p50_ms=None if p50 is None else round(p50 * 1000, 2),
-            p999_ms=None if p999 is None else round(p999 * 1000, 2),
+            p50_ms=quantile(latencies, 0.5),
+            p999_ms=quantile(latencies, 0.999),
             failures=workload.failures,
             unrevoked=self._events.unrevoked,
             trouble=self._trouble(world, census, workload),

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
-from contextlib import closing
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ephemeral_creds import ConfigurationError, ProviderUnavailable, Secret, VaultConfig
-from ephemeral_creds.testing import VaultAdmin, VaultCallFailed, VaultResponse
+from ephemeral_creds.testing import VaultAdmin, VaultCallFailed, VaultResponse, vault_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ExternalVault", "ExternalVaultAdmin"]
+__all__ = ["ExternalVault"]
 
 _NEEDED = (
     "--external needs VAULT_TOKEN: a token that may mount a secrets engine and an auth method, "
@@ -28,42 +25,25 @@ _MAKES = ("sys/mounts/", "sys/auth/", "sys/policies/acl/")
 _REFUSED = range(400, 500)
 
 
-class ExternalVault:
-    """Where the environment says that Vault is, with the token that it gives.
+class ExternalVault(VaultAdmin):
+    """Sets up the Vault that the environment's ``VAULT_…`` variables name, with their token.
+
+    It remembers the mounts, auth methods and policies that it makes, so that `remove_all` can
+    leave the server as it was.
 
     Raises:
-        ConfigurationError: the environment lacks one of them.
+        ConfigurationError: the environment lacks the address or the token.
     """
 
     def __init__(self) -> None:
+        # Not the base class's, which wants a server of ours.
         self.config = VaultConfig.from_env()
         token = os.environ.get("VAULT_TOKEN") or os.environ.get("BAO_TOKEN")
         if not token:
             raise ConfigurationError(_NEEDED)
-        self.root_token = Secret(token)
-
-    @property
-    def address(self) -> str:
-        """The base URL."""
-        return self.config.address
-
-
-class ExternalVaultAdmin(VaultAdmin):
-    """Sets it up over HTTP or HTTPS, as the environment's ``VAULT_…`` variables say.
-
-    It remembers the mounts, auth methods and policies that it makes, so that `remove_all` can
-    leave the server as it was.
-    """
-
-    def __init__(self, vault: ExternalVault) -> None:
-        # The base class wants a whole server of ours, and uses its address and its token.
-        self._external = vault
+        self._token = Secret(token)
+        self._tls = _tls(self.config) if self.config.address.startswith("https:") else None
         self._made: list[str] = []
-
-    @property
-    def address(self) -> str:
-        """Where it is."""
-        return self._external.address
 
     def request(
         self,
@@ -84,13 +64,23 @@ class ExternalVaultAdmin(VaultAdmin):
         if makes:
             # Before it is sent: without an answer it may be there nevertheless.
             self._made.append(path)
-        headers = {
-            "X-Vault-Request": "true",
-            "X-Vault-Token": (token or self._external.root_token).reveal(),
-        }
-        if wrap_ttl is not None:
-            headers["X-Vault-Wrap-TTL"] = wrap_ttl
-        answer = self._send(method, path, body, headers, timeout)
+        try:
+            answer = vault_request(
+                self.config.address,
+                method,
+                path,
+                body,
+                token=token or self._token,
+                timeout=timeout,
+                wrap_ttl=wrap_ttl,
+                tls=self._tls,
+                # OpenBao answers health in no namespace.
+                namespace=self.config.namespace if path != "sys/health" else None,
+            )
+        except (OSError, HTTPException) as error:
+            raise ProviderUnavailable(
+                f"the Vault at {self.config.address} does not answer: {error}"
+            ) from None
         if makes and answer.status in _REFUSED:
             self._made.remove(path)
         return answer
@@ -115,8 +105,8 @@ class ExternalVaultAdmin(VaultAdmin):
         except VaultCallFailed as error:
             if token is None and error.status == HTTPStatus.FORBIDDEN:
                 raise ConfigurationError(
-                    f"the Vault at {self.address} refuses the token in VAULT_TOKEN ({error}); "
-                    f"{_NEEDED}"
+                    f"the Vault at {self.config.address} refuses the token in VAULT_TOKEN "
+                    f"({error}); {_NEEDED}"
                 ) from None
             raise
 
@@ -132,54 +122,19 @@ class ExternalVaultAdmin(VaultAdmin):
                 if answer.status < _REFUSED.start:
                     continue
                 why = f"{answer.status} {answer.errors}"
-            left_behind.append(f"{path} is left in the Vault at {self.address}: {why}")
+            left_behind.append(f"{path} is left in the Vault at {self.config.address}: {why}")
         self._made.clear()
         return left_behind
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, object] | None,
-        headers: dict[str, str],
-        timeout: float,
-    ) -> VaultResponse:
-        config = self._external.config
-        # OpenBao answers health in no namespace.
-        if config.namespace and path != "sys/health":
-            headers["X-Vault-Namespace"] = config.namespace
-        where = urlsplit(config.address)
-        payload = None if body is None else json.dumps(body)
-        try:
-            with closing(self._connection(timeout)) as connection:
-                connection.request(method, f"{where.path}/v1/{path}", payload, headers)
-                answer = connection.getresponse()
-                raw = answer.read()
-        except (OSError, HTTPException) as error:
-            raise ProviderUnavailable(
-                f"the Vault at {config.address} does not answer: {error}"
-            ) from None
-        try:
-            parsed = json.loads(raw or b"{}")
-        except ValueError:
-            parsed = {}
-        return VaultResponse(answer.status, parsed if isinstance(parsed, dict) else {}, {})
 
-    def _connection(self, timeout: float) -> HTTPConnection:
-        config = self._external.config
-        where = urlsplit(config.address)
-        host = where.hostname or ""
-        if where.scheme == "http":
-            return HTTPConnection(host, where.port, timeout=timeout)
-        context = ssl.create_default_context()
-        if config.verify is False:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        elif isinstance(config.verify, str):
-            given = Path(config.verify)
-            context.load_verify_locations(
-                **{"capath" if given.is_dir() else "cafile": str(given)},
-            )
-        if config.client_cert is not None:
-            context.load_cert_chain(*config.client_cert)
-        return HTTPSConnection(host, where.port, timeout=timeout, context=context)
+def _tls(config: VaultConfig) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if config.verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif isinstance(config.verify, str):
+        kind = "capath" if Path(config.verify).is_dir() else "cafile"
+        context.load_verify_locations(**{kind: config.verify})
+    if config.client_cert is not None:
+        context.load_cert_chain(*config.client_cert)
+    return context

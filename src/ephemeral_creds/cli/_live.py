@@ -14,8 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ephemeral_creds.cli._report import verdict
-from ephemeral_creds.cli._view import conclusion, left
+from ephemeral_creds.cli._view import PlainView, left
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,7 +31,7 @@ _EVENTS = 10
 _BAR = 24
 
 
-class LiveView:
+class LiveView(PlainView):
     """Panels that fill the terminal's alternate screen, as those of ``top`` do.
 
     Whatever gets into them, an echoed ``^C`` or the window's new size, is gone with that screen.
@@ -41,6 +40,7 @@ class LiveView:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
+        super().__init__(self._console.file)
         self._events: deque[str] = deque(maxlen=_EVENTS)
         self._snapshot: Snapshot | None = None
         # Redrawn when there is something new: no thread of rich's own.
@@ -78,15 +78,7 @@ class LiveView:
     def finish(self, report: Report) -> None:
         """Replace it all by the table."""
         self._live.stop()
-        table = Table(title="ephemeral-creds demo", show_header=False, title_justify="left")
-        table.add_column(style="bold")
-        table.add_column()
-        for name, value in report.rows():
-            table.add_row(name, Text(value))
-        self._console.print(table)
-        good = not verdict(report) and report.interrupted is None
-        for line in conclusion(report):
-            self._console.print(Text(line, style="green" if good else "red"))
+        PlainView(self._console.file).finish(report)
 
     def _draw(self) -> None:
         parts: list[RenderableType] = []

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
-__all__ = ["Report", "rotations_due", "verdict"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Report", "quantile", "rotations_due", "verdict"]
 
 _SECONDS_PER_ROTATION = 12  # the role's max_ttl: nothing lives longer
 _UNREVOKED = (
@@ -83,6 +87,11 @@ class Report:
             ("roles left", f"{self.roles_left}"),
             ("latency", f"median {_ms(self.p50_ms)}, 99.9 % within {_ms(self.p999_ms)}"),
         ]
+
+
+def quantile(durations: Sequence[float], fraction: float) -> float | None:
+    """Return what `fraction` of the sorted durations did not exceed; ``None`` where none is."""
+    return durations[max(math.ceil(fraction * len(durations)), 1) - 1] if durations else None
 
 
 def rotations_due(seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""What is shown meanwhile: plain lines, for logs and pipes."""
+"""What is shown meanwhile, in plain lines for logs and pipes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import IO, TYPE_CHECKING
 
 from ephemeral_creds.cli._report import verdict
 from ephemeral_creds.events import RevocationFailed
@@ -18,24 +18,15 @@ if TYPE_CHECKING:
     from ephemeral_creds import Event
     from ephemeral_creds.cli._report import Report
 
-__all__ = ["EventLog", "PlainView", "Snapshot", "View", "conclusion", "describe", "make_view"]
+__all__ = ["EventLog", "PlainView", "Snapshot", "conclusion", "left", "make_view"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The state of the demo at one moment.
+    """The state of the demo at one moment: `elapsed` of `seconds` of load, the generation in use.
 
-    Attributes:
-        elapsed: seconds since the load began.
-        seconds: how long it is going to last.
-        generation: which one new connections use.
-        username: its user name.
-        expires_in: seconds that its lease has left; ``None`` where nobody knows, as with a file.
-        connections: how many there are, by generation.
-        rate: queries per second, of late.
-        queries: how many there were.
-        failed: how many of them failed.
-        rotations: changes of the generation.
+    `expires_in` is in seconds, and ``None`` where nobody knows, as with a file; `connections` are
+    by generation; `rate` is in queries per second, of late.
     """
 
     elapsed: float
@@ -50,31 +41,6 @@ class Snapshot:
     rotations: int
 
 
-class View(Protocol):
-    """Something that people look at."""
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        ...
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        exc_traceback: TracebackType | None,
-    ) -> None:
-        """Leave the terminal as it was."""
-
-    def say(self, text: str) -> None:
-        """Show a line."""
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Show how things are."""
-
-    def finish(self, report: Report) -> None:
-        """Show how it went; the last call."""
-
-
 class EventLog:
     """An observer that keeps events until the view takes them. Bounded; safe between threads."""
 
@@ -84,7 +50,7 @@ class EventLog:
 
     def __call__(self, event: Event, /) -> None:
         """Keep `event`."""
-        line = describe(event)
+        line = _line(event)
         self._lines.append(line)
         if isinstance(event, RevocationFailed):
             self._unrevoked.append(line)
@@ -103,9 +69,9 @@ class EventLog:
 
 
 class PlainView:
-    """One line for each event and each second."""
+    """One line for each event and each second; also what any other view has to do."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: IO[str]) -> None:
         self._out = out
         self._next = 0.0
 
@@ -121,11 +87,11 @@ class PlainView:
         self._out.flush()
 
     def say(self, text: str) -> None:
-        """Print a line."""
+        """Show a line."""
         print(text, file=self._out, flush=True)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Print a line, once a second."""
+        """Show how things are: print a line, once a second."""
         if snapshot.elapsed < self._next:
             return
         self._next = int(snapshot.elapsed) + 1.0
@@ -137,7 +103,7 @@ class PlainView:
         )
 
     def finish(self, report: Report) -> None:
-        """Print the table."""
+        """Show how it went, at the end: print the table."""
         self.say("")
         for name, value in report.rows():
             self.say(f"  {name:<18}{value}")
@@ -145,7 +111,7 @@ class PlainView:
             self.say(line)
 
 
-def make_view(*, json: bool) -> View:
+def make_view(*, json: bool) -> PlainView:
     """Return the live view where there is a terminal for it, else the plain one.
 
     Args:
@@ -160,19 +126,12 @@ def make_view(*, json: bool) -> View:
     return LiveView()
 
 
-def describe(event: Event) -> str:
+def _line(event: Event) -> str:
     """Return `event` as a line for people: its name, and what it carries."""
     values = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
     values.pop("keeper")
-    return " ".join(
-        [
-            type(event).__name__,
-            *(
-                f"{name}={value:.1f}" if isinstance(value, float) else f"{name}={value}"
-                for name, value in values.items()
-            ),
-        ]
-    )
+    texts = [f"{k}={v:.1f}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()]
+    return " ".join([type(event).__name__, *texts])
 
 
 def left(expires_in: float | None) -> str:

@@ -4,43 +4,37 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import ExitStack, closing
+import shutil
+import tempfile
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ephemeral_creds import (
-    AppRoleAuth,
-    ConfigurationError,
-    VaultConfig,
-    VaultDynamicProvider,
-)
-from ephemeral_creds.cli._external import ExternalVault, ExternalVaultAdmin
+from ephemeral_creds import AppRoleAuth, ConfigurationError, VaultConfig, VaultDynamicProvider
+from ephemeral_creds.cli._external import ExternalVault
+from ephemeral_creds.cli._load import APPLICATION
 from ephemeral_creds.testing import (
     CREATE_ROLE,
     PostgresServer,
     VaultAdmin,
+    VaultAgent,
     VaultServer,
+    dotenv_template,
     find_vault,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+    from contextlib import ExitStack
 
     from ephemeral_creds.cli._arguments import Options
     from ephemeral_creds.testing import AppRole
 
-__all__ = ["APPLICATION", "DEFAULT_TTL", "MAX_TTL", "ROLE", "World", "open_world"]
+__all__ = ["Sidecar", "World", "open_world"]
 
-DEFAULT_TTL = 4
-"""Seconds that a lease lasts without being renewed."""
-MAX_TTL = 12
-"""Seconds after which it can no longer be renewed."""
-ROLE = "app"
-"""The Vault role that the credentials are of."""
-APPLICATION = "ephemeral-creds-demo"
-"""The ``application_name`` of the pool's connections."""
-
+_DEFAULT_TTL, _MAX_TTL = 4, 12  # seconds
+_ROLE = "app"
 _SCHEMA = """
     CREATE ROLE demo_app NOLOGIN;
     CREATE TABLE entries (
@@ -56,16 +50,11 @@ _SCHEMA = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What is running.
+    """What is running: a PostgreSQL, and a Vault that `admin` sets up.
 
-    Attributes:
-        postgres: the PostgreSQL that the pool connects to.
-        admin: whom to set up the Vault with.
-        vault_version: name and version of the Vault, for people.
-        config: how the library reaches it.
-        binary: the program that can be an agent.
-        mount: the name of all that we have set up in Vault: engine, auth method and policy.
-        login: how a service logs in to Vault.
+    `config` is how the library reaches that Vault, `vault_version` its name and version for people,
+    `binary` the program that can be an agent. The engine, the auth method and the policy in it are
+    all called `mount`; `login` is how a service logs in.
     """
 
     postgres: PostgresServer
@@ -81,15 +70,61 @@ class World:
         """How the pool connects."""
         return f"{self.postgres.conninfo()} application_name={APPLICATION}"
 
-    @property
-    def is_external(self) -> bool:
-        """Whether the Vault is somebody else's."""
-        return isinstance(self.admin, ExternalVaultAdmin)
-
     def provider(self) -> VaultDynamicProvider:
         """Return what a service that talks to Vault itself gets its credentials from."""
         auth = AppRoleAuth(self.login.role_id, self.login.secret_id, mount=self.mount)
-        return VaultDynamicProvider(ROLE, auth=auth, mount=self.mount, config=self.config)
+        return VaultDynamicProvider(_ROLE, auth=auth, mount=self.mount, config=self.config)
+
+
+class Sidecar:
+    """``vault agent`` or ``bao agent`` that keeps a file of credentials, `path`, fresh."""
+
+    def __init__(self, world: World) -> None:
+        self._admin = world.admin
+        self._home = Path(tempfile.mkdtemp(prefix="ephemeral-creds-sidecar-"))
+        self.path = self._home / "secrets" / "db-creds.txt"
+        self.path.parent.mkdir()
+        external = isinstance(world.admin, ExternalVault)
+        self._agent = VaultAgent(
+            world.config.address,
+            world.login,
+            templates={self.path: dotenv_template(f"{world.mount}/creds/{_ROLE}")},
+            environment=_to_reach_vault() if external else {},
+            binary=world.binary,
+        )
+
+    def start(self) -> None:
+        """Start the agent; the file comes a little later."""
+        self._agent.start()
+
+    def has_written(self) -> bool:
+        """Whether the file is there.
+
+        Raises:
+            ConfigurationError: the agent has ended.
+        """
+        self._agent.check()
+        return self.path.exists()
+
+    def close(self) -> None:
+        """Stop the agent, revoke its token and so its leases, and remove the files."""
+        try:
+            self._agent.stop()
+            # None where the agent was stopped before it had logged in.
+            if (token := self._agent.token) is not None:
+                self._admin.call("POST", "auth/token/revoke-self", token=token)
+        finally:
+            self._agent.close()
+            shutil.rmtree(self._home, ignore_errors=True)
+
+
+def _to_reach_vault() -> dict[str, str]:
+    """Return the variables that tell how; whoever started the demo is not the agent."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("VAULT_", "BAO_")) and name not in ("VAULT_TOKEN", "BAO_TOKEN")
+    }
 
 
 def open_world(
@@ -120,17 +155,15 @@ def open_world(
     postgres = stack.enter_context(PostgresServer())
     check()
     with closing(postgres.admin()) as connection:
-        say(
-            f"PostgreSQL {connection.info.parameter_status('server_version')} "
-            f"on port {postgres.port}"
-        )
+        number = connection.info.parameter_status("server_version")
+        say(f"PostgreSQL {number} on port {postgres.port}")
         connection.execute(_SCHEMA)
     check()
-    mount = f"ephemeral-creds-demo-{secrets.token_hex(4)}"
-    if isinstance(admin, ExternalVaultAdmin):
+    if isinstance(admin, ExternalVault):
         # Before the first step: half of it may be there when it is interrupted. A server of ours
         # forgets it in any case.
         stack.callback(lambda: left_behind.extend(admin.remove_all()))
+    mount = f"ephemeral-creds-demo-{secrets.token_hex(4)}"
     login = _set_up(admin, mount, postgres)
     check()
     return World(
@@ -147,15 +180,14 @@ def open_world(
 def _open_vault(options: Options, stack: ExitStack) -> tuple[VaultAdmin, str, VaultConfig, Path]:
     if options.external:
         external = ExternalVault()
-        admin = ExternalVaultAdmin(external)
-        health = admin.request("GET", "sys/health")
+        health = external.request("GET", "sys/health")
         if health.status not in (200, 429, 472, 473):
             raise ConfigurationError(
-                f"the Vault at {external.address} is not ready (sys/health says {health.status}): "
-                "unseal it, or check VAULT_ADDR"
+                f"the Vault at {external.config.address} is not ready (sys/health says "
+                f"{health.status}): unseal it, or check VAULT_ADDR"
             )
         version = health.body.get("version", "of unknown version")
-        return admin, f"external {version}", external.config, find_vault()
+        return external, f"external {version}", external.config, find_vault()
     # A proxy of the environment must not get what is meant for this machine.
     exempt = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "", "127.0.0.1"]
     os.environ["no_proxy"] = ",".join(filter(None, exempt))
@@ -165,34 +197,23 @@ def _open_vault(options: Options, stack: ExitStack) -> tuple[VaultAdmin, str, Va
 
 def _set_up(admin: VaultAdmin, mount: str, postgres: PostgresServer) -> AppRole:
     admin.call("POST", f"sys/mounts/{mount}", {"type": "database"})
-    url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{postgres.host}:{postgres.port}/postgres"
-    admin.call(
-        "POST",
-        f"{mount}/config/postgres",
-        {
-            "plugin_name": "postgresql-database-plugin",
-            "allowed_roles": ROLE,
-            "connection_url": f"{url}?sslmode=disable",
-            "username": postgres.superuser,
-            "password": postgres.password.reveal(),
-        },
-    )
-    admin.call(
-        "POST",
-        f"{mount}/roles/{ROLE}",
-        {
-            "db_name": "postgres",
-            "default_ttl": DEFAULT_TTL,
-            "max_ttl": MAX_TTL,
-            "creation_statements": [CREATE_ROLE, 'GRANT demo_app TO "{{name}}";'],
-        },
-    )
-    policy = admin.write_policy(
-        mount,
-        {
-            f"{mount}/creds/{ROLE}": ["read"],
-            "sys/leases/renew": ["update"],
-            "sys/leases/revoke": ["update"],
-        },
-    )
-    return admin.create_approle(ROLE, [policy], token_ttl=3600, token_max_ttl=86400, mount=mount)
+    where = f"{postgres.host}:{postgres.port}/postgres?sslmode=disable"
+    connection: dict[str, object] = {
+        "plugin_name": "postgresql-database-plugin",
+        "allowed_roles": _ROLE,
+        "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@{where}",
+        "username": postgres.superuser,
+        "password": postgres.password.reveal(),
+    }
+    admin.call("POST", f"{mount}/config/postgres", connection)
+    role: dict[str, object] = {
+        "db_name": "postgres",
+        "default_ttl": _DEFAULT_TTL,
+        "max_ttl": _MAX_TTL,
+        "creation_statements": [CREATE_ROLE, 'GRANT demo_app TO "{{name}}";'],
+    }
+    admin.call("POST", f"{mount}/roles/{_ROLE}", role)
+    rules = {f"{mount}/creds/{_ROLE}": ["read"]}
+    rules |= {f"sys/leases/{what}": ["update"] for what in ("renew", "revoke")}
+    policy = admin.write_policy(mount, rules)
+    return admin.create_approle(_ROLE, [policy], token_ttl=3600, token_max_ttl=86400, mount=mount)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ephemeral_creds import ConfigurationError, Secret
-from ephemeral_creds.cli._external import ExternalVault, ExternalVaultAdmin
+from ephemeral_creds.cli._external import ExternalVault
 from ephemeral_creds.testing import Fault, VaultAdmin, VaultCallFailed
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ def somebody(own_vault: VaultServer) -> VaultAdmin:
 
 def connect(
     own_vault: VaultServer, monkeypatch: pytest.MonkeyPatch, token: Secret
-) -> ExternalVaultAdmin:
+) -> ExternalVault:
     monkeypatch.setenv("VAULT_ADDR", own_vault.address)
     monkeypatch.setenv("VAULT_TOKEN", token.reveal())
-    return ExternalVaultAdmin(ExternalVault())
+    return ExternalVault()
 
 
 def token_for(somebody: VaultAdmin, rules: dict[str, list[str]]) -> Secret:
     return somebody.create_token([somebody.write_policy("theirs", rules)])
 
 
-def make_everything(admin: ExternalVaultAdmin) -> None:
+def make_everything(admin: ExternalVault) -> None:
     admin.call("POST", f"sys/mounts/{NAME}", {"type": "database"})
     admin.enable_auth("approle", NAME)
     admin.write_policy(NAME, {"secret/x": ["read"]})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ephemeral_creds.cli._report import Report, rotations_due, verdict
+from ephemeral_creds.cli._report import Report, quantile, rotations_due, verdict
 from ephemeral_creds.cli._view import conclusion
 
 GOOD = Report(
@@ -123,3 +126,26 @@ def test_the_end_says_why_a_lease_was_not_given_back() -> None:
 def test_the_table_does_without_latencies() -> None:
     rows = dict(replace(GOOD, p50_ms=None, p999_ms=None).rows())
     assert rows["latency"] == "median unknown, 99.9 % within unknown"
+
+
+def test_nothing_has_no_quantiles() -> None:
+    assert quantile([], 0.5) is None
+
+
+def test_quantiles_of_a_thousand() -> None:
+    durations = [number / 1000 for number in range(1, 1001)]
+    assert [quantile(durations, fraction) for fraction in (0.5, 0.999, 1.0)] == [0.5, 0.999, 1.0]
+
+
+def test_one_slow_in_a_thousand_is_not_in_the_999th() -> None:
+    durations = [*[0.001] * 999, 2.0]
+    assert quantile(durations, 0.999) == 0.001
+    assert quantile(durations, 1.0) == 2.0
+
+
+@given(st.lists(st.floats(1e-5, 100), min_size=1, max_size=50), st.floats(0.01, 1))
+def test_so_many_do_not_exceed_a_quantile(durations: list[float], fraction: float) -> None:
+    durations.sort()
+    found = quantile(durations, fraction)
+    assert found in durations
+    assert sum(one <= found for one in durations) >= math.floor(len(durations) * fraction)
