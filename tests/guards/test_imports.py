@@ -57,6 +57,8 @@ HOMES: dict[str, tuple[str, ...]] = {
 # These decide; others look at clocks, wait, log, draw lots and talk to the world.
 PURE = {
     "exceptions", "_backoff", "_values", "events", "_observer", "lifecycle", "keeper.consumer",
+    "pool.rotation", "pool.connections", "pool.jobs", "pool.ledger", "pool.trust",
+    "pool.reconnects", "pool.failure", "pool.shortage",
     "providers.file.formats",
 }  # fmt: skip
 IMPURE = {

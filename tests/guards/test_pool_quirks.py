@@ -89,6 +89,8 @@ def test_what_is_idle_is_in_a_deque_and_counters_in_a_counter(kind: Any) -> None
     quirks.count_refused(pool)
     stats = pool.get_stats()
     assert (stats["requests_num"], stats["requests_errors"]) == (1, 1)
+    quirks.uncount_request(pool)
+    assert pool.get_stats().get("requests_num", 0) == 0
 
 
 def test_a_new_one_takes_the_place_of_an_idle_one() -> None:
@@ -96,11 +98,10 @@ def test_a_new_one_takes_the_place_of_an_idle_one() -> None:
         pool.wait()
         (old,) = pool._pool
         assert quirks.has_idle(pool, lambda c: c is old)
-        assert quirks.replace_idle(pool, lambda c: c is old, lambda: None) is None
-        assert quirks.replace_idle(pool, lambda _: False, Session) is None
         new = Session()
+        assert quirks.replace_idle(pool, lambda _: False, new) is None
         quirks.set_expiry(pool, new)
-        assert quirks.replace_idle(pool, lambda c: c is old, lambda: new) is old
+        assert quirks.replace_idle(pool, lambda c: c is old, new) is old
         assert pool.getconn() is new
         assert pool.get_stats()["pool_size"] == 1
         pool.putconn(new)
@@ -111,11 +112,13 @@ def test_a_new_one_takes_the_place_of_one_that_is_returned() -> None:
     with made(ConnectionPool, timeout=5.0) as pool:
         old, new = pool.getconn(), Session()
         quirks.set_expiry(pool, new)
+        assert quirks.count_lent([old, new]) == 1
         quirks.check_borrowed(pool, old)
         quirks.replace_returned(pool, old, new)
         assert old.pgconn.transaction_status == TransactionStatus.UNKNOWN
         with pytest.raises(ValueError, match="doesn't come from any pool"):
             quirks.check_borrowed(pool, old)
+        assert quirks.count_lent([old, new]) == 0
         assert pool.getconn() is new
         pool.putconn(new)
         assert pool.get_stats().get("returns_bad", 0) == 0
@@ -188,7 +191,7 @@ def test_the_async_pool_does_the_same() -> None:
             new, newest = AsyncSession(), AsyncSession()
             quirks.set_expiry(pool, new)
             quirks.set_expiry(pool, newest)
-            assert await quirks.replace_idle_async(pool, lambda c: c is old, lambda: new) is old
+            assert await quirks.replace_idle_async(pool, lambda c: c is old, new) is old
             assert await pool.getconn() is new
             await quirks.replace_returned_async(pool, new, newest)
             assert await pool.getconn() is newest

@@ -259,8 +259,7 @@ class TestLocks:
                 rotation = pool._rotation
                 locks = [
                     pool._keeper._changed, pool._worker._wakeup._condition, rotation._lock,
-                    rotation.ledger._lock, rotation.reconnects._lock,
-                    rotation.replacements._lock, pool._tasks.mutex, pool._sched._lock, pool._lock,
+                    pool._tasks.mutex, pool._sched._lock, pool._lock,
                 ]
                 for lock in locks:
                     threading.Thread(target=hold, args=(lock,)).start()

@@ -24,8 +24,6 @@ from ephemeral_creds import (
 )
 from ephemeral_creds.events import PoolRotated
 from ephemeral_creds.exceptions import KeeperClosed, NotReady, ProviderUnavailable
-from ephemeral_creds.pool._async import worker as async_worker
-from ephemeral_creds.pool._sync import worker as sync_worker
 
 if TYPE_CHECKING:
     from twins import Setup
@@ -118,12 +116,8 @@ class TestRotation:
         setup.provider.wait_for_sessions({3: 3})
 
     @pytest.mark.slow
-    def test_borrowed_ones_are_waited_for_without_connecting(
-        self, setup: Setup, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_borrowed_ones_are_waited_for_without_connecting(self, setup: Setup) -> None:
         """Nothing to replace comes back for many times as long as a replacement is parked."""
-        for module in (sync_worker, async_worker):
-            monkeypatch.setattr(module, "_LOOK_AT_IDLE", 3600.0)
         gate = setup.twin.gate()
         pool = setup.pool(
             min_size=2, connection_class=gate, rotation=RotationPolicy(overshoot=1, park=0.02)
@@ -132,9 +126,8 @@ class TestRotation:
         while gate.reached.acquire(blocking=False):
             pass
         setup.rotate(2)
-        # The proof, and one more, which was closed again.
-        for _ in range(2):
-            assert gate.reached.acquire(timeout=PATIENCE)
+        # The proof, which was closed again.
+        assert gate.reached.acquire(timeout=PATIENCE)
         assert not gate.reached.acquire(timeout=0.5)
         for connection in borrowed:
             pool.putconn(connection)

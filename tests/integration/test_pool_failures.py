@@ -29,6 +29,7 @@ from ephemeral_creds.testing import TCPProxy
 if TYPE_CHECKING:
     from twins import Setup
 
+    from ephemeral_creds.pool.jobs import Job
     from ephemeral_creds.testing import PostgresServer
 
 NEVER_AGAIN = RotationPolicy(retry_initial=3600.0, retry_max=3600.0)
@@ -95,16 +96,16 @@ class TestFailures:
         self, setup: Setup, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pool = setup.pool(min_size=2)
-        reserve = pool._rotation.reserve
+        jobs = pool._rotation.jobs
 
-        def defective(_: int) -> bool:
-            monkeypatch.setattr(pool._rotation, "reserve", reserve)
+        def defective(_: float) -> list[Job]:
+            monkeypatch.setattr(pool._rotation, "jobs", jobs)
             raise RuntimeError("a defect")
 
-        monkeypatch.setattr(pool._rotation, "reserve", defective)
+        monkeypatch.setattr(pool._rotation, "jobs", defective)
         setup.rotate(2)
         setup.revoked(1)
-        assert "replacing failed: RuntimeError" in caplog.text
+        assert "rotating failed: RuntimeError" in caplog.text
 
     def test_d6_a_pool_that_lost_everything_comes_back_by_itself(
         self, setup: Setup, own_postgres: PostgresServer

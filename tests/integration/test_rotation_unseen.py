@@ -13,8 +13,7 @@ from psycopg_pool import TooManyRequests
 from twins import AsyncTwin, wait_until
 
 from ephemeral_creds import RotationPolicy
-from ephemeral_creds.pool._async import worker as async_worker
-from ephemeral_creds.pool._sync import worker as sync_worker
+from ephemeral_creds.pool import rotation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,8 +137,7 @@ def test_it_counts_how_long_connections_took(setup: Setup) -> None:
 def test_it_neither_checks_nor_resets_what_is_idle(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (sync_worker, async_worker):
-        monkeypatch.setattr(module, "_LOOK_AT_IDLE", 0.01)
+    monkeypatch.setattr(rotation, "LOOK_AGAIN", 0.01)
     calls: list[str] = []
     pool = setup.pool(
         min_size=4,

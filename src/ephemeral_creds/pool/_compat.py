@@ -11,7 +11,6 @@ import contextlib
 import inspect
 import itertools
 import threading
-import time
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +34,6 @@ __all__ = [
     "open_at_construction_async",
     "resolved",
     "resolved_async",
-    "sleep",
-    "sleep_async",
 ]
 
 
@@ -115,22 +112,18 @@ class Wakeup:
 
 
 class AsyncTasks:
-    """Tasks that run until they find that there is nothing left to do."""
+    """What runs in the background."""
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
 
     def spawn(self, target: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """Start another one."""
+        """Start something."""
+        self._tasks = [t for t in self._tasks if not t.done()]
         self._tasks.append(asyncio.create_task(target(), name=name))
 
-    def count(self) -> int:
-        """Return how many there are, and forget those that have ended."""
-        self._tasks = [t for t in self._tasks if not t.done()]
-        return len(self._tasks)
-
     async def join(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for their end, then cancel those that are late."""
+        """Wait up to `timeout` seconds for the end of it all, then cancel what is late."""
         others = [t for t in self._tasks if t is not asyncio.current_task()]
         if others:
             _, late = await asyncio.wait(others, timeout=timeout)
@@ -139,38 +132,28 @@ class AsyncTasks:
 
 
 class Tasks:
-    """Threads that run until they find that there is nothing left to do."""
+    """What runs in the background, in threads."""
 
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
 
     def spawn(self, target: Callable[[], None], name: str) -> None:
-        """Start another one."""
-        thread = threading.Thread(target=target, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        """Start something.
 
-    def count(self) -> int:
-        """Return how many there are, and forget those that have ended."""
+        Raises:
+            RuntimeError: the system allows the process no further thread.
+        """
         self._threads = [t for t in self._threads if t.is_alive()]
-        return len(self._threads)
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def join(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for their end."""
+        """Wait up to `timeout` seconds for the end of it all."""
         deadline = monotonic() + timeout
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(deadline - monotonic(), 0.0))
-
-
-async def sleep_async(seconds: float) -> None:
-    """Do nothing for as long."""
-    await asyncio.sleep(seconds)
-
-
-def sleep(seconds: float) -> None:
-    """Do nothing for as long."""
-    time.sleep(seconds)
 
 
 # -- cancelling ------------------------------------------------------------------------------

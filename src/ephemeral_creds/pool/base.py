@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
+import os
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
+import psycopg_pool
 from psycopg_pool import PoolClosed
 from typing_extensions import deprecated
 
 from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, NotReady
+from ephemeral_creds.lifecycle.signals import Close
 from ephemeral_creds.pool.errors import as_checkout_failed, explain
-from ephemeral_creds.pool.psycopg_pool_quirks import has_idle
+from ephemeral_creds.pool.psycopg_pool_quirks import count_lent, has_idle
 from ephemeral_creds.pool.status import lease_stats, pool_status
 
 if TYPE_CHECKING:
@@ -37,7 +44,31 @@ if TYPE_CHECKING:
 else:
     _PsycopgPool = object
 
-__all__ = ["LeasedPool", "has_moved"]
+__all__ = ["Borrowed", "LeasedPool", "has_moved"]
+
+# Where a checkout passes on its way into the pool.
+_INNER = (
+    f"{Path(__file__).parent}{os.sep}",
+    f"{Path(psycopg_pool.__file__).parent}{os.sep}",
+    f"{Path(psycopg.__file__).parent}{os.sep}",
+    contextlib.__file__,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Borrowed:
+    """When and where a connection was checked out."""
+
+    at: float
+    where: str
+
+    @classmethod
+    def here(cls, now: float) -> Borrowed:
+        """Describe the caller of the pool: the innermost frame that is not of a library."""
+        frames = reversed(traceback.extract_stack())
+        frame = next((f for f in frames if not f.filename.startswith(_INNER)), None)
+        where = f"{frame.filename}:{frame.lineno} in {frame.name}" if frame else "unknown"
+        return cls(now, where)
 
 
 class LeasedPool(_PsycopgPool):
@@ -49,6 +80,7 @@ class LeasedPool(_PsycopgPool):
     _ended: bool
     _abandoned: bool
     _rotation: Rotation[Any]
+    _vetting: Any  # of one kind or the other
     _diagnosis: tuple[KeeperStatus, EphemeralCredsError | None, Shortage] | None
 
     def get_stats(self) -> dict[str, int]:
@@ -59,13 +91,11 @@ class LeasedPool(_PsycopgPool):
         ``lease_renewals``, ``lease_revocations``, ``lease_rejected_logins`` and, for connections
         that wait to be replaced, ``connections_stale``.
         """
-        stats = self._rotation.correct(super().get_stats())
-        return stats | lease_stats(self._rotation, self._keeper)
+        return super().get_stats() | lease_stats(self._rotation, self._keeper)
 
     def pop_stats(self) -> dict[str, int]:
         """Return the counters as `get_stats` does, and set psycopg_pool's own to zero."""
-        stats = self._rotation.correct(super().pop_stats(), reset=True)
-        return stats | lease_stats(self._rotation, self._keeper)
+        return super().pop_stats() | lease_stats(self._rotation, self._keeper)
 
     def status(self) -> PoolStatus:
         """Return a snapshot for a health endpoint or a person; see `PoolStatus.ready`."""
@@ -96,7 +126,7 @@ class LeasedPool(_PsycopgPool):
         if hasattr(self, "_worker"):
             self._rotation.stop()
             if self._begun and not self._ended:
-                self._rotation.leave(close_keeper=self._own_keeper is not None)
+                self._leave()
             if self._abandoned:
                 # Its threads, and whoever held its locks, stayed in the parent.
                 return
@@ -117,7 +147,13 @@ class LeasedPool(_PsycopgPool):
     @property
     def peak_connections(self) -> int:
         """The most connections that were ever open, or being opened, at the same time."""
-        return self._rotation.ledger.peak
+        return self._rotation.overview.peak
+
+    def _leave(self) -> None:
+        """Tell the keeper that every connection is closed, and its own to close, too."""
+        self._keeper.leave(self._rotation.consumer)
+        if self._own_keeper is not None:
+            self._keeper.signal(Close())
 
     @property
     def _may_begin(self) -> bool:
@@ -143,7 +179,7 @@ class LeasedPool(_PsycopgPool):
         status, lacking, where = self._diagnosis or self._diagnose()
         if lacking is not None:
             return as_checkout_failed(lacking, status)
-        failure = self._rotation.reconnects.last_failure
+        failure = self._rotation.overview.failure
         where = replace(where, hurried=seconds is not None and seconds <= 0)
         error = explain(self.name, timeout, failure, status, where)
         error.__cause__ = error.last_error
@@ -153,7 +189,11 @@ class LeasedPool(_PsycopgPool):
         from ephemeral_creds.pool.shortage import shortage
 
         status = self._keeper.status()
-        where = shortage(self._rotation, super().get_stats(), self.num_workers, monotonic())
+        lent = count_lent(self._rotation.open_connections())
+        where = shortage(
+            self._rotation.overview, super().get_stats(), lent, self.num_workers, monotonic()
+        )
+        where = replace(where, check_error=self._vetting.error)
         try:
             self._keeper.wait(0.0)
         except EphemeralCredsError as error:

@@ -13,7 +13,7 @@ from ephemeral_creds.lifecycle.refusals import LoginFailure, advice
 
 if TYPE_CHECKING:
     from ephemeral_creds.keeper.consumer import KeeperStatus
-    from ephemeral_creds.pool.login import ConnectFailure
+    from ephemeral_creds.pool.failure import ConnectFailure
     from ephemeral_creds.pool.shortage import Shortage
 
 __all__ = [

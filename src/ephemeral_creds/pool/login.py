@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import re
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn
 
-from ephemeral_creds.exceptions import AccessDenied, ConfigurationError, EphemeralCredsError
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.lifecycle.refusals import LoginFailure
+from ephemeral_creds.pool.failure import ConnectFailure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ephemeral_creds.pool.diagnosis import Verdict
-
 __all__ = [
     "CURRENT_USER",
     "VALID_FOR",
-    "ConnectFailure",
     "acting_as",
     "check_parameters",
     "clean_failure",
     "explain_role",
-    "generation_of",
     "refuses_options",
     "role_at_login",
     "said_by",
@@ -47,35 +44,6 @@ FROM pg_catalog.pg_roles WHERE rolname = session_user"""
 # that was not granted, or does not exist.
 _LACKS_RIGHT = "42501"
 _NO_SUCH_ROLE = "22023"
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectFailure:
-    """Why a connect failed, without the secrets that psycopg's own exception carries."""
-
-    error: Exception
-    reason: LoginFailure | None = LoginFailure.UNREACHABLE
-    """``None`` where the login is not what failed, but what comes before or after it."""
-    sqlstate: str | None = None
-    """What the server said, where it is known: psycopg 3 has none for a failed connect."""
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether only a person can help."""
-        return isinstance(self.error, ConfigurationError | AccessDenied)
-
-    @property
-    def refused(self) -> bool:
-        """Whether other credentials may help."""
-        return self.reason is LoginFailure.CREDENTIALS
-
-    def because(self, verdict: Verdict) -> ConnectFailure:
-        """Return the same failure with what was found out about it."""
-        return replace(self, reason=verdict.reason, sqlstate=verdict.sqlstate)
-
-    def with_hint(self, hint: str) -> ConnectFailure:
-        """Return the same failure with more to say."""
-        return replace(self, error=type(self.error)(f"{self.error} ({hint})"))
 
 
 def clean_failure(error: Exception) -> ConnectFailure:
@@ -199,9 +167,3 @@ def explain_role(role: str, failure: ConnectFailure) -> ConnectFailure:
     return replace(failure, reason=reason).with_hint(
         f"session_role={role!r}: if that is why, {cure}"
     )
-
-
-def generation_of(connection: object) -> int:
-    """Return the generation that `connection` logged in with; 0 for a stranger."""
-    generation: int = getattr(connection, "lease_generation", 0)
-    return generation

@@ -15,7 +15,7 @@ from psycopg_pool.pool import ReturnConnection
 from psycopg_pool.pool_async import ReturnConnection as AsyncReturnConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from psycopg import AsyncConnection, Connection
     from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
@@ -28,6 +28,7 @@ __all__ = [
     "close_timeout",
     "close_timeout_async",
     "count_connect",
+    "count_lent",
     "count_refused",
     "discard",
     "discard_async",
@@ -43,42 +44,35 @@ __all__ = [
     "return_by_worker",
     "return_by_worker_async",
     "set_expiry",
+    "uncount_request",
 ]
 
 
-def replace_idle(
-    pool: ConnectionPool[CT], is_old: Callable[[CT], bool], take_new: Callable[[], CT | None]
-) -> CT | None:
-    """Have a new connection take the place of an old one that is idle.
+def replace_idle(pool: ConnectionPool[CT], is_old: Callable[[CT], bool], new: CT) -> CT | None:
+    """Put `new` in the place of an old connection that is idle.
 
     `getconn` and `putconn` would do that, too, and compete with the clients: who comes meanwhile
     finds one connection fewer, so that the pool grows or refuses him. They would run the user's
     ``check`` and ``reset`` as well, and count a request.
 
     Returns:
-        The old connection, to be closed; ``None`` where no old one is idle, or none is ready.
+        The old connection, to be closed; ``None`` where no old one is idle.
     """
     with pool._lock:
-        return _replace_idle(pool, is_old, take_new)
+        return _replace_idle(pool, is_old, new)
 
 
 async def replace_idle_async(
-    pool: AsyncConnectionPool[ACT],
-    is_old: Callable[[ACT], bool],
-    take_new: Callable[[], ACT | None],
+    pool: AsyncConnectionPool[ACT], is_old: Callable[[ACT], bool], new: ACT
 ) -> ACT | None:
     """Do what `replace_idle` does."""
     async with pool._lock:
-        return _replace_idle(pool, is_old, take_new)
+        return _replace_idle(pool, is_old, new)
 
 
-def _replace_idle(
-    pool: Any, is_old: Callable[[Any], bool], take_new: Callable[[], Any | None]
-) -> Any | None:
+def _replace_idle(pool: Any, is_old: Callable[[Any], bool], new: Any) -> Any | None:
     for place, old in enumerate(pool._pool):
         if is_old(old):
-            if (new := take_new()) is None:
-                return None
             pool._pool[place] = new
             return old
     return None
@@ -265,6 +259,16 @@ def count_connect(
         pool._stats[pool._CONNECTIONS_ERRORS] += 1
     else:
         pool._stats[pool._CONNECTIONS_MS] += int(1000.0 * seconds)
+
+
+def count_lent(connections: Iterable[Any]) -> int:
+    """Return how many of these the pool has marked as its own: it does while they are not idle."""
+    return sum(connection._pool is not None for connection in connections)
+
+
+def uncount_request(pool: ConnectionPool[Any] | AsyncConnectionPool[Any]) -> None:
+    """Take back that a request was counted, which is not the user's."""
+    pool._stats[pool._REQUESTS_NUM] -= 1
 
 
 def count_refused(pool: ConnectionPool[Any] | AsyncConnectionPool[Any]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ephemeral_creds.pool.login import ConnectFailure
+    from ephemeral_creds.pool.failure import ConnectFailure
     from ephemeral_creds.pool.policy import RotationPolicy
 
 __all__ = ["Reconnects"]
@@ -25,12 +24,14 @@ class Reconnects:
 
     Args:
         policy: the delays.
+
+    Attributes:
+        last_failure: why the last connect failed, if none has succeeded since.
     """
 
     def __init__(self, policy: RotationPolicy) -> None:
         self.last_failure: ConnectFailure | None = None
         self._policy = policy
-        self._lock = threading.RLock()  # as in `Ledger`
         self._failures = 0
         self._failed_generation = 0
         self._retry_at = self._release_at = -math.inf
@@ -44,43 +45,36 @@ class Reconnects:
 
         Connects that were under way when the first of them failed count as one failure.
         """
-        with self._lock:
-            if now >= self._retry_at:
-                self._failures += 1
-                self._retry_at = now + self._policy.retry_after(self._failures)
-                self._release_at = self._retry_at
-            self._failing_since = now if self._failing_since is None else self._failing_since
-            self._failed_generation = max(self._failed_generation, generation)
-            self.last_failure = failure
+        if now >= self._retry_at:
+            self._failures += 1
+            self._retry_at = now + self._policy.retry_after(self._failures)
+            self._release_at = self._retry_at
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        self._failed_generation = max(self._failed_generation, generation)
+        self.last_failure = failure
 
     def explained(self, hint: str) -> None:
         """It has turned out what the last refused login lacked."""
-        with self._lock:
-            if self.last_failure is not None and self.last_failure.refused:
-                self.last_failure = self.last_failure.with_hint(hint)
+        if self.last_failure is not None and self.last_failure.refused:
+            self.last_failure = self.last_failure.with_hint(hint)
 
-    def succeeded(self) -> bool:
-        """A connect succeeded; returns whether there are retries to release."""
-        with self._lock:
-            self._start_afresh()
-            self.last_failure = None
-            self._failing_since, self._outage_told, self._short = None, False, False
-        return bool(self._held)
+    def succeeded(self) -> None:
+        """A connect succeeded: what is held may go."""
+        self._start_afresh()
+        self.last_failure = None
+        self._failing_since, self._outage_told, self._short = None, False, False
 
     def renewed(self, generation: int) -> None:
         """There are new credentials: what failed with older ones says nothing of them."""
-        with self._lock:
-            if self._failed_generation <= generation:
-                self._start_afresh()
-                if self.last_failure is not None and self.last_failure.hopeless:
-                    # A person has helped.
-                    self.last_failure = None
+        if self._failed_generation <= generation:
+            self._start_afresh()
+            if self.last_failure is not None and self.last_failure.hopeless:
+                # A person has helped.
+                self.last_failure = None
 
-    def barred_for(self, generation: int, now: float) -> float:
-        """Return in how many seconds there may be another connect with `generation`."""
-        with self._lock:
-            same = generation <= self._failed_generation
-            return max(self._retry_at - now, 0.0) if same else 0.0
+    def barred_until(self, generation: int) -> float:
+        """Return when there may be another connect with `generation`; ``-inf`` for at any time."""
+        return self._retry_at if generation <= self._failed_generation else -math.inf
 
     def hold(self, retry: object, now: float) -> None:
         """Keep psycopg_pool's `retry` until it is time for it.
@@ -88,51 +82,48 @@ class Reconnects:
         Where no connect is known to have failed, something around it did, or it was put right
         meanwhile: a moment passes in any case.
         """
-        with self._lock:
-            self._held.append(retry)
-            self._short = True
-            if not self._failures:
-                self._release_at = max(self._release_at, now + _UNEXPLAINED)
+        self._held.append(retry)
+        self._short = True
+        if not self._failures:
+            self._release_at = max(self._release_at, now + _UNEXPLAINED)
 
     @property
     def held(self) -> int:
         """How many retries are held."""
         return len(self._held)
 
-    def release_in(self, now: float) -> float | None:
-        """Return in how many seconds a retry is due; ``None`` where none is held."""
-        return max(self._release_at - now, 0.0) if self._held else None
+    @property
+    def release_at(self) -> float:
+        """When a retry is due; ``inf`` where none is held."""
+        return self._release_at if self._held else math.inf
 
     def release(self, now: float) -> list[Any]:
         """Take the retries that are due: one, as long as nobody knows that it works again."""
-        with self._lock:
-            if self.release_in(now) != 0.0:
-                return []
-            if self._failures:
-                # Until the one that is tried has an answer, or takes too long to get one.
-                self._release_at = now + self._policy.retry_after(self._failures)
-                return [self._held.popleft()]
-            due, self._held = list(self._held), deque()
-            return due
+        if self.release_at > now:
+            return []
+        if self._failures:
+            # Until the one that is tried has an answer, or takes too long to get one.
+            self._release_at = now + self._policy.retry_after(self._failures)
+            return [self._held.popleft()]
+        due, self._held = list(self._held), deque()
+        return due
 
-    def outage_in(self, now: float, patience: float) -> float | None:
-        """Return in how many seconds every connect will have failed for `patience` seconds.
+    def outage_at(self, patience: float) -> float:
+        """Return when every connect will have failed for `patience` seconds.
 
-        ``None``: connects do not fail, or psycopg_pool lacks no connection for it, as in a rotation
+        ``inf``: connects do not fail, or psycopg_pool lacks no connection for it, as in a rotation
         that cannot begin; or that has been told, or will never be.
         """
         since = self._failing_since
-        if since is None or not self._short or self._outage_told or patience == math.inf:
-            return None
-        return max(since + patience - now, 0.0)
+        if since is None or not self._short or self._outage_told:
+            return math.inf
+        return since + patience
 
     def take_outage(self, now: float, patience: float) -> bool:
         """Tell, once per outage, that every connect has failed for `patience` seconds."""
-        with self._lock:
-            if self.outage_in(now, patience) != 0.0:
-                return False
-            self._outage_told = True
-            return True
+        due = self.outage_at(patience) <= now
+        self._outage_told = self._outage_told or due
+        return due
 
     def _start_afresh(self) -> None:
         self._failures, self._retry_at, self._release_at = 0, -math.inf, -math.inf

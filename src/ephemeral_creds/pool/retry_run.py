@@ -8,6 +8,7 @@ import psycopg
 
 from ephemeral_creds.observers import logger
 from ephemeral_creds.pool.errors import ROLE_MISSING
+from ephemeral_creds.pool.psycopg_pool_quirks import uncount_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +135,7 @@ class Run:
         self._pool.verify_connections()
         if kind != "role" or self.disruption:
             return True
-        self._rotation.note_own_checkout()
+        uncount_request(self._pool)
         return None
 
     @property

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ephemeral_creds.pool.rotation import Rotation
+    from ephemeral_creds.pool.connections import Overview
 
 __all__ = ["Shortage", "shortage"]
 
@@ -82,22 +82,23 @@ class Shortage:
 
 
 def shortage(
-    rotation: Rotation[Any], stats: Mapping[str, int], workers: int, now: float
+    overview: Overview, stats: Mapping[str, int], lent: int, workers: int, now: float
 ) -> Shortage:
     """Look where the connections of a pool are.
 
     Args:
-        rotation: the pool's state.
+        overview: what the rotation knows of them.
         stats: psycopg_pool's counters.
-        workers: how many connections it opens at a time.
+        lent: how many of those that are open are not idle.
+        workers: how many connections psycopg_pool opens at a time.
         now: the instant of this look.
     """
-    opening = rotation.openings.all()
+    opening = overview.openings
     configuring = [o.configuring_since for o in opening if o.configuring_since is not None]
     connecting = [o.since for o in opening if o.configuring_since is None]
     size, idle = stats["pool_size"], stats["pool_available"]
-    borrowed = rotation.ledger.lent - len(configuring)
-    waiting = rotation.reconnects.held
+    borrowed = lent - len(configuring)
+    waiting = overview.held
     if len(opening) >= workers:
         # What is not begun waits for one of them.
         waiting = size - idle - borrowed - len(opening)
@@ -109,5 +110,4 @@ def shortage(
         connecting=tuple(now - since for since in connecting),
         configuring=tuple(now - since for since in configuring),
         waiting=max(waiting, 0),
-        check_error=rotation.check_error,
     )

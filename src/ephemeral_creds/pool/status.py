@@ -65,22 +65,22 @@ def pool_status(
 ) -> PoolStatus:
     """Put a pool's status together."""
     status = keeper.status()
-    connections = rotation.ledger.open_by_generation()
-    failure = rotation.reconnects.last_failure
+    overview = rotation.overview
+    connections, failure = overview.connections, overview.failure
     # One that has no answer yet, where nothing is open: the server may be silent.
-    doubtful = failure is not None or rotation.ledger.size > 0
+    doubtful = failure is not None or overview.size > 0
     return PoolStatus(
         name=name,
         ready=not closed and bool(connections or (status.ready and not doubtful)),
         generation=rotation.serving,
         expires_in=status.expires_in,
         connections=connections,
-        stale=rotation.stale,
+        stale=overview.stale,
         available=stats["pool_available"],
         waiting=stats.get("requests_waiting", 0),
         min_size=stats["pool_min"],
         max_size=stats["pool_max"],
-        peak=rotation.ledger.peak,
+        peak=overview.peak,
         suspect=rotation.is_suspect(rotation.serving),
         last_error=str(failure.error) if failure is not None else None,
         last_error_reason=failure.reason.value if failure and failure.reason else None,
@@ -98,7 +98,7 @@ def lease_stats(rotation: Rotation[Any], keeper: Keeper) -> dict[str, int]:
         "lease_renewals": status.renewals,
         "lease_revocations": status.revocations,
         "lease_rejected_logins": status.rejected_logins,
-        "connections_stale": rotation.stale,
+        "connections_stale": rotation.overview.stale,
     }
     if status.expires_in is not None:
         stats["lease_expires_in"] = int(status.expires_in)

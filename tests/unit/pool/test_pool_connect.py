@@ -1,4 +1,4 @@
-"""What is kept of a failed connect, and the count of open ones; the rest needs a server."""
+"""What is kept of a failed connect; the rest needs a server."""
 
 from __future__ import annotations
 
@@ -14,74 +14,13 @@ from ephemeral_creds import ConfigurationError, Credentials, Grant, Lease, Secre
 from ephemeral_creds.pool._async.login import login_async
 from ephemeral_creds.pool._sync.login import login
 from ephemeral_creds.pool.diagnosis import Diagnosis
-from ephemeral_creds.pool.ledger import Ledger
-from ephemeral_creds.pool.login import ConnectFailure, acting_as, clean_failure
+from ephemeral_creds.pool.failure import ConnectFailure
+from ephemeral_creds.pool.login import acting_as, clean_failure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from canary import Canary
-
-
-class Session:
-    """What the ledger looks at of a connection."""
-
-    def __init__(self, generation: int) -> None:
-        self.lease_generation = generation
-        self.closed = False
-
-
-def test_what_is_being_opened_counts_as_open() -> None:
-    ledger: Ledger[Session] = Ledger()
-    session = Session(1)
-    ledger.opening(1)
-    ledger.opened(session, 1)
-    ledger.opening(2)
-    assert ledger.by_generation() == {1: 1, 2: 1}
-    assert ledger.open_by_generation() == {1: 1}
-    assert ledger.size == ledger.peak == 2
-    assert ledger.has_before(2)
-    assert not ledger.has_before(1)
-    ledger.failed(2)
-    assert ledger.by_generation() == {1: 1}
-
-
-def test_a_connection_may_be_returned_while_it_is_counted() -> None:
-    """A collection does so, of a generator that was forgotten within ``with connection()``."""
-    ledger: Ledger[Session] = Ledger()
-
-    class Forgotten(Session):
-        @property
-        def closed(self) -> bool:
-            return not ledger.owns(self)
-
-        @closed.setter
-        def closed(self, _: bool) -> None:
-            pass
-
-    session = Forgotten(1)
-    ledger.opening(1)
-    ledger.opened(session, 1)
-    counts: list[dict[int, int]] = []
-    # In a thread: without that it would wait for itself.
-    counting = threading.Thread(target=lambda: counts.append(ledger.by_generation()), daemon=True)
-    counting.start()
-    counting.join(60.0)
-    assert counts == [{1: 1}]
-
-
-def test_nothing_is_kept_of_generations_that_are_gone() -> None:
-    ledger: Ledger[Session] = Ledger()
-    for generation in range(1, 101):
-        session = Session(generation)
-        ledger.opening(generation)
-        ledger.opened(session, generation)
-        session.closed = True
-        ledger.opening(generation)
-        ledger.failed(generation)
-    assert ledger.by_generation() == {}
-    assert not ledger.has_before(200)
-    assert ledger._opening == {}
 
 
 PASSWORD = "cannot-be-\ud800-encoded"

@@ -9,7 +9,7 @@ import pytest
 
 from ephemeral_creds import RotationPolicy
 from ephemeral_creds.exceptions import AccessDenied, ConfigurationError
-from ephemeral_creds.pool.login import ConnectFailure
+from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.reconnects import Reconnects
 
 FAILURE = ConnectFailure(psycopg.OperationalError("away"))
@@ -23,18 +23,17 @@ def reconnects() -> Reconnects:
 def test_connects_that_fail_together_are_one_failure(reconnects: Reconnects) -> None:
     for _ in range(8):
         reconnects.failed(FAILURE, 1, now=0.0)
-    assert reconnects.barred_for(1, now=0.0) == 1.0
+    assert reconnects.barred_until(1) == 1.0
     reconnects.failed(FAILURE, 1, now=1.0)
     reconnects.failed(FAILURE, 1, now=2.0)
-    assert reconnects.barred_for(1, now=2.0) == 1.0
-    assert not reconnects.barred_for(1, now=3.0)
+    assert reconnects.barred_until(1) == 3.0
 
 
 def test_new_credentials_are_tried_at_once(reconnects: Reconnects) -> None:
     reconnects.failed(FAILURE, 1, now=0.0)
-    assert not reconnects.barred_for(2, now=0.0)
+    assert reconnects.barred_until(2) == -math.inf
     reconnects.renewed(2)
-    assert not reconnects.barred_for(1, now=0.0)
+    assert reconnects.barred_until(1) == -math.inf
 
 
 def test_a_late_failure_of_old_credentials_does_not_clear_the_new_ones(
@@ -42,7 +41,7 @@ def test_a_late_failure_of_old_credentials_does_not_clear_the_new_ones(
 ) -> None:
     reconnects.failed(FAILURE, 2, now=0.0)
     reconnects.failed(FAILURE, 1, now=0.5)
-    assert reconnects.barred_for(2, now=0.5) == 0.5
+    assert reconnects.barred_until(2) == 1.0
 
 
 def test_one_connect_finds_out_and_the_others_wait_for_its_answer(reconnects: Reconnects) -> None:
@@ -52,10 +51,10 @@ def test_one_connect_finds_out_and_the_others_wait_for_its_answer(reconnects: Re
     assert reconnects.release(0.5) == []
     assert reconnects.release(1.0) == ["a"]
     assert reconnects.release(1.0) == []
-    assert reconnects.release_in(1.5) == 0.5
-    assert reconnects.succeeded()
+    assert reconnects.release_at == 2.0
+    reconnects.succeeded()
     assert reconnects.release(1.5) == ["b", "c"]
-    assert reconnects.release_in(1.5) is None
+    assert reconnects.release_at == math.inf
 
 
 def test_what_failed_without_a_word_waits_as_well(reconnects: Reconnects) -> None:
@@ -89,7 +88,7 @@ class TestOutage:
         for now in (10.0, 11.0, 13.0, 17.0):
             reconnects.failed(FAILURE, 1, now)
             reconnects.hold("a", now)
-        assert reconnects.outage_in(17.0, patience=8.0) == 1.0
+        assert reconnects.outage_at(patience=8.0) == 18.0
         assert not reconnects.take_outage(17.9, patience=8.0)
         assert reconnects.take_outage(18.0, patience=8.0)
 
@@ -98,7 +97,7 @@ class TestOutage:
         reconnects.hold("a", now=0.0)
         assert reconnects.take_outage(9.0, patience=8.0)
         reconnects.failed(FAILURE, 1, now=9.0)
-        assert reconnects.outage_in(99.0, patience=8.0) is None
+        assert reconnects.outage_at(patience=8.0) == math.inf
         reconnects.succeeded()
         assert not reconnects.take_outage(99.0, patience=8.0)
         reconnects.failed(FAILURE, 1, now=100.0)
@@ -108,11 +107,11 @@ class TestOutage:
     def test_without_end_there_is_nothing_to_wait_for(self, reconnects: Reconnects) -> None:
         reconnects.failed(FAILURE, 1, now=0.0)
         reconnects.hold("a", now=0.0)
-        assert reconnects.outage_in(1.0, patience=math.inf) is None
+        assert reconnects.outage_at(patience=math.inf) == math.inf
 
     def test_a_rotation_that_cannot_begin_is_none(self, reconnects: Reconnects) -> None:
         reconnects.failed(FAILURE, 1, now=0.0)
-        assert reconnects.outage_in(9.0, patience=8.0) is None
+        assert reconnects.outage_at(patience=8.0) == math.inf
         reconnects.hold("a", now=9.0)
         assert reconnects.take_outage(9.0, patience=8.0)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 import weakref
+from contextlib import contextmanager
+from contextvars import ContextVar
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import psycopg
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
-from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
 from psycopg_pool.abc import ACT
 
@@ -24,31 +24,23 @@ from ephemeral_creds.exceptions import (
     NotReady,
 )
 from ephemeral_creds.pool._async.login import login_async
+from ephemeral_creds.pool._async.session import current_user, valid_for
 from ephemeral_creds.pool._compat import resolved_async
 from ephemeral_creds.pool.diagnosis import Diagnosis
-from ephemeral_creds.pool.errors import (
-    ROLE_MISSING,
-    UnfitConnection,
-    as_checkout_failed,
-    may_lack_its_role,
-)
+from ephemeral_creds.pool.errors import as_checkout_failed, may_lack_its_role
+from ephemeral_creds.pool.failure import ConnectFailure
+from ephemeral_creds.pool.ledger import generation_of
 from ephemeral_creds.pool.login import (
-    CURRENT_USER,
-    VALID_FOR,
-    ConnectFailure,
     acting_as,
     check_parameters,
     clean_failure,
     explain_role,
-    generation_of,
     role_at_login,
-    said_by,
 )
 from ephemeral_creds.pool.psycopg_pool_quirks import close_for_good_async
-from ephemeral_creds.pool.time_limit import TimeLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from psycopg_pool import AsyncConnectionPool
     from psycopg_pool.abc import AsyncConnectionCB
@@ -56,13 +48,13 @@ if TYPE_CHECKING:
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.pool._compat import AsyncWakeup
-    from ephemeral_creds.pool.openings import Opening
+    from ephemeral_creds.pool.ledger import Opening
     from ephemeral_creds.pool.rotation import Rotation
 
 __all__ = ["AsyncConnector"]
 
-# A server that is well answers within this, whatever is left of a checkout.
-_LEAST_PATIENCE = 0.2
+# What psycopg_pool is opening in this thread or task.
+_OPENING: ContextVar[Opening[Any] | None] = ContextVar("ephemeral_creds_opening", default=None)
 
 
 class AsyncConnector(Generic[ACT]):
@@ -72,7 +64,6 @@ class AsyncConnector(Generic[ACT]):
         pool: whose ``conninfo`` and ``kwargs`` they are, neither with user or password.
         base: the user's connection class.
         configure: the user's function for new connections, if any.
-        check: the user's function for connections that are about to be lent, if any.
         keeper: where the credentials come from.
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
@@ -86,7 +77,6 @@ class AsyncConnector(Generic[ACT]):
         pool: AsyncConnectionPool[Any],
         base: type[ACT],
         configure: AsyncConnectionCB[ACT] | None,
-        check: AsyncConnectionCB[ACT] | None,
         keeper: Keeper,
         rotation: Rotation[ACT],
         timeout: float,
@@ -99,7 +89,6 @@ class AsyncConnector(Generic[ACT]):
         self._session_role = session_role
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
-        self._user_check = check
         self._wakeup = wakeup
         self._pool = weakref.ref(pool)
         leased, apart = _derive(base, weakref.ref(self), rotation)
@@ -110,12 +99,6 @@ class AsyncConnector(Generic[ACT]):
     def configure(self) -> Callable[[ACT], Awaitable[None]] | None:
         """What psycopg_pool is to call for a new connection, where there is anything to call."""
         return self._configure_for_pool if self._user_configure is not None else None
-
-    @property
-    def check(self) -> Callable[[ACT], Awaitable[None]] | None:
-        """What psycopg_pool is to call before it lends a connection."""
-        check = self._user_check
-        return functools.partial(self._check_for_pool, check) if check is not None else None
 
     async def credentials(self, timeout: float) -> Grant:
         """Do what `Keeper.wait` does, and raise what that does; at once if the pool is closed."""
@@ -130,47 +113,53 @@ class AsyncConnector(Generic[ACT]):
                     raise
             await self._wakeup.wait(seen, remaining if remaining < math.inf else None)
 
+    @contextmanager
+    def opening(self, opening: Opening[ACT]) -> Iterator[None]:
+        """psycopg_pool opens a connection in the block."""
+        token = _OPENING.set(opening)
+        try:
+            yield
+        finally:
+            _OPENING.reset(token)
+
     async def connect(self, conninfo: str, kwargs: dict[str, Any]) -> ACT:
         """Do what the ``connect`` of the pool's ``connection_class`` does.
 
-        Who asks for itself gets a connection as it asked for, with the credentials in use, that
-        the pool knows nothing of.
+        It is for anybody to call. Who asks for itself gets a connection as it asked for, with the
+        credentials in use, that the pool knows nothing of.
         """
-        opening = self._rotation.openings.asked()
-        if opening is not None:
-            return await self._connect_for_pool(opening, conninfo, kwargs)
+        opening = _OPENING.get()
         check_parameters(conninfo, kwargs)
-        try:
-            grant = await self.credentials(self._timeout)
-        except EphemeralCredsError as error:
-            raise as_checkout_failed(error, self._keeper.status()) from error.__cause__
-        outcome = await self._session(self._connect_apart, grant, conninfo, kwargs)
+        if opening is not None and opening.claim():
+            outcome = await self._connect_for_pool(opening, conninfo, kwargs)
+        else:
+            try:
+                grant = await self.credentials(self._timeout)
+            except EphemeralCredsError as error:
+                raise as_checkout_failed(error, self._keeper.status()) from error.__cause__
+            outcome = await self._session(self._connect_apart, grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             raise outcome.error
         return outcome
 
     async def _connect_for_pool(
-        self, opening: Opening, conninfo: str, kwargs: dict[str, Any]
-    ) -> ACT:
-        """Return a new connection to psycopg_pool."""
-        rotation = self._rotation
-        check_parameters(conninfo, kwargs)
+        self, opening: Opening[ACT], conninfo: str, kwargs: dict[str, Any]
+    ) -> ACT | ConnectFailure:
         while True:
-            grant = await self._grant()
-            if rotation.begin_login(grant.generation):
+            if self._rotation.serving or self._rotation.stopped:
+                grant = self._keeper.current()
+            else:
+                # Nothing has been lent out yet, so that nothing waits behind this worker.
+                grant = await self.credentials(math.inf)
+            if self._rotation.log_in(opening, grant.generation):
                 break
-        opening.generation = grant.generation
-        outcome = await self._log_in(grant, conninfo, kwargs)
+        outcome = await self._log_in(opening, grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             opening.failure = outcome
-            raise outcome.error
         return outcome
 
-    async def preconnect(self, grant: Grant) -> ACT | ConnectFailure:
-        """Open a connection that is ready for use, without psycopg_pool.
-
-        Its login has been begun; see `Rotation.begin_login`.
-        """
+    async def preconnect(self, grant: Grant, opening: Opening[ACT]) -> ACT | ConnectFailure:
+        """Open a connection that is ready for use, without psycopg_pool."""
         try:
             pool = self._pool()
             text: str = await resolved_async(pool.conninfo if pool else "") or ""
@@ -180,12 +169,9 @@ class AsyncConnector(Generic[ACT]):
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
-        except BaseException as error:  # a callable of the user's; or an interruption
-            self._rotation.ledger.failed(grant.generation)
-            if isinstance(error, Exception):
-                return clean_failure(error)
-            raise
-        outcome = await self._log_in(grant, text, options)
+        except Exception as error:  # noqa: BLE001 - a callable of the user's
+            return clean_failure(error)
+        outcome = await self._log_in(opening, grant, text, options)
         if isinstance(outcome, ConnectFailure):
             return outcome
         try:
@@ -197,63 +183,15 @@ class AsyncConnector(Generic[ACT]):
             raise
         return outcome
 
-    async def is_alive(self, connection: ACT, timeout: float) -> bool:
-        """Tell whether the role that `connection` logged in as still exists.
-
-        An empty query, which psycopg_pool's own check sends, would not: a session outlives its
-        role, and only what looks the role up fails.
-
-        Args:
-            connection: it is idle.
-            timeout: how long to wait for the answer at most, in seconds.
-
-        Raises:
-            psycopg.Error: there is no answer, or it says nothing about the role.
-        """
-        seconds = min(max(timeout, _LEAST_PATIENCE), self._timeout)
-        try:
-            await _current_user(connection, seconds)
-        except psycopg.Error as error:
-            if error.sqlstate in ROLE_MISSING:
-                return False
-            raise
-        generation = generation_of(connection)
-        if self._rotation.wants_valid_until(generation):
-            await self._ask_valid_until(connection, generation, seconds)
-        return True
-
-    async def _ask_valid_until(self, connection: ACT, generation: int, seconds: float) -> None:
-        """Ask whether its role may log in no more, although it exists."""
-        try:
-            remaining = await _valid_for(connection, seconds)
-        except psycopg.Error:
-            if connection.closed:
-                raise
-            remaining = None
-        self._rotation.note_valid_until(generation, remaining)
-
-    async def _grant(self) -> Grant:
-        if not self._rotation.serving and not self._rotation.stopped:
-            # Nothing has been lent out yet, so that nothing waits behind this worker.
-            return await self.credentials(math.inf)
-        return self._keeper.current()
-
     async def _log_in(
-        self, grant: Grant, conninfo: str, kwargs: dict[str, Any]
+        self, opening: Opening[ACT], grant: Grant, conninfo: str, kwargs: dict[str, Any]
     ) -> ACT | ConnectFailure:
-        ledger = self._rotation.ledger
-        try:
-            outcome = await self._session(self._connect, grant, conninfo, kwargs)
-            if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
-                outcome = await self._query_expiry(outcome, grant)
-        except BaseException:
-            ledger.failed(grant.generation)
-            raise
-        if isinstance(outcome, ConnectFailure):
-            ledger.failed(grant.generation)
-        else:
+        outcome = await self._session(self._connect, grant, conninfo, kwargs)
+        if not isinstance(outcome, ConnectFailure) and self._rotation.claim_question(grant):
+            outcome = await self._query_expiry(outcome, grant)
+        if not isinstance(outcome, ConnectFailure):
             cast("Any", outcome).lease_generation = grant.generation
-            ledger.opened(outcome, grant.generation)
+            self._rotation.logged_in(opening, outcome)
         return outcome
 
     async def _session(
@@ -278,7 +216,7 @@ class AsyncConnector(Generic[ACT]):
         if isinstance(outcome, ConnectFailure):
             return explain_role(wanted, outcome)
         try:
-            role = await _current_user(outcome, self._timeout)
+            role = await current_user(outcome, self._timeout)
             if role == wanted:
                 return outcome
             raise ConfigurationError(
@@ -295,45 +233,18 @@ class AsyncConnector(Generic[ACT]):
     async def _query_expiry(self, connection: ACT, grant: Grant) -> ACT | ConnectFailure:
         """Ask until when the login works; no answer is no reason to do without the connection."""
         try:
-            remaining = await _valid_for(connection, self._timeout)
+            remaining = await valid_for(connection, self._timeout)
         except psycopg.Error as error:
             return clean_failure(error) if connection.closed else connection
         except BaseException:
             await connection.close()
             raise
-        self._rotation.note_end(grant.generation, remaining)
+        self._rotation.end_learned(grant.generation, remaining)
         return connection
 
-    async def _check_for_pool(self, check: AsyncConnectionCB[ACT], connection: ACT) -> None:
-        try:
-            await check(connection)
-        except Exception as error:
-            self._rotation.check_error = said_by(error)
-            if await self._may_stay(connection, error):
-                raise
-            await close_for_good_async(connection)
-            raise UnfitConnection from error
-        self._rotation.check_error = None
-
-    async def _may_stay(self, connection: ACT, error: Exception) -> bool:
-        """Tell whether a check failed for another reason than the generation of `connection`."""
-        rotation, generation = self._rotation, generation_of(connection)
-        if generation < rotation.serving:
-            return False
-        if may_lack_its_role(error):
-            rotation.suspect_generation(generation)
-        if not rotation.is_suspect(generation):
-            return True
-        try:
-            await connection.rollback()
-            alive = await self.is_alive(connection, self._timeout)
-        except psycopg.Error:
-            return False
-        rotation.note_test(generation, alive=alive)
-        return alive
-
     async def _configure_for_pool(self, connection: ACT) -> None:
-        self._rotation.openings.configuring(monotonic())
+        if (opening := _OPENING.get()) is not None:
+            opening.configuring_since = monotonic()
         try:
             await self._configured(connection)
         except BaseException:
@@ -395,48 +306,9 @@ def _derive(
                 await pool.putconn(self)
                 self._pool = None
             elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
-                rotation.hint_idle()
+                rotation.look_again()
 
     for derived in (Apart, Leased):
         derived.__name__, derived.__qualname__ = base.__name__, base.__qualname__
         derived.__module__ = base.__module__
     return Leased, Apart
-
-
-async def _current_user(connection: ACT, seconds: float) -> str:
-    """Ask who we are, without leaving a transaction open."""
-    role = await _ask(connection, CURRENT_USER, seconds)
-    # Where the database is SQL_ASCII, psycopg does not decode text.
-    return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)
-
-
-async def _valid_for(connection: ACT, seconds: float) -> float | None:
-    """Return for how many seconds more its role may log in; ``None`` for no limit.
-
-    Raises:
-        psycopg.Error: there is no answer; the connection can be used unless it is closed.
-    """
-    autocommit = connection.autocommit
-    try:
-        remaining = await _ask(connection, VALID_FOR, seconds)
-    except psycopg.Error:
-        if not connection.closed:
-            await connection.set_autocommit(autocommit)
-        raise
-    return remaining if isinstance(remaining, float) else None
-
-
-async def _ask(connection: ACT, query: LiteralString, seconds: float) -> object:
-    """Return the one value that `query` brings in time, without leaving a transaction open."""
-    autocommit = connection.autocommit
-    if not autocommit:
-        await connection.set_autocommit(True)
-    with TimeLimit(connection, seconds):
-        async with connection.cursor(row_factory=scalar_row) as cursor:
-            await cursor.execute(query)
-            value: object = await cursor.fetchone()
-    # Not in a finally clause: after a failure the connection is discarded, and an error from
-    # here would take the place of that failure, be it a cancellation.
-    if not autocommit:
-        await connection.set_autocommit(False)
-    return value

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 
 from ephemeral_creds.keeper.loop import in_thread
-from ephemeral_creds.pool.login import ConnectFailure, clean_failure
+from ephemeral_creds.pool.login import clean_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ephemeral_creds._values import Grant
     from ephemeral_creds.pool.diagnosis import Diagnosis
+    from ephemeral_creds.pool.failure import ConnectFailure
 
 __all__ = ["login_async"]
 

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from threading import RLock
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -31,14 +32,13 @@ from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.pool._compat import AsyncWakeup, open_at_construction_async
-from ephemeral_creds.pool.base import LeasedPool
+from ephemeral_creds.pool.base import Borrowed, LeasedPool
 from ephemeral_creds.pool.errors import (
     CheckoutFailed,
     UnfitConnection,
     as_checkout_failed,
 )
-from ephemeral_creds.pool.ledger import Borrowed
-from ephemeral_creds.pool.login import check_parameters, clean_failure, generation_of
+from ephemeral_creds.pool.login import check_parameters, clean_failure
 from ephemeral_creds.pool.policy import RotationPolicy
 from ephemeral_creds.pool.psycopg_pool_quirks import (
     check_borrowed,
@@ -49,6 +49,7 @@ from ephemeral_creds.pool.psycopg_pool_quirks import (
     finish_return_async,
     replace_returned_async,
     return_by_worker_async,
+    uncount_request,
 )
 from ephemeral_creds.providers.base import CredentialProvider
 
@@ -132,6 +133,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
         from ephemeral_creds.pool._async.connector import AsyncConnector
+        from ephemeral_creds.pool._async.vetting import AsyncVetting
         from ephemeral_creds.pool._async.worker import AsyncWorker
         from ephemeral_creds.pool.keeper_for import keeper_for
         from ephemeral_creds.pool.rotation import Rotation
@@ -142,13 +144,16 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         wakeup = AsyncWakeup()
         policy = rotation or RotationPolicy()
         self._rotation: Rotation[ACT] = Rotation(
-            self._keeper, policy, wakeup.wake, checks=check is not None
+            policy, RLock, wakeup.wake, checks=check is not None
+        )
+        self._now = self._keeper.clock.now
+        self._vetting: AsyncVetting[ACT] = AsyncVetting(
+            self._keeper, self._rotation, check, policy.connect_timeout
         )
         self._connector = AsyncConnector(
             self,
             connection_class,
             configure,
-            check,
             self._keeper,
             self._rotation,
             policy.connect_timeout,
@@ -166,7 +171,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             max_size=max_size,
             open=False,
             configure=self._connector.configure,
-            check=self._connector.check,
+            check=self._vetting.check,
             reset=reset,
             name=name,
             close_returns=close_returns,
@@ -178,9 +183,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             reconnect_failed=reconnect_failed,
             num_workers=num_workers,
         )
-        self._worker = AsyncWorker(
-            self, self._keeper, self._connector, self._rotation, policy, wakeup
-        )
+        self._worker = AsyncWorker(self, self._keeper, self._connector, self._rotation, wakeup)
         register(self)
         if open:
             open_at_construction_async(self)
@@ -206,7 +209,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             if not self._begun:
                 if self._own_keeper is not None:
                     self._own_keeper.start()
-                self._rotation.join()
+                self._rotation.join(*self._keeper.join(self._rotation))
                 self._begun = True
                 self._worker.start()
             await super().open(wait=False)
@@ -238,9 +241,9 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                 await self.close()
                 raise as_checkout_failed(error, status) from error.__cause__
         try:
-            if self.closed or not self._rotation.misconfigured:
+            if self.closed or not self._rotation.overview.misconfigured:
                 await super().wait(max(deadline - monotonic(), _AT_ONCE))
-            if self._rotation.misconfigured:
+            if self._rotation.overview.misconfigured:
                 await self.close()
                 raise PoolTimeout("waiting does not help")
         except PoolTimeout as error:
@@ -265,7 +268,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             if not rotation.must_vet:
                 conn = await _getconn(self, timeout)  # pyright: ignore[reportArgumentType]
                 # The clock: after a suspend the keeper may not have looked yet.
-                if rotation.now() < rotation.trusted_until:
+                if self._now() < rotation.trusted_until:
                     return conn  # pyright: ignore[reportReturnType]
             return await self._getconn_vetted(timeout, conn)  # pyright: ignore[reportArgumentType]
         except CheckoutFailed:
@@ -350,13 +353,12 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         try:
             await super().close(close_timeout_async(self, timeout))
             await self._worker.join(max(deadline - monotonic(), 0.0))
-            for connection in self._rotation.take_unwanted(monotonic()):
-                await connection.close()
+            await self._worker.do_jobs()
             # Giving the lease back drops the role, and what it runs fails then.
             await self._worker.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
             # Also where it was interrupted: the lease is given back in the background then.
-            self._rotation.leave(close_keeper=self._own_keeper is not None)
+            self._leave()
         if self._own_keeper is not None:
             await in_thread(self._own_keeper.close, timeout)
 
@@ -390,7 +392,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                     if await self._vet(conn, deadline):
                         break
                 conn = None
-                rotation.note_own_checkout()
+                uncount_request(self)
         except PoolTimeout:
             # Of what was given, not of what the last round had left of it.
             raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
@@ -400,24 +402,18 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
 
     async def _vet(self, conn: ACT, deadline: float) -> bool:
         """Test a connection if it is suspect; one that fails is replaced."""
-        rotation = self._rotation
-        rotation.suspect_expired()
-        if not rotation.is_suspect(generation_of(conn)):
-            return True
         try:
-            alive = await self._connector.is_alive(conn, deadline - monotonic())
+            passed = await self._vetting.passes(conn, deadline - monotonic())
         except psycopg.Error:
             # That says nothing about its role.
-            await discard_async(self, conn)
-            return False
+            passed = False
         except BaseException:
             # Interrupted: it may be in the middle of the query.
             await discard_async(self, conn)
             raise
-        rotation.note_test(generation_of(conn), alive=alive)
-        if not alive:
+        if not passed:
             await discard_async(self, conn)
-        return alive
+        return passed
 
     async def _putconn_stale(self, conn: ACT) -> None:
         if self._abandoned:
@@ -428,16 +424,16 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             await self._putconn_as_it_is(conn)
             return
         check_borrowed(self, conn)
-        rotation.note_stale_return()
-        new = None if conn.closed else rotation.take_ready()
-        if new is None:
+        rotation.stale_returned()
+        spare = None if conn.closed else rotation.take_spare()
+        if spare is None:
             await self._putconn_as_it_is(conn)
-            rotation.hint_idle()
+            rotation.look_again()
             return
         try:
-            await replace_returned_async(self, conn, new)
+            await replace_returned_async(self, conn, spare)
         finally:
-            rotation.note_replaced()
+            rotation.replaced(spare)
 
     async def _putconn_as_it_is(self, conn: ACT) -> None:
         try:
@@ -454,10 +450,9 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             super().run_task(task)
 
     async def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
-        """Run a task of psycopg_pool's later; a connect when `Reconnects` says so."""
+        """Run a task of psycopg_pool's later; a connect when the rotation says so."""
         if isinstance(task, AddConnection):
-            self._rotation.reconnects.hold(AddConnection(self, growing=task.growing), monotonic())
-            self._rotation.wake()
+            self._rotation.hold(AddConnection(self, growing=task.growing), monotonic())
         else:
             await super().schedule_task(task, delay)
 
@@ -466,30 +461,29 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
     async def _add_connection(
         self, attempt: AttemptWithBackoff | None, growing: bool = False
     ) -> None:
-        rotation = self._rotation
-        if rotation.reconnects.barred_for(rotation.serving, monotonic()):
-            await self.schedule_task(AddConnection(self, growing=growing), 0.0)
+        if self._rotation.barred(monotonic()):
+            self._rotation.hold(AddConnection(self, growing=growing), monotonic())
         else:
             # It never gives up.
             attempt = AttemptWithBackoff(timeout=math.inf)
             await super()._add_connection(attempt, growing)
 
     async def _connect(self, timeout: float | None = None) -> ACT:
-        with self._rotation.openings.begin(monotonic()) as opening:
-            try:
+        rotation = self._rotation
+        opening = rotation.begin(monotonic())
+        try:
+            with self._connector.opening(opening):
                 connection = await super()._connect(timeout)
-            except Exception as error:
-                if opening.failure is not None:
-                    failure, generation = opening.failure, opening.generation
-                else:
-                    # Something around the login, which says nothing of the credentials.
-                    failure, generation = clean_failure(error), 0
-                self._rotation.note_failure(failure, monotonic(), generation)
-                if self._rotation.misconfigured:
-                    await fail_waiting_async(self, PoolTimeout("waiting does not help"))
-                raise
-        if opening.generation:
-            self._rotation.note_success(opening.generation)
+        except Exception as error:
+            # Without a failure of its own, it is something around the login.
+            failure = opening.failure or clean_failure(error)
+            rotation.failed_to_open(opening, failure, monotonic())
+            if rotation.overview.misconfigured:
+                await fail_waiting_async(self, PoolTimeout("waiting does not help"))
+            raise
+        finally:
+            rotation.end(opening)
+        rotation.succeeded(opening)
         return connection
 
     def _after_fork(self) -> None:

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 import weakref
+from contextlib import contextmanager
+from contextvars import ContextVar
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, LiteralString, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import psycopg
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
-from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
 from psycopg_pool.abc import CT
 
@@ -26,30 +26,22 @@ from ephemeral_creds.exceptions import (
 )
 from ephemeral_creds.pool._compat import resolved
 from ephemeral_creds.pool._sync.login import login
+from ephemeral_creds.pool._sync.session import current_user, valid_for
 from ephemeral_creds.pool.diagnosis import Diagnosis
-from ephemeral_creds.pool.errors import (
-    ROLE_MISSING,
-    UnfitConnection,
-    as_checkout_failed,
-    may_lack_its_role,
-)
+from ephemeral_creds.pool.errors import as_checkout_failed, may_lack_its_role
+from ephemeral_creds.pool.failure import ConnectFailure
+from ephemeral_creds.pool.ledger import generation_of
 from ephemeral_creds.pool.login import (
-    CURRENT_USER,
-    VALID_FOR,
-    ConnectFailure,
     acting_as,
     check_parameters,
     clean_failure,
     explain_role,
-    generation_of,
     role_at_login,
-    said_by,
 )
 from ephemeral_creds.pool.psycopg_pool_quirks import close_for_good
-from ephemeral_creds.pool.time_limit import TimeLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from psycopg_pool import ConnectionPool
     from psycopg_pool.abc import ConnectionCB
@@ -57,13 +49,13 @@ if TYPE_CHECKING:
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.pool._compat import Wakeup
-    from ephemeral_creds.pool.openings import Opening
+    from ephemeral_creds.pool.ledger import Opening
     from ephemeral_creds.pool.rotation import Rotation
 
 __all__ = ["Connector"]
 
-# A server that is well answers within this, whatever is left of a checkout.
-_LEAST_PATIENCE = 0.2
+# What psycopg_pool is opening in this thread or task.
+_OPENING: ContextVar[Opening[Any] | None] = ContextVar("ephemeral_creds_opening", default=None)
 
 
 class Connector(Generic[CT]):
@@ -73,7 +65,6 @@ class Connector(Generic[CT]):
         pool: whose ``conninfo`` and ``kwargs`` they are, neither with user or password.
         base: the user's connection class.
         configure: the user's function for new connections, if any.
-        check: the user's function for connections that are about to be lent, if any.
         keeper: where the credentials come from.
         rotation: the pool's state.
         timeout: the connect timeout, in seconds, of connections opened ahead.
@@ -87,7 +78,6 @@ class Connector(Generic[CT]):
         pool: ConnectionPool[Any],
         base: type[CT],
         configure: ConnectionCB[CT] | None,
-        check: ConnectionCB[CT] | None,
         keeper: Keeper,
         rotation: Rotation[CT],
         timeout: float,
@@ -100,7 +90,6 @@ class Connector(Generic[CT]):
         self._session_role = session_role
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
-        self._user_check = check
         self._wakeup = wakeup
         self._pool = weakref.ref(pool)
         leased, apart = _derive(base, weakref.ref(self), rotation)
@@ -111,12 +100,6 @@ class Connector(Generic[CT]):
     def configure(self) -> Callable[[CT], None] | None:
         """What psycopg_pool is to call for a new connection, where there is anything to call."""
         return self._configure_for_pool if self._user_configure is not None else None
-
-    @property
-    def check(self) -> Callable[[CT], None] | None:
-        """What psycopg_pool is to call before it lends a connection."""
-        check = self._user_check
-        return functools.partial(self._check_for_pool, check) if check is not None else None
 
     def credentials(self, timeout: float) -> Grant:
         """Do what `Keeper.wait` does, and raise what that does; at once if the pool is closed."""
@@ -131,45 +114,53 @@ class Connector(Generic[CT]):
                     raise
             self._wakeup.wait(seen, remaining if remaining < math.inf else None)
 
+    @contextmanager
+    def opening(self, opening: Opening[CT]) -> Iterator[None]:
+        """psycopg_pool opens a connection in the block."""
+        token = _OPENING.set(opening)
+        try:
+            yield
+        finally:
+            _OPENING.reset(token)
+
     def connect(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
         """Do what the ``connect`` of the pool's ``connection_class`` does.
 
-        Who asks for itself gets a connection as it asked for, with the credentials in use, that
-        the pool knows nothing of.
+        It is for anybody to call. Who asks for itself gets a connection as it asked for, with the
+        credentials in use, that the pool knows nothing of.
         """
-        opening = self._rotation.openings.asked()
-        if opening is not None:
-            return self._connect_for_pool(opening, conninfo, kwargs)
+        opening = _OPENING.get()
         check_parameters(conninfo, kwargs)
-        try:
-            grant = self.credentials(self._timeout)
-        except EphemeralCredsError as error:
-            raise as_checkout_failed(error, self._keeper.status()) from error.__cause__
-        outcome = self._session(self._connect_apart, grant, conninfo, kwargs)
+        if opening is not None and opening.claim():
+            outcome = self._connect_for_pool(opening, conninfo, kwargs)
+        else:
+            try:
+                grant = self.credentials(self._timeout)
+            except EphemeralCredsError as error:
+                raise as_checkout_failed(error, self._keeper.status()) from error.__cause__
+            outcome = self._session(self._connect_apart, grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             raise outcome.error
         return outcome
 
-    def _connect_for_pool(self, opening: Opening, conninfo: str, kwargs: dict[str, Any]) -> CT:
-        """Return a new connection to psycopg_pool."""
-        rotation = self._rotation
-        check_parameters(conninfo, kwargs)
+    def _connect_for_pool(
+        self, opening: Opening[CT], conninfo: str, kwargs: dict[str, Any]
+    ) -> CT | ConnectFailure:
         while True:
-            grant = self._grant()
-            if rotation.begin_login(grant.generation):
+            if self._rotation.serving or self._rotation.stopped:
+                grant = self._keeper.current()
+            else:
+                # Nothing has been lent out yet, so that nothing waits behind this worker.
+                grant = self.credentials(math.inf)
+            if self._rotation.log_in(opening, grant.generation):
                 break
-        opening.generation = grant.generation
-        outcome = self._log_in(grant, conninfo, kwargs)
+        outcome = self._log_in(opening, grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             opening.failure = outcome
-            raise outcome.error
         return outcome
 
-    def preconnect(self, grant: Grant) -> CT | ConnectFailure:
-        """Open a connection that is ready for use, without psycopg_pool.
-
-        Its login has been begun; see `Rotation.begin_login`.
-        """
+    def preconnect(self, grant: Grant, opening: Opening[CT]) -> CT | ConnectFailure:
+        """Open a connection that is ready for use, without psycopg_pool."""
         try:
             pool = self._pool()
             text: str = resolved(pool.conninfo if pool else "") or ""
@@ -177,12 +168,9 @@ class Connector(Generic[CT]):
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
-        except BaseException as error:  # a callable of the user's; or an interruption
-            self._rotation.ledger.failed(grant.generation)
-            if isinstance(error, Exception):
-                return clean_failure(error)
-            raise
-        outcome = self._log_in(grant, text, options)
+        except Exception as error:  # noqa: BLE001 - a callable of the user's
+            return clean_failure(error)
+        outcome = self._log_in(opening, grant, text, options)
         if isinstance(outcome, ConnectFailure):
             return outcome
         try:
@@ -194,61 +182,15 @@ class Connector(Generic[CT]):
             raise
         return outcome
 
-    def is_alive(self, connection: CT, timeout: float) -> bool:
-        """Tell whether the role that `connection` logged in as still exists.
-
-        An empty query, which psycopg_pool's own check sends, would not: a session outlives its
-        role, and only what looks the role up fails.
-
-        Args:
-            connection: it is idle.
-            timeout: how long to wait for the answer at most, in seconds.
-
-        Raises:
-            psycopg.Error: there is no answer, or it says nothing about the role.
-        """
-        seconds = min(max(timeout, _LEAST_PATIENCE), self._timeout)
-        try:
-            _current_user(connection, seconds)
-        except psycopg.Error as error:
-            if error.sqlstate in ROLE_MISSING:
-                return False
-            raise
-        generation = generation_of(connection)
-        if self._rotation.wants_valid_until(generation):
-            self._ask_valid_until(connection, generation, seconds)
-        return True
-
-    def _ask_valid_until(self, connection: CT, generation: int, seconds: float) -> None:
-        """Ask whether its role may log in no more, although it exists."""
-        try:
-            remaining = _valid_for(connection, seconds)
-        except psycopg.Error:
-            if connection.closed:
-                raise
-            remaining = None
-        self._rotation.note_valid_until(generation, remaining)
-
-    def _grant(self) -> Grant:
-        if not self._rotation.serving and not self._rotation.stopped:
-            # Nothing has been lent out yet, so that nothing waits behind this worker.
-            return self.credentials(math.inf)
-        return self._keeper.current()
-
-    def _log_in(self, grant: Grant, conninfo: str, kwargs: dict[str, Any]) -> CT | ConnectFailure:
-        ledger = self._rotation.ledger
-        try:
-            outcome = self._session(self._connect, grant, conninfo, kwargs)
-            if not isinstance(outcome, ConnectFailure) and self._rotation.wants_end(grant):
-                outcome = self._query_expiry(outcome, grant)
-        except BaseException:
-            ledger.failed(grant.generation)
-            raise
-        if isinstance(outcome, ConnectFailure):
-            ledger.failed(grant.generation)
-        else:
+    def _log_in(
+        self, opening: Opening[CT], grant: Grant, conninfo: str, kwargs: dict[str, Any]
+    ) -> CT | ConnectFailure:
+        outcome = self._session(self._connect, grant, conninfo, kwargs)
+        if not isinstance(outcome, ConnectFailure) and self._rotation.claim_question(grant):
+            outcome = self._query_expiry(outcome, grant)
+        if not isinstance(outcome, ConnectFailure):
             cast("Any", outcome).lease_generation = grant.generation
-            ledger.opened(outcome, grant.generation)
+            self._rotation.logged_in(opening, outcome)
         return outcome
 
     def _session(
@@ -269,7 +211,7 @@ class Connector(Generic[CT]):
         if isinstance(outcome, ConnectFailure):
             return explain_role(wanted, outcome)
         try:
-            role = _current_user(outcome, self._timeout)
+            role = current_user(outcome, self._timeout)
             if role == wanted:
                 return outcome
             raise ConfigurationError(
@@ -286,45 +228,18 @@ class Connector(Generic[CT]):
     def _query_expiry(self, connection: CT, grant: Grant) -> CT | ConnectFailure:
         """Ask until when the login works; no answer is no reason to do without the connection."""
         try:
-            remaining = _valid_for(connection, self._timeout)
+            remaining = valid_for(connection, self._timeout)
         except psycopg.Error as error:
             return clean_failure(error) if connection.closed else connection
         except BaseException:
             connection.close()
             raise
-        self._rotation.note_end(grant.generation, remaining)
+        self._rotation.end_learned(grant.generation, remaining)
         return connection
 
-    def _check_for_pool(self, check: ConnectionCB[CT], connection: CT) -> None:
-        try:
-            check(connection)
-        except Exception as error:
-            self._rotation.check_error = said_by(error)
-            if self._may_stay(connection, error):
-                raise
-            close_for_good(connection)
-            raise UnfitConnection from error
-        self._rotation.check_error = None
-
-    def _may_stay(self, connection: CT, error: Exception) -> bool:
-        """Tell whether a check failed for another reason than the generation of `connection`."""
-        rotation, generation = self._rotation, generation_of(connection)
-        if generation < rotation.serving:
-            return False
-        if may_lack_its_role(error):
-            rotation.suspect_generation(generation)
-        if not rotation.is_suspect(generation):
-            return True
-        try:
-            connection.rollback()
-            alive = self.is_alive(connection, self._timeout)
-        except psycopg.Error:
-            return False
-        rotation.note_test(generation, alive=alive)
-        return alive
-
     def _configure_for_pool(self, connection: CT) -> None:
-        self._rotation.openings.configuring(monotonic())
+        if (opening := _OPENING.get()) is not None:
+            opening.configuring_since = monotonic()
         try:
             self._configured(connection)
         except BaseException:
@@ -386,48 +301,9 @@ def _derive(
                 pool.putconn(self)
                 self._pool = None
             elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
-                rotation.hint_idle()
+                rotation.look_again()
 
     for derived in (Apart, Leased):
         derived.__name__, derived.__qualname__ = base.__name__, base.__qualname__
         derived.__module__ = base.__module__
     return Leased, Apart
-
-
-def _current_user(connection: CT, seconds: float) -> str:
-    """Ask who we are, without leaving a transaction open."""
-    role = _ask(connection, CURRENT_USER, seconds)
-    # Where the database is SQL_ASCII, psycopg does not decode text.
-    return role.decode(errors="backslashreplace") if isinstance(role, bytes) else str(role)
-
-
-def _valid_for(connection: CT, seconds: float) -> float | None:
-    """Return for how many seconds more its role may log in; ``None`` for no limit.
-
-    Raises:
-        psycopg.Error: there is no answer; the connection can be used unless it is closed.
-    """
-    autocommit = connection.autocommit
-    try:
-        remaining = _ask(connection, VALID_FOR, seconds)
-    except psycopg.Error:
-        if not connection.closed:
-            connection.set_autocommit(autocommit)
-        raise
-    return remaining if isinstance(remaining, float) else None
-
-
-def _ask(connection: CT, query: LiteralString, seconds: float) -> object:
-    """Return the one value that `query` brings in time, without leaving a transaction open."""
-    autocommit = connection.autocommit
-    if not autocommit:
-        connection.set_autocommit(True)
-    with TimeLimit(connection, seconds):
-        with connection.cursor(row_factory=scalar_row) as cursor:
-            cursor.execute(query)
-            value: object = cursor.fetchone()
-    # Not in a finally clause: after a failure the connection is discarded, and an error from
-    # here would take the place of that failure, be it a cancellation.
-    if not autocommit:
-        connection.set_autocommit(False)
-    return value

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from threading import RLock
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -25,10 +26,9 @@ from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.pool._compat import Wakeup, open_at_construction
-from ephemeral_creds.pool.base import LeasedPool
+from ephemeral_creds.pool.base import Borrowed, LeasedPool
 from ephemeral_creds.pool.errors import CheckoutFailed, UnfitConnection, as_checkout_failed
-from ephemeral_creds.pool.ledger import Borrowed
-from ephemeral_creds.pool.login import check_parameters, clean_failure, generation_of
+from ephemeral_creds.pool.login import check_parameters, clean_failure
 from ephemeral_creds.pool.policy import RotationPolicy
 from ephemeral_creds.pool.psycopg_pool_quirks import (
     check_borrowed,
@@ -39,6 +39,7 @@ from ephemeral_creds.pool.psycopg_pool_quirks import (
     finish_return,
     replace_returned,
     return_by_worker,
+    uncount_request,
 )
 from ephemeral_creds.providers.base import CredentialProvider
 
@@ -121,6 +122,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
         from ephemeral_creds.pool._sync.connector import Connector
+        from ephemeral_creds.pool._sync.vetting import Vetting
         from ephemeral_creds.pool._sync.worker import Worker
         from ephemeral_creds.pool.keeper_for import keeper_for
         from ephemeral_creds.pool.rotation import Rotation
@@ -131,13 +133,16 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         wakeup = Wakeup()
         policy = rotation or RotationPolicy()
         self._rotation: Rotation[CT] = Rotation(
-            self._keeper, policy, wakeup.wake, checks=check is not None
+            policy, RLock, wakeup.wake, checks=check is not None
+        )
+        self._now = self._keeper.clock.now
+        self._vetting: Vetting[CT] = Vetting(
+            self._keeper, self._rotation, check, policy.connect_timeout
         )
         self._connector = Connector(
             self,
             connection_class,
             configure,
-            check,
             self._keeper,
             self._rotation,
             policy.connect_timeout,
@@ -155,7 +160,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             max_size=max_size,
             open=False,
             configure=self._connector.configure,
-            check=self._connector.check,
+            check=self._vetting.check,
             reset=reset,
             name=name,
             close_returns=close_returns,
@@ -167,7 +172,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             reconnect_failed=reconnect_failed,
             num_workers=num_workers,
         )
-        self._worker = Worker(self, self._keeper, self._connector, self._rotation, policy, wakeup)
+        self._worker = Worker(self, self._keeper, self._connector, self._rotation, wakeup)
         register(self)
         if open:
             open_at_construction(self)
@@ -191,7 +196,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             if not self._begun:
                 if self._own_keeper is not None:
                     self._own_keeper.start()
-                self._rotation.join()
+                self._rotation.join(*self._keeper.join(self._rotation))
                 self._begun = True
                 self._worker.start()
             super().open(wait=False)
@@ -223,9 +228,9 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                 self.close()
                 raise as_checkout_failed(error, status) from error.__cause__
         try:
-            if self.closed or not self._rotation.misconfigured:
+            if self.closed or not self._rotation.overview.misconfigured:
                 super().wait(max(deadline - monotonic(), _AT_ONCE))
-            if self._rotation.misconfigured:
+            if self._rotation.overview.misconfigured:
                 self.close()
                 raise PoolTimeout("waiting does not help")
         except PoolTimeout as error:
@@ -250,7 +255,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             if not rotation.must_vet:
                 conn = _getconn(self, timeout)  # pyright: ignore[reportArgumentType]
                 # The clock: after a suspend the keeper may not have looked yet.
-                if rotation.now() < rotation.trusted_until:
+                if self._now() < rotation.trusted_until:
                     return conn  # pyright: ignore[reportReturnType]
             return self._getconn_vetted(timeout, conn)  # pyright: ignore[reportArgumentType]
         except CheckoutFailed:
@@ -335,13 +340,12 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         try:
             super().close(close_timeout(self, timeout))
             self._worker.join(max(deadline - monotonic(), 0.0))
-            for connection in self._rotation.take_unwanted(monotonic()):
-                connection.close()
+            self._worker.do_jobs()
             # Giving the lease back drops the role, and what it runs fails then.
             self._worker.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
             # Also where it was interrupted: the lease is given back in the background then.
-            self._rotation.leave(close_keeper=self._own_keeper is not None)
+            self._leave()
         if self._own_keeper is not None:
             self._own_keeper.close(timeout)
 
@@ -375,7 +379,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                     if self._vet(conn, deadline):
                         break
                 conn = None
-                rotation.note_own_checkout()
+                uncount_request(self)
         except PoolTimeout:
             # Of what was given, not of what the last round had left of it.
             raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
@@ -385,24 +389,18 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
 
     def _vet(self, conn: CT, deadline: float) -> bool:
         """Test a connection if it is suspect; one that fails is replaced."""
-        rotation = self._rotation
-        rotation.suspect_expired()
-        if not rotation.is_suspect(generation_of(conn)):
-            return True
         try:
-            alive = self._connector.is_alive(conn, deadline - monotonic())
+            passed = self._vetting.passes(conn, deadline - monotonic())
         except psycopg.Error:
             # That says nothing about its role.
-            discard(self, conn)
-            return False
+            passed = False
         except BaseException:
             # Interrupted: it may be in the middle of the query.
             discard(self, conn)
             raise
-        rotation.note_test(generation_of(conn), alive=alive)
-        if not alive:
+        if not passed:
             discard(self, conn)
-        return alive
+        return passed
 
     def _putconn_stale(self, conn: CT) -> None:
         if self._abandoned:
@@ -413,16 +411,16 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             self._putconn_as_it_is(conn)
             return
         check_borrowed(self, conn)
-        rotation.note_stale_return()
-        new = None if conn.closed else rotation.take_ready()
-        if new is None:
+        rotation.stale_returned()
+        spare = None if conn.closed else rotation.take_spare()
+        if spare is None:
             self._putconn_as_it_is(conn)
-            rotation.hint_idle()
+            rotation.look_again()
             return
         try:
-            replace_returned(self, conn, new)
+            replace_returned(self, conn, spare)
         finally:
-            rotation.note_replaced()
+            rotation.replaced(spare)
 
     def _putconn_as_it_is(self, conn: CT) -> None:
         try:
@@ -439,40 +437,38 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             super().run_task(task)
 
     def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
-        """Run a task of psycopg_pool's later; a connect when `Reconnects` says so."""
+        """Run a task of psycopg_pool's later; a connect when the rotation says so."""
         if isinstance(task, AddConnection):
-            self._rotation.reconnects.hold(AddConnection(self, growing=task.growing), monotonic())
-            self._rotation.wake()
+            self._rotation.hold(AddConnection(self, growing=task.growing), monotonic())
         else:
             super().schedule_task(task, delay)
 
     # -- psycopg_pool's private methods: no other is overridden --------------------------------
 
     def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
-        rotation = self._rotation
-        if rotation.reconnects.barred_for(rotation.serving, monotonic()):
-            self.schedule_task(AddConnection(self, growing=growing), 0.0)
+        if self._rotation.barred(monotonic()):
+            self._rotation.hold(AddConnection(self, growing=growing), monotonic())
         else:
             # It never gives up.
             attempt = AttemptWithBackoff(timeout=math.inf)
             super()._add_connection(attempt, growing)
 
     def _connect(self, timeout: float | None = None) -> CT:
-        with self._rotation.openings.begin(monotonic()) as opening:
-            try:
+        rotation = self._rotation
+        opening = rotation.begin(monotonic())
+        try:
+            with self._connector.opening(opening):
                 connection = super()._connect(timeout)
-            except Exception as error:
-                if opening.failure is not None:
-                    failure, generation = opening.failure, opening.generation
-                else:
-                    # Something around the login, which says nothing of the credentials.
-                    failure, generation = clean_failure(error), 0
-                self._rotation.note_failure(failure, monotonic(), generation)
-                if self._rotation.misconfigured:
-                    fail_waiting(self, PoolTimeout("waiting does not help"))
-                raise
-        if opening.generation:
-            self._rotation.note_success(opening.generation)
+        except Exception as error:
+            # Without a failure of its own, it is something around the login.
+            failure = opening.failure or clean_failure(error)
+            rotation.failed_to_open(opening, failure, monotonic())
+            if rotation.overview.misconfigured:
+                fail_waiting(self, PoolTimeout("waiting does not help"))
+            raise
+        finally:
+            rotation.end(opening)
+        rotation.succeeded(opening)
         return connection
 
     def _after_fork(self) -> None:
