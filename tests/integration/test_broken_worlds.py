@@ -463,7 +463,7 @@ def unprivileged(file: Path) -> Iterator[Callable[[], None]]:
 def test_a_file_that_is_absent(world: World, postgres: PostgresServer, file: Path) -> None:
     error = world.after(FetchFailed, FileProvider(file), postgres.conninfo())
     assert isinstance(error, NotReady)
-    says(error, str(file), "ProviderUnavailable", "is not there (yet)")
+    says(error, str(file), "ProviderUnavailable", "does not exist (yet)")
     says(error, "check that the sidecar runs", "the volume is mounted in this container")
 
 

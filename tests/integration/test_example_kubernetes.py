@@ -181,7 +181,7 @@ def test_a_token_for_the_cluster_needs_the_clusters_audience(
 def test_a_pod_that_nothing_was_injected_into_says_so(
     cluster: Cluster, world: ExampleWorld
 ) -> None:
-    complaint = "/vault/secrets/db-creds.txt is not there (yet): check that the sidecar runs"
+    complaint = "/vault/secrets/db-creds.txt does not exist (yet): check that the sidecar runs"
     with applied(cluster, "injector.yaml"):
         wait_until(lambda: complaint in said_by_all(cluster), "a complaint", POD_PATIENCE)
         assert not any(is_ready(pod) for pod in pods(cluster))

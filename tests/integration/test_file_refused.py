@@ -40,7 +40,10 @@ def write_next(setup: Setup, path: Path) -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("DB_USERNAME={{ .Data.username }}\nDB_PASSWORD={{ .Data.password }}", "nobody rendered"),
+        (
+            "DB_USERNAME={{ .Data.username }}\nDB_PASSWORD={{ .Data.password }}",
+            "has not been rendered",
+        ),
         ('DB_USERNAME=app\nDB_PASSWORD="a\\u003cb"\n', "has a backslash in its quotes"),
         ("PGUSER=a\nPGPASSWORD=b\nDB_USER=c\nDB_PASSWORD=d\n", "two sets of credentials"),
         ('{"username": "app", "password": "a"b"}', "written by toJSON"),

@@ -116,7 +116,7 @@ def test_a_child_dies_with_its_parent_and_a_file_brings_the_next(
     provider = make(TokenAuth(path=path))
     grant = provider.fetch()
     admin.revoke_token(parent)
-    with pytest.raises(LeaseLost, match="made under is expired or revoked"):
+    with pytest.raises(LeaseLost, match="is expired or revoked"):
         provider.renew(grant)
     # What an agent does that keeps the file fresh.
     path.write_text(admin.create_token(policies, ttl="20m").reveal())

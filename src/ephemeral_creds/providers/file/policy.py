@@ -1,4 +1,4 @@
-"""What a credential file may be like: who owns it, who may read it, where it leads, how large."""
+"""Which owners, modes, links, mounts and sizes of a credential file are accepted."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _WORLD_READABLE = (
 )
 _FOREIGN_OWNER = "belongs to uid {owner}, which is neither this process's user ({user}) nor root"
 _MOUNTED_ALONE = (
-    "is a mount of its own (docker run -v FILE:FILE, a subPath): once somebody replaces it by a "
-    "rename, as agents do, the old one is all that can be read here; mount its directory"
+    "is a mount of its own (docker run -v FILE:FILE, a subPath): after a rename over it, as agents "
+    "do, this process still reads the old one; mount its directory"
 )
 
 Verdict: TypeAlias = Literal["allow", "warn", "refuse"]
@@ -38,10 +38,11 @@ VERDICTS = ("foreign_owner", "mounted_alone", "outside_link", "world_readable")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilePolicy:
-    """What a `FileProvider` puts up with. ``warn`` logs once; ``refuse`` is a `ConfigurationError`.
+    """What a `FileProvider` accepts. ``warn`` logs once; ``refuse`` is a `ConfigurationError`.
 
     Raises:
-        ConfigurationError: a value is none of the above, or `max_size` is not positive.
+        ConfigurationError: a value is not ``allow``, ``warn`` or ``refuse``, or `max_size` is not
+            positive.
     """
 
     # 0644 is the default of Vault Agent and of Secret volumes: refusing it would refuse most.
@@ -52,9 +53,9 @@ class FilePolicy:
     foreign_owner: Verdict = "allow"
     """A file that belongs neither to this process's user nor to root."""
 
-    # Kubernetes' own symlinks stay in their volume. One that does not was made by somebody.
+    # Kubernetes' own symlinks stay in their volume.
     outside_link: Verdict = "warn"
-    """A symlink that leads out of the mount that it is in: the file, or a directory of files."""
+    """A symlink that leads out of its mount: the file, or a directory of files."""
 
     # Right for a file that is written in place, or never.
     mounted_alone: Verdict = "warn"
@@ -76,28 +77,24 @@ class FilePolicy:
 
 
 class Inspection:
-    """Holds files against a policy, and says each thing once.
-
-    Args:
-        policy: what to put up with.
-    """
+    """Checks files against a policy, and logs each kind of warning once."""
 
     def __init__(self, policy: FilePolicy) -> None:
         self.policy = policy
-        self._told: dict[str, str] = {}
+        self._warned: dict[str, str] = {}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What has been warned of, once each."""
-        return tuple(self._told.values())
+        """The warnings so far, each once."""
+        return tuple(self._warned.values())
 
     def inspect(self, path: Path, file: FileText, *, folders: Iterable[Path] = ()) -> None:
-        """Look at a file that has been read.
+        """Check a file that has been read.
 
         Args:
-            path: where it is.
-            file: what was read.
-            folders: those on the way to it that may be symlinks, apart from what leads to them.
+            path: its path.
+            file: its content.
+            folders: the directories on the way to it that may be symlinks themselves.
 
         Raises:
             ConfigurationError: the policy refuses it.
@@ -106,13 +103,13 @@ class Inspection:
             verdict: Verdict = getattr(self.policy, name)
             if verdict == "refuse":
                 raise ConfigurationError(f"{path} {finding}: refused by FilePolicy.{name}")
-            if verdict == "warn" and name not in self._told:
-                self._told[name] = f"{path} {finding} (FilePolicy.{name})"
-                _logger.warning("%s", self._told[name])
+            if verdict == "warn" and name not in self._warned:
+                self._warned[name] = f"{path} {finding} (FilePolicy.{name})"
+                _logger.warning("%s", self._warned[name])
 
 
 def mounted_alone(path: Path) -> bool:
-    """Say whether a file is known to be a mount of its own, without its directory."""
+    """Tell whether a file is known to be a mount of its own, without its directory."""
     real = Path(os.path.realpath(path))
     return real.is_file() and _elsewhere(real.parent, _mount_at(real))
 
@@ -127,9 +124,9 @@ def _findings(path: Path, file: FileText, folders: Iterable[Path]) -> Iterator[t
     for link in (*folders, path):
         if link.is_symlink() and _elsewhere(link.parent, file.mount):
             what = "is" if link == path else f"is reached by {link},"
-            yield "outside_link", f"{what} a symlink that leads out of the mount that it is in"
+            yield "outside_link", f"{what} a symlink that leads out of its mount"
     real = Path(os.path.realpath(path))
-    # What only ..data has is not there.
+    # A file that only ..data has does not exist at this path.
     if real.exists() and _elsewhere(real.parent, file.mount):
         yield "mounted_alone", _MOUNTED_ALONE
 
@@ -142,7 +139,7 @@ def _searchable(folder: Path) -> bool:
 
 
 def _elsewhere(folder: Path, mount: object) -> bool:
-    """Say whether a folder is known to be in another mount."""
+    """Tell whether a folder is known to be in another mount."""
     found = _mount_at(folder)
     return None not in (found, mount) and found != mount
 

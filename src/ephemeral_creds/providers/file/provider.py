@@ -1,8 +1,10 @@
-"""Credentials that somebody else writes into a file: a Vault Agent, an operator, a CSI driver."""
+"""Credentials from a file that a Vault Agent, an operator or a CSI driver writes."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -14,7 +16,6 @@ from ephemeral_creds.events import SourceRecovered, SourceUnusable
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers.base import CredentialProvider
 from ephemeral_creds.providers.file.formats.parse import FORMATS
-from ephemeral_creds.providers.file.last_read import LastRead
 from ephemeral_creds.providers.file.policy import VERDICTS, FilePolicy, Inspection, Verdict
 from ephemeral_creds.providers.file.source import FileSource, keys_from
 from ephemeral_creds.providers.file.watch.poll import FileWatcher
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.events import Event
     from ephemeral_creds.providers.file.formats.parse import Format
-    from ephemeral_creds.providers.file.source import ParseFunction
+    from ephemeral_creds.providers.file.source import Content, ParseFunction
 
 __all__ = ["FileProvider"]
 
@@ -50,12 +51,12 @@ _POLICY_KEYS = {
 class FileProvider(FromURL, CredentialProvider):
     """Reads credentials from a file that a sidecar keeps fresh, and notices when it changes.
 
-    Nobody can rely on what a file says about the life of its credentials, so they have no deadline:
-    they are replaced when the file's user name or password changes, or read again when PostgreSQL
-    refuses them. Where the file names an end, or PostgreSQL has one (``VALID UNTIL``), it is shown
-    in the keeper's status, and a `CredentialsEnding` event says when it comes with no new file. A
-    file that cannot be used is an error of `fetch`; whoever holds good credentials keeps them, and
-    a `SourceUnusable` event says why what is there now is not used.
+    A file's word about the life of its credentials is not reliable, so they have no deadline: they
+    are replaced when the file's user name or password changes, and read again when PostgreSQL
+    refuses them. If the file or PostgreSQL (``VALID UNTIL``) announces an end, the keeper's status
+    shows it, and a `CredentialsEnding` event reports when it comes with no new file. A file that
+    cannot be used is an error of `fetch`; a keeper with good credentials keeps them, and a
+    `SourceUnusable` event says why the file is not used.
 
     Works with files replaced by a rename (Vault Agent), with the ``..data`` symlinks of Kubernetes
     volumes, and with files written in place. A file that is mounted by itself (``subPath``) never
@@ -63,31 +64,31 @@ class FileProvider(FromURL, CredentialProvider):
 
     Args:
         path: the file, or a directory with one file per key. Made absolute at once; symlinks in
-            it are followed at each look.
+            it are followed at each read.
         format: ``env`` (``KEY=VALUE``), ``map`` (the injector's ``key: value``), ``json``,
-            ``uri``, ``conninfo``, ``properties``, ``directory`` or ``password`` (nothing else is
-            in it); ``auto`` recognises it.
-        username: the user name, where the file has a password alone. A file that names another one
-            is refused.
-        username_key: the key of the user name, where it is none of the usual ones. In JSON, a
-            path with dots.
+            ``uri``, ``conninfo``, ``properties``, ``directory`` or ``password`` (the password
+            alone); ``auto`` recognises it.
+        username: the user name, if the file has only a password. A file with another user name is
+            refused.
+        username_key: the key of the user name, if it is not a usual one. In JSON, a path with
+            dots.
         password_key: the same for the password.
-        url_key: the key of a connection URI, where it is none of the usual ones; instead of both.
+        url_key: the key of a connection URI, if it is not a usual one; instead of both.
         parse: a function that turns the file's text into `Credentials`, into user name and
             password, or into a mapping that has them under the keys above; instead of `format`.
             May raise `ConfigurationError` or `MalformedResponse`, to whose messages the path is
             added; any other exception is reported by its type only, because its message may quote
             the text.
-        policy: which owners, modes, links and sizes to put up with.
-        poll_interval: seconds between two looks at the file. Each costs a few system calls, so that
+        policy: which owners, modes, links and sizes to accept.
+        poll_interval: seconds between two polls of the file. Each costs a few system calls, so that
             a second is cheap, and short against the life of any credential.
         notify: whether the operating system's file notifications are used as well, which make a
             change known within milliseconds. They cost three threads and do not work on every
-            file system; looking goes on regardless.
+            file system; polls go on regardless.
         clock: where the time of a `fetch` comes from.
 
     Raises:
-        ConfigurationError: `poll_interval` is not a positive number, there is no such `format`, or
+        ConfigurationError: `poll_interval` is not a positive number, `format` does not exist,
             options contradict each other, or `username` cannot be one.
     """
 
@@ -125,8 +126,8 @@ class FileProvider(FromURL, CredentialProvider):
         self._notify = notify
         self._clock = SystemClock() if clock is None else clock
         self._watcher: FileWatcher | None = None
-        self._last = LastRead()
-        self._report: Callable[[Event], None] = _nobody
+        self._last = _LastRead()
+        self._report: Callable[[Event], None] = _ignore
         self._error = ""
         register(self)
 
@@ -135,7 +136,7 @@ class FileProvider(FromURL, CredentialProvider):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
-            "a FileProvider refuses to be pickled: send its settings to the other process and let "
+            "a FileProvider cannot be pickled: send its settings to the other process and let "
             "it read the file itself"
         )
 
@@ -161,12 +162,12 @@ class FileProvider(FromURL, CredentialProvider):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the policy has warned of so far, each once."""
+        """The policy's warnings so far, each once."""
         return self._inspection.warnings
 
     @property
     def watching(self) -> bool:
-        """Whether changes are being looked for now, in this process."""
+        """Whether the file is being watched now, in this process."""
         return self._watcher is not None and self._watcher.alive
 
     def fetch(self) -> Grant:
@@ -176,28 +177,31 @@ class FileProvider(FromURL, CredentialProvider):
             Its credentials, with no deadline and no lease to renew; perhaps with an announced end.
 
         Raises:
-            ProviderUnavailable: the file is not there (yet), or its device does not answer.
+            ProviderUnavailable: the file does not exist (yet), or its device does not answer.
             MalformedResponse: it is empty, half written, or has no user name or password.
-            ConfigurationError: it may not be read, or is not such a file at all.
+            ConfigurationError: it may not be read, or is not a credential file.
         """
         requested_at = self._clock.now()
-        ticket = self._last.begin()
-        try:
-            content = self._source.read()
-        except EphemeralCredsError:
-            self._last.record(ticket, None)
-            raise
-        self._last.record(ticket, content)
+        content = self._read()
         # The file's times are those of calendars, as its writer's are.
         announced = content.seconds_left(time.time())
         return Grant(content.found.credentials, Lease(requested_at, announced_duration=announced))
 
+    def _read(self) -> Content:
+        ticket = self._last.begin()
+        content: Content | None = None
+        try:
+            content = self._source.read()
+        finally:
+            self._last.record(ticket, content)
+        return content
+
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` whenever the file has other credentials than were read last.
 
-        Also when it names another instant as their end, and when it can be used again after a
-        `fetch` that failed. Rewriting the same credentials,
-        a file that cannot be used, and other files in the directory call nothing.
+        Also when it announces another instant as their end, and when it can be used again after a
+        `fetch` that failed. It is not called if the same credentials are rewritten, the file cannot
+        be used, or other files in the directory change.
 
         Args:
             on_change: called from the watching thread; must return at once.
@@ -207,12 +211,9 @@ class FileProvider(FromURL, CredentialProvider):
         """
         if self._watcher is not None:
             raise ConfigurationError(f"{self.description} is watched already, by another keeper")
-        # The baseline, so that only what changes from here on counts.
-        ticket = self._last.begin()
-        try:
-            self._last.record(ticket, self._source.read())
-        except EphemeralCredsError:
-            self._last.record(ticket, None)
+        # The baseline, so that only later changes count.
+        with contextlib.suppress(EphemeralCredsError):
+            self._read()
         self._error = ""
         self._watcher = FileWatcher(
             self._path,
@@ -239,21 +240,21 @@ class FileProvider(FromURL, CredentialProvider):
             watcher.close()
 
     def _look(self, on_change: Callable[[], None]) -> bool:
-        """Compare the file with what was read last; return False if somebody read meanwhile."""
+        """Compare the file with the last read; return False to be called again soon."""
         ticket = self._last.begin()
         try:
             content = self._source.read()
         except EphemeralCredsError as error:
-            self._tell(f"{type(error).__name__}: {error}")
+            self._report_once(f"{type(error).__name__}: {error}")
             return False  # what mends it need not show in the file
-        self._tell("")
+        self._report_once("")
         changed = self._last.replace(ticket, content)
         if changed:
             on_change()
         return changed is not None
 
-    def _tell(self, error: str) -> None:
-        """Report what a look has found, where the last one found something else."""
+    def _report_once(self, error: str) -> None:
+        """Report a look's error, or its success, if it differs from the last one's."""
         if error != self._error:
             self._error = error
             self._report(SourceUnusable(error=error) if error else SourceRecovered())
@@ -261,8 +262,45 @@ class FileProvider(FromURL, CredentialProvider):
     def _after_fork(self) -> None:
         """Drop the watch: its threads stayed in the parent."""
         self._watcher = None
-        self._last = LastRead()  # its lock may have been held at the moment of the fork
+        self._last = _LastRead()  # its lock may have been held at the moment of the fork
 
 
-def _nobody(_: Event) -> None:
-    """Take no notice."""
+class _LastRead:
+    """The last content that was read, by two threads.
+
+    Each reader takes a ticket before it reads. A result under an older ticket than the last one
+    recorded does not tell which content is newer, so it is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._issued = 0
+        self._recorded = 0
+        self._content: Content | None = None
+
+    def begin(self) -> int:
+        """Take a ticket."""
+        with self._lock:
+            self._issued += 1
+            return self._issued
+
+    def record(self, ticket: int, content: Content | None) -> None:
+        """Record a result; ``None`` is a failure."""
+        with self._lock:
+            if ticket > self._recorded:
+                self._recorded = ticket
+                self._content = content
+
+    def replace(self, ticket: int, content: Content) -> bool | None:
+        """Record a result and tell whether it differs; ``None`` if a later reader was faster."""
+        with self._lock:
+            if ticket < self._recorded:
+                return None
+            self._recorded = ticket
+            changed = content.differs(self._content)
+            self._content = content
+            return changed
+
+
+def _ignore(_: Event) -> None:
+    """Do nothing."""

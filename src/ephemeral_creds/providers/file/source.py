@@ -1,4 +1,4 @@
-"""Read credentials from a path, whatever is there, and say what is wrong with it."""
+"""Reading credentials from a path, be it a file or a directory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from ephemeral_creds.providers.file.formats.entry import Entry
 from ephemeral_creds.providers.file.formats.json import kind_of
 from ephemeral_creds.providers.file.formats.parse import FORMATS, Format, parse
 from ephemeral_creds.providers.file.formats.pick import (
-    DEFAULT_KEYS,
+    CONNECTION_PAIRS,
+    DEFAULT_PAIRS,
     USUAL_KEYS,
     Found,
     Keys,
-    checked_name,
     pick,
+    validate_username,
 )
-from ephemeral_creds.providers.file.read.directory import SWAPPED, entries_of_files, read_directory
+from ephemeral_creds.providers.file.read.directory import (
+    SWAPPED,
+    entries_of_files,
+    read_directory,
+)
 from ephemeral_creds.providers.file.read.file import read_text
 
 if TYPE_CHECKING:
@@ -39,20 +44,15 @@ ParseFunction: TypeAlias = Callable[[str], "Parsed"]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What was at the path.
-
-    Attributes:
-        found: the credentials, and what is said of their end.
-        written_at: when it was written, in seconds since 1970.
-    """
+    """The credentials at the path, and when they were written, in seconds since 1970."""
 
     found: Found
     written_at: float
 
     def differs(self, other: Content | None) -> bool:
-        """Tell whether a `fetch` has to look again after `other` was read.
+        """Tell whether a `fetch` has to read again after `other` was read.
 
-        Not the bytes: an agent writes the same secret again, with another duration in it.
+        Bytes are not compared: an agent writes the same secret again with another duration in it.
         """
         if other is None:
             return True
@@ -60,20 +60,20 @@ class Content:
         return (mine.credentials, mine.end.at) != (others.credentials, others.end.at)
 
     def seconds_left(self, now: float) -> float:
-        """Return the seconds until the credentials are said to end, at `now` since 1970."""
+        """Return the seconds until the announced end of the credentials, at `now` since 1970."""
         end = self.found.end
         return min(end.at, self.written_at + end.after) - now
 
 
 class FileSource:
-    """One path, and how to read it.
+    """A path and how to read it.
 
     Args:
         path: a file, or a directory with one file per key.
-        format: what it is written in.
-        keys: what to look for in it.
-        parse: the user's own function instead.
-        inspection: what the files may be like.
+        format: its format.
+        keys: the keys to look for.
+        parse: the user's own function instead of a format.
+        inspection: checks the files' owners, modes and links.
     """
 
     def __init__(
@@ -95,16 +95,16 @@ class FileSource:
         """Read the credentials.
 
         Raises:
-            ProviderUnavailable: there is nothing (yet), or its device does not answer.
+            ProviderUnavailable: the path does not exist (yet), or its device does not answer.
             MalformedResponse: it is empty, half written, or has no user name or password.
-            ConfigurationError: it may not be read, or is not such a file at all.
+            ConfigurationError: it may not be read, or is not a credential file.
         """
         directory = self._format == "directory" or (self._format == "auto" and self._path.is_dir())
         if directory and self._parse is None:
             return self._read_directory()
         file = read_text(self._path, max_size=self._inspection.policy.max_size)
         self._inspection.inspect(self._path, file)
-        found = self._located(lambda: self._found(file.text))
+        found = self._located(lambda: self._find(file.text))
         return Content(found, file.status.st_mtime)
 
     def _read_directory(self) -> Content:
@@ -117,43 +117,43 @@ class FileSource:
         found = self._located(lambda: pick(entries_of_files(files), self._keys))
         return Content(found, max(file.status.st_mtime for file in files.values()))
 
-    def _found(self, text: str) -> Found:
+    def _find(self, text: str) -> Found:
         if self._parse is None:
             return parse(text, format=self._format, keys=self._keys)
         parsed = self._parse(text)
         if isinstance(parsed, Credentials):
             if self._keys.username not in ("", parsed.username):
-                raise ConfigurationError("parse returned another user name than username= says")
+                raise ConfigurationError("parse returned a user name that is not in username=")
             return Found(parsed)
         if isinstance(parsed, Mapping):
             return pick([_entry(key, value) for key, value in parsed.items()], self._keys)
         username, password = parsed
-        pair = [Entry("username", username, "parse"), Entry("password", password, "parse")]
-        return pick(pair, Keys((("username", "password"),), (), self._keys.username))
+        pair = [Entry("user", username, "parse"), Entry("password", password, "parse")]
+        return pick(pair, Keys(CONNECTION_PAIRS, (), self._keys.username))
 
-    def _located(self, read: Callable[[], Found]) -> Found:
-        """Return what `read` does, or raise its error with the path in front."""
-        result = self._attempt(read)
+    def _located(self, find: Callable[[], Found]) -> Found:
+        """Return the result of `find`, or raise its error with the path in front."""
+        result = self._attempt(find)
         # Raised with no exception being handled: the parser's may hold the text.
         if isinstance(result, EphemeralCredsError):
             raise result
         return result
 
-    def _attempt(self, read: Callable[[], Found]) -> Found | EphemeralCredsError:
+    def _attempt(self, find: Callable[[], Found]) -> Found | EphemeralCredsError:
         try:
-            return read()
+            return find()
         except ConfigurationError as error:
             return ConfigurationError(f"{self._path}: {error}")
         except MalformedResponse as error:
             return MalformedResponse(f"{self._path}: {error}")
-        except Exception as error:  # noqa: BLE001  a caller's function: anything may come
+        except Exception as error:  # noqa: BLE001  a caller's function may raise anything
             return MalformedResponse(
                 f"{self._path}: the parse function failed with {type(error).__name__}"
             )
 
 
 def _entry(key: str, value: object) -> Entry:
-    """Return what a caller's function has found, which may be a number where YAML was read."""
+    """Return an entry of a caller's function, which may be a number if it reads YAML."""
     if isinstance(value, str):
         return Entry(key, value, "parse")
     return Entry(key, "", "parse", kind_of(value))
@@ -181,8 +181,8 @@ def keys_from(
     if username is not None and username_key is not None:
         raise ConfigurationError("username and username_key contradict each other: give one")
     if username is None and format == "password":
-        raise ConfigurationError("format='password' has no user name: say which with username=")
-    constant = "" if username is None else checked_name(username)
+        raise ConfigurationError("format='password' has no user name: give it as username=")
+    constant = "" if username is None else validate_username(username)
     if not named:
         return USUAL_KEYS._replace(username=constant)
     if format in ("uri", "conninfo", "password"):
@@ -197,5 +197,5 @@ def keys_from(
                 "url_key names a URI with both in it: remove username_key and password_key, or it"
             )
         return Keys((), (url_key,), constant)
-    pairs = ((username_key or user, password_key or password) for user, password in DEFAULT_KEYS)
+    pairs = ((username_key or user, password_key or password) for user, password in DEFAULT_PAIRS)
     return Keys(tuple(dict.fromkeys(pairs)), (), constant)

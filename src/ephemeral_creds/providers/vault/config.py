@@ -1,4 +1,4 @@
-"""Where Vault is and how to talk to it; not who we are (see `auth`)."""
+"""How to reach Vault: address, namespaces, TLS, time limits. How to log in is in `auth`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["VaultConfig"]
 
-# What Go's strconv.ParseBool takes, which is what the vault command reads these variables with.
+# As Go's strconv.ParseBool, with which the vault command reads these variables.
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
-# Vault's own limit for one request is 90 s (default_max_request_duration). Who gives up sooner
-# leaves behind a role that Vault goes on creating and nobody knows of.
+# Vault's own limit for one request is 90 s (default_max_request_duration). A client that gives up
+# sooner leaves a role behind that Vault goes on creating.
 _READ_TIMEOUT = 90.0
 
 _PEM = "-----BEGIN CERTIFICATE-----"
@@ -38,24 +38,23 @@ class VaultConfig:
 
     Attributes:
         address: scheme, host and port, for example ``https://vault:8200``; or the socket of a
-            local agent, ``unix:///run/vault.sock``. Several, with commas in between, are nodes of
-            one cluster: where one cannot be connected to, or is sealed, the next is asked, and one
-            that fails in another way is asked last for a while.
+            local agent, ``unix:///run/vault.sock``. Several, separated by commas, are nodes of one
+            cluster: if one cannot be connected to, or is sealed, the next is asked, and one that
+            fails in another way is asked last for a while.
         namespace: the namespace of the secrets engine, and of leases (Enterprise, OpenBao).
         auth_namespace: the namespace of the auth method; ``None`` means the same.
         verify: whether to check the server's certificate, or the path of a CA bundle or of a
             directory with files of CA certificates, or such certificates themselves, in PEM.
-        tls_server_name: the name to expect in the server's certificate, where that is not the
-            address's.
+        tls_server_name: the name to expect in the server's certificate, if not the address's.
         client_cert: the paths of a client certificate and of its key.
-        connect_timeout: how long a connection may take to come about.
-        read_timeout: how long an answer may take, to its last byte.
-        revoke_timeout: the same for giving back leases and tokens, and for the whole wait that
-            closing a provider spends on a request in flight.
+        connect_timeout: the limit for making a connection.
+        read_timeout: the limit for a reply, to its last byte.
+        revoke_timeout: the same for revoking leases and tokens, and for how long closing a
+            provider waits for a request in flight.
         proxies: proxy by scheme, as requests takes them; ``None`` leaves it to the environment.
 
     Raises:
-        ConfigurationError: something here cannot be right.
+        ConfigurationError: a value cannot be right.
     """
 
     address: str
@@ -65,15 +64,15 @@ class VaultConfig:
     verify: bool | str = True
     tls_server_name: str | None = None
     client_cert: tuple[str, str] | None = None
-    # A host that is up accepts in milliseconds; two lost SYNs (1 s + 2 s) still fit in.
+    # A host that is up accepts in milliseconds; two lost SYNs (1 s + 2 s) still fit.
     connect_timeout: float = 5.0
     read_timeout: float = _READ_TIMEOUT
-    # Giving back must never hold up a shutdown: what is not given back expires anyway.
+    # Revoking must never hold up a shutdown: leases and tokens expire anyway.
     revoke_timeout: float = 10.0
     proxies: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        addresses = [_checked_address(part.strip()) for part in self.address.split(",")]
+        addresses = [_validate_address(part.strip()) for part in self.address.split(",")]
         object.__setattr__(self, "address", ",".join(addresses))
         for name in ("namespace", "auth_namespace"):
             value = getattr(self, name)
@@ -97,8 +96,8 @@ class VaultConfig:
         ``VAULT_CACERT``, ``VAULT_CACERT_BYTES``, ``VAULT_CAPATH`` (the first that is set),
         ``VAULT_CLIENT_CERT``, ``VAULT_CLIENT_KEY``, ``VAULT_TLS_SERVER_NAME``,
         ``VAULT_SKIP_VERIFY``, ``VAULT_CLIENT_TIMEOUT``, ``VAULT_PROXY_ADDR`` and
-        ``VAULT_HTTP_PROXY`` (the first that is set, for plain HTTP and for HTTPS); where one is not
-        set, its twin with ``BAO_`` for ``VAULT_`` counts.
+        ``VAULT_HTTP_PROXY`` (the first that is set, for plain HTTP and for HTTPS); if one is not
+        set, the same name with ``BAO_`` for ``VAULT_`` is read.
         See https://developer.hashicorp.com/vault/docs/commands.
 
         Raises:
@@ -111,7 +110,7 @@ class VaultConfig:
         address = read("AGENT_ADDR") or read("ADDR")
         if address is None:
             raise ConfigurationError(
-                "the address of Vault is not known: set VAULT_ADDR (or BAO_ADDR), or pass "
+                "the address of Vault is not set: set VAULT_ADDR (or BAO_ADDR), or pass "
                 "config=VaultConfig('https://…')"
             )
         cert, key = read("CLIENT_CERT"), read("CLIENT_KEY")
@@ -120,8 +119,8 @@ class VaultConfig:
         certificates = read("CACERT_BYTES")
         if certificates is not None and _PEM not in certificates:
             raise ConfigurationError(
-                "VAULT_CACERT_BYTES has no certificate in it: it takes the lines of a PEM file, "
-                "-----BEGIN CERTIFICATE----- and all; VAULT_CACERT takes the path of one"
+                "VAULT_CACERT_BYTES holds no certificate: it takes the content of a PEM file, with "
+                "-----BEGIN CERTIFICATE-----; VAULT_CACERT takes the path of one"
             )
         verify: bool | str = read("CACERT") or certificates or read("CAPATH") or True
         if _boolean("VAULT_SKIP_VERIFY", read("SKIP_VERIFY")):
@@ -140,7 +139,7 @@ class VaultConfig:
 
     @property
     def ca_certificates(self) -> str | None:
-        """The CA certificates that `verify` holds itself, in PEM; ``None`` where it does not."""
+        """The CA certificates in `verify`, in PEM; ``None`` if it is a path or a flag."""
         return self.verify if isinstance(self.verify, str) and _PEM in self.verify else None
 
     @property
@@ -150,23 +149,23 @@ class VaultConfig:
 
     @property
     def weaknesses(self) -> tuple[str, ...]:
-        """What makes it easy to listen in on, or to pose as Vault; to be warned about."""
+        """Warnings: settings with which others can eavesdrop on Vault or impersonate it."""
         found = [
-            f"Vault at {address} is spoken to in plain HTTP: everybody in between can read tokens "
-            "and passwords; use https"
+            f"Vault at {address} is used over plain HTTP: anyone on the network path can read "
+            "tokens and passwords; use https"
             for address in self.addresses
             if address.startswith("http:") and not _is_local(urlsplit(address).hostname or "")
         ]
         if self.verify is False and any(map(_is_https, self.addresses)):
             found.append(
                 f"the certificate of Vault at {self.address} is not checked (VAULT_SKIP_VERIFY): "
-                "everybody in between can pose as Vault; set VAULT_CACERT instead"
+                "anyone on the network path can impersonate Vault; set VAULT_CACERT instead"
             )
         return tuple(found)
 
     @property
-    def shows_certificate(self) -> bool:
-        """Whether connections show a client certificate."""
+    def presents_certificate(self) -> bool:
+        """Whether connections present a client certificate."""
         return self.client_cert is not None and all(map(_is_https, self.addresses))
 
     @property
@@ -188,8 +187,8 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _checked_address(address: str) -> str:
-    # As RFC 3986 §3.1 has it; all that looks at addresses later may rely on it.
+def _validate_address(address: str) -> str:
+    # Schemes are case-insensitive (RFC 3986 §3.1); later code may rely on lower case.
     scheme, separator, rest = address.partition("://")
     address = scheme.lower() + separator + rest
     if address.startswith("unix://"):
@@ -203,10 +202,11 @@ def _checked_address(address: str) -> str:
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
         parts, port_is_valid = urlsplit(""), False
-    # The address goes into every message: it may hold nothing that is secret.
+    # The address is part of every message: it must not hold a secret.
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError(
-            "the address of Vault holds a user name or password; Vault takes none: leave it out"
+            "the address of Vault contains a user name or password, which Vault does not use: "
+            "leave it out"
         )
     if (
         parts.scheme not in {"http", "https"}

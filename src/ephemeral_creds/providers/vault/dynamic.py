@@ -1,4 +1,4 @@
-"""Database credentials that Vault makes on demand, with a lease each."""
+"""Dynamic roles: database credentials that Vault mints, each with a lease."""
 
 from __future__ import annotations
 
@@ -17,12 +17,8 @@ from ephemeral_creds.providers.vault.http.errors import shorten
 from ephemeral_creds.providers.vault.provider import VaultProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import ClassVar
 
-    from ephemeral_creds._clock import Clock
-    from ephemeral_creds.providers.vault.auth.base import AuthMethod
-    from ephemeral_creds.providers.vault.config import VaultConfig
     from ephemeral_creds.providers.vault.http.parse import MintedCredentials
     from ephemeral_creds.providers.vault.tokens import Tokens, TokenSession
 
@@ -31,11 +27,11 @@ __all__ = ["VaultDynamicProvider"]
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """What it takes to renew or revoke a grant."""
+    """What renewing or revoking a grant takes."""
 
     session: TokenSession
     lease_id: str
-    asked: float
+    initial_duration: float
     tokens: Tokens
 
 
@@ -43,13 +39,13 @@ class VaultDynamicProvider(VaultProvider):
     """Credentials of a dynamic role of Vault's database secrets engine.
 
     Each `fetch` makes Vault create a role in PostgreSQL, by one request that is never repeated.
-    A grant's deadline is the earlier one of its lease's and of the Vault token's that it was made
-    under; both are extended by `renew`, the token only where it would be in the way. Where a
-    token gets no more time, the next `fetch` logs in anew first; the old token is kept until the
-    last grant made under it is revoked, and is then revoked as well if we logged in for it.
+    A grant's deadline is the earlier one of its lease's and of the Vault token's that it was minted
+    under; `renew` extends both, the token only where it would be the limit. Where a token cannot
+    be renewed, the next `fetch` logs in anew first; the old token is kept until the last grant
+    minted under it is revoked, and is then revoked as well if we logged in for it.
 
     May be used from several threads, one request at a time; `close` does not wait for a request
-    that hangs. A fork's child starts afresh, and leaves alone what its parent got.
+    that hangs. A fork's child starts afresh, and leaves its parent's grants alone.
 
     See https://developer.hashicorp.com/vault/docs/secrets/databases and
     https://developer.hashicorp.com/vault/docs/concepts/lease.
@@ -58,8 +54,8 @@ class VaultDynamicProvider(VaultProvider):
         role: the name of the role, without mount and ``creds``.
         auth: how to log in.
         mount: where the secrets engine is mounted.
-        fields: what the engine calls ``username`` and ``password``, where it is another one whose
-            answer at ``MOUNT/creds/ROLE`` has a lease: ``{"username": "user"}``.
+        fields: the names for ``username`` and ``password`` of another engine whose reply at
+            ``MOUNT/creds/ROLE`` has a lease: ``{"username": "user"}``.
         config: how to reach Vault; ``None`` means `VaultConfig.from_env`.
         clock: where to read time from; ``None`` means the system's.
 
@@ -69,18 +65,7 @@ class VaultDynamicProvider(VaultProvider):
 
     URL_SCHEME: ClassVar[str] = "vault"
 
-    def __init__(
-        self,
-        role: str,
-        *,
-        auth: AuthMethod,
-        mount: str = "database",
-        fields: Mapping[str, str] | None = None,
-        config: VaultConfig | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        super().__init__(role, auth=auth, mount=mount, fields=fields, config=config, clock=clock)
-        self._lease_duration: float | None = None
+    _lease_duration: float | None = None
 
     @property
     def description(self) -> str:
@@ -89,30 +74,30 @@ class VaultDynamicProvider(VaultProvider):
         return f"Vault role {self._role!r} ({path} at {self._config.address})"
 
     def fetch(self) -> Grant:
-        """Mint credentials, after a login or a renewal of the token if they need one.
+        """Mint credentials, after a login or a renewal of the token if needed.
 
         Raises:
             ConfigurationError: no such mount or role, a credential type other than password, or
-                an auth method that lacks something.
-            AccessDenied: refused, and a fresh login did not cure it.
+                an incomplete auth method.
+            AccessDenied: refused, also after a fresh login.
             ProviderUnavailable: Vault, or PostgreSQL behind it, does not answer.
-            MalformedResponse: something else than Vault's database engine answers.
+            MalformedResponse: the reply is not that of Vault's database engine.
         """
         with self._exclusive() as tokens:
-            session, requested_at, reply = self._ask(tokens, self._lease_duration, self._read)
+            session, requested_at, reply = self._request(tokens, self._lease_duration, self._read)
             return self._grant(tokens, session, reply, requested_at)
 
     def renew(self, grant: Grant) -> Lease:
-        """Ask for as much time as the lease had at first, for the token as well if it needs it.
+        """Ask for the lease's initial duration, and renew the token too if it needs it.
 
         Returns:
             The extended lease; shorter than at first where lease or token is near its maximum.
 
         Raises:
-            LeaseLost: the lease is gone or at its end, or the token that it was made under.
+            LeaseLost: the lease is gone or expired, or the token that it was made under.
             AccessDenied: the token's policies do not allow renewing leases.
             ProviderUnavailable: Vault, or PostgreSQL behind it, does not answer.
-            MalformedResponse: something else than Vault answers.
+            MalformedResponse: the reply is not Vault's.
         """
         origin = _origin(grant)
         if origin.tokens.inherited:
@@ -120,27 +105,30 @@ class VaultDynamicProvider(VaultProvider):
         session = origin.session
         with self._exclusive() as tokens:
             # The token only where it, not the lease, would be the limit: one request as a rule.
-            if not session.covers(origin.asked, self._clock.now()):
-                tokens.extend(session, origin.asked)
+            if not session.covers(origin.initial_duration, self._clock.now()):
+                tokens.renew(session, origin.initial_duration)
             if not session.dead:
                 requested_at = self._clock.now()
                 try:
-                    extension = tokens.client.renew_lease(
-                        session.token.value, origin.lease_id, origin.asked, **self._place
+                    renewal = tokens.client.renew_lease(
+                        session.token.value,
+                        origin.lease_id,
+                        origin.initial_duration,
+                        **self._place,
                     )
                 except AccessDenied:
                     if tokens.is_alive(session):
                         raise
                 else:
-                    return _lease(origin, extension.duration, extension.renewable, requested_at)
+                    return _lease(origin, renewal.duration, renewal.renewable, requested_at)
         raise LeaseLost(
-            f"{self.description}: the Vault token that lease {shorten(origin.lease_id)} was made "
-            "under is expired or revoked, and the lease with it",
+            f"{self.description}: the Vault token of lease {shorten(origin.lease_id)} is expired "
+            "or revoked, and the lease with it",
             status=403,
         )
 
     def revoke(self, grant: Grant) -> None:
-        """Give the lease back, and its token too if it is superseded, ours and this was the last.
+        """Revoke the lease, and its token too if it is superseded, ours and this was the last.
 
         Does nothing in a child of the process that fetched `grant`.
 
@@ -155,8 +143,8 @@ class VaultDynamicProvider(VaultProvider):
         session = origin.session
         with self._exclusive() as tokens:
             session.grants.discard(origin.lease_id)
-            refusal = self._give_back(tokens, origin)
-            tokens.settle()
+            refusal = self._revoke_lease(tokens, origin)
+            tokens.revoke_superseded()
             if refusal is None or session.dead or not tokens.is_alive(session):
                 # Vault ends the leases of a dead token by itself.
                 return
@@ -164,7 +152,7 @@ class VaultDynamicProvider(VaultProvider):
 
     def initial_duration(self, grant: Grant) -> float:
         """Return the seconds that Vault gave the grant's lease, however long its token lives."""
-        return _origin(grant).asked
+        return _origin(grant).initial_duration
 
     @property
     def _place(self) -> dict[str, str]:
@@ -176,11 +164,11 @@ class VaultDynamicProvider(VaultProvider):
     def _grant(
         self, tokens: Tokens, session: TokenSession, reply: MintedCredentials, requested_at: float
     ) -> Grant:
-        credentials = self._usable(tokens, reply)
+        credentials = self._credentials(tokens, reply)
         if reply.duration <= 0 and isinstance(credentials, Credentials):
-            credentials = MalformedResponse(f"{self.description} gave a lease that is over at once")
+            credentials = MalformedResponse(f"{self.description} gave a lease of 0 seconds")
         if isinstance(credentials, EphemeralCredsError):
-            # The role exists by now, and nobody is going to use it.
+            # The role exists by now, and is never going to be used.
             with contextlib.suppress(EphemeralCredsError):
                 tokens.client.revoke_lease(session.token.value, reply.lease_id, **self._place)
             raise credentials
@@ -190,7 +178,7 @@ class VaultDynamicProvider(VaultProvider):
         lease = _lease(origin, reply.duration, reply.renewable, requested_at)
         return Grant(credentials, lease, origin=origin)
 
-    def _give_back(self, tokens: Tokens, origin: _Origin) -> AccessDenied | None:
+    def _revoke_lease(self, tokens: Tokens, origin: _Origin) -> AccessDenied | None:
         """Revoke a lease, under its own token or, if that is dead, under the current one."""
         session = origin.session
         if session.dead and tokens.current is not None:
@@ -209,7 +197,7 @@ def _origin(grant: Grant) -> _Origin:
 
 
 def _lease(origin: _Origin, duration: float, renewable: bool, requested_at: float) -> Lease:
-    """Return the lease with the deadline that counts: the earlier one of lease and token."""
+    """Return the lease with the earlier deadline of its own and its token's."""
     session = origin.session
     token_has = max(0.0, session.token.expires_at - requested_at)
     return Lease(

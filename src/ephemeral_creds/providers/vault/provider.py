@@ -1,4 +1,4 @@
-"""What Vault's providers have in common: one set of tokens, one lock, closing and forking."""
+"""The common part of Vault's providers: tokens, one request at a time, closing and forking."""
 
 from __future__ import annotations
 
@@ -46,13 +46,7 @@ logger = logging.getLogger("ephemeral_creds")
 class VaultProvider(FromURL, CredentialProvider):
     """A provider that asks Vault for a role's credentials, under tokens of its own.
 
-    Args:
-        role: the name of the role.
-        mount: where the secrets engine is mounted.
-        fields: what the engine calls ``username`` and ``password``, where not so.
-        auth: how to log in.
-        config: how to reach Vault; ``None`` means `VaultConfig.from_env`.
-        clock: where to read time from; ``None`` means the system's.
+    Its arguments are described in `VaultDynamicProvider` and `VaultStaticProvider`.
     """
 
     def __init__(
@@ -67,11 +61,11 @@ class VaultProvider(FromURL, CredentialProvider):
     ) -> None:
         self._role = validate_role(role)
         self._mount = validate_mount(mount, "mount of a secrets engine")
-        self._names = _checked_fields(fields)
+        self._names = _field_names(fields)
         if not isinstance(auth, AuthMethod):
             # Not repeated: it may be a token.
             raise ConfigurationError(
-                f"auth must be a way to log in, such as KubernetesAuth('my-app'), not a "
+                f"auth must be an auth method, such as KubernetesAuth('my-app'), not a "
                 f"{type(auth).__name__}"
             )
         self._auth = auth
@@ -117,15 +111,15 @@ class VaultProvider(FromURL, CredentialProvider):
         denied: str = "the token's policies do not allow it",
         missing: str = "check the address and the namespace",
     ) -> _T:
-        """Read something else than credentials under the provider's token, for diagnosis.
+        """Read anything else than credentials under the provider's token, for diagnosis.
 
         Args:
             call: makes the request with one of hvac's methods; it must change nothing.
             what: what is asked for, for messages.
-            parse: makes a value of the answer's body, or raises `Malformed`.
-            login: log in first, and ask in the namespace of logins.
+            parse: makes a value of the reply's body, or raises `Malformed`.
+            login: log in first, and send the request to the namespace of logins.
             denied: what to do about a 403, for messages.
-            missing: what to do where there is no such path.
+            missing: what to do if there is no such path.
 
         Raises:
             EphemeralCredsError: as for `fetch`.
@@ -150,7 +144,7 @@ class VaultProvider(FromURL, CredentialProvider):
         """Revoke the tokens that we logged in for, and close the sockets.
 
         Takes `VaultConfig.revoke_timeout` for waiting, and about as much for revoking, at most.
-        Never raises; what cannot be given back is logged and expires by itself. A child of the
+        Never raises; a token that cannot be revoked is logged and expires by itself. A child of the
         process that logged in revokes nothing.
         """
         tokens = self._own_tokens()
@@ -158,23 +152,21 @@ class VaultProvider(FromURL, CredentialProvider):
             return
         # Also read by the thread whose request is in flight, as soon as that ends.
         tokens.closed = True
-        if tokens.lock.acquire(timeout=self._config.revoke_timeout):
-            try:
-                tokens.close()
-                tokens.client.close()
-            finally:
+        locked = tokens.lock.acquire(timeout=self._config.revoke_timeout)
+        if not locked:
+            logger.warning("%s: closed while a request hangs", self.description)
+            # The hanging request is using the client, so the tokens are revoked over another one.
+            tokens.client = VaultClient(self._config, self._clock)
+        try:
+            tokens.close()
+            tokens.client.close()
+        finally:
+            if locked:
                 tokens.lock.release()
-            self._tell(tokens)
-            return
-        logger.warning("%s: closed while a request hangs", self.description)
-        # The client is in use by what hangs, so the tokens are given back over another one.
-        tokens.client = VaultClient(self._config, self._clock)
-        tokens.close()
-        tokens.client.close()
-        self._tell(tokens)
+        self._report_requests(tokens)
 
     def __repr__(self) -> str:
-        # What reports an error of the constructor may look at what it left behind.
+        # Tools that report an error of the constructor may print a half-made object.
         made = hasattr(self, "_tokens")
         return f"<{type(self).__name__} {self.description if made else 'not made'}>"
 
@@ -196,29 +188,29 @@ class VaultProvider(FromURL, CredentialProvider):
                     if tokens.closed:
                         tokens.client.close()
         finally:
-            self._tell(tokens)
+            self._report_requests(tokens)
 
-    def _tell(self, tokens: Tokens) -> None:
-        """Report what has been asked, now that no lock is held."""
+    def _report_requests(self, tokens: Tokens) -> None:
+        """Report the requests, now that no lock is held."""
         for event in tokens.client.take_events():
             if self._report is not None:
                 self._report(event)
 
-    def _ask(
+    def _request(
         self,
         tokens: Tokens,
         need: float | None,
         read: Callable[[Tokens, TokenSession], _T],
     ) -> tuple[TokenSession, float, _T]:
-        """Read something under a token, after one fresh login where the first is refused.
+        """Read credentials under a token, after one fresh login if the first token is refused.
 
         Args:
-            tokens: the tokens, held.
-            need: seconds that the token has to live on; ``None`` where nobody knows.
+            tokens: the tokens, locked.
+            need: seconds that the token has to live; ``None`` if unknown.
             read: makes the request.
 
         Returns:
-            The token that it was read under, the instant of the request, and what came.
+            The token's session, the instant of the request, and what `read` returned.
         """
         session, fresh = tokens.obtain(need)
         requested_at = self._clock.now()
@@ -235,20 +227,20 @@ class VaultProvider(FromURL, CredentialProvider):
     def _login_after(
         self, tokens: Tokens, session: TokenSession, refusal: AccessDenied
     ) -> TokenSession:
-        """Log in because a token was refused: it is dead, or its policies are of yesterday."""
+        """Log in because a token was refused: it is dead, or its policies changed since."""
         alive = tokens.is_alive(session)
         try:
             return tokens.login()
         except (AccessDenied, ConfigurationError):
             if not alive:
                 raise
-        # The token lives, so what it lacks is a policy; that the login failed too is second.
+        # The token lives, so it lacks a policy: that is the news, not the failed login.
         raise refusal from None
 
-    def _usable(
+    def _credentials(
         self, tokens: Tokens, reply: MintedCredentials | StaticCredentials
     ) -> Credentials | EphemeralCredsError:
-        """Return what to log in with, or why what came is of no use."""
+        """Return the reply's credentials, or why they cannot be used."""
         if tokens.closed:
             return self._closed_error()
         if reply.username is not None and reply.password is not None:
@@ -261,9 +253,9 @@ class VaultProvider(FromURL, CredentialProvider):
             )
         names = self._names
         return MalformedResponse(
-            f"{self.description} gave {came} where a {names.username} and a {names.password} "
-            "should be: check that the mount is a database engine's; another engine's names are "
-            "set with fields"
+            f"{self.description} gave {came} instead of {names.username} and {names.password}: "
+            "check that the mount is a database engine's; another engine's names are set with "
+            "fields"
         )
 
     def _closed_error(self) -> ConfigurationError:
@@ -273,7 +265,7 @@ class VaultProvider(FromURL, CredentialProvider):
         """Return the tokens of this process: a fork's child shares no socket, lock or lease."""
         if self._tokens.inherited:
             # Kept alive: to finalize its sockets takes locks that another thread of the parent
-            # may have held at the fork, and that nobody will ever release here.
+            # may have held at the fork, and that are never released here.
             self._inherited.append(self._tokens)
             self._tokens = self._make_tokens()
         return self._tokens
@@ -282,13 +274,13 @@ class VaultProvider(FromURL, CredentialProvider):
         return Tokens(VaultClient(self._config, self._clock), self._auth, self._clock)
 
 
-def _checked_fields(fields: Mapping[str, str] | None) -> FieldNames:
+def _field_names(fields: Mapping[str, str] | None) -> FieldNames:
     names = dict(fields or {})
     unknown = sorted(names.keys() - {"username", "password"})
     if unknown:
         raise ConfigurationError(
             f"fields={{{unknown[0]!r}: …}}: its keys are 'username' and 'password', its values "
-            "what the engine calls them"
+            "the engine's names for them"
         )
     if not all(names.values()):
         raise ConfigurationError("fields: the name of a field cannot be empty")

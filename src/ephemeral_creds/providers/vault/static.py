@@ -1,4 +1,4 @@
-"""The password of a database role that stays, and that Vault changes from time to time."""
+"""Static roles: passwords that Vault rotates."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 __all__ = ["VaultStaticProvider"]
 
-# Where Vault does not say when it will change the password, as often as Vault Agent looks
-# (static_secret_render_interval).
-_LOOK = 300.0
+# Seconds until the next read where Vault does not announce the rotation: as often as Vault Agent
+# reads (static_secret_render_interval).
+_READ_AGAIN = 300.0
 
 
 class VaultStaticProvider(VaultProvider):
     """The password of a static role of Vault's database secrets engine.
 
     The role stays; Vault changes its password every ``rotation_period``, by ``rotation_schedule``
-    or when somebody asks it to. A `fetch` reads it and changes nothing. It has no deadline: only
-    Vault ends it, so that it works on while Vault is away. Vault says when it is due; it is read
-    again right after that, and whenever PostgreSQL refuses it. Open connections stay: PostgreSQL
-    asks for the password only at the login.
+    or on request. A `fetch` reads it and changes nothing. It has no deadline: only Vault ends it,
+    so it works on while Vault is away. Vault announces the rotation; the password is read again
+    right after it, and whenever PostgreSQL refuses it. Open connections stay: PostgreSQL asks for
+    the password only at the login.
 
-    Vault changes the password in PostgreSQL first and hands out the new one a moment later, up to
-    seconds after the time that it had announced. A login in that moment is refused; the pool goes
-    on trying within its timeout.
+    Vault changes the password in PostgreSQL first and serves the new one a moment later, up to
+    seconds after the announced time. A login in that moment is refused; the pool keeps trying
+    within its timeout.
 
     May be used from several threads, one request at a time. See
     https://developer.hashicorp.com/vault/docs/secrets/databases#static-roles.
@@ -42,7 +42,7 @@ class VaultStaticProvider(VaultProvider):
         role: the name of the static role, without mount and ``static-creds``.
         auth: how to log in.
         mount: where the secrets engine is mounted.
-        fields: what the engine calls ``username`` and ``password``, where not so.
+        fields: the engine's names for ``username`` and ``password``, if it has others.
         config: how to reach Vault; ``None`` means `VaultConfig.from_env`.
         clock: where to read time from; ``None`` means the system's.
 
@@ -60,26 +60,26 @@ class VaultStaticProvider(VaultProvider):
         return f"Vault static role {self._role!r} ({path} at {self._config.address})"
 
     def fetch(self) -> Grant:
-        """Read the password, after a login or a renewal of the token if it needs one.
+        """Read the password, after a login or a renewal of the token if needed.
 
         Raises:
             ConfigurationError: no such mount or role, a credential type other than password, or
-                an auth method that lacks something.
-            AccessDenied: refused, and a fresh login did not cure it.
+                an incomplete auth method.
+            AccessDenied: refused, also after a fresh login.
             ProviderUnavailable: Vault does not answer.
-            MalformedResponse: something else than Vault's database engine answers.
+            MalformedResponse: the reply is not that of Vault's database engine.
         """
         with self._exclusive() as tokens:
-            session, requested_at, reply = self._ask(tokens, None, self._read)
-            credentials = self._usable(tokens, reply)
+            session, requested_at, reply = self._request(tokens, None, self._read)
+            credentials = self._credentials(tokens, reply)
             if isinstance(credentials, EphemeralCredsError):
                 raise credentials
+            announced = reply.ttl is not None
             lease = Lease(
                 requested_at,
                 rotates_in=math.inf if reply.ttl is None else reply.ttl,
                 ask_again_in=min(
-                    _LOOK if reply.ttl is None else math.inf,
-                    session.needs_care_in(requested_at),
+                    math.inf if announced else _READ_AGAIN, session.renewal_due_in(requested_at)
                 ),
             )
             return Grant(credentials, lease)

@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[str, type[EphemeralCredsError], str]] = {
     "json, a template": (
         '{"username": {{ .Data.username | toJSON }}, "password": "x"}',
         ConfigurationError,
-        "nobody rendered the template",
+        "the template has not been rendered",
     ),
     "json twice": (
         f'{{"username": "u", "password": "{CANARY}", "password": "other"}}',
@@ -294,7 +294,7 @@ REFUSED: dict[str, tuple[str, type[EphemeralCredsError], str]] = {
         f"map for YAML, {what}": (
             f"username: {user}\npassword: {password}\n",
             ConfigurationError,
-            r"in line \d is written as YAML writes it.*format='map'",
+            r"in line \d may be YAML.*format='map'",
         )
         for what, user, password in [
             ("one in quotes", "app", f'"{CANARY}"'),
@@ -321,12 +321,12 @@ REFUSED: dict[str, tuple[str, type[EphemeralCredsError], str]] = {
     "conninfo, a template": (
         "user={{ .Data.username }} password={{ .Data.password }}",
         ConfigurationError,
-        "nobody rendered the template",
+        "the template has not been rendered",
     ),
     "uri, a template": (
         "postgresql://{{ .Data.username }}:{{ .Data.password }}@db",
         ConfigurationError,
-        "nobody rendered the template",
+        "the template has not been rendered",
     ),
     "properties, escape in its line": (
         f"a.b=x\\u12\nspring.datasource.password={CANARY}",

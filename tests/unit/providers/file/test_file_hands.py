@@ -136,7 +136,7 @@ def test_a_volume_that_is_swapped_at_each_attempt(
 def test_a_volume_whose_link_leads_nowhere(volume: Followed) -> None:
     (volume.hand.folder / "..data").unlink()
     (volume.hand.folder / "..data").symlink_to("gone")
-    with pytest.raises(ProviderUnavailable, match=r"/\.\.data is not there"):
+    with pytest.raises(ProviderUnavailable, match=r"/\.\.data does not exist"):
         volume.read()
 
 
@@ -160,7 +160,7 @@ def test_systemds_directory_is_private_and_read_only(tmp_path: Path) -> None:
 def test_a_key_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / "username").write_text("app")
     (tmp_path / "password").symlink_to("gone")
-    with pytest.raises(ProviderUnavailable, match=f"{tmp_path}/password is not there"):
+    with pytest.raises(ProviderUnavailable, match=f"{tmp_path}/password does not exist"):
         FileProvider(tmp_path, policy=QUIET).fetch()
 
 
@@ -171,5 +171,5 @@ def test_a_directory_without_what_is_needed(tmp_path: Path) -> None:
         provider.fetch()
     with pytest.raises(EphemeralCredsError, match="is not a directory with one file per key"):
         FileProvider(tmp_path / "username", format="directory").fetch()
-    with pytest.raises(ProviderUnavailable, match="is not there"):
+    with pytest.raises(ProviderUnavailable, match="does not exist"):
         FileProvider(tmp_path / "absent", format="directory").fetch()

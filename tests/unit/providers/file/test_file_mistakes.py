@@ -34,7 +34,7 @@ def files_with_secrets(tmp_path: Path, canary: Canary) -> None:
 
 
 PLACEHOLDERS = {
-    "{{ .Data.password }}": "a template's expression: nobody rendered the template",
+    "{{ .Data.password }}": "a template's expression: the template has not been rendered",
     "{{- .Data.data.password -}}": "a template's expression",
     "{{ with secret `a` }}{{ .Data.b }}{{ end }}": "a template's expression",
     "prefix-{{ password }}": "a template's expression",
@@ -74,8 +74,8 @@ PLACEHOLDERS = {
     "@Microsoft.KeyVault(SecretUri=x)": "a reference to a secret",
     "file:///etc/password": "a reference to a secret",
     "/run/secrets/db-password": "a reference to a secret",
-    "SCRAM-SHA-256$4096:c2FsdA==$a:b": "the hash that PostgreSQL keeps",
-    "md5d41d8cd98f00b204e9800998ecf8427e": "the hash that PostgreSQL keeps",
+    "SCRAM-SHA-256$4096:c2FsdA==$a:b": "the hash that PostgreSQL stores",
+    "md5d41d8cd98f00b204e9800998ecf8427e": "the hash that PostgreSQL stores",
     "vault:v1:8SDd3WHDOjf7mq69": "encrypted",
     "ENC[AES256_GCM,data:p673w==]": "encrypted",
     "ENC(G6N718UuyPE5bHyWKyuLQSm02auQPUtm)": "encrypted",
@@ -146,17 +146,17 @@ def test_parse_can_vouch_for_any_value(tmp_path: Path) -> None:
 OTHER_FILES = {
     "a template": (
         '{{- with secret "database/creds/app" -}}\nDB_USERNAME={{ .Data.username }}\n{{- end -}}',
-        "it is a template: nobody rendered",
+        "it is a template: the template has not been rendered",
     ),
     "a template further down": (
         'HOST=db\n{{ with secret "database/creds/app" }}\n',
-        "it has a template's expressions in it: nobody rendered",
+        "it contains template expressions: the template has not been rendered",
     ),
     "key-value, version 2": (
         f"data: map[password:{CANARY} username:app]\nmetadata: map[version:3]\n",
-        r"the whole answer of a key-value engine of version 2: .* write \.Data\.data",
+        r"the whole reply of a key-value engine of version 2: .* write \.Data\.data",
     ),
-    "Vault's error": ('{"errors":["permission denied"]}\n', "an error that Vault answered"),
+    "Vault's error": ('{"errors":["permission denied"]}\n', "an error of Vault's"),
     "Vault's table": (
         f"Key                Value\n---                -----\npassword           {CANARY}\n",
         "vault read -format=json",
@@ -267,7 +267,7 @@ def test_a_password_alone_has_the_users_name_from_elsewhere(text: str, tmp_path:
     ],
 )
 def test_but_not_where_the_file_names_another(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is another user name than username= says"):
+    with pytest.raises(ConfigurationError, match="is not the user name in username="):
         with_name(tmp_path / "creds", text).fetch()
 
 
@@ -281,7 +281,7 @@ def test_nor_where_a_function_does(tmp_path: Path) -> None:
         return provider.fetch().credentials
 
     for parsed in (other, ("other", CANARY), {"username": "other", "password": CANARY}):
-        with pytest.raises(ConfigurationError, match="another user name than username= says"):
+        with pytest.raises(ConfigurationError, match=r"not (?:the user name )?in username="):
             read(parsed)
     assert read({"password": CANARY}) == Credentials("app", Secret(CANARY))
 
@@ -314,7 +314,7 @@ def test_a_directory_with_a_password_alone(tmp_path: Path) -> None:
     credentials = FileProvider(tmp_path, username="app", policy=QUIET).fetch().credentials
     assert credentials == Credentials("app", Secret(CANARY))
     (tmp_path / "username").write_text("other\n")
-    with pytest.raises(ConfigurationError, match="USERNAME is another user name"):
+    with pytest.raises(ConfigurationError, match="USERNAME is not the user name"):
         FileProvider(tmp_path, username="app", policy=QUIET).fetch()
 
 
@@ -322,7 +322,7 @@ def test_a_directory_with_a_password_alone(tmp_path: Path) -> None:
 
 
 def test_an_empty_directory_may_be_a_container_engines(tmp_path: Path) -> None:
-    made = "container engines make one where the file of a bind mount is not there yet"
+    made = "container engines make one if the source file of a bind mount does not exist yet"
     path = tmp_path / "creds"
     path.mkdir()
     with pytest.raises(ProviderUnavailable, match=f"is an empty directory: .*{made}"):

@@ -117,7 +117,7 @@ def test_a_link_that_leads_out_of_its_mount(
     provider.fetch()
     provider.fetch()
     (message,) = told(caplog)
-    assert "leads out of the mount" in message
+    assert "leads out of its mount" in message
     with pytest.raises(ConfigurationError, match="outside_link"):
         FileProvider(link, policy=FilePolicy(outside_link="refuse")).fetch()
 
@@ -140,7 +140,7 @@ def test_a_directory_that_is_reached_by_such_a_link(
             (folder / "username").write_text("app")
             (folder / "username").chmod(0o600)
     FileProvider(folder).fetch()
-    assert len([message for message in told(caplog) if "leads out of the mount" in message]) == 1
+    assert len([message for message in told(caplog) if "leads out of its mount" in message]) == 1
     with pytest.raises(ConfigurationError, match=r"refused by FilePolicy\.outside_link"):
         FileProvider(folder, policy=FilePolicy(outside_link="refuse")).fetch()
 
@@ -216,10 +216,10 @@ def test_a_policy_checks_its_values(options: dict[str, Any], words: str) -> None
         ({"format": "uri", "username_key": "x"}, "leaves no keys to choose: remove username_key"),
         ({"password_key": ""}, "password_key is empty"),
         ({"username": ""}, "username has no value"),
-        ({"username": " app"}, "username has a space at one of its ends"),
+        ({"username": " app"}, "username begins or ends with a space"),
         ({"username": "${DB_USER}"}, "username is a variable"),
         ({"username": "app", "username_key": "X"}, "username and username_key contradict"),
-        ({"format": "password"}, "say which with username="),
+        ({"format": "password"}, "give it as username="),
         ({"format": "password", "username": "app", "password_key": "X"}, "remove password_key"),
         ({"url_key": "X", "username_key": "Y"}, "url_key names a URI with both in it"),
         ({"format": "uri", "url_key": "X"}, "remove url_key"),
@@ -262,7 +262,7 @@ def test_its_repr_says_where_and_what_and_no_secret(path: Path) -> None:
 def test_yaml_is_read_by_a_reader_of_yaml(path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     path.write_text("""db: {host: h}\nusername: app\npassword: "a\\tb"  # of the app\n""")
-    with pytest.raises(ConfigurationError, match="is written as YAML writes it"):
+    with pytest.raises(ConfigurationError, match="may be YAML"):
         FileProvider(path).fetch()
     grant = FileProvider(path, parse=yaml.safe_load).fetch()
     assert grant.credentials == Credentials("app", Secret("a\tb"))

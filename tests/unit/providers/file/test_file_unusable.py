@@ -131,8 +131,11 @@ BREAKS: list[tuple[Callable[[Path], None], str]] = [
     (half_written, "MalformedResponse: PATH: line 3 is not KEY=VALUE"),
     (refused, r"ConfigurationError: PATH is readable by every .*FilePolicy\.world_readable"),
     (too_large, r"ConfigurationError: PATH has \d+ bytes"),
-    (gone, "ProviderUnavailable: PATH is not there"),
-    (a_directory, "ProviderUnavailable: PATH is an empty directory: if a file per key"),
+    (gone, "ProviderUnavailable: PATH does not exist"),
+    (
+        a_directory,
+        "ProviderUnavailable: PATH is an empty directory: if it should get one",
+    ),
 ]
 
 

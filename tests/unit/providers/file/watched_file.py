@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
-from ephemeral_creds.providers.file.formats.mistakes import mistaken_value, odd_end
+from ephemeral_creds.providers.file.formats.mistakes import invisible_end, mistaken_value
 from ephemeral_creds.providers.file.formats.parse import parse
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 passwords = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1
-).filter(lambda text: not mistaken_value(text) and not odd_end(text))
+).filter(lambda text: not mistaken_value(text) and not invisible_end(text))
 """Whatever a password may be."""
 
 GENEROUS = 20.0  # seconds; a test that has to wait for so long has failed

@@ -24,7 +24,7 @@ from ephemeral_creds.check.run import check_file
 from ephemeral_creds.exceptions import ConfigurationError, ProviderUnavailable
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
 from ephemeral_creds.providers.file.watch import notify as notifications
-from ephemeral_creds.providers.file.watch.poll import _file_id
+from ephemeral_creds.providers.file.watch.poll import _identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,7 +200,7 @@ def no_descriptors(folder: Path) -> dict[str, object]:
         (folder / "new").rename(watched.path)
         watcher = watched.provider._watcher
         assert watcher is not None
-        wait_until(lambda: watcher._seen == _file_id(watched.path))
+        wait_until(lambda: watcher._seen == _identity(watched.path))
         try:
             watched.provider.fetch()
         except ProviderUnavailable as error:

@@ -85,7 +85,7 @@ def test_close_gives_up_on_a_vault_that_is_away(
     provider.fetch()
     stub.script(REVOKE_TOKEN, Fault("reset"))
     provider.close()
-    assert "not given back" in caplog.text
+    assert "not revoked" in caplog.text
 
 
 class Hanging:

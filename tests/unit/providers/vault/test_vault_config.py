@@ -151,7 +151,11 @@ def test_an_agents_address_goes_first() -> None:
     ("address", "settings", "text"),
     [
         ("http://vault:8200", {}, "plain HTTP"),
-        ("https://a,http://10.0.0.1:8200", {}, "Vault at http://10.0.0.1:8200 is spoken to"),
+        (
+            "https://a,http://10.0.0.1:8200",
+            {},
+            "http://10.0.0.1:8200 is used over plain HTTP",
+        ),
         ("https://vault:8200", {"verify": False}, "VAULT_SKIP_VERIFY"),
         ("http://localhost:8200", {"verify": False}, ""),
         ("http://127.0.0.2:8200", {}, ""),
@@ -174,7 +178,7 @@ def test_what_is_weak_is_warned_about(
 def test_a_scheme_may_be_in_capitals() -> None:
     config = VaultConfig("HTTPS://Vault:8200,Unix:///run/Vault.sock", client_cert=("/c", "/k"))
     assert config.addresses == ("https://Vault:8200", "unix:///run/Vault.sock")
-    assert VaultConfig("HTTPS://vault", client_cert=("/c", "/k")).shows_certificate
+    assert VaultConfig("HTTPS://vault", client_cert=("/c", "/k")).presents_certificate
 
 
 @pytest.mark.parametrize("address", ["https://vault:8200/v1", "https://vault:8200/v1/"])

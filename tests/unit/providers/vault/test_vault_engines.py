@@ -68,7 +68,7 @@ class TestFields:
         )
         with (
             contextlib.closing(provider),
-            pytest.raises(MalformedResponse, match=r"gave password, username where a user and a"),
+            pytest.raises(MalformedResponse, match=r"gave password, username instead of user and"),
         ):
             provider.fetch()
         # The role that nobody is going to use is given back.
@@ -121,7 +121,7 @@ class TestStatic:
     @pytest.mark.parametrize(
         ("reply", "error", "text"),
         [
-            (data(password=None), MalformedResponse, "gave ttl, username where"),
+            (data(password=None), MalformedResponse, "gave ttl, username instead of"),
             (data(password=None, rsa_private_key="x"), ConfigurationError, "credential_type"),
             (data(ttl="soon"), MalformedResponse, "no number of seconds as 'ttl'"),
             (errors(400, "unknown role: app"), ConfigurationError, "with a static role 'app'"),

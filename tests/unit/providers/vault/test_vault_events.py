@@ -113,7 +113,7 @@ def test_no_whole_lease_id_of_a_dead_token_leaves(
     grant = provider.fetch()
     stub.script(RENEW, errors(403, "permission denied"))
     stub.script(LOOKUP, errors(403, "permission denied"))
-    with pytest.raises(LeaseLost, match="lease database/creds/app/AbCdEf… was made under"):
+    with pytest.raises(LeaseLost, match="lease database/creds/app/AbCdEf… is expired or revoked"):
         provider.renew(grant)
 
 

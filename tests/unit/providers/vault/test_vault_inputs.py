@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         lambda: VaultDynamicProvider(
             "app", auth=cast("AuthMethod", SECRET_ID), config=VaultConfig("http://vault")
         ),
-        "auth must be a way to log in, such as KubernetesAuth('my-app'), not a str",
+        "auth must be an auth method, such as KubernetesAuth('my-app'), not a str",
     ),
 }
 

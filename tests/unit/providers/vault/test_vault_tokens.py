@@ -321,7 +321,7 @@ def test_r17_a_renewal_under_a_dead_token_is_a_lost_lease(
     stub.forget()
     stub.script(RENEW, DENIED)
     stub.script(LOOKUP, DENIED)
-    with pytest.raises(LeaseLost, match=r"token that lease .* expired or revoked"):
+    with pytest.raises(LeaseLost, match=r"token of lease .* expired or revoked"):
         provider.renew(grant)
     with pytest.raises(LeaseLost):
         provider.renew(grant)

@@ -379,7 +379,7 @@ def test_a_lease_that_is_over_at_once_is_refused_and_given_back(
     stub: StubVault, provider: VaultDynamicProvider
 ) -> None:
     stub.script(CREDS, Reply(body=stub.creds(lease_duration=0)))
-    with pytest.raises(MalformedResponse, match="over at once"):
+    with pytest.raises(MalformedResponse, match="a lease of 0 seconds"):
         provider.fetch()
     assert stub.asked == ["login", "app", "revoke"]
 

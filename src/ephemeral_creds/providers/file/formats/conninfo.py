@@ -1,8 +1,8 @@
 """Connection strings, as libpq takes them: URIs and ``key=value`` pairs; pure.
 
-Not libpq's own parser, which psycopg has: that one's errors quote what they could not read, which
-may be the password, and providers do not know psycopg. The tests compare the two.
-Only user and password are taken: where the database is, the pool knows.
+Not libpq's own parser, which psycopg has: its errors quote the text, which may be the password,
+and providers do not depend on psycopg. The tests compare the two.
+Only user and password are read: the pool knows where the database is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["is_uri", "read_conninfo", "read_uri"]
 
-# libpq's own, SQLAlchemy's with the name of a driver, Django's and those of extensions, and Java's.
+# libpq's own, SQLAlchemy's with a driver's name, Django's and those of extensions, and Java's.
 _SCHEME = re.compile(
     r"(?:postgres(?:ql)?(?:\+\w+)?|pgsql|postgis|timescale(?:db|gis)?)://"
     r"|(?P<java>jdbc:postgresql:)",
@@ -28,15 +28,15 @@ _SCHEME = re.compile(
 
 _ENCODE = (
     "characters such as @ / % in a user name or password have to be percent-encoded, for example "
-    "by {{ .Data.password | urlquery }} in the template; or use JSON, which needs no such thing"
+    "by {{ .Data.password | urlquery }} in the template; or use JSON, which needs no encoding"
 )
-_PLUS = "has a + that some take for a space: write %2B for a plus sign, or %20 for a space"
+_PLUS = "has a + that some read as a space: write %2B for a plus sign, or %20 for a space"
 # Hosts with their ports, as far as that tells them from a user name and half a password.
 _HOSTS = re.compile(r"(?:(?:\[[^\]]*\]|[^:\[\],]*)(?::[0-9]*)?(?:,|$))*")
 _CUT_OFF = re.compile(r"%[0-9A-Fa-f]?\Z")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})?")
 
-# What C's isspace() says in any locale.
+# C's isspace() in any locale.
 _SPACE = " \t\n\v\f\r"
 _PAIR = re.compile(
     rf"""[{_SPACE}]*(?P<key>[^={_SPACE}]+)[{_SPACE}]*=[{_SPACE}]*
@@ -47,12 +47,12 @@ _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
 
 
 def is_uri(text: str) -> bool:
-    """Tell whether it begins as a connection URI of PostgreSQL does."""
+    """Tell whether it begins like a connection URI of PostgreSQL."""
     return _SCHEME.match(text.lstrip()) is not None
 
 
 def read_uri(text: str) -> Iterator[Entry]:
-    """Read ``postgresql://user:password@host/dbname?…``, and other libraries' spellings of it.
+    """Read ``postgresql://user:password@host/dbname?…``, and other libraries' variants of it.
 
     See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS,
     https://docs.sqlalchemy.org/en/20/core/engines.html#database-urls,
@@ -60,8 +60,8 @@ def read_uri(text: str) -> Iterator[Entry]:
     https://jdbc.postgresql.org/documentation/use/.
 
     Raises:
-        ConfigurationError: something in it has not been percent-encoded, or could mean two things;
-            or it is something else.
+        ConfigurationError: a part has not been percent-encoded, or is ambiguous; or it is not a
+            URI.
         MalformedResponse: it is half written.
     """
     uri = text.strip()
@@ -91,7 +91,7 @@ def _java(rest: str) -> Iterator[Entry]:
 
 
 def _libpq(rest: str, *, plus_is_plus: bool) -> Iterator[Entry]:
-    # libpq looks for an @ before the first slash, wherever there is a question mark.
+    # libpq looks for an @ before the first slash, even after a question mark.
     authority, slash, rest = rest.partition("/")
     user_info, at, hosts = authority.partition("@") if "@" in authority else ("", "", authority)
     place, question, query = f"{hosts}{slash}{rest}".partition("?")
@@ -100,15 +100,15 @@ def _libpq(rest: str, *, plus_is_plus: bool) -> Iterator[Entry]:
         raise ConfigurationError(_ENCODE)
     if at:
         user, colon, password = user_info.partition(":")
-        yield _entry("user", user, "the URI")
+        yield Entry("user", _decode(user), "the URI")
         if colon:
-            yield _entry("password", password, "the URI")
+            yield Entry("password", _decode(password), "the URI")
     if question:
         yield from _parameters(query, plus_is_plus=plus_is_plus)
 
 
 def _parameters(query: str, *, plus_is_plus: bool) -> Iterator[Entry]:
-    """Read the parameters; only libpq takes a plus sign in them for what it is."""
+    """Read the parameters; only libpq takes a plus sign in them literally."""
     parameters = query.split("&")
     for number, parameter in enumerate(parameters, start=1):
         key, equals, value = parameter.partition("=")
@@ -117,12 +117,8 @@ def _parameters(query: str, *, plus_is_plus: bool) -> Iterator[Entry]:
             raise unreadable(
                 f"one of its parameters has no value, or half of one: {_ENCODE}", query, cut=last
             )
-        entry = _entry(_decoded(key), value, "its parameters")
-        yield entry if plus_is_plus or "+" not in value else entry._replace(doubt=_PLUS)
-
-
-def _entry(key: str, encoded: str, where: str) -> Entry:
-    return Entry(key, _decoded(encoded), where)
+        doubt = "" if plus_is_plus or "+" not in value else _PLUS
+        yield Entry(_decode(key), _decode(value), "its parameters", doubt=doubt)
 
 
 def read_conninfo(text: str) -> Iterator[Entry]:
@@ -131,7 +127,7 @@ def read_conninfo(text: str) -> Iterator[Entry]:
     See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-KEYWORD-VALUE.
 
     Raises:
-        ConfigurationError: it is something else.
+        ConfigurationError: it is not a connection string.
         MalformedResponse: the same, but it may be half written.
     """
     position, number = 0, 0
@@ -151,19 +147,19 @@ def read_conninfo(text: str) -> Iterator[Entry]:
         yield Entry(match["key"], _ESCAPED.sub(r"\1", value), f"setting {number}")
 
 
-def _decoded(text: str) -> str:
-    result = _percent_decoded(text)
+def _decode(text: str) -> str:
+    result = _percent_decode(text)
     # Raised with no exception being handled: a UnicodeDecodeError holds the value.
     if isinstance(result, EphemeralCredsError):
         raise result
     return result
 
 
-def _percent_decoded(text: str) -> str | EphemeralCredsError:
+def _percent_decode(text: str) -> str | EphemeralCredsError:
     raw = text.encode("utf-8", "surrogatepass")
     if any(match[1] is None for match in _PERCENT.finditer(raw)):
         return ConfigurationError(f"it has a % that is not followed by two digits: {_ENCODE}")
     try:
         return _PERCENT.sub(lambda match: bytes([int(match[1], 16)]), raw).decode()
     except UnicodeDecodeError:
-        return ConfigurationError("what it encodes with % is not UTF-8")
+        return ConfigurationError("its percent-encoding is not UTF-8")

@@ -1,7 +1,7 @@
 """What a file says about the end of its credentials; pure, and never a reason to refuse it.
 
-The first lease's duration is all that an agent can write, and it renews that lease without writing
-again. So this is a hint: it leads to a question and a warning, and to nothing else.
+An agent can write only the first lease's duration, and renews that lease without writing again. So
+this is a hint: it leads to a query and a warning, and to nothing else.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["END_KEYS", "UNKNOWN", "End", "end_of"]
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """When credentials are said to end.
+    """The announced end of credentials.
 
     Attributes:
-        at: the instant, in seconds since 1970; ``inf`` where the file has none.
-        after: seconds from when the file was written; ``inf`` where it has none.
+        at: the instant, in seconds since 1970; ``inf`` if the file has none.
+        after: seconds from when the file was written; ``inf`` if it has none.
     """
 
     at: float = math.inf
@@ -51,7 +51,7 @@ _GO = re.compile(
 
 
 def end_of(values: Mapping[str, str]) -> End:
-    """Return what `values` say, by upper-case key; what cannot be understood is left out."""
+    """Return the end in `values`, by upper-case key; unreadable ones are ignored."""
     at = min((_instant(value) for value in _all(values, _INSTANTS)), default=math.inf)
     if at == math.inf:
         # A static role: its password ends when it is rotated.
@@ -91,5 +91,5 @@ def _duration(text: str) -> float:
 
 
 def _positive(value: float) -> float:
-    """Zero is how a source says that it knows no end."""
+    """A source writes zero if it knows no end."""
     return value if value > 0 else math.inf

@@ -13,10 +13,10 @@ class Entry(NamedTuple):
     Attributes:
         key: as it is written there.
         value: as text, whatever it is.
-        where: what to call the place in a message.
-        kind: what it is instead, where it is not text: "a number".
-        doubt: why nobody can tell what the value is, and what to do about it; empty where it is
-            clear. Counts only where the value is needed.
+        where: its place, for messages.
+        kind: its type if it is not text: "a number".
+        doubt: why the value is ambiguous, and what to do; empty if it is clear. Counts only if the
+            value is needed.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""JSON documents: flat ones, and answers of Vault with the secret below ``data``; pure."""
+"""JSON documents: flat ones, and Vault's replies with the secret below ``data``; pure."""
 
 from __future__ import annotations
 
@@ -12,74 +12,65 @@ from ephemeral_creds.providers.file.formats.mistakes import unreadable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["entries_of", "in_envelope", "kind_of", "read_json"]
+__all__ = ["in_envelope", "kind_of", "read_json"]
 
 _Pairs: TypeAlias = "list[tuple[str, object]]"
 
 _ENVELOPE = "data."
-# Deeper is no secret of anybody's, and Python's own limit is reached somewhere.
+# No secret is nested deeper, and Python's own limit must not be reached.
 _DEPTH = 8
 
 
 def read_json(text: str) -> Iterator[Entry]:
     """Read a JSON object.
 
-    A nested value's key is the path to it, with dots. What is below ``data``, where an answer of
-    Vault has its secret, is found without that in front as well.
+    A nested value's key is the path to it, with dots. A leading ``data``, below which Vault's
+    replies have their secret, is left out.
 
     Raises:
-        ConfigurationError: it is not JSON, no object, or the answer of a KV engine as a whole.
+        ConfigurationError: it is not JSON, not an object, or the whole reply of a KV engine.
         MalformedResponse: it is not JSON, but may be half written.
     """
-    document = _loaded(text)
+    document = _load(text)
     # Raised with no exception being handled: a JSONDecodeError holds the whole document.
     if isinstance(document, EphemeralCredsError):
         raise document
-    return entries_of(document)
-
-
-def entries_of(document: _Pairs) -> Iterator[Entry]:
-    """Yield the entries of an object, which is a list of its pairs."""
-    for key, value in _flat(document, "", _DEPTH):
-        name = in_envelope(key)
+    for key, value in _flatten(document, "", _DEPTH):
+        where = "'data'" if key.startswith(_ENVELOPE) else "the object itself"
         if isinstance(value, str):
-            yield Entry(name, value, _place(key))
+            yield Entry(in_envelope(key), value, where)
         else:
-            yield Entry(name, _number(value), _place(key), kind_of(value))
+            number = str(value) if isinstance(value, int | float) else ""
+            yield Entry(in_envelope(key), number, where, kind_of(value))
 
 
 def in_envelope(key: str) -> str:
-    """Return the key that a path has in an answer of Vault, without what is around the secret.
+    """Return a path without the leading ``data`` of Vault's replies.
 
     Raises:
-        ConfigurationError: it is the answer of a KV engine as a whole.
+        ConfigurationError: it is the whole reply of a KV engine.
     """
     if key.startswith("data.data."):
         raise ConfigurationError(
-            "it has 'data' within 'data', so it is the whole answer of a key-value engine of "
+            "it has 'data' within 'data', so it is the whole reply of a key-value engine of "
             "version 2: have the template write .Data.data"
         )
     return key.removeprefix(_ENVELOPE)
 
 
-def _place(key: str) -> str:
-    """Name a place without quoting the document."""
-    return "'data'" if key.startswith(_ENVELOPE) else "the object itself"
-
-
-def _flat(pairs: _Pairs, prefix: str, depth: int) -> Iterator[tuple[str, object]]:
+def _flatten(pairs: _Pairs, prefix: str, depth: int) -> Iterator[tuple[str, object]]:
     for key, value in pairs:
         if isinstance(value, _Object) and depth:
-            yield from _flat(value, f"{prefix}{key}.", depth - 1)
+            yield from _flatten(value, f"{prefix}{key}.", depth - 1)
         else:
             yield prefix + key, value
 
 
 class _Object(list[tuple[str, object]]):
-    """An object's pairs: a dict would keep the last of two equal keys and say nothing."""
+    """An object's pairs: a dict would silently keep the last of two equal keys."""
 
 
-def _loaded(text: str) -> _Pairs | EphemeralCredsError:
+def _load(text: str) -> _Pairs | EphemeralCredsError:
     try:
         document = json.loads(text, object_pairs_hook=_Object)
     except json.JSONDecodeError as error:
@@ -92,7 +83,7 @@ def _loaded(text: str) -> _Pairs | EphemeralCredsError:
         )
     except (ValueError, RecursionError):
         return ConfigurationError(
-            "it is not JSON to be read: nested too deeply, or a number too long"
+            "it is JSON that cannot be read: nested too deeply, or a number too long"
         )
     if not isinstance(document, _Object):
         return ConfigurationError("it is JSON, but not an object with keys")
@@ -100,7 +91,7 @@ def _loaded(text: str) -> _Pairs | EphemeralCredsError:
 
 
 def kind_of(value: object) -> str:
-    """Return what a value is, where it is not text."""
+    """Return the type of a value that is not text, for messages."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -108,7 +99,3 @@ def kind_of(value: object) -> str:
     if isinstance(value, int | float):
         return "a number"
     return "an object" if isinstance(value, dict | _Object) else "a list"
-
-
-def _number(value: object) -> str:
-    return str(value) if isinstance(value, int | float) else ""

@@ -21,14 +21,14 @@ _ASSIGNMENT = re.compile(
 _MAPPING = re.compile(r"(?P<key>.*?):(?: (?P<value>.*))?", re.DOTALL)
 _SPACE = " \t"
 
-# What a shell exports and has not set, and an entry of one of YAML's lists: no value of any key.
+# A variable that a shell exports without a value, and an entry of a YAML list: neither has a value.
 _UNSET = re.compile(r"[ \t]*(?:export|declare[ \t]+-x)[ \t]+\w+[ \t]*")
 _LIST_ENTRY = re.compile(r"[ \t]*-(?:[ \t].*)?", re.DOTALL)
 
-# A certificate or key that begins in a line and does not end there.
+# A certificate or key that begins in a line and ends in a later one.
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----(?!.*-----END )")
 
-# How a shell and those who read dotenv files find the end of quotes.
+# How a shell and dotenv readers find the end of quotes.
 _IN_QUOTES = r"""'[^']*'|"(?:\\.|[^"\\])*\""""
 _QUOTED = re.compile(_IN_QUOTES, re.DOTALL)
 _OPEN = re.compile(r"""'[^']*|"(?:\\.|[^"\\])*\\?""", re.DOTALL)
@@ -38,14 +38,14 @@ _SHELL_WORD = re.compile(rf"""(?:{_IN_QUOTES}|\\.|[^\s'"\\])+(?:[\s;&|].*)?""", 
 _SHELL_ONLY = re.compile(
     r";[ \t]*export[ \t]+[A-Za-z_]|[ \t][A-Z0-9]+_[A-Z0-9_]*=|\A\$'.*'\Z", re.DOTALL
 )
-# Of a shell, dotenv, JSON and Go in double quotes, and of some dotenvs in single ones.
+# Escapes: of a shell, dotenv, JSON and Go in double quotes, and of some dotenvs in single ones.
 _ESCAPE = {
     '"': re.compile(
         r"""\\(?:["'\\/abefnrtv$`]|[0-7]{3}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})"""
     ),
     "'": re.compile(r"\\'"),
 }
-# As people write them; of random characters, a $ before a letter is no more than that.
+# Variables and commands as people write them; among random characters, $ before a letter is common.
 _EXPANSION = re.compile(r"\$[A-Z_][A-Z0-9_]{2,}|\$\{\w+\}|\$\{\w+:?[-+?=]|\$\(.+\)|`[a-z]{2}.*`")
 
 _BLOCKS = frozenset(f"{block}{chomp}" for block in "|>" for chomp in ("", "-", "+"))
@@ -53,46 +53,45 @@ _BLOCK_LINE = re.compile(r"([ \t]*)[\w./-]+: +[|>][-+0-9]*[ \t]*")
 
 _CURE = "have the template write it without quotes, which is verbatim here, or as JSON with toJSON"
 _ESCAPED = (
-    "has a backslash in its quotes, which a template writes as it stands and which is an escape "
-    f"to a shell, dotenv or JSON: {_CURE}"
+    "has a backslash in its quotes, which a template writes literally and a shell, dotenv or JSON "
+    f"reads as an escape: {_CURE}"
 )
 _EXPANDED = (
-    "has a variable or a command in double quotes, which a template writes as it stands and which "
-    f"a shell replaces: {_CURE}"
+    "has a variable or a command in double quotes, which a template writes literally and a shell "
+    f"replaces: {_CURE}"
 )
 _QUOTES_INSIDE = (
-    "has quotes within its quotes, which a template writes as they stand and which a shell takes "
-    f"away: {_CURE}"
+    f"has quotes within its quotes, which a template writes literally and a shell removes: {_CURE}"
 )
 _SEVERAL_LINES = (
-    "begins with a quote that ends in another line, so that it may be a value of several lines, "
-    "or end with its own line: have the template write JSON with toJSON"
+    "begins with a quote that ends in another line, so that its value may have several lines or "
+    "one: have the template write JSON with toJSON"
 )
 _SHELL = (
-    "is verbatim here, but has what only a shell takes for something else (; export, a second "
-    "KEY=, $'…'): write KEY=VALUE alone in each line"
+    "is verbatim here, but contains shell syntax (; export, a second KEY=, $'…'): write one "
+    "KEY=VALUE in each line, and nothing else"
 )
 _AFTER_QUOTE = (
-    "has something after its closing quote: remove that, or put all of the value in the other kind "
+    "has something after its closing quote: remove that, or put the whole value in the other kind "
     "of quotes"
 )
 _SPACED = (
     "has spaces around its =, so that it is not clear which characters belong to the value: write "
-    "KEY=VALUE, whose values are verbatim, or say format='properties'"
+    "KEY=VALUE, whose values are verbatim, or set format='properties'"
 )
 _YAML = (
-    "is written as YAML writes it, but the injector's files look the same and quote nothing: say "
-    "format='map' where what follows the colon is the value as it stands; else put both user name "
-    "and password into quotes, with none inside, or have the template write JSON with toJSON"
+    "may be YAML, but the injector's files look the same and quote nothing: set format='map' if "
+    "the text after the colon is the literal value; else put both user name and password in "
+    "quotes, with no quotes inside, or have the template write JSON with toJSON"
 )
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
-    r"""Yield the lines that say something with their numbers: neither blank nor a comment.
+    r"""Yield the lines that are neither blank nor a comment, with their numbers.
 
-    Comments begin with ``#`` or, as systemd's do, with ``;``. Lines end with ``\n`` or ``\r\n``.
+    Comments begin with ``#`` or, in systemd's files, with ``;``. Lines end with ``\n`` or ``\r\n``.
     Not `str.splitlines`: that also breaks at U+2028, form feed and others, which a password may
-    hold. What follows the first line of a certificate or key is left out.
+    hold. The lines of a certificate or key are left out, except a first one with a key in front.
     """
     in_pem = False
     for number, line in enumerate(text.split("\n"), start=1):
@@ -106,20 +105,20 @@ def lines_of(text: str) -> Iterator[tuple[int, str]]:
 
 
 def read_env(text: str) -> Iterator[Entry]:
-    """Read ``KEY=VALUE`` lines, as a Vault Agent template or a dotenv file has them.
+    """Read ``KEY=VALUE`` lines, as in a Vault Agent template or a dotenv file.
 
-    Values are taken verbatim: nothing in them is an escape, a comment or a variable, and spaces
-    count. Only a pair of quotes around a whole value is removed, so that a template may write
-    ``DB_PASSWORD="{{ .Data.password }}"``; it has to where passwords may both begin and end with
-    a quote. What others would read in another way within quotes is in doubt, and so are quotes
-    over several lines. ``export`` before a key is allowed, and so is a line of it with no value.
+    Values are verbatim: they have no escapes, comments or variables, and spaces count. Only a pair
+    of quotes around a whole value is removed, so that a template may write
+    ``DB_PASSWORD="{{ .Data.password }}"``; it has to if passwords may both begin and end with a
+    quote. A quoted value that other readers read differently is ambiguous, and so are quotes over
+    several lines. ``export`` before a key is allowed, also without a value.
 
-    ``KEY = VALUE`` is read where it can mean one thing only: what others take for a space, a
-    comment or an escape is in doubt.
+    ``KEY = VALUE`` is read if it is unambiguous: it is not if other readers see a space, a comment
+    or an escape in it.
 
     Raises:
         ConfigurationError: a line is something else.
-        MalformedResponse: the last one is, and does not end.
+        MalformedResponse: the last line is something else, and has no line end.
     """
     for number, match, several in _statements(text, _ASSIGNMENT, _UNSET, "KEY=VALUE"):
         value, doubt = (_spaced if match["space"] else _verbatim)(match["value"])
@@ -129,16 +128,16 @@ def read_env(text: str) -> Iterator[Entry]:
 
 
 def read_map(text: str) -> Iterator[Entry]:
-    """Read ``key: value`` lines, as the agent injector writes them where no template is given.
+    """Read ``key: value`` lines, as the agent injector writes them without a template.
 
-    It quotes nothing, so that this is not YAML: whatever follows the first ``": "`` is the value,
-    quotes, ``#`` and spaces included. The key of a line that is indented, as YAML has them, is the
-    path to it, with dots, and as in JSON without the ``data`` of Vault's answers
+    It quotes nothing, so this is not YAML: everything after the first ``": "`` is the value, with
+    quotes, ``#`` and spaces. The key of an indented line is the path to it, with dots, and as in
+    JSON without the ``data`` of Vault's replies
     (https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations).
 
     Raises:
-        ConfigurationError: a line is something else, or it is the answer of a KV engine as a whole.
-        MalformedResponse: the last line is something else, and does not end.
+        ConfigurationError: a line is something else, or it is the whole reply of a KV engine.
+        MalformedResponse: the last line is something else, and has no line end.
     """
     path: list[tuple[int, str]] = []
     for number, match, several in _statements(text, _MAPPING, _LIST_ENTRY, "key: value"):
@@ -158,7 +157,7 @@ def read_map(text: str) -> Iterator[Entry]:
 def _statements(
     text: str, pattern: re.Pattern[str], other: re.Pattern[str], form: str
 ) -> Iterator[tuple[int, re.Match[str], bool]]:
-    """Yield each key with its value, and whether the next lines may be a part of that."""
+    """Yield each key with its value, and whether the next lines may belong to the value."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     read = 0
     for number, line in lines_of(text):
@@ -173,7 +172,7 @@ def _statements(
 
 
 def _lines_in_quotes(value: str, following: Sequence[str]) -> int:
-    """Return how many more lines there are in the quotes that a value opens."""
+    """Return the number of further lines in the quotes that a value opens."""
     value = value.lstrip(_SPACE)
     if not _OPEN.fullmatch(value):
         return 0
@@ -185,7 +184,7 @@ def _lines_in_quotes(value: str, following: Sequence[str]) -> int:
 
 
 def _lines_in_block(line: str, following: Sequence[str]) -> int:
-    """Return how many lines a block of YAML has."""
+    """Return the number of lines of a YAML block."""
     block = _BLOCK_LINE.fullmatch(line)
     if block is None:
         return 0
@@ -196,10 +195,10 @@ def _lines_in_block(line: str, following: Sequence[str]) -> int:
 
 
 def as_yaml(entries: Iterable[Entry], wanted: Collection[str]) -> Iterator[Entry]:
-    """Take the quotes off what a template for YAML wrote, and doubt what only YAML would read.
+    """Remove the quotes that a YAML template wrote, and mark values that YAML reads differently.
 
-    A user name has no quotes of its own, so that they are the template's where all that is wanted
-    is in quotes. Where only some is, nobody can tell.
+    A user name has no quotes of its own, so they are the template's if every wanted value is in
+    quotes. If only some are, the values are ambiguous.
 
     Args:
         entries: as `read_map` reads them.
@@ -230,13 +229,13 @@ def _is_quoted(value: str) -> bool:
 
 
 def _inside(value: str) -> str | None:
-    """Return what is in quotes and means itself whoever reads it; ``None`` where it does not."""
+    """Return the text in quotes if every reader reads it literally, else ``None``."""
     inside = value[1:-1]
     return None if not _is_quoted(value) or value[0] in inside or "\\" in inside else inside
 
 
 def _verbatim(value: str) -> tuple[str, str]:
-    """Return the value of ``KEY=VALUE``, and why it is in doubt."""
+    """Return the value of ``KEY=VALUE``, and why it is ambiguous."""
     if not _is_quoted(value):
         if _QUOTED.match(value):
             return value, _AFTER_QUOTE
@@ -253,7 +252,7 @@ def _verbatim(value: str) -> tuple[str, str]:
 
 
 def _spaced(text: str) -> tuple[str, str]:
-    """Return the value of ``KEY = VALUE``, and why it is in doubt."""
+    """Return the value of ``KEY = VALUE``, and why it is ambiguous."""
     quoted = text.strip(_SPACE)
     if (inside := _inside(quoted)) is not None:
         return inside, _verbatim(quoted)[1]

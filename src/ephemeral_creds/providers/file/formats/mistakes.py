@@ -1,6 +1,6 @@
-"""What is often found where credentials should be: its name and its cure; pure.
+"""Common mistakes in credential files, with their remedies; pure.
 
-Only what no writer of good credentials writes is in these tables, and no message quotes the text.
+The tables hold only texts that are never valid credentials, and no message quotes the text.
 """
 
 from __future__ import annotations
@@ -11,28 +11,31 @@ from typing import NamedTuple
 
 from ephemeral_creds.exceptions import ConfigurationError, MalformedResponse
 
-__all__ = ["mistaken_file", "mistaken_value", "odd_end", "unreadable"]
+__all__ = ["invisible_end", "mistaken_file", "mistaken_value", "unreadable"]
 
 
 class _Mistake(NamedTuple):
     pattern: re.Pattern[str]
     what: str
-    cure: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.remedy}"
 
 
-def _mistake(pattern: str, what: str, cure: str, flags: int = 0) -> _Mistake:
-    return _Mistake(re.compile(pattern, re.DOTALL | re.ASCII | flags), what, cure)
+def _mistake(pattern: str, what: str, remedy: str, flags: int = 0) -> _Mistake:
+    return _Mistake(re.compile(pattern, re.DOTALL | re.ASCII | flags), what, remedy)
 
 
-_NOBODY_RENDERED = (
-    "nobody rendered the template. Give the path of what the agent writes, not of the template"
+_NOT_RENDERED = (
+    "the template has not been rendered. Give the path of the agent's output, not of the template"
 )
 _EXPRESSION = re.compile(r"\{\{[^{}]*\}\}|\{%[^%]*%\}|<%[^%]*%>")
 
-# What a value is, by all of it.
+# Mistakes by a whole value.
 _VALUES = (
     _mistake(
-        # The second is what urlquery makes of the first.
+        # With a plus sign: after urlquery.
         r"<no[ +]value>",
         "'<no value>'",
         "the template asks for a field that the secret does not have. Correct its name (for a "
@@ -58,31 +61,30 @@ _VALUES = (
     _mistake(
         rf".*(?:{_EXPRESSION.pattern}).*|\[\[.+\]\]|\(\(.+\)\)",
         "a template's expression",
-        _NOBODY_RENDERED,
+        _NOT_RENDERED,
     ),
     _mistake(
-        # Within other characters a name alone: a few random ones between braces are a password's.
+        # Among other characters a name alone: random ones between braces may be a password's.
         r"\$\{[A-Za-z_][^{}]*\}|.*\$\{[A-Za-z_][\w.]{3,}(?::-[^{}]*)?\}.*"
         r"|\$\(.+\)|\$[A-Z][A-Z0-9_]+|%\(\w+\)s|%[A-Z_]{3,}%",
         "a variable or a command of a shell",
-        "nobody fills it in here. Have the template write its value",
+        "it is not expanded here. Have the template write its value",
     ),
     _mistake(
         r"(?:>>)?vault:[^#]+#.+|ref\+\w+://.+|op://.+|<path:.+#.+>|@Microsoft\.KeyVault\(.+\)"
         r"|arn:aws[\w-]*:(?:secretsmanager|ssm):.+|file://.+|/(?:run|vault)/secrets/.+",
         "a reference to a secret",
-        "have it resolved by the tool that it is written for, or ask Vault with "
-        "VaultDynamicProvider",
+        "have the tool that it is written for resolve it, or ask Vault with VaultDynamicProvider",
     ),
     _mistake(
         r"SCRAM-SHA-256\$[0-9]+:.+|md5[0-9a-f]{32}",
-        "the hash that PostgreSQL keeps of a password",
-        "nobody can log in with that: have the password itself written",
+        "the hash that PostgreSQL stores of a password",
+        "a hash cannot be used to log in: have the password itself written",
     ),
     _mistake(
         r"ENC[\[(].+[\])]|\{cipher\}.+|vault:v[0-9]+:.+",
         "encrypted",
-        "have it decrypted by the tool that encrypted it",
+        "have the tool that encrypted it decrypt it",
     ),
     _mistake(
         r"<[A-Za-z][A-Za-z _-]*>|__[A-Z][A-Z0-9_]*__|@[A-Z][A-Z0-9_]*@|\*{3,}|\(sensitive value\)"
@@ -95,22 +97,22 @@ _VALUES = (
     ),
 )
 
-# What a file is, by the first line in it that says something.
+# Mistakes by the first line of a file that is neither blank nor a comment.
 _FILES = (
-    _mistake(r"[ \t]*(?:\{\{|\{%|<%)", "a template", _NOBODY_RENDERED),
+    _mistake(r"[ \t]*(?:\{\{|\{%|<%)", "a template", _NOT_RENDERED),
     _mistake(
         r"data: map\[",
-        "the whole answer of a key-value engine of version 2",
+        "the whole reply of a key-value engine of version 2",
         "have the template write .Data.data",
     ),
     _mistake(
         r"""\s*\{\s*"errors"\s*:""",
-        "an error that Vault answered",
+        "an error of Vault's",
         "have the script that writes it fail instead, as curl does with --fail",
     ),
     _mistake(
         r"Key[ \t]+Value[ \t]*\r?\n-+[ \t]+-+",
-        "what the vault command prints for people",
+        "a table of the vault command",
         "have it print JSON: vault read -format=json",
     ),
     _mistake(
@@ -151,32 +153,22 @@ _FILES = (
 
 
 def mistaken_value(value: str) -> str:
-    """Say what a value is instead of one, and what to do; empty where nothing is known of it."""
+    """Name the mistake in a value and its remedy; empty if none is known."""
     text = value.strip()
-    return next((_told(known) for known in _VALUES if known.pattern.fullmatch(text)), "")
+    return next((str(known) for known in _VALUES if known.pattern.fullmatch(text)), "")
 
 
 def mistaken_file(start: str) -> str:
-    """Say what a file is instead of one of credentials, and what to do.
+    """Name the mistake in a file and its remedy; empty if none is known.
 
     Args:
-        start: its text, from the first line that says something.
-
-    Returns:
-        The end of a sentence; empty where nothing is known of it.
+        start: its text, from the first line that is neither blank nor a comment.
     """
-    return next((_told(known) for known in _FILES if known.pattern.match(start)), "")
+    return next((str(known) for known in _FILES if known.pattern.match(start)), "")
 
 
-def _told(mistake: _Mistake) -> str:
-    return f"{mistake.what}: {mistake.cure}"
-
-
-def odd_end(value: str) -> str:
-    """Name a character at an end of `value` that nobody sees; empty where there is none.
-
-    A plain space is not among them.
-    """
+def invisible_end(value: str) -> str:
+    """Name an invisible character at an end of `value`, other than a space; empty without one."""
     for character in value[:1] + value[-1:]:
         if unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp") and character != " ":
             return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character')})"
@@ -184,18 +176,18 @@ def odd_end(value: str) -> str:
 
 
 def unreadable(why: str, text: str, *, cut: bool) -> ConfigurationError | MalformedResponse:
-    """Return what to raise for a text that is not what it should be.
+    """Return the error for a text that cannot be read.
 
     Args:
-        why: what it is not, and where.
-        text: all of it.
-        cut: whether the rest of it may be yet to come.
+        why: what is wrong, and where.
+        text: the whole text.
+        cut: whether the rest of it may not have been written yet.
     """
     if _EXPRESSION.search(text):
-        return ConfigurationError(f"it has a template's expressions in it: {_NOBODY_RENDERED}")
+        return ConfigurationError(f"it contains template expressions: {_NOT_RENDERED}")
     if cut:
         return MalformedResponse(
             f"{why}; it may be half written, and is read again when it changes: if this stays, "
-            "correct the template or name the format"
+            "correct the template or set the format"
         )
-    return ConfigurationError(f"{why}: correct the template, or name the format")
+    return ConfigurationError(f"{why}: correct the template, or set the format")

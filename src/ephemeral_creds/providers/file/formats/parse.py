@@ -1,4 +1,4 @@
-"""Turn the text of a credential file into credentials; pure, and never quoting what it read."""
+"""The text of a credential file to credentials; pure. No error quotes the text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FORMATS: tuple[str, ...] = ("auto", "directory", *get_args(TextFormat))
 
 
 def _read_password(text: str) -> Iterator[Entry]:
-    """Take the whole text, but for one line end at its end."""
+    """Read the whole text, without a line end at its end."""
     yield Entry("password", text.removesuffix("\n").removesuffix("\r"), "the file")
 
 
@@ -46,11 +46,11 @@ _READERS: Mapping[str, Callable[[str], Iterator[Entry]]] = {
     "properties": read_properties,
     "password": _read_password,
 }
-# They have one key each.
+# Their keys cannot be chosen.
 _KEYLESS = ("uri", "conninfo", "password")
 _MAP_LINE = re.compile(r"[ \t]*[A-Za-z_][\w-]*:(?: |$)", re.ASCII)
 _DOTTED_LINE = re.compile(r"[ \t]*[\w-]+(?:\.[\w-]+)+[ \t]*[=: ]", re.ASCII)
-# Blank lines and comments, and the line with which a document of YAML begins.
+# Blank lines and comments, and the line with which a YAML document begins.
 _PREAMBLE = re.compile(r"(?:[ \t]*(?:[#;][^\n]*)?\r?\n)*")
 _DOCUMENT = re.compile(rf"({_PREAMBLE.pattern})---[ \t]*\r?\n")
 _ALONE = re.compile(r"[^\s=]+(?:\r?\n)?")
@@ -68,14 +68,14 @@ def parse(
 
     Args:
         text: the whole file.
-        format: what it is written in; ``auto`` recognises it by its content.
-        keys: what to look for. A connection string has keys of its own.
+        format: its format; ``auto`` recognises it by its content.
+        keys: the keys to look for. A connection string has keys of its own.
 
     Raises:
-        ConfigurationError: retrying does not help: a value is a placeholder or in doubt, a key
-            occurs twice with different values, it is something else altogether …
+        ConfigurationError: retrying does not help: a value is a placeholder or ambiguous, a key
+            occurs twice with different values, the format is another …
         MalformedResponse: the text may be half written: it is empty, a key or its value is
-            missing, the last line does not end …
+            missing, the last line has no line end …
     """
     content = text.removeprefix("\ufeff")
     if "\0" in content:
@@ -101,10 +101,10 @@ def parse(
 
 
 def recognise(text: str) -> TextFormat:
-    """Tell a text's format by its first line that says something.
+    """Return a text's format, by its first line that is neither blank nor a comment.
 
     ``KEY=VALUE`` lines are `env`, whose values are verbatim, and not `properties`, unless a key has
-    a dot; they are `conninfo` where two of a connection string's settings are in one line.
+    a dot; they are `conninfo` if one line has two of a connection string's settings.
     """
     start = text.lstrip()
     if start.startswith(("{", "[")):

@@ -1,4 +1,4 @@
-"""Choose the credentials among a file's entries, whatever its format; pure."""
+"""Choosing the credentials among a file's entries, in any format; pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ephemeral_creds.exceptions import (
 from ephemeral_creds.providers.file.formats.conninfo import is_uri, read_uri
 from ephemeral_creds.providers.file.formats.ends import UNKNOWN, End, end_of
 from ephemeral_creds.providers.file.formats.entry import Entry
-from ephemeral_creds.providers.file.formats.mistakes import mistaken_value, odd_end
+from ephemeral_creds.providers.file.formats.mistakes import invisible_end, mistaken_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
-    "CONNECTION_PAIRS", "DEFAULT_KEYS", "USUAL_KEYS", "Found", "Keys", "checked_name", "pick",
+    "CONNECTION_PAIRS", "DEFAULT_PAIRS", "USUAL_KEYS", "Found", "Keys", "pick", "validate_username",
 ]  # fmt: skip
 
-DEFAULT_KEYS: tuple[tuple[str, str], ...] = (
+DEFAULT_PAIRS: tuple[tuple[str, str], ...] = (
     ("DB_USERNAME", "DB_PASSWORD"),
     ("PGUSER", "PGPASSWORD"),
     ("POSTGRES_USER", "POSTGRES_PASSWORD"),
@@ -35,8 +35,8 @@ DEFAULT_KEYS: tuple[tuple[str, str], ...] = (
 )
 """The pairs of keys that are looked for."""
 
-# Any service may be meant by these, so that the database's own names count before them.
-_ANYBODYS = frozenset({"USERNAME", "USER", "PASSWORD"})
+# They may belong to any service, so the database's own names take precedence.
+_GENERIC = frozenset({"USERNAME", "USER", "PASSWORD"})
 
 URI_KEYS: tuple[str, ...] = (
     "DATABASE_URL",
@@ -56,35 +56,30 @@ URI_KEYS: tuple[str, ...] = (
     "url",
     "jdbc-uri",
 )
-"""The keys whose value may be a connection URI, which counts where no pair is complete."""
+"""The keys whose value may be a connection URI, which counts if no pair is complete."""
 
-_BEHIND = re.compile(r"[ \t]#|[;,]\Z")
+_TRAILING = re.compile(r"[ \t]#|[;,]\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a file holds.
-
-    Attributes:
-        credentials: user name and password.
-        end: what it says about their end.
-    """
+    """The credentials in a file, and what it says about their end."""
 
     credentials: Credentials
     end: End = UNKNOWN
 
 
 class Keys(NamedTuple):
-    """What to look for.
+    """The keys to look for.
 
     Attributes:
         pairs: the keys of user name and password. Case does not matter.
-        uris: the keys of connection URIs. Where no pair is complete, the first one that is there
-            and has a URI of PostgreSQL counts.
-        username: the user name, where the file need not have one; empty where it has to.
+        uris: the keys of connection URIs. If no pair is complete, the first one with a URI of
+            PostgreSQL counts.
+        username: the user name, if the file need not have one; empty if it has to.
     """
 
-    pairs: Sequence[tuple[str, str]] = DEFAULT_KEYS
+    pairs: Sequence[tuple[str, str]] = DEFAULT_PAIRS
     uris: Sequence[str] = URI_KEYS
     username: str = ""
 
@@ -96,28 +91,28 @@ CONNECTION_PAIRS = (("user", "password"),)
 
 
 def pick(entries: Iterable[Entry], keys: Keys = USUAL_KEYS, *, whole: bool = False) -> Found:
-    """Return the credentials among `entries`; what is of two pairs is never mixed.
+    """Return the credentials among `entries`; two pairs are never mixed.
 
-    Pairs with names of the database's own count before those that any service may use. Pairs of
-    one kind with different values are in doubt, and so are several URIs, and anybody's pair beside
-    another user name, password or URI of the database's.
+    Pairs with names of the database's own take precedence over generic ones. Pairs of one kind
+    with different values are ambiguous, and so are several URIs, and a generic pair beside another
+    user name, password or URI of the database's.
 
     Args:
-        entries: all that is in the file.
-        keys: what to look for.
-        whole: whether nothing can be missing because it is yet to be written.
+        entries: all entries of the file.
+        keys: the keys to look for.
+        whole: whether the file cannot be half written.
 
     Raises:
-        ConfigurationError: a value is a placeholder, no text, in doubt, or impossible in
+        ConfigurationError: a value is a placeholder, not text, ambiguous, or impossible in
             PostgreSQL; or there are different values to choose from.
         MalformedResponse: a key or its value is missing.
     """
-    found, others = _sorted(entries, keys.pairs)
+    found, others = _by_key(entries, keys.pairs)
     end = end_of({key: same[-1].value for key, same in others.items()})
     pair = _pair(found, keys, whole=whole)
-    uris = _uris(others, keys.uris) if pair is None or _is_anybodys(pair) else []
+    uris = _uris(others, keys.uris) if pair is None or _is_generic(pair) else []
     if pair is not None:
-        name = _named(pair)
+        name = _pair_name(pair)
         username = keys.username or _username(found[pair[0].upper()], pair[0], whole=whole)
         password = Secret(_text(found[pair[1].upper()], pair[1], whole=whole))
         credentials = Credentials(username=username, password=password)
@@ -125,16 +120,16 @@ def pick(entries: Iterable[Entry], keys: Keys = USUAL_KEYS, *, whole: bool = Fal
         name = f"the URI in {uris[0].key}"
         credentials = _credentials_of(uris[0], keys.username)
     else:
-        raise _absent(found, keys, whole=whole)
+        raise _nothing_found(found, keys, whole=whole)
     for uri in uris:
         of_uri = _read(uri, keys.username)
         if isinstance(of_uri, Credentials) and of_uri != credentials:
-            raise _two(name, f"the URI in {uri.key}")
+            raise _two_sets(name, f"the URI in {uri.key}")
     return Found(credentials, end)
 
 
-def checked_name(username: str) -> str:
-    """Return a user name that comes from no file.
+def validate_username(username: str) -> str:
+    """Return a user name that was given as an argument.
 
     Raises:
         ConfigurationError: it cannot be one.
@@ -142,7 +137,7 @@ def checked_name(username: str) -> str:
     return _username(Entry("username", username, "the arguments"), "username", whole=True)
 
 
-def _sorted(
+def _by_key(
     entries: Iterable[Entry], pairs: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Entry], dict[str, list[Entry]]]:
     """Return the entries of the pairs' keys, and all others, by upper-case key."""
@@ -159,7 +154,7 @@ def _sorted(
 
 
 def _pair(found: Mapping[str, Entry], keys: Keys, *, whole: bool) -> tuple[str, str] | None:
-    """Return the complete pair that counts."""
+    """Return the complete pair that takes precedence."""
 
     def values(pair: tuple[str, str]) -> tuple[str, str]:
         user, password = (found[key.upper()].value if key.upper() in found else "" for key in pair)
@@ -170,7 +165,7 @@ def _pair(found: Mapping[str, Entry], keys: Keys, *, whole: bool) -> tuple[str, 
         return password and (user or keys.username != "")
 
     complete = [pair for pair in keys.pairs if is_complete(pair)]
-    own = [pair for pair in keys.pairs if not _is_anybodys(pair)]
+    own = [pair for pair in keys.pairs if not _is_generic(pair)]
     chosen = [pair for pair in complete if pair in own] or complete
     if not chosen:
         return None
@@ -178,31 +173,30 @@ def _pair(found: Mapping[str, Entry], keys: Keys, *, whole: bool) -> tuple[str, 
     for pair in chosen:
         if keys.username and values(pair)[0] != keys.username:
             raise ConfigurationError(
-                f"{pair[0]} is another user name than username= says: remove one of them"
+                f"{pair[0]} is not the user name in username=: remove one of them"
             )
         if values(pair) != values(first):
-            raise _two(_named(first), _named(pair))
-    for pair in own if _is_anybodys(first) else ():
+            raise _two_sets(_pair_name(first), _pair_name(pair))
+    for pair in own if _is_generic(first) else ():
         for key, value, other in zip(pair, values(first), reversed(pair), strict=True):
             if key.upper() in found and found[key.upper()].value != value:
                 raise _incomplete(
-                    f"{other} is missing; {_named(first)}, which are there, do not have the value "
-                    f"of {key}",
+                    f"{other} is missing, and {_pair_name(first)} do not have the value of {key}",
                     whole=whole,
                 )
     return first
 
 
-def _is_anybodys(pair: tuple[str, str]) -> bool:
-    return not _ANYBODYS.isdisjoint(key.upper() for key in pair)
+def _is_generic(pair: tuple[str, str]) -> bool:
+    return not _GENERIC.isdisjoint(key.upper() for key in pair)
 
 
-def _named(pair: tuple[str, str]) -> str:
+def _pair_name(pair: tuple[str, str]) -> str:
     return " and ".join(pair)
 
 
 def _uris(others: Mapping[str, Sequence[Entry]], names: Sequence[str]) -> list[Entry]:
-    """Return the keys that have a URI, with no quotes around it."""
+    """Return the entries that have a URI, without quotes around it."""
     uris = []
     for name in names:
         entries = others.get(name.upper(), [])
@@ -215,13 +209,13 @@ def _uris(others: Mapping[str, Sequence[Entry]], names: Sequence[str]) -> list[E
 
 
 def _unquoted(value: str) -> str:
-    """Nothing that begins with a quote is a URI, so that they are no part of it."""
+    # No URI begins with a quote, so they cannot be a part of it.
     return value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value
 
 
 def _credentials_of(uri: Entry, username: str) -> Credentials:
     result = _read(uri, username)
-    # Raised with no exception being handled, so that there is none to be seen in its context.
+    # Raised with no exception being handled: that would be its context.
     if isinstance(result, EphemeralCredsError):
         raise result
     return result
@@ -238,17 +232,17 @@ def _twice(name: str, one: Entry, other: Entry) -> ConfigurationError:
     return ConfigurationError(f"{name} has one value in {one.where} and another in {other.where}")
 
 
-def _two(one: str, other: str) -> ConfigurationError:
+def _two_sets(one: str, other: str) -> ConfigurationError:
     return ConfigurationError(
-        f"there are two sets of credentials, {one}, and {other}: remove what is not the "
-        "database's, or name the keys that count with username_key and password_key, or url_key"
+        f"there are two sets of credentials, {one}, and {other}: remove the one that is not the "
+        "database's, or choose the keys with username_key and password_key, or url_key"
     )
 
 
-def _absent(
+def _nothing_found(
     found: Mapping[str, Entry], keys: Keys, *, whole: bool
 ) -> MalformedResponse | ConfigurationError:
-    """Say what is missing from the first pair begun, or all that would do."""
+    """Return the error that names the missing half of a pair, or all possible keys."""
     for pair in keys.pairs:
         missing = [key for key in pair if key.upper() not in found]
         if len(missing) == 1:
@@ -257,12 +251,12 @@ def _absent(
         needed, expected = "no password", list(dict.fromkeys(key for _, key in keys.pairs))
         expected.append("the password alone, with format='password'")
     else:
-        needed, expected = "neither a user name nor a password", [*map(_named, keys.pairs)]
+        needed, expected = "neither a user name nor a password", [*map(_pair_name, keys.pairs)]
     if keys.uris:
         expected.append(f"a URI of PostgreSQL in {' or '.join(keys.uris)}")
     return _incomplete(
-        f"it has {needed}: expected {', or '.join(expected)}. Other keys can be named with "
-        "username_key and password_key, or url_key",
+        f"it has {needed}: expected {', or '.join(expected)}. Choose other keys with username_key "
+        "and password_key, or url_key",
         whole=whole,
     )
 
@@ -276,12 +270,12 @@ def _incomplete(what: str, *, whole: bool) -> MalformedResponse | ConfigurationE
 
 
 def _username(entry: Entry, key: str, *, whole: bool) -> str:
-    """Return a user name, which has nothing at its ends that may not be a part of it."""
+    """Return a user name, which has no trailing text that may not belong to it."""
     value = _text(entry, key, whole=whole)
-    if value != value.strip(" ") or _BEHIND.search(value):
+    if value != value.strip(" ") or _TRAILING.search(value):
         raise ConfigurationError(
-            f"{key} has a space at one of its ends, or a comment, ; or , behind it: remove that, "
-            "and the same at the password"
+            f"{key} begins or ends with a space, or is followed by a comment, ; or ,: remove that, "
+            "from the password too"
         )
     return value
 
@@ -303,8 +297,8 @@ def _text(entry: Entry, key: str, *, whole: bool) -> str:
         raise ConfigurationError(
             f"{key} has a character that PostgreSQL cannot take: a NUL, or half a surrogate pair"
         )
-    if character := odd_end(value):
+    if character := invisible_end(value):
         raise ConfigurationError(
-            f"{key} begins or ends with a character that nobody sees, {character}: remove it"
+            f"{key} begins or ends with an invisible character, {character}: remove it"
         )
     return value

@@ -37,38 +37,37 @@ def read_properties(text: str) -> Iterator[Entry]:
         if _INCOMPLETE.search(line):
             raise unreadable(f"{where} has an incomplete \\u escape", text, cut=text.endswith(line))
         key, value = _PAIR.findall(line)[0]
-        yield Entry(_unescaped(key), _unescaped(value), where)
+        yield Entry(_unescape(key), _unescape(value), where)
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Join the lines that a backslash continues; leave out blank ones and comments."""
-    begun, parts = 0, list[str]()
+    first, parts = 0, list[str]()
     for number, line in enumerate(_LINE_END.split(text), start=1):
         content = line.lstrip(_SPACE)
         if not parts:
             if not content or content[0] in "#!":
                 continue
-            begun = number
+            first = number
         backslashes = len(content) - len(content.rstrip("\\"))
         if backslashes % 2:
             parts.append(content[:-1])
             continue
-        yield begun, "".join([*parts, content])
+        yield first, "".join([*parts, content])
         parts = []
     if parts:
-        yield begun, "".join(parts)
+        yield first, "".join(parts)
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     if "\\" not in text:
         return text
-    characters = _ESCAPE.sub(lambda match: _meaning(match[1]), text)
-    # What is beyond U+FFFF is written as two escapes.
+    characters = _ESCAPE.sub(_character, text)
+    # A character beyond U+FFFF is written as two escapes.
     units = characters.encode("utf-16-le", "surrogatepass")
     return units.decode("utf-16-le", "surrogatepass")
 
 
-def _meaning(escape: str) -> str:
-    if len(escape) > 1:
-        return chr(int(escape[1:], 16))
-    return _CONTROL.get(escape, escape)
+def _character(match: re.Match[str]) -> str:
+    escape = match[1]
+    return chr(int(escape[1:], 16)) if len(escape) > 1 else _CONTROL.get(escape, escape)

@@ -1,4 +1,4 @@
-"""Read a small text file in one go, and say precisely why that failed."""
+"""Reading one small text file, with an error that says precisely why it failed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ephemeral_creds.exceptions import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["EMPTY_DIRECTORY", "FileText", "read_text", "translated"]
+__all__ = ["EMPTY_DIRECTORY", "FileText", "mount_of", "read_text", "translate"]
 
 EMPTY_DIRECTORY = (
-    "container engines make one where the file of a bind mount is not there yet: remove it, have "
-    "the file written before the container starts, and mount the directory that the file is in"
+    "container engines make one if the source file of a bind mount does not exist yet: remove it, "
+    "have the file written before the container starts, and mount the file's directory"
 )
-"""What an empty directory may be in the place of a file."""
+"""A likely reason for an empty directory in the place of a file."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -37,12 +37,12 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class FileText:
-    """What was in a file.
+    """A file's content.
 
     Attributes:
-        text: its whole content.
-        status: what the file system says of it.
-        mount: what stands for the mount that it is in; None if the system does not tell.
+        text: the whole content.
+        status: the file's status.
+        mount: identifies the mount that it is in; ``None`` if the system does not tell.
     """
 
     text: str = field(repr=False)
@@ -56,15 +56,15 @@ def read_text(path: Path, *, max_size: int, folder: int | None = None) -> FileTe
     Args:
         path: the file.
         max_size: bytes above which it is refused.
-        folder: a descriptor of the directory that has it, where that has been opened; only the
-            last part of `path` counts then.
+        folder: a descriptor of its directory, if that is open; only the last part of `path` counts
+            then.
 
     Returns:
         The text, decoded as UTF-8, and the file's status.
 
     Raises:
-        ProviderUnavailable: the file is not there (yet), or its device does not answer.
-        MalformedResponse: somebody was writing to it at the same moment.
+        ProviderUnavailable: the file does not exist (yet), or its device does not answer.
+        MalformedResponse: it was being written at the same moment.
         ConfigurationError: not allowed to read it, not a regular file, too large, or not UTF-8.
     """
     result = _read(path, max_size, folder)
@@ -78,10 +78,10 @@ def read_text(path: Path, *, max_size: int, folder: int | None = None) -> FileTe
 def _read(path: Path, max_size: int, folder: int | None) -> FileText | EphemeralCredsError:
     name = path if folder is None else path.name
     try:
-        # Looked at before it is opened: opening a device can do things.
+        # Before it is opened: opening a device can have effects.
         if not stat.S_ISREG(mode := os.stat(name, dir_fd=folder).st_mode):
             return _irregular(path, mode)
-        # O_NONBLOCK: a FIFO that takes its place meanwhile is to be reported, not waited for.
+        # O_NONBLOCK: do not wait for the writer of a FIFO that takes its place meanwhile.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         descriptor = os.open(name, flags, dir_fd=folder)
         try:
@@ -99,7 +99,7 @@ def _read(path: Path, max_size: int, folder: int | None) -> FileText | Ephemeral
         finally:
             os.close(descriptor)
     except OSError as error:
-        return translated(error, path)
+        return translate(error, path)
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, len(data)):
         return MalformedResponse(f"{path} is being written to")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -129,7 +129,7 @@ def _is_empty(path: Path) -> bool:
 
 
 def mount_of(descriptor: int) -> object:
-    """Return what is equal for two files of one mount, or None if that cannot be told now.
+    """Return a value that two files of one mount share; ``None`` if it cannot be told now.
 
     It is the mount's number on Linux, and the device's elsewhere.
     """
@@ -140,17 +140,17 @@ def mount_of(descriptor: int) -> object:
                     return int(line.split()[1])
     except FileNotFoundError:
         return os.fstat(descriptor).st_dev
-    except OSError:  # no descriptor is left to look with
+    except OSError:  # no descriptor is left
         pass
     return None
 
 
-def translated(error: OSError, path: Path) -> EphemeralCredsError:
-    """Return what to raise for `error`, which came from reading `path`."""
+def translate(error: OSError, path: Path) -> EphemeralCredsError:
+    """Return the error to raise for `error`, which came from reading `path`."""
     if isinstance(error, FileNotFoundError):
         return ProviderUnavailable(
-            f"{path} is not there (yet): check that the sidecar runs, that it renders to this path "
-            "and that the volume is mounted in this container too"
+            f"{path} does not exist (yet): check that the sidecar runs, that it renders to this "
+            "path and that the volume is mounted in this container too"
         )
     if isinstance(error, PermissionError):
         return ConfigurationError(

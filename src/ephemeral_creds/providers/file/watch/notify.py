@@ -1,8 +1,8 @@
-"""Have the operating system say that something changed near a file: watchdog's only home.
+"""The operating system's notifications of changes near a file, by watchdog.
 
-Notifications may fail at any time, and are supervised: NFS and overlay mounts do not send any,
-watches and descriptors run out, and a directory that is removed and created again silences its
-watch for good. Under the threads of gevent and eventlet they are not asked for.
+They may fail at any time, and are supervised: NFS and overlay mounts do not send any, watches and
+descriptors run out, and a directory that is removed and created again silences its watch for good.
+They are not used under the threads of gevent and eventlet.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _logger = logging.getLogger("ephemeral_creds")
 
 _DirectoryId: TypeAlias = "tuple[int, int]"
 
-# Polls until notifications are tried again after they could not be had; each time twice as many.
-# Watchdog 6 loses three descriptors for good where the system's watches have run out.
+# Polls until notifications are tried again after a failure; doubled each time. Watchdog 6 leaks
+# three descriptors where the system's watches have run out.
 _REARM_AFTER = 30
 
-# Descriptors that watchdog takes for a directory at most, and that are left for reading the file.
-# They have to be there before it is asked: where it gets only some, it loses them for good.
+# Descriptors that watchdog takes for a directory at most, and those that reading the file needs.
+# They have to be available before watchdog starts: if it gets only some, it leaks them.
 _PER_DIRECTORY = 3
 _FOR_READING = 2
 
-# Who replaces the system's threads, if it has been imported, and what tells whether it has.
+# Libraries that replace the system's threads: module, the question whether they have, its argument.
 _PATCHERS = (
     ("gevent", "monkey", "is_module_patched", "threading"),
     ("eventlet", "patcher", "is_monkey_patched", "thread"),
@@ -50,17 +50,17 @@ _PATCHERS = (
 # Seconds that stopping waits for a thread; longer only where a file system hangs.
 _JOIN = 2.0
 
-# Reading the file causes these events ourselves: heeding them would be an endless loop.
+# Reading the file causes these events: reacting to them would be an endless loop.
 _OUR_OWN = frozenset({"opened", "closed_no_write"})
 
 
-def _is_worth_telling(record: logging.LogRecord) -> bool:
-    """Leave out what watchdog 7.1 calls an error when a watch is stopped at the wrong moment."""
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Drop what watchdog 7.1 calls an error when a watch is stopped at the wrong moment."""
     return "called when the thread is inactive" not in record.getMessage()
 
 
 class Notifications:
-    """Watchdog, on the directories of a file, and what keeps it alive.
+    """Watchdog on the directories of a file, with its supervision.
 
     Args:
         path: the file, or a directory with one file per key; absolute.
@@ -75,10 +75,10 @@ class Notifications:
         self._polls_until_rearm = 0.0
         self._failures = 0
         self._on_trial = False
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def supervise(self) -> None:
-        """Make sure that the directories which count now are watched, if it can be done."""
+        """Make sure that the file's directories are watched, if possible."""
         if self._polls_until_rearm > 0:
             self._polls_until_rearm -= 1
             return
@@ -89,23 +89,23 @@ class Notifications:
                 self._failures = 0
                 return
             if self._on_trial:
-                self._pause()
+                self._back_off()
                 self.stop()
                 return
         self.stop()
         self._armed = wanted
-        # A death later on is cured at once: a directory made anew may get its old number.
+        # If it dies later, it is armed again at once: a directory made anew may get its old number.
         self._on_trial = True
         if not self._arm():
-            self._pause()
+            self._back_off()
 
-    def _pause(self) -> None:
+    def _back_off(self) -> None:
         self._on_trial = False
         self._failures += 1
         self._polls_until_rearm = backoff(self._failures, _REARM_AFTER, math.inf)
 
     def stop(self) -> None:
-        """Let go of the watches and their threads."""
+        """Stop the watches and their threads."""
         observer, self._observer = self._observer, None
         if observer is not None:
             observer.stop()
@@ -123,7 +123,7 @@ class Notifications:
         )
 
     def _arm(self) -> bool:
-        """Watch the directories that count; return False where that cannot be had."""
+        """Watch the wanted directories; return False if that is not possible."""
         if not self._armed:
             return True
         wake = self._wake
@@ -134,24 +134,24 @@ class Notifications:
             from watchdog.observers import Observer
 
             class Handler(FileSystemEventHandler):
-                # May do nothing else: it runs under the observer's lock, an exception in it kills
-                # the thread, and watchdog 6 and 7 call the same change by different names.
+                # Must do nothing else: it runs under the observer's lock, an exception in it kills
+                # the thread, and watchdog 6 and 7 name the same change differently.
                 def on_any_event(self, event: FileSystemEvent) -> None:
                     if event.event_type not in _OUR_OWN:
                         wake()
 
-            # Does nothing where it is there already.
-            logging.getLogger("watchdog.observers.inotify").addFilter(_is_worth_telling)
+            # Has no effect if it is there already.
+            logging.getLogger("watchdog.observers.inotify").addFilter(_is_worth_logging)
             observer = Observer()
             observer.start()
             self._observer = observer
             for directory in self._armed.values():
                 observer.schedule(Handler(), str(directory))
-        except Exception as error:  # noqa: BLE001  the poll works without
+        except Exception as error:  # noqa: BLE001  polls work without
             self.stop()
             reason = getattr(error, "strerror", None) or type(error).__name__
-            if reason not in self._told:
-                self._told.add(reason)
+            if reason not in self._logged:
+                self._logged.add(reason)
                 _logger.info(
                     "no file notifications for %s (%s): relying on polls", self._path, reason
                 )
@@ -160,7 +160,7 @@ class Notifications:
 
 
 def _require_system_threads() -> None:
-    """Raise an `OSError` where threads are not the system's: watchdog's end or block all others."""
+    """Raise an `OSError` if threads are not the system's: watchdog's end or block all others."""
     for library, module, question, name in _PATCHERS:
         is_patched = getattr(sys.modules.get(f"{library}.{module}"), question, None)
         if is_patched is not None and is_patched(name):
@@ -168,18 +168,18 @@ def _require_system_threads() -> None:
 
 
 def _require_descriptors(count: int) -> None:
-    """Raise an `OSError` unless so many can be had now."""
+    """Raise an `OSError` unless `count` descriptors are available."""
     with ExitStack() as stack:
         for _ in range(count):
             stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 def _directories(path: Path) -> dict[_DirectoryId, Path]:
-    """Return the directories in which a change of content shows, where they exist.
+    """Return the existing directories in which a change of content shows.
 
-    Those are the file's own directory and that of what it points at. Not the file: a watch on a
-    file follows its inode, which a rename leaves behind, and one on a symlink never hears of
-    Kubernetes' ``..data`` being swapped. With a directory for a path, it counts itself as well.
+    Those are the file's own directory and that of its target. Not the file: a watch on a file
+    follows its inode, which a rename leaves behind, and one on a symlink never hears of Kubernetes'
+    swap of ``..data``. If the path is a directory, it counts itself as well.
     """
     places = [path.parent]
     for candidate in (path, path / SWAPPED):

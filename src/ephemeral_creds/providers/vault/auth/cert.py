@@ -38,7 +38,7 @@ class CertAuth(MountedAuth):
         super().__init__(role or "", mount)
 
     def _fields(self, client: VaultClient) -> Mapping[str, str | Secret]:
-        if not client.config.shows_certificate:
+        if not client.config.presents_certificate:
             raise ConfigurationError(
                 f"a certificate login at auth/{self._mount} needs a certificate and an https "
                 "address: set VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or client_cert in "

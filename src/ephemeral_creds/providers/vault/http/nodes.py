@@ -1,7 +1,7 @@
-"""Several addresses of one cluster, and which of them to ask first.
+"""The nodes of one cluster, and the order in which to ask them.
 
-A request that may have been done is never sent to another node. What a node that fails changes is
-where the next request begins.
+A request that may have been carried out is never sent to another node. A node that fails only
+changes where the next request begins.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ __all__ = ["Node", "Nodes"]
 
 logger = logging.getLogger("ephemeral_creds")
 
-# Seconds for which a node that failed is left alone, before it is asked whether it is well. Most
-# restarts take less than the first; the last is what one more question costs next to nothing in.
+# Seconds for which a failed node is not asked for its health: longer than most restarts at first;
+# at the maximum one more request costs next to nothing.
 _FIRST_REST = 30.0
 _LONGEST_REST = 600.0
 
@@ -37,15 +37,15 @@ class Node:
     Attributes:
         address: as it was configured.
         base: the same as requests takes it.
-        well: whether it has answered since it was last in doubt.
+        healthy: whether it has answered since it was last in doubt.
         failures: how often it has failed since it last served.
-        place: where it stands among those that are asked last.
-        rests_until: when it may be asked again whether it is well.
+        place: its place among those that are asked last; 0 for the others.
+        rests_until: when it may be asked for its health again.
     """
 
     address: str
     base: str = field(init=False)
-    well: bool = False
+    healthy: bool = False
     failures: int = 0
     place: int = 0
     rests_until: float = 0.0
@@ -63,10 +63,10 @@ class Node:
 
 
 class Nodes:
-    """The nodes in the order in which they are configured, and what became of each.
+    """The nodes in the order in which they are configured, with the health of each.
 
     Args:
-        addresses: in the order in which to ask where all are well.
+        addresses: in the order in which to ask while all are healthy.
         clock: where to read time from.
     """
 
@@ -80,30 +80,30 @@ class Nodes:
         return iter(self._all)
 
     def in_order(self) -> list[Node]:
-        """Return the nodes as they are to be asked: last those that failed, longest ago first."""
+        """Return the nodes in the order to ask them: failed ones last, the longest ago first."""
         return sorted(self._all, key=lambda node: node.place)
 
     def in_doubt(self) -> Node | None:
-        """Return a node that would be asked first if one knew it to be well.
+        """Return a node that comes first if it is healthy, which has to be asked.
 
-        One whose rest is over, or, where there are several, one that has not been asked anything
-        yet. It is to be asked something harmless, with `passed` or `failed` to follow.
+        It has rested, or, if there are several, has not been asked anything yet. Ask it for its
+        health and call `passed` or `failed`.
         """
         for node in self._all:
-            if node.well or not self._are_several:
+            if node.healthy or not self._are_several:
                 return None
             if self._clock.now() >= node.rests_until:
                 return node
         return None
 
     def passed(self, node: Node) -> None:
-        """Note that a node says that it is well."""
+        """Note that a node says that it is healthy."""
         if node.place and self._are_several:
             logger.info("Vault at %s answers again, and is asked in its turn", node.address)
-        node.well, node.place = True, 0
+        node.healthy, node.place = True, 0
 
     def served(self, node: Node) -> None:
-        """Note that a node has done its work."""
+        """Note that a node has served a request."""
         self.passed(node)
         node.failures = 0
 
@@ -112,7 +112,7 @@ class Nodes:
         if self._are_several and not node.place:
             logger.warning("Vault at %s is asked last for now: %s", node.address, why)
         self._last_place += 1
-        node.well, node.place = False, self._last_place
+        node.healthy, node.place = False, self._last_place
         node.failures += 1
         rest = backoff(node.failures, _FIRST_REST, _LONGEST_REST)
         node.rests_until = self._clock.now() + rest
