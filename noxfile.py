@@ -255,7 +255,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def benchmark(session: nox.Session) -> None:
-    """Measure the pools against psycopg_pool's own (20 minutes; with `-- --quick` one and a half).
+    """Measure the pools against psycopg_pool's own (20 minutes; with `-- --quick` three).
 
     A missed target is marked in the table and does not fail the session. `-- --docs` writes table
     and plot into the documentation.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import sys
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import (
     _docs,
     checkout,
-    checkout_async,
     imports,
     memory,
     rotation,
@@ -23,7 +23,7 @@ from benchmarks import (
     vault,
     watch,
 )
-from benchmarks._measure import FULL, QUICK
+from benchmarks._measure import FULL, QUICK, Figure
 from benchmarks._targets import TARGETS, table
 from ephemeral_creds.testing import PostgresServer
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # In the order in which they run: what is sensitive to noise comes before what makes it.
 WITH_SERVER = {
     "checkout": checkout.measure,
-    "async": checkout_async.measure,
+    "async": checkout.measure_async,
     "rotation": rotation.measure,
     "sizes": sizes.measure,
     "vault": vault.measure,
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Measure the pools against psycopg_pool's own, all in one run. A missed "
         "target is marked, and does not change the exit status.",
     )
-    parser.add_argument("--quick", action="store_true", help="in a minute, and less exact")
+    parser.add_argument("--quick", action="store_true", help="in three minutes, and less exact")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument(
         "--docs", action="store_true", help="write the figures into docs/explanation/speed.md"
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     effort = QUICK if options.quick else FULL
     chosen = options.only or SECTIONS
-    figures: dict[str, Any] = {}
+    figures: dict[str, Figure] = {}
     details: dict[str, Any] = {}
     machine: dict[str, Any] = _machine()
     with ExitStack() as stack:
@@ -85,9 +85,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.docs:
         _docs.write(figures, details, machine)
     if options.json:
-        answer = {target.key: figures.get(target.key) for target in TARGETS}
-        missed = [t.key for t in TARGETS if t.key in figures and not t.met(figures[t.key])]
-        more = {"missed": missed, "quick": options.quick, "machine": machine, "details": details}
+        verdicts = {t.key: t.verdict(figures[t.key]) for t in TARGETS if t.key in figures}
+        answer = {t.key: figures[t.key].value if t.key in figures else None for t in TARGETS}
+        more = {
+            "verdicts": verdicts,
+            "errors": {k: e if math.isfinite(e := figures[k].error) else None for k in verdicts},
+            "quick": options.quick,
+            "machine": machine,
+            "details": details,
+        }
         print(json.dumps(answer | more))
     return 0
 

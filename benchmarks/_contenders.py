@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg_pool import ConnectionPool
 
-from benchmarks._world import RoleProvider, Roles, login_arguments, slow_class
+from benchmarks._world import Login, RoleProvider, Roles, slow_class
 from ephemeral_creds import CredentialKeeper, RefreshPolicy, RotatingConnectionPool
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Contender(ABC):
         """Return psycopg's pool, which asks for the latest credentials at each connect."""
         return ConnectionPool(
             self.server.conninfo(),
-            kwargs=lambda: login_arguments(self._recent[-1]),
+            kwargs=lambda: Login.of(self.server, self._recent[-1]).arguments(),
             connection_class=self.slow,
             min_size=self.size,
             open=False,
@@ -114,7 +114,7 @@ class Swap(Contender):
         credentials = self.mint()
         return ConnectionPool(
             self.server.conninfo(),
-            kwargs=login_arguments(credentials),
+            kwargs=Login.of(self.server, credentials).arguments(),
             connection_class=self.slow,
             min_size=self.size,
             open=False,

@@ -10,6 +10,8 @@ from benchmarks._targets import TARGETS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from benchmarks._measure import Figure
+
 __all__ = ["BEGIN", "END", "write"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "speed.md"
@@ -25,7 +27,7 @@ _CONTENDERS = {
 
 
 def write(
-    figures: Mapping[str, Any],
+    figures: Mapping[str, Figure],
     details: Mapping[str, Any],
     machine: Mapping[str, Any],
     page: Path = PAGE,
@@ -59,14 +61,13 @@ def _machine(machine: Mapping[str, Any]) -> str:
     )
 
 
-def _targets(figures: Mapping[str, Any]) -> str:
+def _targets(figures: Mapping[str, Figure]) -> str:
     rows = ["| figure | measured | target | | what it is |", "|---|---|---|---|---|"]
     for target in TARGETS:
-        if (value := figures.get(target.key)) is not None:
-            shown = f"{value:.3f}" if isinstance(value, float) else str(value or 0)
-            verdict = "" if target.met(value) else "**missed**"
+        if figure := figures.get(target.key):
+            verdict = {"met": "", "missed": "**missed**"}.get(v := target.verdict(figure), v)
             aim = f"{target.relation} {target.bound or 0}"
-            rows.append(f"| `{target.key}` | {shown} | {aim} | {verdict} | {target.meaning} |")
+            rows.append(f"| `{target.key}` | {figure} | {aim} | {verdict} | {target.meaning} |")
     return "\n".join(rows)
 
 

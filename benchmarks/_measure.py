@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
     "FULL",
     "QUICK",
     "Effort",
+    "Figure",
     "compare",
+    "in_turn",
+    "least_of",
     "percentile",
-    "ratios",
     "run_threads",
-    "schedule",
-    "spread",
 ]
 
 T = TypeVar("T")
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How long to measure. Short slices, many of them: noise then hits both sides alike."""
+    """How much to measure."""
 
+    generations: int
+    """Fresh processes of each pool behind each checkout ratio."""
     turns: int
-    """Slices that each pool has behind each throughput ratio, interleaved."""
-    slice: float
-    """Seconds of one such slice."""
-    bare_turns: int
-    """The same for the bare getconn and putconn, in slices half as long."""
+    """Turns, of a few milliseconds, of each such process."""
+    at_once: tuple[int, ...]
+    """Threads or tasks that query at the same time, for the ratio of a checkout as a whole."""
     rounds: int
     """How often each contender has its turn at each connect latency."""
     segment: float
@@ -49,72 +49,70 @@ class Effort:
     idle: float
     """Seconds for which nothing changes."""
     imports: int
-    """Interleaved pairs of fresh interpreters."""
+    """Groups of fresh interpreters; of each group the fastest count."""
     leak_rotations: int
     """Rotations after which to look at what they left."""
 
 
 FULL = Effort(
-    turns=200, slice=0.1, bare_turns=100, rounds=5, segment=4.0, moves=3,
-    vault_rotations=10, changes=40, idle=30.0, imports=31, leak_rotations=10_000,
+    generations=16, turns=40, at_once=(1, 16, 64), rounds=5, segment=4.0, moves=3,
+    vault_rotations=10, changes=40, idle=30.0, imports=8, leak_rotations=10_000,
 )  # fmt: skip
 QUICK = Effort(
-    turns=10, slice=0.1, bare_turns=20, rounds=1, segment=2.2, moves=1,
-    vault_rotations=3, changes=5, idle=4.0, imports=5, leak_rotations=300,
+    generations=6, turns=25, at_once=(), rounds=1, segment=1.5, moves=1,
+    vault_rotations=3, changes=5, idle=4.0, imports=3, leak_rotations=600,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What was measured, and by how much it may be off."""
+
+    value: Any
+    error: float = 0.0
+
+    def __str__(self) -> str:
+        shown = f"{self.value:.3f}" if isinstance(self.value, float) else str(self.value or 0)
+        return f"{shown} ± {self.error:.3f}" if self.error else shown
+
+
+def compare(ours: Sequence[float], control: Sequence[float]) -> Figure:
+    """Return the median of ratios to a plain pool, and how far to trust it.
+
+    Args:
+        ours: our ratio, from each of several repetitions.
+        control: a second plain pool's, from the same repetitions. How far they are from 1 is noise
+            and nothing else: twice their standard error is the figure's error. Less than three
+            tell nothing of it.
+    """
+    value, count = statistics.median(ours), len(control)
+    if count < 3:
+        return Figure(value, math.inf)
+    # Of logarithms: half as much and twice as much are equally far off.
+    distance = math.sqrt(sum(math.log(ratio) ** 2 for ratio in control) / count)
+    return Figure(value, value * math.expm1(2 * distance / math.sqrt(count)))
+
+
+def in_turn(names: Sequence[T], turns: int) -> list[T]:
+    """Return who goes when: each has `turns`, and another one goes first each time."""
+    shifts = [number % len(names) for number in range(turns)]
+    return [name for at in shifts for name in (*names[at:], *names[:at])]
+
+
+def least_of(contenders: Mapping[str, Callable[[], float]], turns: int) -> dict[str, float]:
+    """Return the least that each of them took in many turns.
+
+    Whatever else a machine does makes a turn dearer and never cheaper.
+    """
+    least = dict.fromkeys(contenders, math.inf)
+    for name in in_turn(list(contenders), turns):
+        least[name] = min(least[name], contenders[name]())
+    return least
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
     """Return the smallest value of a sorted sequence that `share` of it does not exceed."""
     return ordered[max(math.ceil(len(ordered) * share) - 1, 0)]
-
-
-def ratios(ours: Callable[[], float], theirs: Callable[[], float], pairs: int) -> list[float]:
-    """Measure both in turn and return ours / theirs of each pair.
-
-    Who goes first changes from pair to pair, so that a drift favours nobody.
-    """
-    found = []
-    for number in range(pairs):
-        if number % 2:
-            mine, other = ours(), theirs()
-        else:
-            other, mine = theirs(), ours()
-        found.append(mine / other)
-    return found
-
-
-def schedule(names: Sequence[str], turns: int) -> list[str]:
-    """Return who has which slice: each has `turns`, and another one goes first each time."""
-    shifts = [number % len(names) for number in range(turns)]
-    return [name for at in shifts for name in (*names[at:], *names[:at])]
-
-
-def compare(order: Sequence[str], counts: Sequence[float], slice_seconds: float) -> dict[str, Any]:
-    """Return what is worth telling of the work done in each slice of a `schedule`.
-
-    The control is a second pool of the same kind as the plain one: how far its ratio is from 1
-    is the noise.
-    """
-    of = {
-        name: [n for who, n in zip(order, counts, strict=True) if who == name]
-        for name in dict.fromkeys(order)
-    }
-    found: dict[str, Any] = {
-        f"{name}_per_second": round(statistics.median(done) / slice_seconds)
-        for name, done in of.items()
-    }
-    for name in ("ours", "control"):
-        pairs = zip(of[name], of["plain"], strict=True)
-        found[f"{name}_quartiles"] = spread([mine / other for mine, other in pairs])
-    return found
-
-
-def spread(values: Sequence[float]) -> list[float]:
-    """Return lower quartile, median and upper quartile."""
-    if len(values) < 2:
-        return [round(value, 4) for value in values] * 3
-    return [round(quartile, 4) for quartile in statistics.quantiles(values, method="inclusive")]
 
 
 def run_threads(count: int, seconds: float, work: Callable[[float], T]) -> list[T]:

@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, ClassVar, LiteralString
+from typing import TYPE_CHECKING, Any, ClassVar, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Census",
+    "Login",
     "RoleProvider",
     "Roles",
     "SlowConnection",
     "fixed_pool",
-    "login_arguments",
     "plain_pool",
     "slow_class",
 ]
@@ -122,30 +122,36 @@ class RoleProvider(ScriptedProvider):
         self._roles.drop(grant.credentials.username)
 
 
-def login_arguments(credentials: Credentials) -> dict[str, Any]:
-    """Return what psycopg's own pool is given for a login, in autocommit mode."""
-    return {
-        "user": credentials.username,
-        "password": credentials.password.reveal(),
-        "autocommit": True,
-    }
+class Login(NamedTuple):
+    """How to log in; goes to other processes, so its password is in the clear."""
+
+    conninfo: str
+    user: str
+    password: str
+
+    @classmethod
+    def of(cls, server: PostgresServer, credentials: Credentials | None = None) -> Login:
+        """Return a role's, the superuser's by default."""
+        role = credentials or Credentials(server.superuser, server.password)
+        return cls(server.conninfo(), role.username, role.password.reveal())
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what psycopg's own pool is given, in autocommit mode."""
+        return {"user": self.user, "password": self.password, "autocommit": True}
 
 
-def plain_pool(server: PostgresServer, size: int) -> ConnectionPool[Any]:
+def plain_pool(login: Login, size: int) -> ConnectionPool[Any]:
     """Return psycopg's own pool, open and full."""
-    credentials = Credentials(server.superuser, server.password)
-    pool = ConnectionPool(
-        server.conninfo(), kwargs=login_arguments(credentials), min_size=size, open=True
-    )
+    pool = ConnectionPool(login.conninfo, kwargs=login.arguments(), min_size=size, open=True)
     pool.wait()
     return pool
 
 
-def fixed_pool(server: PostgresServer, size: int) -> RotatingConnectionPool[Any]:
+def fixed_pool(login: Login, size: int) -> RotatingConnectionPool[Any]:
     """Return our pool with credentials that do not change, open and full."""
     pool = RotatingConnectionPool(
-        FixedProvider(server.superuser, server.password),
-        server.conninfo(),
+        FixedProvider(login.user, login.password),
+        login.conninfo,
         kwargs={"autocommit": True},
         min_size=size,
     )

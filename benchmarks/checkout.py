@@ -1,79 +1,208 @@
-"""A checkout with one query, and a checkout with none: ours against psycopg's own pool."""
+"""The processor time of a checkout: ours against psycopg_pool's own, for threads and for asyncio.
+
+Each pool has a process of its own. In a shared one, CPython would specialise psycopg_pool's code
+for the class of the last caller, and both would pay for it at each turn.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._measure import compare, run_threads, schedule
-from benchmarks._world import fixed_pool, plain_pool
+from psycopg_pool import AsyncConnectionPool
+
+from benchmarks._measure import FULL, Figure, compare, least_of
+from benchmarks._world import Login, fixed_pool, plain_pool
+from ephemeral_creds import AsyncRotatingConnectionPool, FixedProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from psycopg_pool import ConnectionPool
+    from collections.abc import Iterable
 
     from benchmarks._measure import Effort
     from ephemeral_creds.testing import PostgresServer
 
-    Pools = Mapping[str, ConnectionPool[Any]]
+__all__ = ["measure", "measure_async"]
 
-__all__ = ["SIZE", "THREADS", "measure"]
-
-THREADS = (1, 16, 64)
 SIZE = 20
+# In one turn of a few milliseconds, which the scheduler leaves alone often enough.
+BARE, QUERIES = 1000, 8
 
 
-def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return figures and details."""
-    pools = {
-        "plain": plain_pool(server, SIZE),
-        "ours": fixed_pool(server, SIZE),
-        "control": plain_pool(server, SIZE),
+class Threads:
+    """A pool, and the threads that use it."""
+
+    def __init__(self, login: Login, *, ours: bool) -> None:
+        self._pool = (fixed_pool if ours else plain_pool)(login, SIZE)
+        self._threads = ThreadPoolExecutor(max(FULL.at_once))
+
+    def bare(self) -> float:
+        """Return the processor time of getconn and putconn, in seconds."""
+        pool = self._pool
+        began = time.process_time()
+        for _ in range(BARE):
+            pool.putconn(pool.getconn())
+        return (time.process_time() - began) / BARE
+
+    def queries(self, at_once: int) -> float:
+        """Return the processor time of a checkout with a query, in seconds."""
+
+        def work(_: int) -> None:
+            for _ in range(QUERIES):
+                with self._pool.connection() as conn:
+                    conn.execute("SELECT 1")
+
+        began = time.process_time()
+        list(self._threads.map(work, range(at_once)))
+        return (time.process_time() - began) / (QUERIES * at_once)
+
+    def close(self) -> None:
+        """Close the pool."""
+        self._pool.close()
+
+
+class Tasks:
+    """An async pool, and the tasks that use it."""
+
+    def __init__(self, login: Login, *, ours: bool) -> None:
+        self._runner = asyncio.Runner()
+        self._pool = self._runner.run(self._open(login, ours=ours))
+
+    @staticmethod
+    async def _open(login: Login, *, ours: bool) -> AsyncConnectionPool[Any]:
+        pool: AsyncConnectionPool[Any]
+        if ours:
+            pool = AsyncRotatingConnectionPool(
+                FixedProvider(login.user, login.password),
+                login.conninfo,
+                kwargs={"autocommit": True},
+                min_size=SIZE,
+            )
+        else:
+            arguments = login.arguments()
+            pool = AsyncConnectionPool(login.conninfo, kwargs=arguments, min_size=SIZE, open=False)
+        await pool.open(wait=True)
+        return pool
+
+    def bare(self) -> float:
+        """Return the processor time of getconn and putconn, in seconds."""
+
+        async def work() -> float:
+            pool = self._pool
+            began = time.process_time()
+            for _ in range(BARE):
+                await pool.putconn(await pool.getconn())
+            return (time.process_time() - began) / BARE
+
+        return self._runner.run(work())
+
+    def queries(self, at_once: int) -> float:
+        """Return the processor time of a checkout with a query, in seconds."""
+
+        async def work() -> None:
+            for _ in range(QUERIES):
+                async with self._pool.connection() as conn:
+                    await conn.execute("SELECT 1")
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*(work() for _ in range(at_once)))
+
+        began = time.process_time()
+        self._runner.run(all_of_them())
+        return (time.process_time() - began) / (QUERIES * at_once)
+
+    def close(self) -> None:
+        """Close the pool."""
+        self._runner.run(self._pool.close())
+        self._runner.close()
+
+
+_contender: Threads | Tasks
+"""Of this process, which was started for it."""
+
+
+def _open(kind: type[Threads | Tasks], login: Login, ours: bool) -> None:
+    global _contender  # noqa: PLW0603
+    _contender = kind(login, ours=ours)
+
+
+def _call(method: str, *arguments: int) -> Any:
+    return getattr(_contender, method)(*arguments)
+
+
+def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Figure], dict[str, Any]]:
+    """Return figures and details, of threads."""
+    return _measure(Threads, "", server, effort)
+
+
+def measure_async(
+    server: PostgresServer, effort: Effort
+) -> tuple[dict[str, Figure], dict[str, Any]]:
+    """Return figures and details, of tasks."""
+    return _measure(Tasks, "async_", server, effort)
+
+
+def _measure(
+    kind: type[Threads | Tasks], prefix: str, server: PostgresServer, effort: Effort
+) -> tuple[dict[str, Figure], dict[str, Any]]:
+    found = [_generation(kind, Login.of(server), effort) for _ in range(effort.generations)]
+    bare = [costs["bare"] for costs in found]
+    # A query's time differs by a fifth from turn to turn where others use the machine; what a pool
+    # adds, before and after it, is a hundredth of it. So that is measured without a query, and
+    # compared with the cheapest query there was.
+    query = min(costs["query"]["plain"] for costs in found)
+    figures = {
+        f"{prefix}checkout_ratio": compare(
+            *([query / (query + c[who] - c["plain"]) for c in bare] for who in ("ours", "control"))
+        ),
+        f"{prefix}bare_ratio": _ratio(bare),
     }
-    try:
-        details = {
-            f"{threads} threads": _queries(pools, threads, effort.slice, effort.turns)
-            for threads in THREADS
+    details: dict[str, Any] = {
+        f"bare {who}, us": round(statistics.median(c[who] for c in bare) * 1e6, 3)
+        for who in bare[0]
+    }
+    details["checkout with SELECT 1, us"] = round(query * 1e6, 1)
+    for at_once in effort.at_once:
+        whole = _ratio([costs[f"{at_once} at once"] for costs in found])
+        details[f"ratio with SELECT 1, {at_once} at once"] = str(whole)
+    return figures, details
+
+
+def _ratio(costs: list[dict[str, float]]) -> Figure:
+    return compare(*([c["plain"] / c[who] for c in costs] for who in ("ours", "control")))
+
+
+def _generation(
+    kind: type[Threads | Tasks], login: Login, effort: Effort
+) -> dict[str, dict[str, float]]:
+    """Start a process for each pool; return the least that each kind of turn took in it."""
+    context = get_context("spawn")
+    with ExitStack() as stack:
+        processes = {
+            who: stack.enter_context(
+                ProcessPoolExecutor(1, context, _open, (kind, login, who == "ours"))
+            )
+            for who in ("plain", "ours", "control")
         }
-        bare = _bare(pools, effort.slice / 2, effort.bare_turns)
-    finally:
-        for pool in pools.values():
-            pool.close()
-    return {
-        "checkout_ratio": min(found["ours_quartiles"][1] for found in details.values()),
-        "bare_ratio": bare["ours_quartiles"][1],
-    }, details | {"bare": bare}
+        # All at once, since starting takes longer than any turn.
+        for future in [process.submit(_call, "bare") for process in processes.values()]:
+            future.result()
 
+        def least(of: Iterable[str], method: str, *arguments: int) -> dict[str, float]:
+            def turn(process: ProcessPoolExecutor) -> float:
+                return float(process.submit(_call, method, *arguments).result())
 
-def _queries(pools: Pools, threads: int, seconds: float, turns: int) -> dict[str, Any]:
-    """Compare checkouts with a query: the same threads go from pool to pool."""
-    order = schedule(list(pools), turns)
+            turns = {who: functools.partial(turn, processes[who]) for who in of}
+            return least_of(turns, effort.turns)
 
-    def work(stop: float) -> list[int]:
-        began = stop - seconds * len(order)
-        done = [0] * len(order)
-        while (at := int((time.perf_counter() - began) / seconds)) < len(order):
-            with pools[order[at]].connection() as conn:
-                conn.execute("SELECT 1")
-            done[at] += 1
-        return done
-
-    done = run_threads(threads, seconds * len(order), work)
-    return compare(order, [sum(each) for each in zip(*done, strict=True)], seconds)
-
-
-def _bare(pools: Pools, seconds: float, turns: int) -> dict[str, Any]:
-    """Compare pairs of getconn and putconn, in one thread."""
-    order = schedule(list(pools), turns)
-    rates = []
-    for name in order:
-        pool = pools[name]
-        done = 0
-        began = time.perf_counter()
-        while time.perf_counter() < began + seconds:
-            for _ in range(100):
-                pool.putconn(pool.getconn())
-            done += 100
-        rates.append(done / (time.perf_counter() - began) * seconds)
-    return compare(order, rates, seconds)
+        found = {"bare": least(processes, "bare"), "query": least(["plain"], "queries", 1)}
+        for at_once in effort.at_once:
+            found[f"{at_once} at once"] = least(processes, "queries", at_once)
+        for process in processes.values():
+            process.submit(_call, "close").result()
+    return found

@@ -1,14 +1,14 @@
-"""How long the import takes, in fresh interpreters, and what it brings along."""
+"""The processor time of the import, in fresh interpreters, and what it brings along."""
 
 from __future__ import annotations
 
+import functools
 import json
-import statistics
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._measure import ratios, spread
+from benchmarks._measure import Figure, compare, least_of
 
 if TYPE_CHECKING:
     from benchmarks._measure import Effort
@@ -18,32 +18,26 @@ __all__ = ["measure"]
 THEIRS = "import psycopg_pool"
 # Importing the package alone imports next to nothing; what counts is the first use of a pool.
 OURS = "import ephemeral_creds; ephemeral_creds.RotatingConnectionPool"
-THEIR_POOL = f"{THEIRS}; psycopg_pool.ConnectionPool('', open=False)"
-OUR_POOL = (
-    "import ephemeral_creds as ours; ours.RotatingConnectionPool(ours.FixedProvider('u', 'p'))"
-)
 UNWANTED = ("hvac", "requests", "watchdog", "tenacity")
+# Interpreters of each kind in a group; more than the first has its files in the cache.
+TURNS = 5
 
 
-def measure(effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(effort: Effort) -> tuple[dict[str, Figure], dict[str, Any]]:
     """Return figures and details."""
-    for code in (THEIRS, OURS, OUR_POOL):
-        _seconds(code)  # so that everything has been compiled, and read once
-    found = ratios(lambda: _seconds(OURS), lambda: _seconds(THEIRS), effort.imports)
-    pools = ratios(lambda: _seconds(OUR_POOL), lambda: _seconds(THEIR_POOL), effort.imports)
+    kinds = {"plain": THEIRS, "ours": OURS, "control": THEIRS}
+    turns = {who: functools.partial(_seconds, code) for who, code in kinds.items()}
+    groups = [least_of(turns, TURNS) for _ in range(effort.imports)]
+    ours, control = ([g[who] / g["plain"] for g in groups] for who in ("ours", "control"))
     strays = json.loads(_output(f"{OURS}\nimport json, sys\nprint(json.dumps([*sys.modules]))"))
     return {
-        "import_ratio": statistics.median(found),
-        "import_strays": [name for name in UNWANTED if name in strays],
-    }, {
-        "ratio_quartiles": spread(found),
-        "ratio_with_a_pool_made": spread(pools),
-        "psycopg_pool_ms": round(statistics.median(_seconds(THEIRS) for _ in range(5)) * 1000, 1),
-    }
+        "import_ratio": compare(ours, control),
+        "import_strays": Figure([name for name in UNWANTED if name in strays]),
+    }, {f"{who}, ms": round(min(g[who] for g in groups) * 1000, 1) for who in kinds}
 
 
 def _seconds(code: str) -> float:
-    timed = f"import time\nbegan = time.perf_counter()\n{code}\nprint(time.perf_counter() - began)"
+    timed = f"from time import process_time as now\nbegan = now()\n{code}\nprint(now() - began)"
     return float(_output(timed))
 
 

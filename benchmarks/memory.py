@@ -11,7 +11,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks._contenders import UNLIMITED
-from benchmarks._world import Roles, fixed_pool, plain_pool
+from benchmarks._measure import Figure
+from benchmarks._world import Login, Roles, fixed_pool, plain_pool
 from ephemeral_creds import (
     CredentialKeeper,
     CredentialProvider,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ephemeral_creds import Credentials
     from ephemeral_creds.testing import PostgresServer
 
-    MakePool = Callable[[PostgresServer, int], ConnectionPool[Any]]
+    MakePool = Callable[[Login, int], ConnectionPool[Any]]
 
 __all__ = ["measure"]
 
@@ -40,17 +41,17 @@ _WARM_UP = 0.1
 _PATIENCE = 60.0
 
 
-def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Figure], dict[str, Any]]:
     """Return figures and details."""
     tracemalloc.start()
     try:
-        ours, plain = (_per_connection(server, make) for make in (fixed_pool, plain_pool))
+        ours, plain = (_per_connection(Login.of(server), make) for make in (fixed_pool, plain_pool))
         left, kinds = _left_by_rotations(server, effort.leak_rotations)
     finally:
         tracemalloc.stop()
     return {
-        "memory_per_connection": round(ours - plain),
-        "leak_bytes_per_rotation": round(left, 2),
+        "memory_per_connection": Figure(round(ours - plain)),
+        "leak_bytes_per_rotation": Figure(round(left, 2)),
     }, {
         "bytes_per_connection": {"ours": round(ours), "plain": round(plain)},
         "rotations": effort.leak_rotations,
@@ -91,14 +92,14 @@ def _traced() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-def _per_connection(server: PostgresServer, make: MakePool) -> float:
+def _per_connection(login: Login, make: MakePool) -> float:
     """Return bytes per connection, without what a pool takes that is empty."""
     sizes = {}
-    with make(server, 1):
+    with make(login, 1):
         pass  # what is imported and cached at first is not a connection's
     for size in (FEW, MANY):
         before = _traced()
-        with make(server, size):
+        with make(login, size):
             sizes[size] = _traced() - before
     return (sizes[MANY] - sizes[FEW]) / (MANY - FEW)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._contenders import Contender, Control, Drain, Ours, Static, Swap
-from benchmarks._measure import percentile, run_threads
+from benchmarks._measure import Figure, compare, in_turn, percentile, run_threads
 
 if TYPE_CHECKING:
     from benchmarks._measure import Effort
@@ -19,6 +19,8 @@ __all__ = ["measure"]
 
 LATENCIES = (0, 50, 200)
 """What is added to each connect, in milliseconds."""
+TAILS = {"p999": 0.999, "max": 1.0}
+"""What is judged: of each turn, since the slowest checkouts of a single one may be anybody's."""
 SIZE = 20
 THREADS = 16
 # Half of what the machine can do, roughly: a tail that only shows the scheduler hides ours.
@@ -29,33 +31,29 @@ _SETTLE = 30.0
 
 @dataclass(slots=True)
 class _Seen:
-    """What the callers of one contender have seen, over all its turns."""
+    """What the callers of one contender have seen."""
 
     checkouts: list[float] = field(default_factory=list)
     with_query: list[float] = field(default_factory=list)
     errors: int = 0
     seconds: float = 0.0
 
-    def sort(self) -> None:
-        """Make ready to be asked for percentiles."""
-        self.checkouts.sort()
-        self.with_query.sort()
+    def add(self, other: _Seen) -> None:
+        """Add what was seen in another turn."""
+        self.checkouts += other.checkouts
+        self.with_query += other.with_query
+        self.errors += other.errors
+        self.seconds += other.seconds
 
-    @property
-    def p999(self) -> float:
-        """The slowest thousandth begins here."""
-        return percentile(self.checkouts, 0.999)
-
-    @property
-    def max(self) -> float:
-        """The slowest checkout."""
-        return self.checkouts[-1]
+    def slowest(self, share: float) -> float:
+        """Return what `share` of the checkouts did not exceed."""
+        return percentile(sorted(self.checkouts), share)
 
     def in_short(self) -> dict[str, float]:
         """Return what is worth telling, in milliseconds."""
-        shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999, "max": 1.0}
-        found = {name: percentile(self.checkouts, share) for name, share in shares.items()}
-        found["with_query_p999"] = percentile(self.with_query, 0.999)
+        shares = {"p50": 0.5, "p99": 0.99, **TAILS}
+        found = {name: self.slowest(share) for name, share in shares.items()}
+        found["with_query_p999"] = percentile(sorted(self.with_query), 0.999)
         return {
             "per_second": round(len(self.checkouts) / self.seconds),
             "errors": self.errors,
@@ -63,48 +61,50 @@ class _Seen:
         }
 
 
-def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Figure], dict[str, Any]]:
     """Return figures and details."""
-    figures: dict[str, Any] = {}
+    figures: dict[str, Figure] = {}
     details: dict[str, Any] = {}
     errors: Counter[str] = Counter()
     contenders = [kind(server, SIZE) for kind in (Static, Ours, Drain, Swap, Control)]
     try:
         for latency in LATENCIES:
-            # Of all turns together: the slowest checkouts of a single one are the scheduler's.
-            seen = {contender.name: _Seen() for contender in contenders}
-            for number in range(effort.rounds):
-                # Each goes first in its turn.
-                at = number % len(contenders)
-                for contender in contenders[at:] + contenders[:at]:
-                    _turn(contender, latency / 1000, effort.segment, seen[contender.name])
-            for name, found in seen.items():
-                found.sort()
-                errors[name] += found.errors
-            ours, static = seen["ours"], seen["static"]
-            peers = seen["drain"], seen["swap"]
-            figures |= {
-                f"rotation_p999_ratio_{latency}": ours.p999 / static.p999,
-                f"rotation_max_ratio_{latency}": ours.max / static.max,
-                f"rotation_p999_vs_peers_{latency}": ours.p999 / min(p.p999 for p in peers),
-                f"rotation_max_vs_peers_{latency}": ours.max / min(p.max for p in peers),
-            }
-            details[f"{latency} ms"] = {name: found.in_short() for name, found in seen.items()} | {
-                "control_p999_ratio": round(seen["control"].p999 / static.p999, 3),
-                "control_max_ratio": round(seen["control"].max / static.max, 3),
-            }
+            turns: dict[str, list[_Seen]] = {contender.name: [] for contender in contenders}
+            for contender in in_turn(contenders, effort.rounds):
+                seen = _turn(contender, latency / 1000, effort.segment)
+                turns[contender.name].append(seen)
+                errors[contender.name] += seen.errors
+            for tail, share in TAILS.items():
+                found = {name: [t.slowest(share) for t in each] for name, each in turns.items()}
+                peers = [min(both) for both in zip(found["drain"], found["swap"], strict=True)]
+                control = _ratios(found["control"], found["static"])
+                for against, theirs in (("ratio", found["static"]), ("vs_peers", peers)):
+                    ours = _ratios(found["ours"], theirs)
+                    figures[f"rotation_{tail}_{against}_{latency}"] = compare(ours, control)
+            details[f"{latency} ms"] = {name: _together(each) for name, each in turns.items()}
         for contender in contenders:
             details[f"peak of {contender.name}"] = contender.slow.census.peak
     finally:
         for contender in contenders:
             contender.close()
-    figures["rotation_errors"] = errors["ours"]
+    figures["rotation_errors"] = Figure(errors["ours"])
     details["errors"] = dict(errors)
     return figures, details
 
 
-def _turn(contender: Contender, delay: float, seconds: float, seen: _Seen) -> None:
-    """Put load on a contender while it rotates, and note what its callers see."""
+def _ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    return [mine / other for mine, other in zip(ours, theirs, strict=True)]
+
+
+def _together(turns: list[_Seen]) -> dict[str, float]:
+    seen = _Seen()
+    for turn in turns:
+        seen.add(turn)
+    return seen.in_short()
+
+
+def _turn(contender: Contender, delay: float, seconds: float) -> _Seen:
+    """Put load on a contender while it rotates, and return what its callers see."""
     contender.slow.delay = delay
     ended = threading.Event()
     failures: list[Exception] = []
@@ -129,31 +129,28 @@ def _turn(contender: Contender, delay: float, seconds: float, seen: _Seen) -> No
     if failures:
         raise failures[0]
     _settle(contender)
-    seen.seconds += seconds
-    for checkouts, with_query, errors in results:
-        seen.checkouts += checkouts
-        seen.with_query += with_query
-        seen.errors += errors
+    together = _Seen(seconds=seconds)
+    for seen in results:
+        together.add(seen)
+    return together
 
 
-def _work(contender: Contender, stop: float) -> tuple[list[float], list[float], int]:
-    latencies: list[float] = []
-    whole: list[float] = []
-    errors = 0
+def _work(contender: Contender, stop: float) -> _Seen:
+    seen = _Seen()
     while (began := time.perf_counter()) < stop:
         pool = contender.pool
         try:
             conn = pool.getconn()
-            latencies.append(time.perf_counter() - began)
+            seen.checkouts.append(time.perf_counter() - began)
             try:
                 conn.execute("SELECT 1")
             finally:
                 pool.putconn(conn)
-            whole.append(time.perf_counter() - began)
+            seen.with_query.append(time.perf_counter() - began)
         except Exception:
-            errors += 1
+            seen.errors += 1
         time.sleep(PAUSE)
-    return latencies, whole, errors
+    return seen
 
 
 def _settle(contender: Contender) -> None:

@@ -6,10 +6,10 @@ import statistics
 import threading
 import time
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks._contenders import UNLIMITED
-from benchmarks._measure import run_threads, spread
+from benchmarks._measure import Figure, compare, run_threads
 from benchmarks._world import RoleProvider, Roles, slow_class
 from ephemeral_creds import (
     CredentialKeeper,
@@ -61,20 +61,24 @@ class _Stopwatch:
             return self._rotated[generation] - self._issued[generation]
 
 
-def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Figure], dict[str, Any]]:
     """Return figures and details."""
-    details = {}
-    for size, overshoot, delay in CASES:
-        details[f"{size} connections"] = _case(server, effort, size, overshoot, delay)
+    cases = [_case(server, effort, *case) for case in CASES]
+    worst = max((case.ratios for case in cases), key=statistics.median)
     return {
-        "peak_over": max(found["peak_over"] for found in details.values()),
-        "move_ratio": max(found["ratio_quartiles"][1] for found in details.values()),
-    }, details
+        "peak_over": Figure(max(case.details["peak_over"] for case in cases)),
+        "move_ratio": compare(worst, [drift for case in cases for drift in case.drifts]),
+    }, {f"{size} connections": case.details for (size, *_), case in zip(CASES, cases, strict=True)}
 
 
-def _case(
-    server: PostgresServer, effort: Effort, size: int, overshoot: int, delay: float
-) -> dict[str, Any]:
+class _Case(NamedTuple):
+    ratios: list[float]
+    # What a connect took after the move, to what it took before: noise alone.
+    drifts: list[float]
+    details: dict[str, Any]
+
+
+def _case(server: PostgresServer, effort: Effort, size: int, overshoot: int, delay: float) -> _Case:
     roles, watch, slow = Roles(server, f"bench_move_{size}"), _Stopwatch(), slow_class()
     keeper = CredentialKeeper(RoleProvider(roles), refresh=UNLIMITED, observers=(watch,))
     keeper.start()
@@ -90,19 +94,22 @@ def _case(
     try:
         pool.open(wait=True, timeout=_PATIENCE)
         slow.delay = delay
-        connects: list[float] = []
-        found = []
+        ratios, drifts = [], []
+        connects = [_connect_time(server, delay, overshoot)]
         for _ in range(effort.moves):
-            connect = _connect_time(server, delay, overshoot)
-            connects.append(connect)
-            found.append(_moved(pool, keeper, watch) / (size / overshoot * connect))
-        return {
+            moved = _moved(pool, keeper, watch)
+            connects.append(_connect_time(server, delay, overshoot))
+            before, after = connects[-2:]
+            ratios.append(moved / (size / overshoot * (before + after) / 2))
+            drifts.append(after / before)
+        details = {
             "overshoot": overshoot,
             "connect_ms": round(statistics.median(connects) * 1000, 1),
-            "ratio_quartiles": spread(found),
+            "ratio": round(statistics.median(ratios), 3),
             "peak": slow.census.peak,
             "peak_over": slow.census.peak - (size + overshoot),
         }
+        return _Case(ratios, drifts, details)
     finally:
         pool.close()
         keeper.close()

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._contenders import UNLIMITED
+from benchmarks._measure import Figure
 from ephemeral_creds import (
     CredentialKeeper,
     RotatingConnectionPool,
@@ -28,7 +29,7 @@ __all__ = ["measure"]
 _PATIENCE = 60.0
 
 
-def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Figure], dict[str, Any]]:
     """Return figures and details."""
     # A proxy of the environment must not get what is meant for this machine.
     os.environ["no_proxy"] = "127.0.0.1"
@@ -37,8 +38,8 @@ def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Any], dic
         rotations = _count(engine, effort.vault_rotations, "rotations", default_ttl="1h")
         renewals = _count(engine, effort.vault_rotations, "renewals", default_ttl="2s")
     return {
-        "vault_requests_per_rotation": rotations["each"],
-        "vault_requests_per_renewal": renewals["each"],
+        "vault_requests_per_rotation": Figure(rotations["each"]),
+        "vault_requests_per_renewal": Figure(renewals["each"]),
     }, {"rotations": rotations, "renewals": renewals}
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._measure import percentile
+from benchmarks._measure import Figure, percentile
 from ephemeral_creds import FilePolicy, FileProvider
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SHORT_POLL = 0.1
 _PATIENCE = 30.0
 
 
-def measure(effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(effort: Effort) -> tuple[dict[str, Figure], dict[str, Any]]:
     """Return figures and details."""
     details: dict[str, Any] = {}
     for name, change in CHANGES.items():
@@ -43,8 +43,8 @@ def measure(effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     renamed = details["rename"][f"inotify, poll {_POLL:g} s"]
     return {
-        "watch_median_ms": renamed["median_ms"],
-        "poll_cpu_percent": details["idle"]["poll alone"]["cpu_percent"],
+        "watch_median_ms": Figure(renamed["median_ms"]),
+        "poll_cpu_percent": Figure(details["idle"]["poll alone"]["cpu_percent"]),
     }, details
 
 
