@@ -1,66 +1,68 @@
-"""Write the table of states and signals into the page about a credential's life.
+"""Draw the machine's tables into the page about a credential's life.
 
     python docs/make_lifecycle_table.py            # rewrite the page
     python docs/make_lifecycle_table.py --check    # exit status 1 where it is out of date
 
-The table is made from the one that the machine itself works by, so that the page cannot say
-anything else than the code does. A handler that has no words here stops the script.
+Both are made from the tables that the machine itself works by, so that the page cannot say
+anything else than the code does.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from typing import get_args
 
-from ephemeral_creds.lifecycle.machine import Lifecycle, State
+from ephemeral_creds.lifecycle.generation import MOVES, Stage
+from ephemeral_creds.lifecycle.machine import HEARD, State
 from ephemeral_creds.lifecycle.signals import Signal
 
 PAGE = Path(__file__).parent / "explanation" / "life-of-a-credential.md"
-BEGIN = "<!-- made by docs/make_lifecycle_table.py: do not edit -->"
-END = "<!-- end of what is made -->"
-
-WORDS = {
-    "_start": "ask the provider",
-    "_granted_without_fallback": "use it at once",
-    "_granted_with_fallback": "prove it first",
-    "_granted_too_late": "give it back",
-    "_renewed": "note the new deadline, plan what is next",
-    "_revoked": "forget the grant",
-    "_failed": "plan the next attempt, if there is to be one",
-    "_source_changed": "ask the provider again",
-    "_source_seen": "note whether it can be used",
-    "_refresh_requested": "ask the provider, unless that is under way",
-    "_left": "count the pool out",
-    "_accepted": "note the proof",
-    "_rejected": "discard a candidate, or ask the provider",
-    "_released": "give the grant back after the last pool",
-    "_end_learned": "note when it is expected to end",
-    "_close": "give everything back",
-}
+BEGIN = "<!-- {}, drawn by docs/make_lifecycle_table.py: do not edit -->"
+END = "<!-- end of what is drawn -->"
 
 
-def table() -> str:
-    """Return the table as Markdown: one line per signal, one column per state."""
-    states = list(State)
+def moves() -> str:
+    """Draw the moves of a generation: an arrow for each."""
+    width = max(len(turn.value) for _, turn in MOVES)
+    blocks = []
+    for stage in Stage:
+        arrows = [(turn, after) for (before, turn), after in MOVES.items() if before is stage]
+        lines = []
+        for index, (turn, after) in enumerate(arrows):
+            first, last = index == 0, index == len(arrows) - 1
+            fork = "─" if first and last else "┬" if first else "└" if last else "├"
+            name = f"{stage.name} ".ljust(11, "─") if first else " " * 11
+            label = f"{turn.value} ".ljust(width + 2, "─")
+            lines.append(f"{name}{fork}─ {label}─▶ {after.name}")
+        blocks.append("\n".join(lines))
+    return "```text\n" + "\n\n".join(block for block in blocks if block) + "\n```"
+
+
+def signals() -> str:
+    """Draw a table with a line for each signal, and a column for each state."""
     lines = [
-        f"| signal | {' | '.join(state.name for state in states)} |",
-        f"|---|{'---|' * len(states)}",
+        f"| signal | says | {' | '.join(state.name for state in State)} |",
+        f"|---|---|{'---|' * len(State)}",
     ]
     for signal in get_args(Signal):
-        handlers = [Lifecycle._TABLE[state].get(signal) for state in states]  # noqa: SLF001
-        words = [WORDS[handler.__name__] if handler else "–" for handler in handlers]
-        lines.append(f"| `{signal.__name__}` | {' | '.join(words)} |")
+        says = (inspect.getdoc(signal) or "").splitlines()[0]
+        heard = ["heard" if signal in HEARD[state] else "–" for state in State]
+        lines.append(f"| `{signal.__name__}` | {says} | {' | '.join(heard)} |")
     return "\n".join(lines)
 
 
 def updated(text: str) -> str:
-    """Return a page's text with the table as it should be."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    if not after:
-        raise SystemExit(f"{PAGE} lacks the lines that say where the table goes")
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    """Return a page's text with both as they should be."""
+    for name, drawn in (("moves", moves()), ("signals", signals())):
+        begin = BEGIN.format(name)
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(END)
+        if not after:
+            raise SystemExit(f"{PAGE} lacks the lines that say where the {name} go")
+        text = f"{before}{begin}\n\n{drawn}\n\n{END}{after}"
+    return text
 
 
 def main(arguments: list[str]) -> int:

@@ -13,8 +13,9 @@ from ephemeral_creds.check.database import LoginFailed, RoleSession
 from ephemeral_creds.check.findings import LONGER_LIFE
 from ephemeral_creds.check.revocation import check_revocation
 from ephemeral_creds.check.session import check_session
-from ephemeral_creds.lifecycle.refusals import LoginFailure, advice
+from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.login import refuses_options, role_at_login
+from ephemeral_creds.pool.remedies import advice
 from ephemeral_creds.providers.vault import VaultDynamicProvider
 
 if TYPE_CHECKING:

@@ -9,24 +9,6 @@ if TYPE_CHECKING:
     from ephemeral_creds._values import Grant
     from ephemeral_creds.events import Event
 
-__all__ = [
-    "Action",
-    "AskEnd",
-    "Expire",
-    "Extend",
-    "Fetch",
-    "Operation",
-    "Prove",
-    "Publish",
-    "Reclaim",
-    "Renew",
-    "Report",
-    "Retire",
-    "Revoke",
-    "Stop",
-    "Suspect",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Fetch:

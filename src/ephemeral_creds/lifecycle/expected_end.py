@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ephemeral_creds._values import Lease
 
 __all__ = ["ExpectedEnd"]
 
@@ -22,51 +25,49 @@ class ExpectedEnd:
         patience: how long to wait for an answer, in seconds; more than 0.
 
     Attributes:
-        at: the instant; ``inf`` where nobody knows.
-        look_at: the instant at which to call `due`.
+        ends_at: when they are expected to end; ``inf`` where nobody knows.
+        at: when to look into it: to call `due`.
     """
 
     def __init__(self, grace: float, patience: float) -> None:
+        self.ends_at = math.inf
         self.at = math.inf
-        self.look_at = math.inf
         self._grace = grace
         self._patience = patience
         self._known = False
         self._asked = False
 
-    def announce(self, at: float) -> None:
-        """The source says so; PostgreSQL's word counts more."""
-        if self._known or at == math.inf or abs(at - self.at) <= _SAME:
-            return
-        self.at = at
-        # Not before: the next rotation of a static role is such an end, and new credentials
-        # follow upon it.
-        self.look_at = at + self._grace
-        self._asked = False
+    def note_lease(self, lease: Lease) -> None:
+        """The source says so. PostgreSQL's word counts more, and a deadline makes it needless."""
+        at = lease.announced_end
+        if lease.duration < math.inf:
+            self.ends_at = self.at = math.inf
+        elif not self._known and at < math.inf and abs(at - self.ends_at) > _SAME:
+            self.ends_at = at
+            # Not before: the next rotation of a static role is such an end, and new credentials
+            # follow upon it.
+            self.at = at + self._grace
+            self._asked = False
 
     def learn(self, now: float, remaining: float) -> None:
         """PostgreSQL says so, at `now`: so many seconds more, ``inf`` for no limit."""
         at = now + remaining
-        if at < math.inf and (not self._known or at > self.at + _SAME):
-            self.at = at
-            self.look_at = max(at - min(self._grace, max(remaining, 0.0) / 10), now)
+        if at < math.inf and (not self._known or at > self.ends_at + _SAME):
+            self.ends_at = at
+            self.at = max(at - min(self._grace, max(remaining, 0.0) / 10), now)
             self._known = True
             self._asked = False
-        elif self._asked and self.look_at < math.inf:
+        elif self._asked and self.at < math.inf:
             # That was the answer: it is as near as it was thought to be.
-            self.look_at = now
-
-    def forget(self) -> None:
-        """There is a deadline now."""
-        self.at = self.look_at = math.inf
+            self.at = now
 
     def due(self, now: float, *, can_ask: bool) -> Literal["ask", "tell"] | None:
         """Return what to do about it now."""
-        if now < self.look_at:
+        if now < self.at:
             return None
         if can_ask and not self._asked:
             self._asked = True
-            self.look_at = now + self._patience
+            self.at = now + self._patience
             return "ask"
-        self.look_at = math.inf
+        self.at = math.inf
         return "tell"

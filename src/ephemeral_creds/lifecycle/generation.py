@@ -1,91 +1,107 @@
-"""What the lifecycle machine remembers of one grant, and what follows from that alone."""
+"""One grant on its way through the machine: the table of its moves, and what is known of it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from ephemeral_creds.lifecycle.expected_end import ExpectedEnd
+from ephemeral_creds.lifecycle.lease import Renewal
+from ephemeral_creds.lifecycle.password import PasswordReading
+from ephemeral_creds.lifecycle.trial import Trial
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from ephemeral_creds._values import Grant
-    from ephemeral_creds.lifecycle.expected_end import ExpectedEnd
     from ephemeral_creds.lifecycle.policy import RefreshPolicy
 
-__all__ = ["Generation", "Proof", "Stage"]
-
-# Looks at a password that should have changed, before the announcement is believed. With growing
-# pauses these take some seconds, and Vault's own clock for rotations ticks every five.
-_ROTATION_ATTEMPTS = 4
+__all__ = ["MOVES", "Generation", "Stage", "Turn"]
 
 
 class Stage(Enum):
-    """Where a grant is on its way; `lifecycle.machine` draws it."""
+    """Where a grant is on its way."""
 
     CANDIDATE = "candidate"
     CURRENT = "current"
     RETIRED = "retired"
     RETURNING = "returning"
+    GONE = "gone"
 
 
-@dataclass(slots=True)
-class Proof:
-    """What one pool still owes: a login with a candidate."""
+class Turn(Enum):
+    """What makes a grant move on; the value says it to people."""
 
-    ask_at: float
-    """When to ask for it; ``inf`` while the answer is awaited."""
-    refusals: int = 0
-    """How often these credentials were refused."""
-    others: int = 0
-    """How often the login failed for another reason, which says nothing about them."""
-
-    def count(self, *, refused: bool) -> int:
-        """Count a login that failed, and return how many failed of its kind."""
-        if refused:
-            self.refusals += 1
-            return self.refusals
-        self.others += 1
-        return self.others
+    PROVEN = "consumers have logged in with it"
+    NO_FALLBACK = "there is nothing to lose"
+    DISCARDED = "refused, expired, lost or superseded before it was in use"
+    REPLACED = "a newer one is in use"
+    DRAINED = "no consumer has connections of it"
+    UNWANTED = "nobody waits for it any more"
+    CLOSED = "the keeper closes"
+    REVOKED = "its lease has been revoked"
+    GIVEN_UP = "revoking its lease has failed for good"
+    NOTHING_TO_REVOKE = "it has no lease"
+    LEASE_LOST = "the server does not know its lease"
+    EXPIRED = "its deadline has come, and no renewal of it is in flight"
 
 
-@dataclass(slots=True)
+# A pair that is missing is a defect; `Core.move` says so.
+MOVES: Mapping[tuple[Stage, Turn], Stage] = {
+    (Stage.CANDIDATE, Turn.PROVEN): Stage.CURRENT,
+    (Stage.CANDIDATE, Turn.NO_FALLBACK): Stage.CURRENT,
+    (Stage.CANDIDATE, Turn.DISCARDED): Stage.RETIRED,
+    (Stage.CANDIDATE, Turn.UNWANTED): Stage.RETURNING,
+    (Stage.CANDIDATE, Turn.CLOSED): Stage.RETURNING,
+    (Stage.CURRENT, Turn.REPLACED): Stage.RETIRED,
+    (Stage.CURRENT, Turn.CLOSED): Stage.RETURNING,
+    (Stage.RETIRED, Turn.DRAINED): Stage.RETURNING,
+    (Stage.RETIRED, Turn.CLOSED): Stage.RETURNING,
+    (Stage.RETIRED, Turn.LEASE_LOST): Stage.GONE,
+    (Stage.RETIRED, Turn.EXPIRED): Stage.GONE,
+    (Stage.RETURNING, Turn.CLOSED): Stage.RETURNING,
+    (Stage.RETURNING, Turn.REVOKED): Stage.GONE,
+    (Stage.RETURNING, Turn.GIVEN_UP): Stage.GONE,
+    (Stage.RETURNING, Turn.NOTHING_TO_REVOKE): Stage.GONE,
+    (Stage.RETURNING, Turn.LEASE_LOST): Stage.GONE,
+    (Stage.RETURNING, Turn.EXPIRED): Stage.GONE,
+}
+
+
 class Generation:
-    """One grant, as long as the machine has anything to do with it."""
+    """One grant, as long as the machine has anything to do with it.
 
-    grant: Grant
-    asked: float
-    """What the server gave at first: a renewal that brings less announces the end."""
-    holders: set[int]
-    """The pools that may have connections of it."""
-    came_at: float
-    """When it arrived."""
-    end: ExpectedEnd
-    """When it is expected to end although nobody promised it."""
-    shared: bool
-    """Whether pools ever held it. Without them nobody says when it is no longer in use."""
-    stage: Stage = Stage.CANDIDATE
-    due_at: float = math.inf
-    """When to renew it or, in RETURNING, to revoke it."""
-    failures: int = 0
-    lapsed: bool = False
-    announced: bool = False
-    replace_at: float = math.inf
-    """When to fetch another one, while this is the one in use."""
-    replace_reason: str = ""
-    proofs: dict[int, Proof] = field(default_factory=dict)
-    """By pool: those that have not logged in with it yet."""
-    accepted: set[int] = field(default_factory=set)
-    """The pools that have logged in with it, and were not refused since."""
-    refused: set[int] = field(default_factory=set)
-    """The pools that were refused with it, and have not logged in since."""
-    publish_at: float = math.inf
-    """When to do without the proofs of some pools, if no login of theirs was refused."""
-    reserve: float = 0.0
-    """How long before the end of the one in use it is given up if it is still refused."""
-    read_at: float = math.inf
-    """When to read its password again, where the server changes that."""
-    unchanged: int = 0
-    """So many times in a row it was the same although it should have changed."""
+    Attributes:
+        stage: changed by `Core.move` alone.
+        holders: the consumers that may have connections of it.
+        is_shared: whether there ever were any. Without them nobody says when it is free.
+        accepted: the consumers that have logged in with it, and were not refused since.
+        refused: the consumers that were refused with it, and have not logged in since.
+        is_expired: whether its deadline has come, as far as that has been noticed.
+        is_reclaimed: whether consumers were told to act on what is borrowed of it.
+        revoke_at: when to revoke its lease, in RETURNING.
+    """
+
+    def __init__(
+        self, grant: Grant, policy: RefreshPolicy, consumers: Iterable[int], now: float
+    ) -> None:
+        self.grant = grant
+        self.came_at = now
+        self.stage = Stage.CANDIDATE
+        self.holders = set(consumers)
+        self.is_shared = bool(self.holders)
+        self.accepted: set[int] = set()
+        self.refused: set[int] = set()
+        self.is_expired = self.is_reclaimed = False
+        self.revoke_at = math.inf
+        self.failed_revocations = 0
+        self.renewal = Renewal(policy, grant.lease.duration)
+        self.trial = Trial(policy, self.accepted)
+        self.password = PasswordReading(policy)
+        self.end = ExpectedEnd(policy.grace, max(policy.grace, policy.retry_initial))
+        self.end.note_lease(grant.lease)
+        self._policy = policy
 
     @property
     def number(self) -> int:
@@ -97,115 +113,55 @@ class Generation:
         """Its deadline."""
         return self.grant.lease.expires_at
 
-    def announced_at(self, policy: RefreshPolicy) -> float:
-        """Return when pools are told that it is about to end, once it has been replaced."""
-        if self.stage is not Stage.RETIRED or self.announced:
-            return math.inf
-        return self.expires_at - policy.grace_of(self.asked)
-
-    # -- proof -----------------------------------------------------------------------------
-
-    def demand_proofs(self, pools: set[int], now: float, publish_at: float) -> None:
-        """Have each of `pools` log in with it before it is published."""
-        self.proofs = {pool: Proof(ask_at=now) for pool in pools}
-        self.publish_at = publish_at
-
-    def accept(self, pool: int) -> None:
-        """Note that `pool` has logged in with it."""
-        self.proofs.pop(pool, None)
-        self.accepted.add(pool)
-        self.refused.discard(pool)
-
-    def refuse(self, pool: int) -> None:
-        """Note that `pool` was refused with it, while it was in use."""
-        self.accepted.discard(pool)
-        self.refused.add(pool)
-
-    def leave(self, pool: int) -> None:
-        """Note that there is no such pool any more."""
-        self.proofs.pop(pool, None)
-        self.accepted.discard(pool)
-        self.refused.discard(pool)
+    @property
+    def grace_at(self) -> float:
+        """The instant from which its deadline is near."""
+        return self.expires_at - self._policy.grace_of(self.renewal.initial_duration)
 
     @property
-    def is_proven(self) -> bool:
-        """Whether pools have logged in with it, and none that has not yet is left."""
-        return bool(self.accepted) and not self.proofs
+    def reclaim_at(self) -> float:
+        """When consumers are to act on what is borrowed of it, once it has been replaced."""
+        is_due = self.stage is Stage.RETIRED and not self.is_reclaimed
+        return self.grace_at if is_due else math.inf
 
-    def is_refused(self, attempts: int) -> bool:
-        """Tell whether a pool was refused that often at least, and has not been let in."""
-        return any(proof.refusals >= attempts for proof in self.proofs.values())
+    @property
+    def drain_at(self) -> float:
+        """Now, where nobody holds it; without consumers, where no lease has to be waited for."""
+        is_free = not self.holders if self.is_shared else not self.grant.lease.lease_id
+        return -math.inf if self.stage is Stage.RETIRED and is_free else math.inf
 
-    def is_stuck(self, attempts: int) -> bool:
-        """Tell whether a pool has failed to log in that often, for whatever reason."""
-        return any(p.refusals + p.others >= attempts for p in self.proofs.values())
+    def expire_at(self, *, is_renewing: bool) -> float:
+        """Return when its deadline has to be noticed; a renewal in flight may still save it."""
+        waits = is_renewing if self.stage is Stage.RETIRED else self.stage is not Stage.RETURNING
+        return math.inf if self.is_expired and waits else self.expires_at
 
-    def settle_proofs(self) -> None:
-        """Demand no proof any more: it is published, or will never be."""
-        self.proofs.clear()
-        self.publish_at = math.inf
+    def schedule(self, now: float, draw: float) -> None:
+        """Plan its renewal or, where there is none, its replacement; and the next reading."""
+        # Without consumers, nobody says when a retired one is free: it is left to expire.
+        wanted = self.is_shared or self.stage is not Stage.RETIRED
+        self.renewal.schedule(self.grant.lease, draw, wanted=wanted)
+        self.password.schedule(self.grant.lease, now, draw)
 
-    def is_publishable(self, now: float) -> bool:
-        """Tell whether logins have proven it: of each pool, or of some while the others wait."""
-        return self.is_proven or self._incomplete_at() <= now
+    def accept(self, consumer: int) -> None:
+        """Note that `consumer` has logged in with it."""
+        self.trial.excuse(consumer)
+        self.accepted.add(consumer)
+        self.refused.discard(consumer)
 
-    def proofs_due(self, now: float) -> list[int]:
-        """Return the pools that are to log in now, and note that they have been asked."""
-        due = sorted(pool for pool, proof in self.proofs.items() if proof.ask_at <= now)
-        for pool in due:
-            self.proofs[pool].ask_at = math.inf
-        return due
+    def refuse(self, consumer: int) -> None:
+        """Note that `consumer` was refused with it, while it was in use."""
+        self.accepted.discard(consumer)
+        self.refused.add(consumer)
 
-    def next_look(self) -> float:
-        """Return the instant at which `proofs_due` or `is_publishable` changes by itself."""
-        return min([proof.ask_at for proof in self.proofs.values()] + [self._incomplete_at()])
+    def leave(self, consumer: int) -> None:
+        """Note that there is no such consumer any more."""
+        self.trial.excuse(consumer)
+        for consumers in (self.accepted, self.refused, self.holders):
+            consumers.discard(consumer)
 
-    def _incomplete_at(self) -> float:
-        """Return when the logins of some pools are proof enough."""
-        return self.publish_at if self.accepted and not self.is_refused(1) else math.inf
-
-    # -- a password that the server changes ------------------------------------------------
-
-    def next_read(self, policy: RefreshPolicy, now: float, draw: float) -> float:
-        """Return when to read its password again; ``inf`` where the server does not change it.
-
-        Args:
-            policy: the figures to decide by.
-            now: the instant of the last look.
-            draw: a random number from 0 to 1.
-        """
-        lease = self.grant.lease
-        if lease.rotates_in is None:
-            return math.inf
-        after = policy.read_again_after(lease.rotates_in, draw)
-        at = lease.requested_at + min(after, lease.ask_again_in)
-        # A slow answer may arrive when the next one is due: not in a loop.
-        at = max(at, now + policy.retry_initial)
-        if not self.unchanged:
-            return at
-        soon = now + policy.retry_after(self.unchanged, draw)
-        # For some seconds the password may lag behind what the server says about it.
-        return soon if self.unchanged < _ROTATION_ATTEMPTS else max(at, soon)
-
-    def count_unchanged(self, now: float, *, refused: bool) -> None:
-        """Count how often a password is still the same although it should have changed.
-
-        The server changes it late, or in the database before it lets us know. Whether it counts is
-        decided by what was announced before: the new announcement may be ahead of the password.
-
-        Args:
-            policy: the figures to decide by.
-            now: the instant of the look.
-            refused: whether it was read because a login with it was refused.
-        """
-        lease = self.grant.lease
-        due = lease.rotates_in is not None and (
-            refused or now >= lease.requested_at + lease.rotates_in
-        )
-        watching = 0 < self.unchanged < _ROTATION_ATTEMPTS
-        self.unchanged = self.unchanged + 1 if due or watching else 0
-
-    def is_other_password(self, grant: Grant) -> bool:
-        """Tell whether `grant` is this very role with another password."""
-        same_user = grant.credentials.username == self.grant.credentials.username
-        return same_user and None not in (grant.lease.rotates_in, self.grant.lease.rotates_in)
+    def is_same_role(self, grant: Grant) -> bool:
+        """Tell whether `grant` is this, or this role, which stays, with another password."""
+        old, new = self.grant, grant
+        stays = None not in (old.lease.rotates_in, new.lease.rotates_in)
+        same_user = old.credentials.username == new.credentials.username
+        return old.credentials == new.credentials or (stays and same_user)

@@ -1,10 +1,15 @@
-"""Why a login failed, and what to do about it."""
+"""Why a login failed, and when other credentials are fetched for it."""
 
 from __future__ import annotations
 
+import math
 from enum import Enum
+from typing import TYPE_CHECKING
 
-__all__ = ["LoginFailure", "advice"]
+if TYPE_CHECKING:
+    from ephemeral_creds.lifecycle.policy import RefreshPolicy
+
+__all__ = ["LoginFailure", "Refusals"]
 
 
 class LoginFailure(Enum):
@@ -20,67 +25,72 @@ class LoginFailure(Enum):
     """The server did not answer, or not in time."""
 
 
-_CREDENTIALS = (
-    "check that provider and pool mean the same server, and that the role has LOGIN, this password "
-    "and a VALID UNTIL that is not past (where Vault makes it: that its creation_statements give "
-    "it all three, and that renew_statements of your own move VALID UNTIL)"
-)
-_POOLER_CREDENTIALS = (
-    "the pooler in between knows no such user, or another password: have it ask PostgreSQL "
-    "(auth_user in PgBouncer), and check that the role exists there and that provider and pool "
-    "mean the same server"
-)
-_PG_HBA = (
-    "pg_hba.conf lets nobody in with this user, database, client address and encryption: add a "
-    "line, GRANT the role that its line names (+role) in the creation_statements, or set sslmode"
-)
-_UNREACHABLE = "check host, port and that it runs"
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-_SERVER = {
-    "08P01": (
-        "a pooler in between, such as PgBouncer, refuses the connection for the reason that it "
-        "gives: if that is a startup parameter, leave it out of conninfo and kwargs, or have the "
-        "pooler drop it (ignore_startup_parameters)"
-    ),
-    "22023": (
-        "a setting in 'options', or of ALTER ROLE … SET, has a value that the server does not "
-        "take: correct it"
-    ),
-    "3D000": "there is no such database: check dbname",
-    "42501": (
-        "the role lacks a right: GRANT CONNECT ON DATABASE … TO it, or for a setting in 'options' "
-        "or a session_role what that needs (where Vault makes the role: in its creation_statements)"
-    ),
-    "42704": "the server knows no such setting: check the names in 'options'",
-    "53300": (
-        "PostgreSQL has no free slot: max_connections, of which some are reserved for "
-        "superusers, or the CONNECTION LIMIT of the role or the database is reached: lower "
-        "max_size, close what is left open elsewhere, or raise that limit"
-    ),
-    "55000": (
-        "the database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true, or connect "
-        "to another one"
-    ),
-    "57P03": "the server is starting, stopping or recovering: wait, and see its log if it lasts",
-}
-# Both come from elsewhere than a refused password: a pooler, and a session role.
-_OF_CREDENTIALS = {"08P01": _POOLER_CREDENTIALS, "42501": _SERVER["42501"]}
-_OTHER = "it gives its reason, and other credentials do not change it"
+class Refusals:
+    """Refused logins with the credentials in use.
 
-
-def advice(reason: LoginFailure, sqlstate: str | None) -> str:
-    """Return what is wrong and what to do, as the end of a sentence.
-
-    Args:
-        reason: why the login failed.
-        sqlstate: the server's code, where it is known.
+    The first one is answered at once where the consumer had been accepted with them, and ever more
+    slowly where it never was. For a consumer that is accepted nowhere, as with the address of some
+    other server, one role is minted, not one after the other.
     """
-    match reason:
-        case LoginFailure.CREDENTIALS:
-            return _OF_CREDENTIALS.get(sqlstate or "", _CREDENTIALS)
-        case LoginFailure.PG_HBA:
-            return _PG_HBA
-        case LoginFailure.SERVER:
-            return _SERVER.get(sqlstate or "", _OTHER)
-        case LoginFailure.UNREACHABLE:
-            return _UNREACHABLE
+
+    def __init__(self, policy: RefreshPolicy) -> None:
+        self._policy = policy
+        self._in_row = 0
+        self._last_at = -math.inf
+        self._accepted: set[int] = set()
+        self._minted_for: set[int] = set()
+
+    def accept(self, consumer: int) -> None:
+        """Note that a login of `consumer` was accepted, whatever the credentials."""
+        self._accepted.add(consumer)
+        self._minted_for.discard(consumer)
+
+    def leave(self, consumer: int) -> None:
+        """Note that there is no such consumer any more."""
+        self._accepted.discard(consumer)
+        self._minted_for.discard(consumer)
+
+    def forget(self) -> None:
+        """Take the next one for the first: other credentials are in use."""
+        self._in_row = 0
+
+    def blames_credentials(self, consumer: int, reason: LoginFailure) -> bool:
+        """Tell whether other credentials may be accepted.
+
+        pg_hba.conf turns away who it does not list, and a consumer whose database or address it
+        does not list: the latter has never been accepted.
+        """
+        by_hba = reason is LoginFailure.PG_HBA and consumer in self._accepted
+        return by_hba or reason is LoginFailure.CREDENTIALS
+
+    def refuse(self, now: float, *, worked: bool) -> None:
+        """Note one; `worked` says that they had been accepted from the same consumer before."""
+        # Soon after the last one it is the same trouble.
+        if worked or now - self._last_at >= self._policy.retry_max:
+            self._in_row = 0
+        self._last_at = now
+
+    def delay(self, draw: float) -> float:
+        """Return how long to wait: a server that refuses them all is not hammered."""
+        if not self._in_row:
+            return 0.0
+        return max(self._policy.tuning.config_retry, self._policy.retry_after(self._in_row, draw))
+
+    def may_help(self, consumer: int, age: float, *, others_work: bool) -> bool:
+        """Tell whether another role may be accepted from `consumer` where this one never was.
+
+        Args:
+            consumer: who is refused.
+            age: how long ago the one in use was minted, in seconds.
+            others_work: whether it is accepted from others.
+        """
+        # A replica may not know of it yet, and would know of another one no sooner.
+        may_lag = age < self._policy.proof_timeout
+        # For this consumer one was minted already, in vain.
+        return not may_lag and not (others_work and consumer in self._minted_for)
+
+    def answer(self, consumer: int, *, others_work: bool) -> None:
+        """Note that others are fetched for `consumer`."""
+        self._in_row += 1
+        if others_work:
+            self._minted_for.add(consumer)

@@ -10,25 +10,6 @@ if TYPE_CHECKING:
     from ephemeral_creds.lifecycle.actions import Operation
     from ephemeral_creds.lifecycle.refusals import LoginFailure
 
-__all__ = [
-    "Close",
-    "ConsumerLeft",
-    "ConsumerReleased",
-    "EndLearned",
-    "Failed",
-    "Granted",
-    "LoginAccepted",
-    "LoginRejected",
-    "RefreshRequested",
-    "Renewed",
-    "Revoked",
-    "Signal",
-    "SourceChanged",
-    "SourceSeen",
-    "Start",
-    "Tick",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Start:

@@ -17,12 +17,12 @@ class SourceTrouble:
 
     Attributes:
         error: the problem that was told; empty where there is none, or none any more.
-        look_at: the instant at which to call `due`.
+        at: when to call `take`.
     """
 
     def __init__(self, patience: float) -> None:
         self.error = ""
-        self.look_at = math.inf
+        self.at = math.inf
         self._patience = patience
         self._seen = ""
 
@@ -30,17 +30,15 @@ class SourceTrouble:
         """Take note of a look at the source at `now`; `error` is empty where it can be used."""
         before, self._seen = self._seen, error
         if error == self.error:
-            self.look_at = math.inf
+            self.at = math.inf
         elif not error:
-            self.look_at = now
-        elif not before or self.look_at == math.inf:
+            self.at = now
+        elif not before or self.at == math.inf:
             # From the first look on: a source that is wrong in ever new ways is wrong all the same.
-            self.look_at = now + self._patience
+            self.at = now + self._patience
 
-    def due(self, now: float) -> bool:
-        """Tell whether `error` has become another one by `now`."""
-        if now < self.look_at:
-            return False
-        self.look_at = math.inf
+    def take(self) -> str:
+        """Return what `error` has become now, which is to be told."""
+        self.at = math.inf
         self.error = self._seen
-        return True
+        return self.error

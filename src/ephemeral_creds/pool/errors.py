@@ -9,7 +9,8 @@ from psycopg_pool import PoolTimeout
 
 from ephemeral_creds import exceptions
 from ephemeral_creds.exceptions import EphemeralCredsError, ProviderError
-from ephemeral_creds.lifecycle.refusals import LoginFailure, advice
+from ephemeral_creds.lifecycle.refusals import LoginFailure
+from ephemeral_creds.pool.remedies import advice
 
 if TYPE_CHECKING:
     from ephemeral_creds.keeper.consumer import KeeperStatus

@@ -793,6 +793,6 @@ def test_the_old_name_of_refresh_warns(world: World, kind: Any) -> None:
     ) as told:
         keeper = kind(world.provider, policy=policy)
     assert told[0].filename == __file__
-    assert getattr(keeper, "keeper", keeper)._machine._policy is policy
+    assert getattr(keeper, "keeper", keeper)._machine._core.policy is policy
     with pytest.raises(TypeError, match="policy= is the old name of refresh="):
         kind(world.provider, policy=policy, refresh=policy)

@@ -102,7 +102,7 @@ class Driver:
 
     @property
     def in_flight(self) -> Fetch | Renew | Revoke | None:
-        return self.machine._in_flight
+        return self.machine._core.in_flight
 
     def events_of(self, kind: type[E]) -> list[E]:
         return [e for e in self.events if isinstance(e, kind)]

@@ -26,7 +26,7 @@ from ephemeral_creds.lifecycle.actions import (
     Stop,
     Suspect,
 )
-from ephemeral_creds.lifecycle.machine import CHANGE_BURST, CHANGE_INTERVAL, State
+from ephemeral_creds.lifecycle.machine import State
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
@@ -42,6 +42,7 @@ from ephemeral_creds.lifecycle.signals import (
     SourceChanged,
     Start,
 )
+from ephemeral_creds.lifecycle.wishes import CHANGE_BURST, CHANGE_INTERVAL
 
 AWAY = ProviderUnavailable("vault is away")
 
@@ -305,7 +306,7 @@ class TestMinting:
                 case None:
                     pass
         assert 30 <= made <= 62
-        assert len(driver.machine._generations) <= 3
+        assert len(driver.machine._core.generations) <= 3
         assert driver.machine.usable(driver.now) is not None
 
 

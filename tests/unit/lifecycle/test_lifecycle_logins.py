@@ -46,7 +46,7 @@ def candidate(
 def refuse_until(driver: Driver, end: float, reason: LoginFailure = CREDENTIALS) -> list[Action]:
     """Let each proof fail at once, up to the instant `end`, and renew what is to be renewed."""
     wanted: list[Action] = []
-    todo: list[Action] = [Prove(driver.machine._generations[2].grant, 1)]
+    todo: list[Action] = [Prove(driver.machine._core.generations[2].grant, 1)]
     while True:
         answers: list[Signal] = [
             LoginRejected(action.consumer, action.grant.generation, reason)
@@ -119,7 +119,7 @@ class TestNoProof:
         wanted = refuse_until(driver, 1000.0 + old * 0.89, reason)
         assert published(wanted) == []
         assert Fetch() not in wanted
-        assert driver.machine._candidate is not None
+        assert driver.machine.proving
         (publish, retire) = driver.send(LoginAccepted(1, 2))[:2]
         assert (type(publish), type(retire)) == (Publish, Retire)
 
@@ -238,7 +238,7 @@ class TestPatience:
         driver = candidate(old, new=2 * old)
         begin = 1000.0 + old - reserve
         wanted = refuse_until(driver, begin - 0.1)
-        assert driver.machine._candidate is not None
+        assert driver.machine.proving
         assert Fetch() not in wanted
         wanted = refuse_until(driver, begin + reserve / 5)
         assert driver.in_flight == Fetch()
@@ -271,7 +271,7 @@ class TestPatience:
         driver = candidate(100.0, new=200.0)
         driver.at(1071.0)
         assert Fetch() not in refuse_until(driver, 1074.0)
-        assert driver.machine._candidate is not None
+        assert driver.machine.proving
 
     @pytest.mark.parametrize("reason", [CREDENTIALS, SERVER])
     @pytest.mark.parametrize("attempts", [6, 7])

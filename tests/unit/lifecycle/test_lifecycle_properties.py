@@ -45,7 +45,7 @@ from ephemeral_creds.lifecycle.actions import (
     Revoke,
     Stop,
 )
-from ephemeral_creds.lifecycle.generation import Stage
+from ephemeral_creds.lifecycle.generation import Generation, Stage
 from ephemeral_creds.lifecycle.machine import Lifecycle, State
 from ephemeral_creds.lifecycle.policy import RETRY_AFTER_MAX, RefreshPolicy, Tuning
 from ephemeral_creds.lifecycle.refusals import LoginFailure
@@ -67,6 +67,8 @@ from ephemeral_creds.lifecycle.signals import (
     Start,
     Tick,
 )
+from ephemeral_creds.lifecycle.timers import timers
+from ephemeral_creds.lifecycle.wishes import Reason
 
 EXAMPLES = int(os.environ.get("EPHEMERAL_CREDS_EXAMPLES", "300"))
 
@@ -235,7 +237,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                 self.asked.discard((pool, number))
                 if pool in self.pools and self.machine.state in (State.ACQUIRING, State.SERVING):
                     self.let_in.add(pool)
-                    if number in self.machine._generations:
+                    if number in self.machine._core.generations:
                         self.accepted.add((pool, number))
             case LoginRejected(pool, number, reason):
                 hba = reason is LoginFailure.PG_HBA and pool in self.let_in
@@ -336,7 +338,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         if before.credentials.username == user:
             assert after.generation == before.generation
             assert after.credentials == brought.credentials
-            assert self.machine._candidate is None, "the source has gone back to this one"
+            assert not self.machine.proving, "the source has gone back to this one"
             assert before.generation not in self.machine.retired
             assert len(self.machine.retired) <= len(retired) + 1
 
@@ -383,18 +385,18 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.failed_revocations[operation.grant.credentials.username] += 1
         if isinstance(error, LeaseLost) and isinstance(operation, Renew):
             self.given_back.add(operation.grant.credentials.username)
-        changed = self.machine._fetch_again and not self.closing
+        wishes = self.machine._core.wishes
+        changed = isinstance(operation, Fetch) and Reason.SOURCE_CHANGED in wishes
         self.answer(Failed(operation, error))
-        if changed and isinstance(operation, Fetch) and self.in_flight is None:
-            follow_at = max(self.now, self.machine._changes.available_at(self.now))
-            if self.machine._limiter is not None:
-                follow_at = self.machine._limiter.available_at(follow_at)
+        if changed and not self.closing and self.in_flight is None:
+            follow_at = max(self.now, wishes._changes.available_at(self.now))
+            follow_at = wishes._mints.available_at(follow_at)
             assert self.machine.deadline <= follow_at, "a change is not followed"
         if isinstance(operation, Revoke) and not self.knows(operation.grant):
             self.gave_up(operation.grant, error)
 
     def knows(self, known: Grant) -> bool:
-        return known.generation in self.machine._generations
+        return known.generation in self.machine._core.generations
 
     def gave_up(self, given: Grant, error: Exception) -> None:
         name = given.credentials.username
@@ -481,12 +483,11 @@ class LifecycleMachine(RuleBasedStateMachine):
         number = machine.current.generation
         worked = (1, number) in self.accepted and 1 in self.pools
         # Where others wait to be proven, they are used at once.
-        answered = machine._fetch_failures or machine._candidate is not None
-        limiter = machine._limiter
-        allowed_at = limiter.available_at(self.now) if limiter is not None else self.now
+        answered = machine._core.wishes.failures or machine.proving
+        allowed_at = machine._core.wishes._mints.available_at(self.now)
         self.send(LoginRejected(1, number, LoginFailure.CREDENTIALS))
         if worked and not answered and self.in_flight is None:
-            assert machine._candidate is None
+            assert not machine.proving
             assert machine.deadline <= allowed_at, "what has worked waits for its remedy"
 
     @precondition(lambda self: len(self.fetched_at) > 1 or isinstance(self.in_flight, Renew))
@@ -532,7 +533,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @invariant()
     def pools_know_the_deadlines(self) -> None:
-        known = [g for g in self.machine._generations.values() if g.number in self.deadlines]
+        known = [g for g in self.machine._core.generations.values() if g.number in self.deadlines]
         for generation in known:
             if generation.stage is not Stage.RETURNING:
                 told = self.deadlines[generation.number]
@@ -548,7 +549,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         else:
             assert not alive, "a live one is not handed out"
         if usable is None and self.machine.state is State.ACQUIRING:
-            assert self.machine._candidate is None, "a live one waits for its proof"
+            assert not self.machine.proving, "a live one waits for its proof"
 
     @invariant()
     def no_more_mints_than_the_limiter_allows(self) -> None:
@@ -564,6 +565,23 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert self.machine.deadline > self.now
 
     @invariant()
+    def the_deadline_is_the_first_instant_of_all_timers(self) -> None:
+        instants = [at for at, _ in timers(self.machine._core)]
+        assert self.machine.deadline == min(instants, default=math.inf)
+
+    @invariant()
+    def each_generation_is_where_its_stage_says(self) -> None:
+        core = self.machine._core
+        stages: dict[Stage, list[Generation]] = {stage: [] for stage in Stage}
+        for generation in core.generations.values():
+            stages[generation.stage].append(generation)
+        assert not stages[Stage.GONE]
+        assert stages[Stage.CURRENT] == ([core.current] if core.current else [])
+        assert stages[Stage.CANDIDATE] == ([core.candidate] if core.candidate else [])
+        if self.closing:
+            assert stages[Stage.RETURNING] == list(core.generations.values())
+
+    @invariant()
     def nothing_stalls(self) -> None:
         machine = self.machine
         if machine.state in (State.ACQUIRING, State.CLOSING) and self.in_flight is None:
@@ -575,7 +593,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     def every_mint_is_known_until_it_is_revoked_or_expired(self) -> None:
         if self.machine.state is State.CLOSED:
             return
-        known = {g.grant.credentials.username for g in self.machine._generations.values()}
+        known = {g.grant.credentials.username for g in self.machine._core.generations.values()}
         for name in self.minted:
             if self.ends[name] > self.now:
                 assert name in known or name in self.given_back, f"{name} is forgotten"
@@ -588,7 +606,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_kept_that_has_no_use(self) -> None:
         waiting = {number for _, number in self.retired}
-        for generation in self.machine._generations.values():
+        for generation in self.machine._core.generations.values():
             if generation.stage is not Stage.RETIRED:
                 continue
             lease = generation.grant.lease
@@ -596,13 +614,13 @@ class LifecycleMachine(RuleBasedStateMachine):
             renewing = isinstance(self.in_flight, Renew) and (
                 self.in_flight.grant.generation == generation.number
             )
-            assert not generation.lapsed or renewing, "it has ended"
+            assert not generation.is_expired or renewing, "it has ended"
 
     @invariant()
     def what_is_borrowed_of_one_that_lapsed_is_seen_to(self) -> None:
         if self.closing:
             return
-        for number in self.lapsed - set(self.machine._generations):
+        for number in self.lapsed - set(self.machine._core.generations):
             assert number in self.reclaimed, "forgotten without a word to the pools"
 
     def teardown(self) -> None:

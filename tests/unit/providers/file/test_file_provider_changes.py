@@ -23,7 +23,7 @@ from ephemeral_creds.exceptions import (
     ProviderUnavailable,
 )
 from ephemeral_creds.keeper.keeper import CredentialKeeper
-from ephemeral_creds.lifecycle.machine import CHANGE_BURST, CHANGE_INTERVAL
+from ephemeral_creds.lifecycle.wishes import CHANGE_BURST, CHANGE_INTERVAL
 from ephemeral_creds.providers.file import FileProvider
 
 if TYPE_CHECKING:
