@@ -108,11 +108,12 @@ def vault_target() -> Path:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting, and that the pools for threads are those for asyncio."""
+    """Check style and formatting, and that what is made from other files is up to date."""
     session.install(*GROUPS["lint"])
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("python", "tools/make_sync.py", "--check")
+    session.run("python", "tools/make_stub.py", "--check")
 
 
 @nox.session
@@ -159,9 +160,10 @@ def minimum(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def twins(session: nox.Session) -> None:
-    """Make the pools for threads from those for asyncio."""
+    """Make the pools for threads from those for asyncio, and the list that type checkers read."""
     session.install(*GROUPS["lint"])
     session.run("python", "tools/make_sync.py")
+    session.run("python", "tools/make_stub.py")
 
 
 # --- On demand ------------------------------------------------------------------------------

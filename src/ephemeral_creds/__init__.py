@@ -6,179 +6,73 @@ Import everything from here. What needs hvac, watchdog or tenacity is imported o
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ephemeral_creds._clock import Clock, SystemClock
-    from ephemeral_creds._values import Credentials, Grant, Lease, Secret
-    from ephemeral_creds.events import Event, Observer, Problem
-    from ephemeral_creds.exceptions import (
-        AccessDenied,
-        ConfigurationError,
-        CredentialsExpired,
-        EphemeralCredsError,
-        KeeperClosed,
-        LeaseLost,
-        MalformedResponse,
-        NoCredentials,
-        NotReady,
-        ProviderError,
-        ProviderUnavailable,
-    )
-    from ephemeral_creds.keeper.consumer import KeeperStatus
-    from ephemeral_creds.keeper.keeper import CredentialKeeper
-    from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
-    from ephemeral_creds.keeper.registry import close_on_sigterm
-    from ephemeral_creds.lifecycle.policy import RefreshPolicy
-    from ephemeral_creds.observers import JSONLogObserver, log_event
-    from ephemeral_creds.pool._async.pool import AsyncRotatingConnectionPool
-    from ephemeral_creds.pool._sync.pool import RotatingConnectionPool
-    from ephemeral_creds.pool.errors import (
-        CheckoutFailed,
-        DatabaseUnreachable,
-        LoginRefused,
-        ServerRefused,
-    )
-    from ephemeral_creds.pool.policy import RotationPolicy
-    from ephemeral_creds.pool.retry import retry_on_rotation
-    from ephemeral_creds.pool.status import PoolStatus
-    from ephemeral_creds.providers.base import CredentialProvider
-    from ephemeral_creds.providers.file import FilePolicy, FileProvider
-    from ephemeral_creds.providers.fixed import FixedProvider
-    from ephemeral_creds.providers.url import provider_from_url
-    from ephemeral_creds.providers.vault import (
-        AgentAuth,
-        AppRoleAuth,
-        AuthMethod,
-        AWSAuth,
-        AzureAuth,
-        CertAuth,
-        GCPAuth,
-        JWTAuth,
-        KubernetesAuth,
-        LDAPAuth,
-        TokenAuth,
-        UserpassAuth,
-        VaultConfig,
-        VaultDynamicProvider,
-        VaultStaticProvider,
-    )
-
-__all__ = [
-    "AWSAuth",
-    "AccessDenied",
-    "AgentAuth",
-    "AppRoleAuth",
-    "AsyncCredentialKeeper",
-    "AsyncRotatingConnectionPool",
-    "AuthMethod",
-    "AzureAuth",
-    "CertAuth",
-    "CheckoutFailed",
-    "Clock",
-    "ConfigurationError",
-    "CredentialKeeper",
-    "CredentialProvider",
-    "Credentials",
-    "CredentialsExpired",
-    "DatabaseUnreachable",
-    "EphemeralCredsError",
-    "Event",
-    "FilePolicy",
-    "FileProvider",
-    "FixedProvider",
-    "GCPAuth",
-    "Grant",
-    "JSONLogObserver",
-    "JWTAuth",
-    "KeeperClosed",
-    "KeeperStatus",
-    "KubernetesAuth",
-    "LDAPAuth",
-    "Lease",
-    "LeaseLost",
-    "LoginRefused",
-    "MalformedResponse",
-    "NoCredentials",
-    "NotReady",
-    "Observer",
-    "PoolStatus",
-    "Problem",
-    "ProviderError",
-    "ProviderUnavailable",
-    "RefreshPolicy",
-    "RotatingConnectionPool",
-    "RotationPolicy",
-    "Secret",
-    "ServerRefused",
-    "SystemClock",
-    "TokenAuth",
-    "UserpassAuth",
-    "VaultConfig",
-    "VaultDynamicProvider",
-    "VaultStaticProvider",
-    "close_on_sigterm",
-    "log_event",
-    "provider_from_url",
-    "retry_on_rotation",
-]
-
+# Every public name, and the module that it is imported from on first use. `nox -s twins` writes
+# __init__.pyi from this, which type checkers read.
 _HOMES = {
-    "_clock": ("Clock", "SystemClock"),
-    "keeper.keeper": ("CredentialKeeper",),
-    "keeper.keeper_async": ("AsyncCredentialKeeper",),
-    "observers": ("JSONLogObserver", "log_event"),
-    "lifecycle.policy": ("RefreshPolicy",),
-    "pool.errors": ("CheckoutFailed", "DatabaseUnreachable", "LoginRefused", "ServerRefused"),
-    "pool.policy": ("RotationPolicy",),
-    "keeper.registry": ("close_on_sigterm",),
-    "keeper.consumer": ("KeeperStatus",),
-    "pool.retry": ("retry_on_rotation",),
-    "_values": ("Credentials", "Grant", "Lease", "Secret"),
-    "events": ("Event", "Observer", "Problem"),
-    "exceptions": (
-        "AccessDenied",
-        "ConfigurationError",
-        "CredentialsExpired",
-        "EphemeralCredsError",
-        "KeeperClosed",
-        "LeaseLost",
-        "MalformedResponse",
-        "NoCredentials",
-        "NotReady",
-        "ProviderError",
-        "ProviderUnavailable",
-    ),
-    "pool.status": ("PoolStatus",),
-    "pool._sync.pool": ("RotatingConnectionPool",),
-    "pool._async.pool": ("AsyncRotatingConnectionPool",),
-    "providers.base": ("CredentialProvider",),
-    "providers.url": ("provider_from_url",),
-    "providers.file": ("FilePolicy", "FileProvider"),
-    "providers.fixed": ("FixedProvider",),
-    "providers.vault": (
-        "AWSAuth",
-        "AgentAuth",
-        "AppRoleAuth",
-        "AuthMethod",
-        "AzureAuth",
-        "CertAuth",
-        "GCPAuth",
-        "JWTAuth",
-        "KubernetesAuth",
-        "LDAPAuth",
-        "TokenAuth",
-        "UserpassAuth",
-        "VaultConfig",
-        "VaultDynamicProvider",
-        "VaultStaticProvider",
-    ),
+    "AWSAuth": "providers.vault",
+    "AccessDenied": "exceptions",
+    "AgentAuth": "providers.vault",
+    "AppRoleAuth": "providers.vault",
+    "AsyncCredentialKeeper": "keeper.keeper_async",
+    "AsyncRotatingConnectionPool": "pool._async.pool",
+    "AuthMethod": "providers.vault",
+    "AzureAuth": "providers.vault",
+    "CertAuth": "providers.vault",
+    "CheckoutFailed": "pool.errors",
+    "Clock": "_clock",
+    "ConfigurationError": "exceptions",
+    "CredentialKeeper": "keeper.keeper",
+    "CredentialProvider": "providers.base",
+    "Credentials": "_values",
+    "CredentialsExpired": "exceptions",
+    "DatabaseUnreachable": "pool.errors",
+    "EphemeralCredsError": "exceptions",
+    "Event": "events",
+    "FilePolicy": "providers.file",
+    "FileProvider": "providers.file",
+    "FixedProvider": "providers.fixed",
+    "GCPAuth": "providers.vault",
+    "Grant": "_values",
+    "JSONLogObserver": "observers",
+    "JWTAuth": "providers.vault",
+    "KeeperClosed": "exceptions",
+    "KeeperStatus": "keeper.consumer",
+    "KubernetesAuth": "providers.vault",
+    "LDAPAuth": "providers.vault",
+    "Lease": "_values",
+    "LeaseLost": "exceptions",
+    "LoginRefused": "pool.errors",
+    "MalformedResponse": "exceptions",
+    "NoCredentials": "exceptions",
+    "NotReady": "exceptions",
+    "Observer": "events",
+    "PoolStatus": "pool.status",
+    "Problem": "events",
+    "ProviderError": "exceptions",
+    "ProviderUnavailable": "exceptions",
+    "RefreshPolicy": "lifecycle.policy",
+    "RotatingConnectionPool": "pool._sync.pool",
+    "RotationPolicy": "pool.policy",
+    "Secret": "_values",
+    "ServerRefused": "pool.errors",
+    "SystemClock": "_clock",
+    "TokenAuth": "providers.vault",
+    "UserpassAuth": "providers.vault",
+    "VaultConfig": "providers.vault",
+    "VaultDynamicProvider": "providers.vault",
+    "VaultStaticProvider": "providers.vault",
+    "close_on_sigterm": "keeper.registry",
+    "log_event": "observers",
+    "provider_from_url": "providers.url",
+    "retry_on_rotation": "pool.retry",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:
-    home = _HOME_OF.get(name)
+    home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -48,6 +49,14 @@ def test_all_is_there_sorted_and_unique(module: str) -> None:
 def as_ruff_sorts(name: str) -> tuple[int, str]:
     """Constants, then classes, then the rest, as rule RUF022 has them."""
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+def test_type_checkers_and_dir_see_the_same_names() -> None:
+    stub = SOURCE.joinpath(PACKAGE, "__init__.pyi").read_text(encoding="utf-8")
+    imported = [node for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom)]
+    seen = {(alias.name, alias.asname) for node in imported for alias in node.names}
+    assert seen == {(name, name) for name in exported(PACKAGE)}
+    assert set(exported(PACKAGE)) <= set(dir(importlib.import_module(PACKAGE)))
 
 
 @pytest.mark.parametrize(("module", "name"), PUBLIC_NAMES)
