@@ -46,7 +46,7 @@ _HOMES = {
     "MalformedResponse": "exceptions",
     "NoCredentials": "exceptions",
     "NotReady": "exceptions",
-    "Observer": "events",
+    "Observer": "observers",
     "PoolStatus": "pool.status",
     "Problem": "events",
     "ProviderError": "exceptions",

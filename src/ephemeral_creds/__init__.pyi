@@ -7,7 +7,6 @@ from ephemeral_creds._values import Grant as Grant
 from ephemeral_creds._values import Lease as Lease
 from ephemeral_creds._values import Secret as Secret
 from ephemeral_creds.events import Event as Event
-from ephemeral_creds.events import Observer as Observer
 from ephemeral_creds.events import Problem as Problem
 from ephemeral_creds.exceptions import AccessDenied as AccessDenied
 from ephemeral_creds.exceptions import ConfigurationError as ConfigurationError
@@ -26,6 +25,7 @@ from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper as AsyncCr
 from ephemeral_creds.keeper.registry import close_on_sigterm as close_on_sigterm
 from ephemeral_creds.lifecycle.policy import RefreshPolicy as RefreshPolicy
 from ephemeral_creds.observers import JSONLogObserver as JSONLogObserver
+from ephemeral_creds.observers import Observer as Observer
 from ephemeral_creds.observers import log_event as log_event
 from ephemeral_creds.pool._async.pool import (
     AsyncRotatingConnectionPool as AsyncRotatingConnectionPool,

@@ -7,9 +7,7 @@ plain values from a fixed list of fields, and never a secret. Durations are `flo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
-from ephemeral_creds._observer import Observer
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 __all__ = [
     "BorrowedAtDeadline",
@@ -24,7 +22,6 @@ __all__ = [
     "LeaseRenewed",
     "LeaseRevoked",
     "LoginRejected",
-    "Observer",
     "Outcome",
     "PasswordChanged",
     "PoolRotated",
@@ -312,3 +309,16 @@ class ValidUntilPassed(Problem):
         "write into the role's renew_statements: "
         "ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}';"
     )
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name != "Observer":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+        import warnings
+
+        text = f"{__name__}.Observer is deprecated: import it from ephemeral_creds"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return importlib.import_module("ephemeral_creds.observers").Observer

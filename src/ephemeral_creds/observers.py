@@ -1,4 +1,8 @@
-"""Observers: events to the log, or as JSON."""
+"""Observers: what is called with events, to log them or to write them as JSON.
+
+The events themselves are imported with the first one: pools need nothing but `Observer`, for the
+types of their arguments, and `events` takes longer to import than all that they import of ours.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,9 @@ import math
 import sys
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ephemeral_creds._fork import register
-from ephemeral_creds.events import Problem, ProviderRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +23,23 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.events import Event
 
-__all__ = ["FIELDS", "JSONLogObserver", "log_event", "logger"]
+__all__ = ["FIELDS", "JSONLogObserver", "Observer", "log_event", "logger"]
 
 logger = logging.getLogger("ephemeral_creds")
+
+
+class Observer(Protocol):
+    """Anything that can be called with an `Event`.
+
+    Called outside every lock, from the keeper's thread, from those of its pools, and in the event
+    loop for an `AsyncRotatingConnectionPool`: it must return soon, without waiting for anything,
+    and allow calls by several threads at the same time. What it raises is logged and stops
+    nothing.
+    """
+
+    def __call__(self, event: Event, /) -> None:
+        """Take note of `event`."""
+        ...
 
 
 def log_event(event: Event) -> None:
@@ -30,6 +47,8 @@ def log_event(event: Event) -> None:
 
     A `ProviderRequest` is for debugging only: what comes of it is an event of its own.
     """
+    from ephemeral_creds.events import Problem, ProviderRequest
+
     level = logging.WARNING if isinstance(event, Problem) else logging.INFO
     if isinstance(event, ProviderRequest):
         level = logging.DEBUG
@@ -82,6 +101,8 @@ class JSONLogObserver:
 
     def __call__(self, event: Event, /) -> None:
         """Write `event` and flush, so that a crash loses nothing."""
+        from ephemeral_creds.events import Problem
+
         line: dict[str, object] = {
             "time": self._now().isoformat(timespec="milliseconds"),
             "level": "warning" if isinstance(event, Problem) else "info",

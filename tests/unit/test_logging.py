@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
-from ephemeral_creds import log_event
+import pytest
+
+from ephemeral_creds import Observer, events, log_event
 from ephemeral_creds.events import CredentialsIssued, FetchFailed
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_problems_are_warnings_and_the_rest_is_information(
@@ -38,3 +36,9 @@ def test_nothing_is_formatted_for_nobody(caplog: pytest.LogCaptureFixture) -> No
     caplog.set_level(logging.ERROR, "ephemeral_creds")
     log_event(FetchFailed(keeper="k", error="e", failures=1, retry_in=1.0))
     assert caplog.records == []
+
+
+def test_the_old_home_of_observer_is_deprecated() -> None:
+    with pytest.warns(DeprecationWarning, match="Observer is deprecated: import it from") as told:
+        assert events.Observer is Observer  # type: ignore[attr-defined]
+    assert told[0].filename == __file__

@@ -61,7 +61,7 @@ from ephemeral_creds.lifecycle.signals import (
     Start,
     Tick,
 )
-from ephemeral_creds.observers import log_event, logger
+from ephemeral_creds.observers import Observer, log_event, logger
 from ephemeral_creds.providers.base import CredentialProvider
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class CredentialKeeper:
         provider: CredentialProvider,
         *,
         refresh: RefreshPolicy | None = None,
-        observers: Sequence[events.Observer] | None = None,
+        observers: Sequence[Observer] | None = None,
         clock: Clock | None = None,
         name: str | None = None,
         policy: RefreshPolicy | None = None,

@@ -13,8 +13,8 @@ from ephemeral_creds.providers.base import CredentialProvider
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ephemeral_creds.events import Observer
     from ephemeral_creds.lifecycle.policy import RefreshPolicy
+    from ephemeral_creds.observers import Observer
 
 __all__ = ["keeper_for"]
 

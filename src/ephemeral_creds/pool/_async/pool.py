@@ -25,12 +25,12 @@ from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnection
 
 from ephemeral_creds._fork import register
-from ephemeral_creds._observer import Observer
 from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.observers import Observer
 from ephemeral_creds.pool._compat import AsyncWakeup, open_at_construction_async
 from ephemeral_creds.pool.base import Borrowed, LeasedPool
 from ephemeral_creds.pool.errors import (

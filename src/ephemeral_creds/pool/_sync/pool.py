@@ -20,11 +20,11 @@ from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool import AddConnection, MaintenanceTask, ReturnConnection
 
 from ephemeral_creds._fork import register
-from ephemeral_creds._observer import Observer
 from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.keeper.consumer import Keeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
+from ephemeral_creds.observers import Observer
 from ephemeral_creds.pool._compat import Wakeup, open_at_construction
 from ephemeral_creds.pool.base import Borrowed, LeasedPool
 from ephemeral_creds.pool.errors import CheckoutFailed, UnfitConnection, as_checkout_failed
