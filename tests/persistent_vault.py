@@ -40,7 +40,7 @@ class PersistentVaultServer(VaultServer):
         if self._key is None:
             shares = {"secret_shares": 1, "secret_threshold": 1}
             made = VaultAdmin(self).call("PUT", "sys/init", shares).body
-            self._key, self._root_token = Secret(made["keys"][0]), Secret(made["root_token"])
+            self._key, self.root_token = Secret(made["keys"][0]), Secret(made["root_token"])
         self.unseal()
 
     def _settings(self) -> dict[str, object]:

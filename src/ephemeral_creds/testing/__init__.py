@@ -22,23 +22,23 @@ if TYPE_CHECKING:
         vault_request,
     )
     from ephemeral_creds.testing._agent import VaultAgent, dotenv_template
-    from ephemeral_creds.testing._binaries import VAULT_VERSION, find_vault, vault_cache_path
-    from ephemeral_creds.testing._clock import FakeClock, TickingClock
-    from ephemeral_creds.testing._collector import EventCollector
+    from ephemeral_creds.testing._binaries import find_vault
     from ephemeral_creds.testing._engine import CREATE_ROLE, DatabaseEngine
     from ephemeral_creds.testing._ephemeral_vault import CredentialsFile, EphemeralVault
-    from ephemeral_creds.testing._fault_proxy import RequestRecord
+    from ephemeral_creds.testing._fakes import (
+        EventCollector,
+        FakeClock,
+        ScriptedProvider,
+        TickingClock,
+    )
+    from ephemeral_creds.testing._fault_proxy import ExternalVault, RequestRecord, VaultAccess
     from ephemeral_creds.testing._faults import Fault, Faults
-    from ephemeral_creds.testing._postgres import PostgresServer
-    from ephemeral_creds.testing._postgres_access import PostgresAccess, PostgresLike
+    from ephemeral_creds.testing._postgres import PostgresAccess, PostgresLike, PostgresServer
     from ephemeral_creds.testing._proxy import TCPProxy
-    from ephemeral_creds.testing._scripted import ScriptedProvider
     from ephemeral_creds.testing._vault import VaultServer
-    from ephemeral_creds.testing._vault_access import ExternalVault, VaultAccess
 
 __all__ = [
     "CREATE_ROLE",
-    "VAULT_VERSION",
     "AppRole",
     "CredentialsFile",
     "DatabaseEngine",
@@ -63,26 +63,21 @@ __all__ = [
     "VaultServer",
     "dotenv_template",
     "find_vault",
-    "vault_cache_path",
     "vault_request",
 ]
 
 _HOMES = {
     "_admin": "AppRole VaultAdmin VaultCallFailed VaultResponse vault_request",
     "_agent": "VaultAgent dotenv_template",
-    "_binaries": "VAULT_VERSION find_vault vault_cache_path",
-    "_clock": "FakeClock TickingClock",
-    "_collector": "EventCollector",
+    "_binaries": "find_vault",
+    "_fakes": "EventCollector FakeClock ScriptedProvider TickingClock",
     "_engine": "CREATE_ROLE DatabaseEngine",
     "_ephemeral_vault": "CredentialsFile EphemeralVault",
-    "_fault_proxy": "RequestRecord",
+    "_fault_proxy": "ExternalVault RequestRecord VaultAccess",
     "_faults": "Fault Faults",
-    "_postgres": "PostgresServer",
-    "_postgres_access": "PostgresAccess PostgresLike",
+    "_postgres": "PostgresAccess PostgresLike PostgresServer",
     "_proxy": "TCPProxy",
-    "_scripted": "ScriptedProvider",
     "_vault": "VaultServer",
-    "_vault_access": "ExternalVault VaultAccess",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from ssl import SSLContext
 
-    from ephemeral_creds.testing._vault_access import VaultAccess
+    from ephemeral_creds.testing._fault_proxy import VaultAccess
 
 __all__ = [
     "AppRole",

@@ -42,9 +42,8 @@ class VaultAgent(OwnedProcess):
     It logs in by itself, renders templates into files and keeps those fresh. With ``api_proxy``
     it also passes requests on to Vault with its own token, and keeps answers in its cache.
 
-    `stop` and `kill` leave the files; `start` goes on, as a restarted container does: with a login
-    of its own, and new credentials. `close`, the end of a ``with`` block and the interpreter's
-    exit remove process and folder, but not what the templates wrote.
+    `start` returns at once; see `wait`. After `stop` or `kill` it goes on as a restarted container
+    does: with a login of its own, and new credentials. The files stay, also after `close`.
 
     Args:
         vault: the address of a Vault.
@@ -114,13 +113,10 @@ class VaultAgent(OwnedProcess):
         return Secret(text) if text else None
 
     def wait(self, timeout: float = 30.0) -> None:
-        """Wait until it has logged in and every file is there: `start` does not.
-
-        Args:
-            timeout: seconds.
+        """Wait until it has logged in and every file is there.
 
         Raises:
-            ConfigurationError: it has ended, or not come so far in time.
+            ConfigurationError: it has ended, or not come so far after `timeout` seconds.
         """
         give_up_at = time.monotonic() + timeout
         while self.token is None or not all(path.exists() for path in self._templates):
@@ -160,21 +156,18 @@ class VaultAgent(OwnedProcess):
         )
 
     def _config(self) -> dict[str, object]:
-        sink = {"path": str(self.folder / "token"), "mode": 0o600}
+        # Its own minimum is a second, far longer than a Vault on the same machine is away.
+        method = {"min_backoff": "100ms", **self._method()}
+        sink = {"type": "file", "config": {"path": str(self.folder / "token"), "mode": 0o600}}
+        mode = {} if self._perms is None else {"perms": self._perms}
         config: dict[str, object] = {
             "vault": {"address": self._vault},
-            "auto_auth": {
-                # Its own minimum is a second, far longer than a Vault on the same machine is away.
-                "method": [{"min_backoff": "100ms", **self._method()}],
-                "sink": [{"type": "file", "config": sink}],
-            },
-        }
-        if self._templates:
-            mode = {} if self._perms is None else {"perms": self._perms}
-            config["template"] = [
+            "auto_auth": {"method": [method], "sink": [sink]},
+            "template": [
                 {"contents": contents, "destination": str(path), **mode}
                 for path, contents in self._templates.items()
-            ]
+            ],
+        }
         if self._api_proxy:
             address = self.address.removeprefix("http://")
             config |= {

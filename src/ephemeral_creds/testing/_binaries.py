@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 VAULT_VERSION = "1.21.1"
-"""The version of Vault that the project's build session makes and tests use."""
+"""What the project's session ``vault`` builds."""
 
 _SYSTEM_FOLDERS = ("/usr/lib/postgresql", "/usr/pgsql", "/opt/homebrew/opt", "/usr/local/opt")
 
@@ -121,23 +121,18 @@ def postgres_in_wheel() -> Path | None:
 
 
 def postgres_on_path() -> Path | None:
-    """Return the programs on ``PATH``, or in the system's usual places."""
+    """Return the programs on ``PATH``, or in the system's usual places, the newest first."""
     on_path = shutil.which("initdb")
     candidates = [Path(on_path).resolve().parent] if on_path else []
     for folder in _SYSTEM_FOLDERS:
-        # The newest first: "17" sorts after "9.6" only as numbers.
         candidates += sorted(Path(folder).glob("*/bin"), key=_release, reverse=True)
     return _with_server(candidates)
+
+
+def _release(folder: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", folder.parent.name)]
 
 
 def _with_server(folders: list[Path]) -> Path | None:
     complete = (f for f in folders if (f / "initdb").exists() and (f / "postgres").exists())
     return next(complete, None)
-
-
-def _release(folder: Path) -> float:
-    digits = "".join(c for c in folder.parent.name if c.isdigit() or c == ".")
-    try:
-        return float(digits)
-    except ValueError:
-        return 0.0

@@ -15,8 +15,8 @@ from testcontainers.core.network import Network
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._admin import vault_request
-from ephemeral_creds.testing._postgres_access import PostgresAccess
-from ephemeral_creds.testing._vault_access import ExternalVault
+from ephemeral_creds.testing._fault_proxy import ExternalVault
+from ephemeral_creds.testing._postgres import PostgresAccess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,7 +9,7 @@ from typing_extensions import TypeVar
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.testing._admin import VaultAdmin, whole_seconds
-from ephemeral_creds.testing._postgres_access import PostgresAccess
+from ephemeral_creds.testing._postgres import PostgresAccess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     import psycopg
 
     from ephemeral_creds.testing._admin import VaultResponse
-    from ephemeral_creds.testing._postgres import PostgresServer
-    from ephemeral_creds.testing._postgres_access import PostgresLike
+    from ephemeral_creds.testing._fault_proxy import VaultAccess
+    from ephemeral_creds.testing._postgres import PostgresLike, PostgresServer
     from ephemeral_creds.testing._vault import VaultServer
-    from ephemeral_creds.testing._vault_access import VaultAccess
 
 __all__ = ["CREATE_ROLE", "DatabaseEngine"]
 

@@ -14,7 +14,7 @@ from ephemeral_creds._fork import registered
 from ephemeral_creds.keeper.keeper import running_keepers
 from ephemeral_creds.pool.base import LeasedPool, has_moved
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
-from ephemeral_creds.testing._clock import TickingClock
+from ephemeral_creds.testing._fakes import TickingClock
 from ephemeral_creds.testing._faults import Fault
 from ephemeral_creds.testing._process import private_file
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from ephemeral_creds.keeper.keeper import CredentialKeeper
     from ephemeral_creds.testing._admin import AppRole
     from ephemeral_creds.testing._engine import DatabaseEngine
+    from ephemeral_creds.testing._fault_proxy import VaultAccess
     from ephemeral_creds.testing._faults import Faults
-    from ephemeral_creds.testing._postgres_access import PostgresAccess
-    from ephemeral_creds.testing._vault_access import VaultAccess
+    from ephemeral_creds.testing._postgres import PostgresAccess
 
 __all__ = ["CredentialsFile", "EphemeralVault"]
 

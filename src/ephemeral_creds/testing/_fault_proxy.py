@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of a Vault: it notes what passes, and goes wrong on request."""
+"""A Vault behind an HTTP proxy, which notes what passes and goes wrong on request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlsplit
 
+from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._faults import Fault, Faults
-from ephemeral_creds.testing._listener import HOST, Listener, reset_at_close
+from ephemeral_creds.testing._proxy import HOST, Listener, reset_at_close
 
-__all__ = ["FaultProxy", "RequestRecord"]
+if TYPE_CHECKING:
+    from ephemeral_creds._values import Secret
+
+__all__ = ["ExternalVault", "RequestRecord", "VaultAccess"]
 
 # What is about one connection and not about the message: RFC 9110, section 7.6.1.
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "host"}
@@ -32,31 +36,50 @@ class RequestRecord:
     leased: bool = field(default=False, compare=False)
 
 
-class FaultProxy:
-    """Passes requests on to a server, except those that are to go wrong.
+class VaultAccess:
+    """A Vault behind a proxy, which passes requests on to it, except those that are to go wrong.
 
     Attributes:
+        root_token: a token that may do everything.
+        server_address: the base URL of the server itself: no faults, no counts.
         faults: the script of what goes wrong.
-        requests: every request so far, in the order in which they arrived.
-        port: where it listens, from the first `start` on; it stays the same through `stop`.
-        target: host and port of the server.
+        requests: every request to `address` so far, in the order in which they arrived.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root_token: Secret) -> None:
         self.faults = Faults()
         self.requests: list[RequestRecord] = []
-        self.port = 0
-        self.target: tuple[str, int] = (HOST, 0)
+        self.root_token = root_token
+        self.server_address = ""
+        self._proxy_port = 0
         self._listener: Listener | None = None
 
-    def start(self) -> None:
-        """Listen; nothing happens if it does."""
-        if self._listener is None:
-            self._listener = Listener(self.port, partial(_Handler, self))
-            self.port = self._listener.port
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address}>"
 
-    def stop(self) -> None:
-        """Break all connections and refuse new ones; nothing happens if it does not listen."""
+    @property
+    def address(self) -> str:
+        """The base URL, ``http://127.0.0.1:PORT``; stays the same from the first `start`."""
+        return f"http://{HOST}:{self._proxy_port}"
+
+    def mints(self, path: str = "database/creds/") -> int:
+        """Return how many leases were handed out at `path` and below it since the start.
+
+        An answer that a fault swallowed counts: the role exists.
+        """
+        folder = f"{path.rstrip('/')}/"  # creds/app2 is not below creds/app
+        return sum(r.leased and f"{r.path}/".startswith(folder) for r in self.requests)
+
+    def count(self, method: str, path: str) -> int:
+        """Return how many requests were made to `address` with `method`, to exactly `path`."""
+        return sum((r.method, r.path) == (method, path) for r in self.requests)
+
+    def _listen(self) -> None:
+        if self._listener is None:
+            self._listener = Listener(self._proxy_port, partial(_Handler, self))
+            self._proxy_port = self._listener.port
+
+    def _hang_up(self) -> None:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.refuse()
@@ -64,34 +87,56 @@ class FaultProxy:
             listener.break_all()
 
 
+class ExternalVault(VaultAccess):
+    """A Vault or OpenBao that somebody else runs at `address`, with a proxy of our own in front.
+
+    Raises:
+        ConfigurationError: the address is not of the form ``http://HOST:PORT``.
+    """
+
+    def __init__(self, address: str, root_token: Secret) -> None:
+        super().__init__(root_token)
+        where = urlsplit(address)
+        if where.scheme != "http" or where.hostname is None:
+            raise ConfigurationError(
+                f"{address!r} is not the address of a Vault for tests: give http://HOST:PORT"
+            )
+        self.server_address = f"http://{where.netloc}" + ("" if where.port else ":8200")
+
+    def __enter__(self) -> Self:
+        self._listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hang_up()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body in one packet: two would wait for each other (Nagle)
     disable_nagle_algorithm = True
 
-    def __init__(self, proxy: FaultProxy, *connection: Any) -> None:
-        self._proxy = proxy
+    def __init__(self, vault: VaultAccess, *connection: Any) -> None:
+        self._vault = vault
         super().__init__(*connection)
 
     def _serve(self) -> None:
-        proxy = self._proxy
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path).removeprefix("/v1/")
         record = RequestRecord(self.command, path)
-        proxy.requests.append(record)
-        rule = proxy.faults.take(self.command, path)
+        self._vault.requests.append(record)
+        rule = self._vault.faults.take(self.command, path)
         fault = rule.fault if rule else Fault()
         status, body, headers = 0, b"", dict[str, str]()
         try:
             if fault.handled:
-                status, body, headers = self._ask(proxy.target, sent, record, None)
+                status, body, headers = self._ask(sent, record)
             if rule:
-                proxy.faults.hold(rule)
+                self._vault.faults.hold(rule)
             if fault.status:
                 status, body, headers = fault.status, fault.body, {}
             elif not status and fault.breaks is None:
-                client = self.connection
-                status, body, headers = self._ask(proxy.target, sent, record, client)
+                status, body, headers = self._ask(sent, record, self.connection)
         except (OSError, http.client.HTTPException):
             status = 0
         if status and fault.breaks != "before":
@@ -105,14 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_LIST = do_PATCH = do_HEAD = _serve  # noqa: N815
 
     def _ask(
-        self,
-        target: tuple[str, int],
-        sent: bytes,
-        record: RequestRecord,
-        client: socket.socket | None,
+        self, sent: bytes, record: RequestRecord, client: socket.socket | None = None
     ) -> tuple[int, bytes, dict[str, str]]:
         """Have the server answer, unless the client, where one is given, hangs up before."""
-        server = http.client.HTTPConnection(*target)
+        server = http.client.HTTPConnection(self._vault.server_address.removeprefix("http://"))
         try:
             server.request(self.command, self.path, sent, _passed_on(self.headers.items()))
             ready = select.select([server.sock, client], [], [])[0] if client else [server.sock]

@@ -61,11 +61,6 @@ class Fault:
         return cls(status=status, headers={"Location": f"{base.rstrip('/')}/v1/{{path}}"})
 
     @classmethod
-    def retype(cls, content_type: str = "application/json; charset=utf-8") -> Fault:
-        """Give the true answer, labelled with another content type."""
-        return cls(handled=True, headers={"Content-Type": content_type})
-
-    @classmethod
     def hang(cls, *, handled: bool = False) -> Fault:
         """Never answer, until the faults are cleared or the server stops."""
         return cls(handled, delay=math.inf, breaks="before")
@@ -109,12 +104,16 @@ class Rule:
 
 
 class Faults:
-    """The script of one server: rules in the order in which they were added."""
+    """The script of one server: rules in the order in which they were added.
+
+    Attributes:
+        hanging: how many requests hang right now.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._rules: list[Rule] = []
-        self._hanging = 0
+        self.hanging = 0
 
     def add(
         self, method: str, path: str, fault: Fault, *, times: int | None = 1, skip: int = 0
@@ -131,35 +130,26 @@ class Faults:
             skip: how many matching requests to let through first.
         """
         with self._changed:
-            left = math.inf if times is None else times
-            rule = Rule(method, path, fault, skip, left)
+            rule = Rule(method, path, fault, skip, math.inf if times is None else times)
             self._rules.append(rule)
             return rule
 
-    def remove(self, rule: Rule) -> None:
-        """Forget one rule, and break the connection of every request that it let hang."""
-        with self._changed:
-            rule.cleared = True
-            self._rules = [other for other in self._rules if other is not rule]
-            self._changed.notify_all()
-
     def clear(self) -> None:
         """Forget all rules, and break the connection of every request that hangs."""
-        with self._changed:
-            for rule in self._rules:
-                rule.cleared = True
-            self._rules.clear()
-            self._changed.notify_all()
+        self.remove(*self._rules)
 
-    @property
-    def hanging(self) -> int:
-        """How many requests hang right now."""
-        return self._hanging
+    def remove(self, *rules: Rule) -> None:
+        """Forget some rules, and break the connection of every request that they let hang."""
+        with self._changed:
+            for rule in rules:
+                rule.cleared = True
+            self._rules = [rule for rule in self._rules if not rule.cleared]
+            self._changed.notify_all()
 
     def wait_until_hanging(self, count: int = 1, *, timeout: float = 10.0) -> bool:
         """Wait until at least `count` requests hang; False after `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._hanging >= count, timeout)
+            return self._changed.wait_for(lambda: self.hanging >= count, timeout)
 
     def take(self, method: str, path: str) -> Rule | None:
         """Return the rule that decides about a request, and count it."""
@@ -170,7 +160,7 @@ class Faults:
         """Block the calling thread for the delay of `rule`, or until it is cleared."""
         hangs = rule.fault.delay == math.inf
         with self._changed:
-            self._hanging += hangs
+            self.hanging += hangs
             self._changed.notify_all()
             self._changed.wait_for(lambda: rule.cleared, None if hangs else rule.fault.delay)
-            self._hanging -= hangs
+            self.hanging -= hangs

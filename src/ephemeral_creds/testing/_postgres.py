@@ -1,4 +1,4 @@
-"""A real PostgreSQL of one's own: started in a second, thrown away at the end."""
+"""A PostgreSQL: of our own, started in a second and thrown away at the end, or of anybody's."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+import psycopg
 from psycopg import pq
+from psycopg.conninfo import make_conninfo
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._binaries import find_postgres
-from ephemeral_creds.testing._postgres_access import PostgresAccess
 from ephemeral_creds.testing._process import (
     OwnedProcess,
-    check_reachable,
     free_port,
     plain_environment,
     private_file,
@@ -31,11 +32,97 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.testing._process import RunAs
 
-__all__ = ["PostgresServer"]
+__all__ = ["PostgresAccess", "PostgresLike", "PostgresServer"]
 
 _START_TIMEOUT = 30.0  # generous: a busy machine with two cores; the usual time is 0.03 s
 _POLL = 0.01
 _PORT_ATTEMPTS = 3
+
+
+class PostgresLike(Protocol):
+    """What a `DatabaseEngine` has to know of a PostgreSQL: a container's, for example."""
+
+    @property
+    def host(self) -> str:
+        """Where it is, for Vault too."""
+
+    @property
+    def port(self) -> int:
+        """Its TCP port."""
+
+    @property
+    def superuser(self) -> str:
+        """Name of a role that may create roles."""
+
+    @property
+    def password(self) -> Secret:
+        """That role's password."""
+
+
+class PostgresAccess:
+    """A PostgreSQL by its address and a superuser.
+
+    Attributes:
+        host: where it is.
+        port: its TCP port.
+        superuser: name of the role that may do everything.
+        password: the superuser's password.
+        dbname: the database that is meant where none is named.
+        parameters: how to connect, by libpq's names: ``sslmode``, ``sslrootcert`` …
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        superuser: str,
+        password: Secret,
+        dbname: str = "postgres",
+        parameters: Mapping[str, str] | None = None,
+    ) -> None:
+        self.host, self.port = host, port
+        self.superuser, self.password = superuser, password
+        self.dbname = dbname
+        self.parameters = dict(parameters or {})
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.host}:{self.port}>"
+
+    @property
+    def version(self) -> str:
+        """For example ``PostgreSQL 18.6``; asks the running server."""
+        with self.admin() as conn:
+            return f"PostgreSQL {conn.info.parameter_status('server_version')}"
+
+    def conninfo(self, dbname: str | None = None) -> str:
+        """Return a connection string that names no user and no password."""
+        where = f"host={self.host} port={self.port}"
+        return make_conninfo(where, dbname=dbname or self.dbname, **self.parameters)
+
+    def admin(self, dbname: str | None = None) -> psycopg.Connection:
+        """Return a new connection of the superuser, in autocommit mode; close it yourself."""
+        return self.login(self.superuser, self.password, dbname)
+
+    def login(
+        self, username: str, password: Secret | str, dbname: str | None = None
+    ) -> psycopg.Connection:
+        """Return a new connection of any role, in autocommit mode; close it yourself.
+
+        Raises:
+            psycopg.OperationalError: the login was refused.
+        """
+        word = password.reveal() if isinstance(password, Secret) else password
+        conninfo = make_conninfo(f"connect_timeout=10 {self.conninfo(dbname)}", user=username)
+        return psycopg.connect(conninfo, password=word, autocommit=True)
+
+    def roles(self, prefix: str = "v-") -> list[str]:
+        """Return the names of the roles that start with `prefix`, Vault's own by default."""
+        with closing(self.admin()) as conn:
+            rows = conn.execute(
+                "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY rolname",
+                [prefix],
+            ).fetchall()
+        return [name for (name,) in rows]
 
 
 class PostgresServer(PostgresAccess, OwnedProcess):
@@ -111,7 +198,15 @@ class PostgresServer(PostgresAccess, OwnedProcess):
         self._run_as = unprivileged_user()
         home = self._make_folder()
         self._give(home)
-        check_reachable(home, self._run_as)
+        try:
+            # Tried rather than read off the modes, which are not all that decides.
+            self._run(Path("/bin/sh"), "-c", 'cd "$1"', "sh", str(home))
+        except ConfigurationError:
+            raise ConfigurationError(
+                "PostgreSQL refuses to run as root and runs as another user instead, who cannot "
+                f"enter {home.parent}: set TMPDIR to a folder that every user may enter "
+                "(TMPDIR=/tmp)"
+            ) from None
         self._bin = self._usable_programs()
 
     def _create(self) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = [
     "OwnedProcess",
     "RunAs",
-    "check_reachable",
     "end_process",
     "free_port",
     "plain_environment",
@@ -87,32 +86,6 @@ def unprivileged_user() -> RunAs:
     )
 
 
-def check_reachable(folder: Path, run_as: RunAs) -> None:
-    """See that PostgreSQL can get at its temporary folder.
-
-    Raises:
-        ConfigurationError: it runs as another user, who cannot enter a folder above.
-    """
-    if "user" not in run_as:
-        return
-    # Tried rather than read off the modes, which are not all that decides.
-    tried = subprocess.run(
-        ["/bin/sh", "-c", 'cd "$1"', "sh", folder],
-        cwd="/",
-        stderr=subprocess.DEVNULL,
-        check=False,
-        start_new_session=True,
-        **run_as,
-    )
-    if tried.returncode != 0:
-        name = pwd.getpwuid(run_as["user"]).pw_name
-        raise ConfigurationError(
-            f"PostgreSQL refuses to run as root and runs as user {name!r} instead, who cannot "
-            f"enter {folder.parent}: set TMPDIR to a folder that every user may enter "
-            "(TMPDIR=/tmp)"
-        )
-
-
 def end_process(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float]) -> None:
     """End a process that leads its own session, and everything it started.
 
@@ -158,17 +131,6 @@ class OwnedProcess:
     def running(self) -> bool:
         """Whether the process is alive."""
         return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """The id of the process.
-
-        Raises:
-            RuntimeError: it does not run.
-        """
-        if self._process is None:
-            raise RuntimeError(f"the {self._NAME} is not running")
-        return self._process.pid
 
     @property
     def folder(self) -> Path:

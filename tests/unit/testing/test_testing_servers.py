@@ -19,13 +19,12 @@ import pytest
 
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing import (
-    VAULT_VERSION,
     PostgresServer,
     VaultServer,
     find_vault,
-    vault_cache_path,
     vault_request,
 )
+from ephemeral_creds.testing._binaries import VAULT_VERSION, vault_cache_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +38,7 @@ SCRIPT = """
     servers = [PostgresServer(), VaultServer()]
     for server in servers:
         server.start()
-    print("ready", *(server.pid for server in servers), flush=True)
+    print("ready", *(server._process.pid for server in servers), flush=True)
     print(*(server.folder for server in servers), flush=True)
     {ending}
 """
@@ -119,12 +118,17 @@ def test_postgresql_tells_what_is_what(postgres: PostgresServer) -> None:
     assert postgres.password.reveal() not in f"{postgres!r} {postgres.__dict__}"
 
 
+def pid(server: PostgresServer | VaultServer) -> int:
+    assert server._process is not None
+    return server._process.pid
+
+
 def test_no_secret_in_arguments(postgres: PostgresServer, vault: VaultServer) -> None:
     for server, secret in (
         (postgres, postgres.password),
         (vault, vault.root_token),
     ):
-        arguments = Path(f"/proc/{server.pid}/cmdline")
+        arguments = Path(f"/proc/{pid(server)}/cmdline")
         if arguments.exists():
             assert secret.reveal().encode() not in arguments.read_bytes()
         assert secret.reveal() not in f"{server!r} {server.__dict__}"
@@ -132,7 +136,7 @@ def test_no_secret_in_arguments(postgres: PostgresServer, vault: VaultServer) ->
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_paused_vault_does_nothing_any_more(vault: VaultServer) -> None:
-    threads = Path(f"/proc/{vault.pid}/task")
+    threads = Path(f"/proc/{pid(vault)}/task")
     for _ in range(20):
         vault.pause()
         try:

@@ -6,7 +6,7 @@ import pytest
 from stub_vault import SECRET_ID, StubVault
 
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
-from ephemeral_creds.testing._clock import FakeClock
+from ephemeral_creds.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ephemeral_creds import Event
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 ROOT = Path(__file__).parents[4]
 MEGABYTE = b" " * 1024 * 1024

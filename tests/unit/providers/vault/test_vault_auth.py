@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from canary import Canary
     from ephemeral_creds.providers.vault import VaultConfig
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 KUBERNETES = "POST /v1/auth/kubernetes/login"
 

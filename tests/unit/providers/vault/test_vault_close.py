@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stub_vault import StubVault
 
     from ephemeral_creds.providers.vault import AuthMethod, VaultConfig
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 
 def test_r14_close_revokes_our_token_once_and_last(

@@ -27,7 +27,7 @@ from ephemeral_creds.providers.vault import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 STATIC = "GET /v1/database/static-creds/app"
 

@@ -32,7 +32,7 @@ from ephemeral_creds.providers.vault import (
 
 if TYPE_CHECKING:
     from ephemeral_creds.providers.vault import AuthMethod
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ephemeral_creds.providers.vault import AuthMethod
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 ODD = cast("str", SECRET_ID.encode())
 

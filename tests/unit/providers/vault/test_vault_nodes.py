@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ephemeral_creds import Event
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 HEALTH = "health?standbyok=true&perfstandbyok=true"
 SEALED = errors(503, "Vault is sealed")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from stub_vault import StubVault
 
     from ephemeral_creds.providers.vault import VaultConfig, VaultDynamicProvider
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 CANARIES = (TOKEN[:-1], SECRET_ID, PASSWORD)
 

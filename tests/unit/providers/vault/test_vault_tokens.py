@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stub_vault import StubVault
 
     from ephemeral_creds.providers.vault import VaultConfig
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 FIRST, SECOND = f"{TOKEN[:-1]}1", f"{TOKEN[:-1]}2"
 

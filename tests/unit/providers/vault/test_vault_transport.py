@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 
 @pytest.fixture

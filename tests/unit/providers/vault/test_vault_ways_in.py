@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ephemeral_creds.providers.vault import AuthMethod, VaultConfig
-    from ephemeral_creds.testing._clock import FakeClock
+    from ephemeral_creds.testing import FakeClock
 
 # Put together at run time: see stub_vault.
 JWT = ".".join(["canary", "json", "web-token"])
