@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import psycopg_pool
 import pytest
 from minting import BRIEF, PATIENCE
 from twins import Setup, user_of, wait_until
@@ -170,12 +171,26 @@ class TestConnectionClass:
         with pytest.raises(ConfigurationError, match="remove it"):
             apart(setup, pool, user="somebody")
 
-    def test_it_shows_no_name_of_the_librarys(self, setup: Setup) -> None:
+    def test_it_shows_whose_it_is(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1)
+        base = "AsyncConnection" if setup.twin.name == "async" else "Connection"
         with pool.connection() as connection:
             shown = repr(getattr(connection, "raw", connection))
-        assert "ephemeral_creds" not in shown
-        assert shown.startswith("<psycopg.")
+        module = f"ephemeral_creds.pool._{setup.twin.name}.connector"
+        assert shown.startswith(f"<{module}.Leased{base} [")
+        listener = apart(setup, pool)
+        assert repr(getattr(listener, "raw", listener)).startswith(f"<{module}.Unpooled{base} [")
+
+    def test_a_connection_has_one_attribute_of_the_librarys(self, setup: Setup) -> None:
+        def attributes(pool: Any) -> set[str]:
+            with pool.connection() as connection:
+                return set(vars(getattr(connection, "raw", connection)))
+
+        traced = setup.pool(min_size=1, rotation=RotationPolicy(trace_borrowers=True))
+        server = setup.server
+        login = {"user": server.superuser, "password": server.password.reveal()}
+        with psycopg_pool.ConnectionPool(server.conninfo(), kwargs=login, min_size=1) as plain:
+            assert attributes(traced) == attributes(plain) | {"_lease"}
 
 
 class TestClose:

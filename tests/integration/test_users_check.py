@@ -121,7 +121,7 @@ def test_whatever_fails_on_an_old_connection_replaces_it(setup: Setup) -> None:
     rotated = threading.Event()
 
     def check(connection: Any) -> None:
-        if rotated.is_set() and connection.lease_generation == 1:
+        if rotated.is_set() and connection._lease.generation == 1:
             raise ValueError("a replica that has gone")
 
     gate = setup.twin.gate()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +18,7 @@ from typing_extensions import deprecated
 from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, NotReady
 from ephemeral_creds.lifecycle.signals import Close
 from ephemeral_creds.pool.errors import as_checkout_failed, explain
+from ephemeral_creds.pool.ledger import Borrowed
 from ephemeral_creds.pool.psycopg_pool_quirks import count_lent, has_idle
 from ephemeral_creds.pool.status import lease_stats, pool_status
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 else:
     _PsycopgPool = object
 
-__all__ = ["Borrowed", "LeasedPool", "has_moved"]
+__all__ = ["LeasedPool", "borrowed_here", "has_moved"]
 
 # Where a checkout passes on its way into the pool.
 _INNER = (
@@ -55,20 +56,12 @@ _INNER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Borrowed:
-    """When and where a connection was checked out."""
-
-    at: float
-    where: str
-
-    @classmethod
-    def here(cls, now: float) -> Borrowed:
-        """Describe the caller of the pool: the innermost frame that is not of a library."""
-        frames = reversed(traceback.extract_stack())
-        frame = next((f for f in frames if not f.filename.startswith(_INNER)), None)
-        where = f"{frame.filename}:{frame.lineno} in {frame.name}" if frame else "unknown"
-        return cls(now, where)
+def borrowed_here(now: float) -> Borrowed:
+    """Describe the caller of the pool: the innermost frame that is not of a library."""
+    frames = reversed(traceback.extract_stack())
+    frame = next((f for f in frames if not f.filename.startswith(_INNER)), None)
+    where = f"{frame.filename}:{frame.lineno} in {frame.name}" if frame else "unknown"
+    return Borrowed(now, where)
 
 
 class LeasedPool(_PsycopgPool):

@@ -13,15 +13,36 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.pool.failure import ConnectFailure
 
-__all__ = ["Ledger", "Opening", "generation_of"]
+__all__ = ["Borrowed", "LeaseInfo", "Ledger", "Opening", "generation_of"]
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Borrowed:
+    """When and where a connection was checked out."""
+
+    at: float
+    where: str
+
+
+@dataclass(eq=False, slots=True)
+class LeaseInfo:
+    """All that the pool notes on a user's connection: its attribute ``_lease``.
+
+    Attributes:
+        generation: what it logged in with.
+        borrowed: when and where it was checked out last, if that is traced.
+    """
+
+    generation: int
+    borrowed: Borrowed | None = None
+
+
 def generation_of(connection: object) -> int:
     """Return the generation that `connection` logged in with; 0 for a stranger."""
-    generation: int = getattr(connection, "lease_generation", 0)
-    return generation
+    lease: LeaseInfo | None = getattr(connection, "_lease", None)
+    return lease.generation if lease is not None else 0
 
 
 @dataclass(eq=False, slots=True)

@@ -304,7 +304,7 @@ class Rotation(Connections[T]):
             held = self._ledger.connections(generation)
             if not held:
                 continue
-            borrowed = [b for c in held if (b := getattr(c, "lease_borrowed", None))]
+            borrowed = [b for c in held if (b := c._lease.borrowed)]
             event = BorrowedAtDeadline(
                 pool=self.name,
                 generation=generation,

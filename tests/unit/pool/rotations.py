@@ -11,6 +11,7 @@ from ephemeral_creds import Credentials, Grant, Lease, RotationPolicy, Secret
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.jobs import AskEnd, Job, Preconnect, Prove, ReplaceIdle, Tell
+from ephemeral_creds.pool.ledger import LeaseInfo
 from ephemeral_creds.pool.rotation import Rotation
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Session:
     """What is looked at of a connection."""
 
     def __init__(self, generation: int) -> None:
-        self.lease_generation = generation
+        self._lease = LeaseInfo(generation)
         self.closed = False
 
 

@@ -30,7 +30,6 @@ from ephemeral_creds.lifecycle.signals import (
     LoginAccepted,
     LoginRejected,
 )
-from ephemeral_creds.pool.base import Borrowed
 from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.jobs import (
     AskEnd,
@@ -43,6 +42,7 @@ from ephemeral_creds.pool.jobs import (
     Retry,
     TellOutage,
 )
+from ephemeral_creds.pool.ledger import Borrowed
 from ephemeral_creds.pool.rotation import LOOK_AGAIN, Rotation
 
 if TYPE_CHECKING:
@@ -419,7 +419,7 @@ class TestBorrowed:
     @pytest.fixture
     def held(self) -> Session:
         session = Session(1)
-        session.lease_borrowed = Borrowed(4.0, "orders.py:7 in pay")  # type: ignore[attr-defined]
+        session._lease.borrowed = Borrowed(4.0, "orders.py:7 in pay")
         return session
 
     def overdue(self, held: Session, **policy: Any) -> Rotation[Any]:

@@ -29,7 +29,7 @@ from ephemeral_creds.pool._compat import resolved_async
 from ephemeral_creds.pool.diagnosis import Diagnosis
 from ephemeral_creds.pool.errors import as_checkout_failed, may_lack_its_role
 from ephemeral_creds.pool.failure import ConnectFailure
-from ephemeral_creds.pool.ledger import generation_of
+from ephemeral_creds.pool.ledger import LeaseInfo, generation_of
 from ephemeral_creds.pool.login import (
     acting_as,
     check_parameters,
@@ -91,9 +91,9 @@ class AsyncConnector(Generic[ACT]):
         self._user_configure = configure
         self._wakeup = wakeup
         self._pool = weakref.ref(pool)
-        leased, apart = _derive(base, weakref.ref(self), rotation)
-        self._connect, self._connect_apart = leased.connect_directly, apart.connect_directly
-        self.connection_class: type[ACT] = apart
+        leased, unpooled = _derive(base, weakref.ref(self), rotation)
+        self._connect, self._connect_unpooled = leased.connect_directly, unpooled.connect_directly
+        self.connection_class: type[ACT] = unpooled
 
     @property
     def configure(self) -> Callable[[ACT], Awaitable[None]] | None:
@@ -137,7 +137,7 @@ class AsyncConnector(Generic[ACT]):
                 grant = await self.credentials(self._timeout)
             except EphemeralCredsError as error:
                 raise as_checkout_failed(error, self._keeper.status()) from error.__cause__
-            outcome = await self._session(self._connect_apart, grant, conninfo, kwargs)
+            outcome = await self._session(self._connect_unpooled, grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             raise outcome.error
         return outcome
@@ -190,7 +190,7 @@ class AsyncConnector(Generic[ACT]):
         if not isinstance(outcome, ConnectFailure) and self._rotation.claim_question(grant):
             outcome = await self._query_expiry(outcome, grant)
         if not isinstance(outcome, ConnectFailure):
-            cast("Any", outcome).lease_generation = grant.generation
+            cast("Any", outcome)._lease = LeaseInfo(grant.generation)
             self._rotation.logged_in(opening, outcome)
         return outcome
 
@@ -272,7 +272,7 @@ def _derive(
         Both; the first is a subclass of the second.
     """
 
-    class Apart(base):  # type: ignore[valid-type, misc]
+    class Unpooled(base):  # type: ignore[valid-type, misc]
         @classmethod
         async def connect(cls, conninfo: str = "", **kwargs: Any) -> ACT:
             connector = reference()
@@ -284,8 +284,8 @@ def _derive(
         async def connect_directly(cls, conninfo: str, **kwargs: Any) -> ACT:
             return cast("ACT", await super().connect(conninfo, **kwargs))
 
-    class Leased(Apart):
-        lease_generation = 0
+    class Leased(Unpooled):
+        _lease: LeaseInfo | None = None
         # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
         _pool: Any = None
 
@@ -308,7 +308,6 @@ def _derive(
             elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
                 rotation.look_again()
 
-    for derived in (Apart, Leased):
-        derived.__name__, derived.__qualname__ = base.__name__, base.__qualname__
-        derived.__module__ = base.__module__
-    return Leased, Apart
+    for derived in (Leased, Unpooled):
+        derived.__name__ = derived.__qualname__ = f"{derived.__name__}{base.__name__}"
+    return Leased, Unpooled

@@ -32,7 +32,7 @@ from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.observers import Observer
 from ephemeral_creds.pool._compat import AsyncWakeup, open_at_construction_async
-from ephemeral_creds.pool.base import Borrowed, LeasedPool
+from ephemeral_creds.pool.base import LeasedPool, borrowed_here
 from ephemeral_creds.pool.errors import (
     CheckoutFailed,
     UnfitConnection,
@@ -281,7 +281,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         """Return a connection taken by `getconn`. See psycopg_pool."""
         # Not getattr() with a default: it costs half as much as the clock does in getconn().
         try:
-            stale = conn.lease_generation != self._rotation.serving  # type: ignore[attr-defined]
+            stale = conn._lease.generation != self._rotation.serving  # type: ignore[attr-defined]
         except AttributeError:
             stale = True
         if stale:
@@ -397,7 +397,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             # Of what was given, not of what the last round had left of it.
             raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
         if rotation.policy.trace_borrowers:
-            cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
+            cast("Any", conn)._lease.borrowed = borrowed_here(monotonic())
         return conn
 
     async def _vet(self, conn: ACT, deadline: float) -> bool:

@@ -30,7 +30,7 @@ from ephemeral_creds.pool._sync.session import current_user, valid_for
 from ephemeral_creds.pool.diagnosis import Diagnosis
 from ephemeral_creds.pool.errors import as_checkout_failed, may_lack_its_role
 from ephemeral_creds.pool.failure import ConnectFailure
-from ephemeral_creds.pool.ledger import generation_of
+from ephemeral_creds.pool.ledger import LeaseInfo, generation_of
 from ephemeral_creds.pool.login import (
     acting_as,
     check_parameters,
@@ -92,9 +92,9 @@ class Connector(Generic[CT]):
         self._user_configure = configure
         self._wakeup = wakeup
         self._pool = weakref.ref(pool)
-        leased, apart = _derive(base, weakref.ref(self), rotation)
-        self._connect, self._connect_apart = leased.connect_directly, apart.connect_directly
-        self.connection_class: type[CT] = apart
+        leased, unpooled = _derive(base, weakref.ref(self), rotation)
+        self._connect, self._connect_unpooled = leased.connect_directly, unpooled.connect_directly
+        self.connection_class: type[CT] = unpooled
 
     @property
     def configure(self) -> Callable[[CT], None] | None:
@@ -138,7 +138,7 @@ class Connector(Generic[CT]):
                 grant = self.credentials(self._timeout)
             except EphemeralCredsError as error:
                 raise as_checkout_failed(error, self._keeper.status()) from error.__cause__
-            outcome = self._session(self._connect_apart, grant, conninfo, kwargs)
+            outcome = self._session(self._connect_unpooled, grant, conninfo, kwargs)
         if isinstance(outcome, ConnectFailure):
             raise outcome.error
         return outcome
@@ -189,7 +189,7 @@ class Connector(Generic[CT]):
         if not isinstance(outcome, ConnectFailure) and self._rotation.claim_question(grant):
             outcome = self._query_expiry(outcome, grant)
         if not isinstance(outcome, ConnectFailure):
-            cast("Any", outcome).lease_generation = grant.generation
+            cast("Any", outcome)._lease = LeaseInfo(grant.generation)
             self._rotation.logged_in(opening, outcome)
         return outcome
 
@@ -267,7 +267,7 @@ def _derive(
         Both; the first is a subclass of the second.
     """
 
-    class Apart(base):  # type: ignore[valid-type, misc]
+    class Unpooled(base):  # type: ignore[valid-type, misc]
         @classmethod
         def connect(cls, conninfo: str = "", **kwargs: Any) -> CT:
             connector = reference()
@@ -279,8 +279,8 @@ def _derive(
         def connect_directly(cls, conninfo: str, **kwargs: Any) -> CT:
             return cast("CT", super().connect(conninfo, **kwargs))
 
-    class Leased(Apart):
-        lease_generation = 0
+    class Leased(Unpooled):
+        _lease: LeaseInfo | None = None
         # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
         _pool: Any = None
 
@@ -303,7 +303,6 @@ def _derive(
             elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
                 rotation.look_again()
 
-    for derived in (Apart, Leased):
-        derived.__name__, derived.__qualname__ = base.__name__, base.__qualname__
-        derived.__module__ = base.__module__
-    return Leased, Apart
+    for derived in (Leased, Unpooled):
+        derived.__name__ = derived.__qualname__ = f"{derived.__name__}{base.__name__}"
+    return Leased, Unpooled

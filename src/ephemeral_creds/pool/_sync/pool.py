@@ -26,7 +26,7 @@ from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.observers import Observer
 from ephemeral_creds.pool._compat import Wakeup, open_at_construction
-from ephemeral_creds.pool.base import Borrowed, LeasedPool
+from ephemeral_creds.pool.base import LeasedPool, borrowed_here
 from ephemeral_creds.pool.errors import CheckoutFailed, UnfitConnection, as_checkout_failed
 from ephemeral_creds.pool.login import check_parameters, clean_failure
 from ephemeral_creds.pool.policy import RotationPolicy
@@ -268,7 +268,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         """Return a connection taken by `getconn`. See psycopg_pool."""
         # Not getattr() with a default: it costs half as much as the clock does in getconn().
         try:
-            stale = conn.lease_generation != self._rotation.serving  # type: ignore[attr-defined]
+            stale = conn._lease.generation != self._rotation.serving  # type: ignore[attr-defined]
         except AttributeError:
             stale = True
         if stale:
@@ -384,7 +384,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             # Of what was given, not of what the last round had left of it.
             raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
         if rotation.policy.trace_borrowers:
-            cast("Any", conn).lease_borrowed = Borrowed.here(monotonic())
+            cast("Any", conn)._lease.borrowed = borrowed_here(monotonic())
         return conn
 
     def _vet(self, conn: CT, deadline: float) -> bool:
