@@ -59,7 +59,7 @@ PURE = {
     "exceptions", "_backoff", "_values", "events", "lifecycle", "keeper.consumer",
     "pool.rotation", "pool.connections", "pool.jobs", "pool.ledger", "pool.trust",
     "pool.reconnects", "pool.failure", "pool.shortage",
-    "providers.file.formats",
+    "providers.base", "providers.file.formats",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "http", "io", "logging", "multiprocessing", "os",

@@ -1,9 +1,11 @@
-"""What every place that credentials come from has to be able to do."""
+"""The interface of a credential provider."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from ephemeral_creds.exceptions import EphemeralCredsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -11,13 +13,15 @@ if TYPE_CHECKING:
     from ephemeral_creds._values import Grant, Lease
     from ephemeral_creds.events import Event
 
-__all__ = ["CredentialProvider"]
+__all__ = ["CredentialProvider", "value_of"]
+
+_T = TypeVar("_T")
 
 
 class CredentialProvider(ABC):
-    """One place that credentials come from.
+    """A source of credentials.
 
-    A provider knows how to ask, never when: it has no timers, no retries and no threads (but for
+    A provider knows how to fetch, never when: it has no timers, no retries and no threads (except
     one that watches a file). One keeper calls it, from one thread at a time. It translates every
     failure of its backend into an `EphemeralCredsError`:
 
@@ -40,7 +44,7 @@ class CredentialProvider(ABC):
 
     @abstractmethod
     def fetch(self) -> Grant:
-        """Ask for credentials. May block for as long as the backend's timeouts allow."""
+        """Fetch credentials. May block for as long as the backend's timeouts allow."""
 
     def renew(self, grant: Grant) -> Lease:
         """Ask for more time for `grant`; its credentials stay as they are.
@@ -52,10 +56,10 @@ class CredentialProvider(ABC):
         raise NotImplementedError(f"{self.description} gives no renewable leases")
 
     def revoke(self, grant: Grant) -> None:
-        """Give `grant` back: its last connection is closed. Must not fail if it is gone."""
+        """Revoke `grant`: its last connection is closed. Must not fail if it is gone."""
 
     def watch(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` whenever a `fetch` may bring other credentials than the last did.
+        """Call `on_change` whenever a `fetch` may return other credentials than the last did.
 
         `on_change` returns at once and may be called from any thread. Called once, before the
         first `fetch`; `close` ends it.
@@ -64,16 +68,27 @@ class CredentialProvider(ABC):
     def observe(self, report: Callable[[Event], None]) -> None:
         """Call `report` with each event of the provider's own, such as a `ProviderRequest`.
 
-        `report` never raises; it may take a while, so it is called with no lock held, from the
-        thread that made the request. Called once, before the first `fetch`.
+        `report` never raises; it may be slow, so it is called with no lock held, from the thread
+        that made the request. Called once, before the first `fetch`.
 
-        A provider that looks at its source between fetches reports `SourceUnusable` when what is
-        there cannot be used and `SourceRecovered` when it can again. Each change will do, however
-        short: the keeper tells of what lasts.
+        A provider that reads its source between fetches reports `SourceUnusable` if it cannot be
+        used and `SourceRecovered` if it can again. It may report each change, however short: the
+        keeper passes on those that last.
         """
 
     def close(self) -> None:
-        """Let go of what the provider holds: watches, sockets, a token that it logged in for.
+        """Release what the provider holds: watches, sockets, a token that it logged in for.
 
         Called after the last grant has been revoked. Must be safe to call twice.
         """
+
+
+def value_of(outcome: _T | EphemeralCredsError) -> _T:
+    """Return a value, or raise the error in its place.
+
+    Parsers and clients return errors to their caller, which raises them by this while no exception
+    is being handled: that would be the error's context, and may hold a secret.
+    """
+    if isinstance(outcome, EphemeralCredsError):
+        raise outcome
+    return outcome

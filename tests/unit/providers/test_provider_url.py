@@ -52,7 +52,7 @@ def test_a_role_with_its_defaults() -> None:
         "Vault role 'my-app' (database/creds/my-app at https://vault:8200)"
     )
     assert repr(provider._auth) == repr(KubernetesAuth("app"))
-    assert provider._config == VaultConfig("https://vault:8200")
+    assert provider.config == VaultConfig("https://vault:8200")
 
 
 def test_everything_about_vault_can_be_said() -> None:
@@ -62,7 +62,7 @@ def test_everything_about_vault_can_be_said() -> None:
     )
     assert "team/db/creds/my-app at https://other:8200" in provider.description
     assert repr(provider._auth) == repr(KubernetesAuth("app", mount="k8s"))
-    assert provider._config == VaultConfig(
+    assert provider.config == VaultConfig(
         "https://other:8200",
         namespace="team",
         auth_namespace="ops",
@@ -106,7 +106,7 @@ def test_every_way_in(query: str, auth: AuthMethod) -> None:
 
 
 def test_names_are_percent_encoded_and_case_counts() -> None:
-    assert vault(VAULT.replace("my-app", "My%20App"))._role == "My App"
+    assert vault(VAULT.replace("my-app", "My%20App")).role == "My App"
 
 
 def test_a_file(tmp_path: Path) -> None:
@@ -235,10 +235,10 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_timeouts() -> None:
-    config = vault(f"{VAULT}&connect_timeout=1.5&read_timeout=20")._config
+    config = vault(f"{VAULT}&connect_timeout=1.5&read_timeout=20").config
     assert (config.connect_timeout, config.read_timeout) == (1.5, 20.0)
     environ = {**ENVIRON, "VAULT_CLIENT_TIMEOUT": "7s"}
-    assert vault(VAULT, environ)._config.read_timeout == 7.0
+    assert vault(VAULT, environ).config.read_timeout == 7.0
     with pytest.raises(ConfigurationError, match="read_timeout=soon in the URL"):
         vault(f"{VAULT}&read_timeout=soon")
 
@@ -253,13 +253,13 @@ def test_what_the_url_says_of_certificates_replaces_what_the_environment_says(pr
         f"{prefix}_CLIENT_CERT": "/env/c.pem",
         f"{prefix}_CLIENT_KEY": "/env/k.pem",
     }
-    assert vault(f"{VAULT}&capath=/url/ca", environ)._config.verify == "/url/ca"
-    assert vault(f"{VAULT}&cacert=/url/ca.pem", environ)._config.verify == "/url/ca.pem"
+    assert vault(f"{VAULT}&capath=/url/ca", environ).config.verify == "/url/ca"
+    assert vault(f"{VAULT}&cacert=/url/ca.pem", environ).config.verify == "/url/ca.pem"
     skipping = {**environ, f"{prefix}_SKIP_VERIFY": "true"}
-    assert vault(VAULT, skipping)._config.verify is False
-    assert vault(f"{VAULT}&capath=/url/ca", skipping)._config.verify == "/url/ca"
-    assert vault(f"{VAULT}&skip_verify=no", skipping)._config.verify == "/env/ca.pem"
-    shown = vault(f"{VAULT}&client_cert=/url/c&client_key=/url/k", environ)._config.client_cert
+    assert vault(VAULT, skipping).config.verify is False
+    assert vault(f"{VAULT}&capath=/url/ca", skipping).config.verify == "/url/ca"
+    assert vault(f"{VAULT}&skip_verify=no", skipping).config.verify == "/env/ca.pem"
+    shown = vault(f"{VAULT}&client_cert=/url/c&client_key=/url/k", environ).config.client_cert
     assert shown == ("/url/c", "/url/k")
 
 

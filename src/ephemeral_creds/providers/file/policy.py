@@ -89,15 +89,9 @@ class Inspection:
         return tuple(self._warned.values())
 
     def inspect(self, path: Path, file: FileText, *, folders: Iterable[Path] = ()) -> None:
-        """Check a file that has been read.
+        """Check a file that has been read, or raise if the policy refuses it.
 
-        Args:
-            path: its path.
-            file: its content.
-            folders: the directories on the way to it that may be symlinks themselves.
-
-        Raises:
-            ConfigurationError: the policy refuses it.
+        `folders` are the directories on the way to it that may be symlinks themselves.
         """
         for name, finding in _findings(path, file, folders):
             verdict: Verdict = getattr(self.policy, name)

@@ -12,6 +12,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     MalformedResponse,
 )
+from ephemeral_creds.providers.base import value_of
 from ephemeral_creds.providers.file.formats.entry import Entry
 from ephemeral_creds.providers.file.formats.json import kind_of
 from ephemeral_creds.providers.file.formats.parse import FORMATS, Format, parse
@@ -66,15 +67,7 @@ class Content:
 
 
 class FileSource:
-    """A path and how to read it.
-
-    Args:
-        path: a file, or a directory with one file per key.
-        format: its format.
-        keys: the keys to look for.
-        parse: the user's own function instead of a format.
-        inspection: checks the files' owners, modes and links.
-    """
+    """A file, or a directory with one file per key, and how to read it."""
 
     def __init__(
         self,
@@ -92,13 +85,7 @@ class FileSource:
         self._inspection = inspection
 
     def read(self) -> Content:
-        """Read the credentials.
-
-        Raises:
-            ProviderUnavailable: the path does not exist (yet), or its device does not answer.
-            MalformedResponse: it is empty, half written, or has no user name or password.
-            ConfigurationError: it may not be read, or is not a credential file.
-        """
+        """Read the credentials; raises what `FileProvider.fetch` does."""
         directory = self._format == "directory" or (self._format == "auto" and self._path.is_dir())
         if directory and self._parse is None:
             return self._read_directory()
@@ -133,11 +120,7 @@ class FileSource:
 
     def _located(self, find: Callable[[], Found]) -> Found:
         """Return the result of `find`, or raise its error with the path in front."""
-        result = self._attempt(find)
-        # Raised with no exception being handled: the parser's may hold the text.
-        if isinstance(result, EphemeralCredsError):
-            raise result
-        return result
+        return value_of(self._attempt(find))
 
     def _attempt(self, find: Callable[[], Found]) -> Found | EphemeralCredsError:
         try:
@@ -167,11 +150,7 @@ def keys_from(
     parse: ParseFunction | None,
     username: str | None,
 ) -> Keys:
-    """Return the keys to look for.
-
-    Raises:
-        ConfigurationError: the options contradict each other.
-    """
+    """Return the keys to look for, or raise if the options contradict each other."""
     if format not in FORMATS:
         raise ConfigurationError(f"format={format!r}: must be one of {', '.join(FORMATS)}")
     if parse is not None and format != "auto":

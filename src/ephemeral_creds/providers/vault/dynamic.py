@@ -19,7 +19,7 @@ from ephemeral_creds.providers.vault.provider import VaultProvider
 if TYPE_CHECKING:
     from typing import ClassVar
 
-    from ephemeral_creds.providers.vault.http.parse import MintedCredentials
+    from ephemeral_creds.providers.vault.http.parse import RoleCredentials
     from ephemeral_creds.providers.vault.tokens import Tokens, TokenSession
 
 __all__ = ["VaultDynamicProvider"]
@@ -70,8 +70,8 @@ class VaultDynamicProvider(VaultProvider):
     @property
     def description(self) -> str:
         """Role, path and address, for messages."""
-        path = f"{self._mount}/creds/{self._role}"
-        return f"Vault role {self._role!r} ({path} at {self._config.address})"
+        path = f"{self.mount}/creds/{self.role}"
+        return f"Vault role {self.role!r} ({path} at {self.config.address})"
 
     def fetch(self) -> Grant:
         """Mint credentials, after a login or a renewal of the token if needed.
@@ -156,13 +156,13 @@ class VaultDynamicProvider(VaultProvider):
 
     @property
     def _place(self) -> dict[str, str]:
-        return {"mount": self._mount, "role": self._role}
+        return {"mount": self.mount, "role": self.role}
 
-    def _read(self, tokens: Tokens, session: TokenSession) -> MintedCredentials:
-        return tokens.client.read_creds(session.token.value, self._mount, self._role, self._names)
+    def _read(self, tokens: Tokens, session: TokenSession) -> RoleCredentials:
+        return tokens.client.read_creds(session.token.value, self.mount, self.role, self._names)
 
     def _grant(
-        self, tokens: Tokens, session: TokenSession, reply: MintedCredentials, requested_at: float
+        self, tokens: Tokens, session: TokenSession, reply: RoleCredentials, requested_at: float
     ) -> Grant:
         credentials = self._credentials(tokens, reply)
         if reply.duration <= 0 and isinstance(credentials, Credentials):

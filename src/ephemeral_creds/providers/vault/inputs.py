@@ -26,12 +26,7 @@ _MAX_SECRET = 64 * 1024
 
 
 def read_secret(path: Path, what: str, *, hint: str = "") -> Secret:
-    """Return a file's content without the white space around it.
-
-    Raises:
-        ConfigurationError: the file is missing, unreadable, empty, too long, not text, or not a
-            regular file.
-    """
+    """Return a file's content without the white space around it, or raise with `hint`."""
     found = _read(path)
     if isinstance(found, str):
         raise ConfigurationError(f"{path} should hold {what}, but {found}{hint and '; '}{hint}")
@@ -58,11 +53,7 @@ def _read(path: Path) -> Secret | str:
 
 
 def validate_mount(path: str, what: str) -> str:
-    """Return a mount's path without the slashes around it.
-
-    Raises:
-        ConfigurationError: it is empty or would lead to another path.
-    """
+    """Return a mount's path without the slashes around it; it must not lead to another path."""
     stripped = path.strip("/")
     if not stripped or any(part in {"", ".", ".."} for part in stripped.split("/")):
         raise ConfigurationError(f"{path!r} cannot be the {what}")
@@ -70,21 +61,13 @@ def validate_mount(path: str, what: str) -> str:
 
 
 def validate_auth_mount(mount: str) -> str:
-    """Return an auth method's path, without the ``auth/`` that Vault shows in front of it.
-
-    Raises:
-        ConfigurationError: it is empty or would lead to another path.
-    """
+    """Return an auth method's path, without the ``auth/`` that Vault shows in front of it."""
     return validate_mount(mount, "mount of an auth method").removeprefix("auth/")
 
 
 def validate_role(role: str) -> str:
-    """Return the name of a role of a secrets engine.
-
-    Raises:
-        ConfigurationError: it would lead to another path: Vault's role names hold no slash, and
-            hvac would send one as it is.
-    """
+    """Return the name of a role of a secrets engine; it must not lead to another path."""
+    # Vault's role names hold no slash, and hvac would send one as it is.
     if not role or "/" in role or role in {".", ".."}:
         raise ConfigurationError(
             f"{role!r} cannot be the name of a Vault role: give the name alone, and the path "

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.events import Event
     from ephemeral_creds.providers.url import Location
-    from ephemeral_creds.providers.vault.http.parse import MintedCredentials, StaticCredentials
+    from ephemeral_creds.providers.vault.http.parse import RoleCredentials
     from ephemeral_creds.providers.vault.tokens import TokenSession
 
 __all__ = ["VaultProvider"]
@@ -46,7 +46,10 @@ logger = logging.getLogger("ephemeral_creds")
 class VaultProvider(FromURL, CredentialProvider):
     """A provider that asks Vault for a role's credentials, under tokens of its own.
 
-    Its arguments are described in `VaultDynamicProvider` and `VaultStaticProvider`.
+    Attributes:
+        role: the name of the role.
+        mount: where the secrets engine is mounted.
+        config: how Vault is reached.
     """
 
     def __init__(
@@ -59,8 +62,8 @@ class VaultProvider(FromURL, CredentialProvider):
         config: VaultConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._role = validate_role(role)
-        self._mount = validate_mount(mount, "mount of a secrets engine")
+        self.role = validate_role(role)
+        self.mount = validate_mount(mount, "mount of a secrets engine")
         self._names = _field_names(fields)
         if not isinstance(auth, AuthMethod):
             # Not repeated: it may be a token.
@@ -69,8 +72,8 @@ class VaultProvider(FromURL, CredentialProvider):
                 f"{type(auth).__name__}"
             )
         self._auth = auth
-        self._config = VaultConfig.from_env() if config is None else config
-        for weakness in self._config.weaknesses:
+        self.config = VaultConfig.from_env() if config is None else config
+        for weakness in self.config.weaknesses:
             logger.warning("%s", weakness)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._tokens = self._make_tokens()
@@ -85,21 +88,6 @@ class VaultProvider(FromURL, CredentialProvider):
     def requests_sent(self) -> int:
         """How many requests this process has sent to Vault."""
         return self._own_tokens().client.requests_sent
-
-    @property
-    def role(self) -> str:
-        """The name of the role."""
-        return self._role
-
-    @property
-    def mount(self) -> str:
-        """Where the secrets engine is mounted."""
-        return self._mount
-
-    @property
-    def config(self) -> VaultConfig:
-        """How Vault is reached."""
-        return self._config
 
     def query(
         self,
@@ -131,7 +119,7 @@ class VaultProvider(FromURL, CredentialProvider):
                 what,
                 parse,
                 token=session.token.value,
-                namespace=self._config.login_namespace if login else self._config.namespace,
+                namespace=self.config.login_namespace if login else self.config.namespace,
                 denied=denied,
                 missing=missing,
             )
@@ -152,11 +140,11 @@ class VaultProvider(FromURL, CredentialProvider):
             return
         # Also read by the thread whose request is in flight, as soon as that ends.
         tokens.closed = True
-        locked = tokens.lock.acquire(timeout=self._config.revoke_timeout)
+        locked = tokens.lock.acquire(timeout=self.config.revoke_timeout)
         if not locked:
             logger.warning("%s: closed while a request hangs", self.description)
             # The hanging request is using the client, so the tokens are revoked over another one.
-            tokens.client = VaultClient(self._config, self._clock)
+            tokens.client = VaultClient(self.config, self._clock)
         try:
             tokens.close()
             tokens.client.close()
@@ -204,13 +192,8 @@ class VaultProvider(FromURL, CredentialProvider):
     ) -> tuple[TokenSession, float, _T]:
         """Read credentials under a token, after one fresh login if the first token is refused.
 
-        Args:
-            tokens: the tokens, locked.
-            need: seconds that the token has to live; ``None`` if unknown.
-            read: makes the request.
-
-        Returns:
-            The token's session, the instant of the request, and what `read` returned.
+        The token has to live for `need` seconds; ``None`` if unknown. Returns its session, the
+        instant of the request, and the result of `read`.
         """
         session, fresh = tokens.obtain(need)
         requested_at = self._clock.now()
@@ -238,7 +221,7 @@ class VaultProvider(FromURL, CredentialProvider):
         raise refusal from None
 
     def _credentials(
-        self, tokens: Tokens, reply: MintedCredentials | StaticCredentials
+        self, tokens: Tokens, reply: RoleCredentials
     ) -> Credentials | EphemeralCredsError:
         """Return the reply's credentials, or why they cannot be used."""
         if tokens.closed:
@@ -271,7 +254,7 @@ class VaultProvider(FromURL, CredentialProvider):
         return self._tokens
 
     def _make_tokens(self) -> Tokens:
-        return Tokens(VaultClient(self._config, self._clock), self._auth, self._clock)
+        return Tokens(VaultClient(self.config, self._clock), self._auth, self._clock)
 
 
 def _field_names(fields: Mapping[str, str] | None) -> FieldNames:

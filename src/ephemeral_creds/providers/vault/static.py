@@ -6,13 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Grant, Lease
-from ephemeral_creds.exceptions import EphemeralCredsError
+from ephemeral_creds.providers.base import value_of
 from ephemeral_creds.providers.vault.provider import VaultProvider
 
 if TYPE_CHECKING:
     from typing import ClassVar
 
-    from ephemeral_creds.providers.vault.http.parse import StaticCredentials
+    from ephemeral_creds.providers.vault.http.parse import RoleCredentials
     from ephemeral_creds.providers.vault.tokens import Tokens, TokenSession
 
 __all__ = ["VaultStaticProvider"]
@@ -38,16 +38,7 @@ class VaultStaticProvider(VaultProvider):
     May be used from several threads, one request at a time. See
     https://developer.hashicorp.com/vault/docs/secrets/databases#static-roles.
 
-    Args:
-        role: the name of the static role, without mount and ``static-creds``.
-        auth: how to log in.
-        mount: where the secrets engine is mounted.
-        fields: the engine's names for ``username`` and ``password``, if it has others.
-        config: how to reach Vault; ``None`` means `VaultConfig.from_env`.
-        clock: where to read time from; ``None`` means the system's.
-
-    Raises:
-        ConfigurationError: role, mount or configuration cannot be right.
+    The arguments are those of `VaultDynamicProvider`, with the name of a static role.
     """
 
     mints: ClassVar[bool] = False
@@ -56,35 +47,25 @@ class VaultStaticProvider(VaultProvider):
     @property
     def description(self) -> str:
         """Role, path and address, for messages."""
-        path = f"{self._mount}/static-creds/{self._role}"
-        return f"Vault static role {self._role!r} ({path} at {self._config.address})"
+        path = f"{self.mount}/static-creds/{self.role}"
+        return f"Vault static role {self.role!r} ({path} at {self.config.address})"
 
     def fetch(self) -> Grant:
-        """Read the password, after a login or a renewal of the token if needed.
-
-        Raises:
-            ConfigurationError: no such mount or role, a credential type other than password, or
-                an incomplete auth method.
-            AccessDenied: refused, also after a fresh login.
-            ProviderUnavailable: Vault does not answer.
-            MalformedResponse: the reply is not that of Vault's database engine.
-        """
+        """Read the password; raises what `VaultDynamicProvider.fetch` does."""
         with self._exclusive() as tokens:
             session, requested_at, reply = self._request(tokens, None, self._read)
-            credentials = self._credentials(tokens, reply)
-            if isinstance(credentials, EphemeralCredsError):
-                raise credentials
-            announced = reply.ttl is not None
+            credentials = value_of(self._credentials(tokens, reply))
+            announced = reply.rotates_in is not None
             lease = Lease(
                 requested_at,
-                rotates_in=math.inf if reply.ttl is None else reply.ttl,
+                rotates_in=math.inf if reply.rotates_in is None else reply.rotates_in,
                 ask_again_in=min(
                     math.inf if announced else _READ_AGAIN, session.renewal_due_in(requested_at)
                 ),
             )
             return Grant(credentials, lease)
 
-    def _read(self, tokens: Tokens, session: TokenSession) -> StaticCredentials:
+    def _read(self, tokens: Tokens, session: TokenSession) -> RoleCredentials:
         return tokens.client.read_static_creds(
-            session.token.value, self._mount, self._role, self._names
+            session.token.value, self.mount, self.role, self._names
         )

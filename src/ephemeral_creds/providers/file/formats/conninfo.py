@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
+from ephemeral_creds.providers.base import value_of
 from ephemeral_creds.providers.file.formats.entry import Entry
 from ephemeral_creds.providers.file.formats.mistakes import unreadable
 
@@ -58,11 +59,6 @@ def read_uri(text: str) -> Iterator[Entry]:
     https://docs.sqlalchemy.org/en/20/core/engines.html#database-urls,
     https://github.com/jazzband/dj-database-url#url-schema and
     https://jdbc.postgresql.org/documentation/use/.
-
-    Raises:
-        ConfigurationError: a part has not been percent-encoded, or is ambiguous; or it is not a
-            URI.
-        MalformedResponse: it is half written.
     """
     uri = text.strip()
     scheme = _SCHEME.match(uri)
@@ -125,10 +121,6 @@ def read_conninfo(text: str) -> Iterator[Entry]:
     """Read ``user=… password='…'``, with libpq's quotes and backslashes.
 
     See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-KEYWORD-VALUE.
-
-    Raises:
-        ConfigurationError: it is not a connection string.
-        MalformedResponse: the same, but it may be half written.
     """
     position, number = 0, 0
     end = len(text.rstrip(_SPACE))
@@ -148,11 +140,7 @@ def read_conninfo(text: str) -> Iterator[Entry]:
 
 
 def _decode(text: str) -> str:
-    result = _percent_decode(text)
-    # Raised with no exception being handled: a UnicodeDecodeError holds the value.
-    if isinstance(result, EphemeralCredsError):
-        raise result
-    return result
+    return value_of(_percent_decode(text))
 
 
 def _percent_decode(text: str) -> str | EphemeralCredsError:

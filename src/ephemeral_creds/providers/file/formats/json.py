@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, TypeAlias
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
+from ephemeral_creds.providers.base import value_of
 from ephemeral_creds.providers.file.formats.entry import Entry
 from ephemeral_creds.providers.file.formats.mistakes import unreadable
 
@@ -26,16 +27,8 @@ def read_json(text: str) -> Iterator[Entry]:
 
     A nested value's key is the path to it, with dots. A leading ``data``, below which Vault's
     replies have their secret, is left out.
-
-    Raises:
-        ConfigurationError: it is not JSON, not an object, or the whole reply of a KV engine.
-        MalformedResponse: it is not JSON, but may be half written.
     """
-    document = _load(text)
-    # Raised with no exception being handled: a JSONDecodeError holds the whole document.
-    if isinstance(document, EphemeralCredsError):
-        raise document
-    for key, value in _flatten(document, "", _DEPTH):
+    for key, value in _flatten(value_of(_load(text)), "", _DEPTH):
         where = "'data'" if key.startswith(_ENVELOPE) else "the object itself"
         if isinstance(value, str):
             yield Entry(in_envelope(key), value, where)
@@ -45,11 +38,7 @@ def read_json(text: str) -> Iterator[Entry]:
 
 
 def in_envelope(key: str) -> str:
-    """Return a path without the leading ``data`` of Vault's replies.
-
-    Raises:
-        ConfigurationError: it is the whole reply of a KV engine.
-    """
+    """Return a path without the leading ``data`` of Vault's replies."""
     if key.startswith("data.data."):
         raise ConfigurationError(
             "it has 'data' within 'data', so it is the whole reply of a key-value engine of "

@@ -115,10 +115,6 @@ def read_env(text: str) -> Iterator[Entry]:
 
     ``KEY = VALUE`` is read if it is unambiguous: it is not if other readers see a space, a comment
     or an escape in it.
-
-    Raises:
-        ConfigurationError: a line is something else.
-        MalformedResponse: the last line is something else, and has no line end.
     """
     for number, match, several in _statements(text, _ASSIGNMENT, _UNSET, "KEY=VALUE"):
         value, doubt = (_spaced if match["space"] else _verbatim)(match["value"])
@@ -134,10 +130,6 @@ def read_map(text: str) -> Iterator[Entry]:
     quotes, ``#`` and spaces. The key of an indented line is the path to it, with dots, and as in
     JSON without the ``data`` of Vault's replies
     (https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations).
-
-    Raises:
-        ConfigurationError: a line is something else, or it is the whole reply of a KV engine.
-        MalformedResponse: the last line is something else, and has no line end.
     """
     path: list[tuple[int, str]] = []
     for number, match, several in _statements(text, _MAPPING, _LIST_ENTRY, "key: value"):
@@ -198,11 +190,7 @@ def as_yaml(entries: Iterable[Entry], wanted: Collection[str]) -> Iterator[Entry
     """Remove the quotes that a YAML template wrote, and mark values that YAML reads differently.
 
     A user name has no quotes of its own, so they are the template's if every wanted value is in
-    quotes. If only some are, the values are ambiguous.
-
-    Args:
-        entries: as `read_map` reads them.
-        wanted: the keys that count, in upper case.
+    quotes. If only some are, the values are ambiguous. `wanted` are the keys in upper case.
     """
     known = list(entries)
     needed = [entry.value for entry in known if entry.key.upper() in wanted and entry.value]

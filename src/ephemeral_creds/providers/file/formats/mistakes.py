@@ -161,8 +161,7 @@ def mistaken_value(value: str) -> str:
 def mistaken_file(start: str) -> str:
     """Name the mistake in a file and its remedy; empty if none is known.
 
-    Args:
-        start: its text, from the first line that is neither blank nor a comment.
+    `start` is its text from the first line that is neither blank nor a comment.
     """
     return next((str(known) for known in _FILES if known.pattern.match(start)), "")
 
@@ -176,13 +175,7 @@ def invisible_end(value: str) -> str:
 
 
 def unreadable(why: str, text: str, *, cut: bool) -> ConfigurationError | MalformedResponse:
-    """Return the error for a text that cannot be read.
-
-    Args:
-        why: what is wrong, and where.
-        text: the whole text.
-        cut: whether the rest of it may not have been written yet.
-    """
+    """Return the error for a text that cannot be read; `cut` if its rest may not be written yet."""
     if _EXPRESSION.search(text):
         return ConfigurationError(f"it contains template expressions: {_NOT_RENDERED}")
     if cut:

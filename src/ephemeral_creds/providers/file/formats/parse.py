@@ -64,12 +64,9 @@ def parse(
     format: Format = "auto",  # noqa: A002 - what it is called everywhere
     keys: Keys = USUAL_KEYS,
 ) -> Found:
-    """Read the credentials in `text`.
+    """Read the credentials in the text of a file.
 
-    Args:
-        text: the whole file.
-        format: its format; ``auto`` recognises it by its content.
-        keys: the keys to look for. A connection string has keys of its own.
+    The format ``auto`` is recognised by the content. Connection strings have `keys` of their own.
 
     Raises:
         ConfigurationError: retrying does not help: a value is a placeholder or ambiguous, a key

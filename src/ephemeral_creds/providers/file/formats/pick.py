@@ -12,6 +12,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     MalformedResponse,
 )
+from ephemeral_creds.providers.base import value_of
 from ephemeral_creds.providers.file.formats.conninfo import is_uri, read_uri
 from ephemeral_creds.providers.file.formats.ends import UNKNOWN, End, end_of
 from ephemeral_creds.providers.file.formats.entry import Entry
@@ -97,15 +98,10 @@ def pick(entries: Iterable[Entry], keys: Keys = USUAL_KEYS, *, whole: bool = Fal
     with different values are ambiguous, and so are several URIs, and a generic pair beside another
     user name, password or URI of the database's.
 
-    Args:
-        entries: all entries of the file.
-        keys: the keys to look for.
-        whole: whether the file cannot be half written.
-
     Raises:
         ConfigurationError: a value is a placeholder, not text, ambiguous, or impossible in
             PostgreSQL; or there are different values to choose from.
-        MalformedResponse: a key or its value is missing.
+        MalformedResponse: a key or its value is missing, and the file is not `whole`.
     """
     found, others = _by_key(entries, keys.pairs)
     end = end_of({key: same[-1].value for key, same in others.items()})
@@ -118,7 +114,7 @@ def pick(entries: Iterable[Entry], keys: Keys = USUAL_KEYS, *, whole: bool = Fal
         credentials = Credentials(username=username, password=password)
     elif uris:
         name = f"the URI in {uris[0].key}"
-        credentials = _credentials_of(uris[0], keys.username)
+        credentials = value_of(_read(uris[0], keys.username))
     else:
         raise _nothing_found(found, keys, whole=whole)
     for uri in uris:
@@ -129,11 +125,7 @@ def pick(entries: Iterable[Entry], keys: Keys = USUAL_KEYS, *, whole: bool = Fal
 
 
 def validate_username(username: str) -> str:
-    """Return a user name that was given as an argument.
-
-    Raises:
-        ConfigurationError: it cannot be one.
-    """
+    """Return a user name that was given as an argument, or raise if it cannot be one."""
     return _username(Entry("username", username, "the arguments"), "username", whole=True)
 
 
@@ -211,14 +203,6 @@ def _uris(others: Mapping[str, Sequence[Entry]], names: Sequence[str]) -> list[E
 def _unquoted(value: str) -> str:
     # No URI begins with a quote, so they cannot be a part of it.
     return value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value
-
-
-def _credentials_of(uri: Entry, username: str) -> Credentials:
-    result = _read(uri, username)
-    # Raised with no exception being handled: that would be its context.
-    if isinstance(result, EphemeralCredsError):
-        raise result
-    return result
 
 
 def _read(uri: Entry, username: str) -> Credentials | EphemeralCredsError:

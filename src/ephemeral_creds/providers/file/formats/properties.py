@@ -26,12 +26,7 @@ _CONTROL = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
 
 def read_properties(text: str) -> Iterator[Entry]:
-    """Read ``key=value``, ``key: value`` and ``key value``, with backslash escapes.
-
-    Raises:
-        ConfigurationError: an escape is incomplete.
-        MalformedResponse: the same, but it may be half written.
-    """
+    """Read ``key=value``, ``key: value`` and ``key value``, with backslash escapes."""
     for number, line in _logical_lines(text):
         where = f"line {number}"
         if _INCOMPLETE.search(line):

@@ -48,13 +48,7 @@ def read_directory(path: Path, keys: Collection[str], *, max_size: int) -> dict[
     (https://kubernetes.io/docs/concepts/storage/projected-volumes/). Elsewhere two files cannot
     be replaced in one step, and a mix cannot be detected.
 
-    Args:
-        path: the directory.
-        keys: the names to look for; case does not matter.
-        max_size: bytes above which a file is refused.
-
-    Returns:
-        The files by name.
+    The case of names does not matter. A file of more than `max_size` bytes is refused.
 
     Raises:
         ProviderUnavailable: the directory does not exist, or is empty (yet).

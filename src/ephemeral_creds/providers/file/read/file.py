@@ -14,6 +14,7 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
+from ephemeral_creds.providers.base import value_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,26 +54,15 @@ class FileText:
 def read_text(path: Path, *, max_size: int, folder: int | None = None) -> FileText:
     """Read the file at `path` through one descriptor, following symlinks.
 
-    Args:
-        path: the file.
-        max_size: bytes above which it is refused.
-        folder: a descriptor of its directory, if that is open; only the last part of `path` counts
-            then.
-
-    Returns:
-        The text, decoded as UTF-8, and the file's status.
+    With a descriptor of its directory as `folder`, only the last part of `path` counts. A file of
+    more than `max_size` bytes is refused.
 
     Raises:
         ProviderUnavailable: the file does not exist (yet), or its device does not answer.
         MalformedResponse: it was being written at the same moment.
         ConfigurationError: not allowed to read it, not a regular file, too large, or not UTF-8.
     """
-    result = _read(path, max_size, folder)
-    # Raised here, with no exception being handled: a UnicodeDecodeError holds the whole content,
-    # and even "from None" would keep it reachable as __context__.
-    if isinstance(result, EphemeralCredsError):
-        raise result
-    return result
+    return value_of(_read(path, max_size, folder))
 
 
 def _read(path: Path, max_size: int, folder: int | None) -> FileText | EphemeralCredsError:

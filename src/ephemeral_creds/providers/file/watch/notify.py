@@ -62,9 +62,7 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
 class Notifications:
     """Watchdog on the directories of a file, with its supervision.
 
-    Args:
-        path: the file, or a directory with one file per key; absolute.
-        wake: called, from a thread of watchdog's, when something may have changed.
+    It calls `wake`, from a thread of its own, when something may have changed.
     """
 
     def __init__(self, path: Path, wake: Callable[[], None]) -> None:

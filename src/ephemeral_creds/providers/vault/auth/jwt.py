@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
+from ephemeral_creds.providers.base import value_of
 from ephemeral_creds.providers.vault.auth.base import MountedAuth
 from ephemeral_creds.providers.vault.inputs import as_secret, file_path, read_secret
 
@@ -115,10 +116,7 @@ class JWTAuth(MountedAuth):
 
     def _fields(self, client: VaultClient) -> Mapping[str, str | Secret]:
         del client
-        jwt = self._find()
-        if isinstance(jwt, EphemeralCredsError):
-            raise jwt
-        return {"role": self._role, "jwt": jwt}
+        return {"role": self._role, "jwt": value_of(self._find())}
 
     def _find(self) -> Secret | EphemeralCredsError:
         """Return the token, or the error: a function of the user's may raise anything."""

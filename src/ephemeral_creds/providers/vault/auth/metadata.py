@@ -15,6 +15,7 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
+from ephemeral_creds.providers.base import value_of
 from ephemeral_creds.providers.vault.auth.base import MountedAuth
 
 if TYPE_CHECKING:
@@ -147,11 +148,7 @@ def _ask(address: str, path: str, header: str, value: str) -> Secret:
         ProviderUnavailable: it does not answer, or not now.
         ConfigurationError: it refuses: there is no such account or identity.
     """
-    result = _exchange(address, path, {header: value})
-    # Raised here, where no exception of requests is its context.
-    if isinstance(result, EphemeralCredsError):
-        raise result
-    return result
+    return value_of(_exchange(address, path, {header: value}))
 
 
 def _exchange(address: str, path: str, headers: dict[str, str]) -> Secret | EphemeralCredsError:

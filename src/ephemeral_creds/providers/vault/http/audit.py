@@ -13,7 +13,7 @@ from ephemeral_creds.exceptions import (
     LeaseLost,
 )
 from ephemeral_creds.providers.vault.http.errors import shorten
-from ephemeral_creds.providers.vault.http.parse import MintedCredentials, TokenInfo
+from ephemeral_creds.providers.vault.http.parse import RoleCredentials, TokenInfo
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
@@ -56,18 +56,12 @@ class AuditTrail:
         sent_at: float,
         in_doubt: bool,
     ) -> None:
-        """Record one request.
+        """Record one request: its `outcome` is the parsed reply or the error.
 
-        Args:
-            operation: what it was.
-            token: the token it was sent with; empty for a login.
-            outcome: the parsed reply, or the error.
-            status: the HTTP status; ``None`` without a reply.
-            sent_at: the instant at which it was sent.
-            in_doubt: whether it may have been done although there is no valid reply.
+        It is in doubt if it may have been carried out although there is no valid reply.
         """
         lease_id = operation.lease_id
-        if isinstance(outcome, MintedCredentials):
+        if isinstance(outcome, RoleCredentials):
             lease_id = outcome.lease_id
         if isinstance(outcome, TokenInfo) and outcome.accessor:
             token = outcome.value or token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
@@ -36,9 +37,10 @@ class VaultClient:
     """A connection to one Vault server.
 
     Every method sends one request under the token that it is given, and follows one redirect to a
-    configured address at most. They raise only `ProviderUnavailable`, `MalformedResponse`,
-    `ConfigurationError`, `AccessDenied`, and `LeaseLost` where it says so.
-    None of them retries: after a timeout it is unknown whether a role was created.
+    configured address at most. None of them retries: after a timeout it is unknown whether a role
+    was created. They raise `ProviderUnavailable`, `MalformedResponse`, `ConfigurationError` (no
+    such mount, role or path), `AccessDenied` (the token is dead, or its policies lack the path),
+    and `LeaseLost` for a lease that is gone or expired.
 
     Safe to use from several threads, one request at a time. Not to be used across a fork.
 
@@ -83,10 +85,6 @@ class VaultClient:
             what: what is asked for, for messages: ``an AppRole login at auth/approle``.
             check: what to check where Vault refuses.
             role: the role or the user that is logged in as, for events.
-
-        Raises:
-            AccessDenied: Vault does not accept the proof of identity.
-            ConfigurationError: no such auth method or role.
         """
 
         def call(vault: hvac.Client) -> object:
@@ -100,15 +98,12 @@ class VaultClient:
         operation = Operation(
             Kind.LOGIN, what, check, check, secrets=secrets, mount=mount, role=role
         )
-        return self._exchange.run(operation, call, parse.login, self.config.login_namespace)
+        return self._exchange.run(operation, call, parse.login)
 
     def unwrap_secret_id(self, wrapping_token: Secret) -> Secret:
-        """Unwrap an AppRole secret id; this works once (``sys/wrapping/unwrap``).
+        """Unwrap an AppRole secret id, which works once (``sys/wrapping/unwrap``).
 
         See https://developer.hashicorp.com/vault/docs/concepts/response-wrapping.
-
-        Raises:
-            AccessDenied: the wrapping token was unwrapped before, or has expired.
         """
         operation = Operation(
             Kind.TOKEN,
@@ -119,70 +114,45 @@ class VaultClient:
             name="unwrap",
         )
         return self._exchange.run(
-            operation,
-            lambda vault: vault.sys.unwrap(),
-            parse.secret_id,
-            self.config.login_namespace,
-            wrapping_token,
+            operation, lambda vault: vault.sys.unwrap(), parse.secret_id, wrapping_token
         )
 
+    # https://developer.hashicorp.com/vault/api-docs/auth/token
+
     def lookup_self(self, token: Secret) -> parse.TokenInfo:
-        """Look a token up (``auth/token/lookup-self``).
-
-        See https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self.
-
-        Raises:
-            AccessDenied: the token is dead, or its policies lack even this.
-        """
+        """Look a token up (``auth/token/lookup-self``)."""
         return self._exchange.run(
             _token_operation("lookup-token", "a lookup of the token", token),
             lambda vault: vault.auth.token.lookup_self(),
             parse.lookup,
-            self.config.login_namespace,
             token,
         )
 
     def renew_self(self, token: Secret, increment: float) -> parse.Renewal:
-        """Ask for `increment` more seconds for a token (``auth/token/renew-self``).
-
-        See https://developer.hashicorp.com/vault/api-docs/auth/token#renew-a-token-self.
-
-        Raises:
-            AccessDenied: the token is dead, cannot be renewed (400), or its policies lack this.
-        """
+        """Ask for `increment` more seconds for a token (``auth/token/renew-self``)."""
         return self._exchange.run(
             _token_operation("renew-token", "a renewal of the token", token),
             lambda vault: vault.auth.token.renew_self(increment=_whole(increment)),
             parse.token_renewal,
-            self.config.login_namespace,
             token,
         )
 
     def revoke_self(self, token: Secret) -> None:
-        """Revoke a token and with it every lease made under it (``auth/token/revoke-self``).
-
-        See https://developer.hashicorp.com/vault/api-docs/auth/token#revoke-a-token-self.
-        """
+        """Revoke a token and with it every lease made under it (``auth/token/revoke-self``)."""
         self._exchange.run(
             _token_operation("revoke-token", "a revocation of the token", token),
             lambda vault: vault.auth.token.revoke_self(),
             parse.nothing,
-            self.config.login_namespace,
             token,
             read_timeout=self.config.revoke_timeout,
         )
 
+    # https://developer.hashicorp.com/vault/api-docs/secret/databases
+
     def read_creds(
         self, token: Secret, mount: str, role: str, names: parse.FieldNames
-    ) -> parse.MintedCredentials:
-        """Mint credentials: each call makes Vault create a role in the database.
-
-        See https://developer.hashicorp.com/vault/api-docs/secret/databases#generate-credentials.
-
-        Raises:
-            ConfigurationError: no such mount or role, or one that the connection does not allow.
-            AccessDenied: the token is dead or its policies lack the path.
-        """
+    ) -> parse.RoleCredentials:
+        """Mint credentials: each call makes Vault create a role in the database."""
         path = f"{mount}/creds/{role}"
         operation = Operation(
             Kind.MINT,
@@ -196,21 +166,13 @@ class VaultClient:
             operation,
             lambda vault: vault.secrets.database.generate_credentials(role, mount_point=mount),
             lambda body: parse.minted_credentials(body, names),
-            self.config.namespace,
             token,
         )
 
     def read_static_creds(
         self, token: Secret, mount: str, role: str, names: parse.FieldNames
-    ) -> parse.StaticCredentials:
-        """Read the password of a static role; this changes nothing.
-
-        See https://developer.hashicorp.com/vault/api-docs/secret/databases#get-static-credentials.
-
-        Raises:
-            ConfigurationError: no such mount or role.
-            AccessDenied: the token is dead or its policies lack the path.
-        """
+    ) -> parse.RoleCredentials:
+        """Read the password of a static role; this changes nothing."""
         path = f"{mount}/static-creds/{role}"
         operation = Operation(
             Kind.READ,
@@ -224,23 +186,16 @@ class VaultClient:
             operation,
             lambda vault: vault.secrets.database.get_static_credentials(role, mount_point=mount),
             lambda body: parse.static_credentials(body, names),
-            self.config.namespace,
             token,
         )
+
+    # https://developer.hashicorp.com/vault/api-docs/system/leases; `mount` and `role` are those of
+    # the lease, for events.
 
     def renew_lease(
         self, token: Secret, lease_id: str, increment: float, *, mount: str = "", role: str = ""
     ) -> parse.Renewal:
-        """Ask for `increment` seconds from now for a lease (``sys/leases/renew``).
-
-        `mount` and `role` are those of the lease, for events.
-
-        See https://developer.hashicorp.com/vault/api-docs/system/leases#renew-lease.
-
-        Raises:
-            LeaseLost: the lease is gone or expired.
-            AccessDenied: the token is dead or its policies lack the path.
-        """
+        """Ask for `increment` seconds from now for a lease (``sys/leases/renew``)."""
         operation = Operation(
             Kind.RENEW,
             f"a renewal of lease {shorten(lease_id)}",
@@ -253,7 +208,6 @@ class VaultClient:
             operation,
             lambda vault: vault.sys.renew_lease(lease_id, increment=_whole(increment)),
             parse.lease_renewal,
-            self.config.namespace,
             token,
         )
 
@@ -262,13 +216,7 @@ class VaultClient:
     ) -> None:
         """Revoke a lease and wait for Vault to drop the role (``sys/leases/revoke``).
 
-        A lease that Vault does not know counts as revoked. `mount` and `role` are those of the
-        lease, for events.
-
-        See https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-lease.
-
-        Raises:
-            AccessDenied: the policies lack the path, as Vault's default policy does.
+        A lease that Vault does not know counts as revoked.
         """
         operation = Operation(
             Kind.REVOKE,
@@ -278,17 +226,14 @@ class VaultClient:
             role=role,
             lease_id=lease_id,
         )
-        try:
+        with contextlib.suppress(LeaseLost):
             self._exchange.run(
                 operation,
                 lambda vault: vault.sys.revoke_lease(lease_id),
                 parse.nothing,
-                self.config.namespace,
                 token,
                 read_timeout=self.config.revoke_timeout,
             )
-        except LeaseLost:
-            return
 
     def ask(
         self,
@@ -308,12 +253,12 @@ class VaultClient:
             what: what is asked for, for messages.
             parse: makes a value of the reply's body, or raises `Malformed`.
             token: the token to send; none by default.
-            namespace: where the request goes.
+            namespace: where the request goes; the root namespace by default.
             denied: what to do about a 403.
             missing: what to do if there is no such path.
         """
         operation = Operation(Kind.READ, what, denied, missing)
-        return self._exchange.run(operation, call, parse, namespace, token)
+        return self._exchange.run(operation, call, parse, token, namespace=namespace or "")
 
 
 def _token_operation(name: str, what: str, token: Secret) -> Operation:

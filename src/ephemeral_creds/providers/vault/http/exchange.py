@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import hvac
 
 from ephemeral_creds._values import Secret
-from ephemeral_creds.exceptions import EphemeralCredsError
+from ephemeral_creds.providers.base import value_of
 from ephemeral_creds.providers.vault.http import errors
 from ephemeral_creds.providers.vault.http.audit import AuditTrail
 from ephemeral_creds.providers.vault.http.parse import Malformed
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ephemeral_creds._clock import Clock
+    from ephemeral_creds.exceptions import EphemeralCredsError
     from ephemeral_creds.providers.vault.config import VaultConfig
 
 __all__ = ["NO_TOKEN", "Exchange"]
@@ -52,9 +53,9 @@ class Exchange:
         operation: errors.Operation,
         call: Callable[[hvac.Client], object],
         parse: Callable[[Mapping[str, object]], _T],
-        namespace: str | None,
         token: Secret = NO_TOKEN,
         *,
+        namespace: str | None = None,
         read_timeout: float | None = None,
     ) -> _T:
         """Make one call and return its parsed reply.
@@ -63,8 +64,8 @@ class Exchange:
             operation: what it is, for messages and events.
             call: makes one request. It may reveal secrets: no exception of its own gets out.
             parse: makes a value of the reply's body, or raises `Malformed`.
-            namespace: where it goes.
             token: the token to send; none for a login.
+            namespace: where it goes; ``None`` means the configured one for its kind.
             read_timeout: seconds; ``None`` for the configured ones.
 
         Raises:
@@ -73,6 +74,10 @@ class Exchange:
         """
         operation = replace(operation, secrets=(*operation.secrets, token))
         with self._lock:
+            if namespace is None:
+                is_login = operation.kind in {errors.Kind.LOGIN, errors.Kind.TOKEN}
+                config = self._config
+                namespace = config.login_namespace if is_login else config.namespace
             self.transport.namespace = namespace or None
             self.transport.timeout = (
                 self._config.connect_timeout,
@@ -84,9 +89,7 @@ class Exchange:
             self.audit.record(
                 operation, token, outcome, status=status, sent_at=sent_at, in_doubt=in_doubt
             )
-        if isinstance(outcome, EphemeralCredsError):
-            raise outcome
-        return outcome
+        return value_of(outcome)
 
     def _attempt(
         self,

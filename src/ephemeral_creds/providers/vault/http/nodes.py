@@ -63,12 +63,7 @@ class Node:
 
 
 class Nodes:
-    """The nodes in the order in which they are configured, with the health of each.
-
-    Args:
-        addresses: in the order in which to ask while all are healthy.
-        clock: where to read time from.
-    """
+    """The nodes in the order in which they are configured, with the health of each."""
 
     def __init__(self, addresses: Sequence[str], clock: Clock) -> None:
         self._clock = clock

@@ -15,9 +15,8 @@ from ephemeral_creds._values import Secret
 __all__ = [
     "FieldNames",
     "Malformed",
-    "MintedCredentials",
     "Renewal",
-    "StaticCredentials",
+    "RoleCredentials",
     "TokenInfo",
     "lease_renewal",
     "login",
@@ -75,39 +74,27 @@ class FieldNames:
 
 
 @dataclass(frozen=True, slots=True)
-class MintedCredentials:
-    """New credentials of a dynamic role.
+class RoleCredentials:
+    """The credentials of a role.
 
     Attributes:
-        lease_id: the lease's id.
-        duration: seconds that the lease lives.
-        renewable: whether Vault extends it.
         username: the user name; ``None`` if the reply has no text of that name.
         password: the password; ``None`` if the reply has no text of that name.
         fields: the names of all fields, which tell the credential type.
-    """
-
-    lease_id: str
-    duration: float
-    renewable: bool
-    username: str | None
-    password: Secret | None
-    fields: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StaticCredentials:
-    """The password of a static role; `username`, `password` and `fields` as in the other.
-
-    Attributes:
-        ttl: seconds until Vault rotates the password; 0 if that is overdue, ``None`` if Vault does
-            not say.
+        lease_id: the lease's id; empty for a static role.
+        duration: seconds that the lease lives.
+        renewable: whether Vault extends it.
+        rotates_in: seconds until Vault rotates a static role's password; 0 if that is overdue,
+            ``None`` if Vault does not say.
     """
 
     username: str | None
     password: Secret | None
     fields: tuple[str, ...]
-    ttl: float | None
+    lease_id: str = ""
+    duration: float = 0.0
+    renewable: bool = False
+    rotates_in: float | None = None
 
 
 def login(body: Mapping[str, object]) -> TokenInfo:
@@ -158,30 +145,30 @@ def lease_renewal(body: Mapping[str, object]) -> Renewal:
     return Renewal(_seconds(body, "lease_duration"), body.get("renewable") is True)
 
 
-def minted_credentials(body: Mapping[str, object], names: FieldNames) -> MintedCredentials:
+def minted_credentials(body: Mapping[str, object], names: FieldNames) -> RoleCredentials:
     """Parse new credentials of a dynamic role."""
     data = _mapping(body, "data")
     lease_id = _text(body, "lease_id")
     if lease_id is None:
         raise Malformed("no 'lease_id'")
-    return MintedCredentials(
-        lease_id,
+    return RoleCredentials(
+        _text(data, names.username),
+        _secret(data, names.password),
+        tuple(sorted(data)),
+        lease_id=lease_id,
         duration=_seconds(body, "lease_duration"),
         renewable=body.get("renewable") is True,
-        username=_text(data, names.username),
-        password=_secret(data, names.password),
-        fields=tuple(sorted(data)),
     )
 
 
-def static_credentials(body: Mapping[str, object], names: FieldNames) -> StaticCredentials:
+def static_credentials(body: Mapping[str, object], names: FieldNames) -> RoleCredentials:
     """Parse the password of a static role."""
     data = _mapping(body, "data")
-    return StaticCredentials(
-        username=_text(data, names.username),
-        password=_secret(data, names.password),
-        fields=tuple(sorted(data)),
-        ttl=_seconds(data, "ttl") if data.get("ttl") is not None else None,
+    return RoleCredentials(
+        _text(data, names.username),
+        _secret(data, names.password),
+        tuple(sorted(data)),
+        rotates_in=_seconds(data, "ttl") if data.get("ttl") is not None else None,
     )
 
 
