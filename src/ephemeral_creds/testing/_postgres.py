@@ -45,18 +45,22 @@ class PostgresLike(Protocol):
     @property
     def host(self) -> str:
         """Where it is, for Vault too."""
+        ...
 
     @property
     def port(self) -> int:
         """Its TCP port."""
+        ...
 
     @property
     def superuser(self) -> str:
         """Name of a role that may create roles."""
+        ...
 
     @property
     def password(self) -> Secret:
         """That role's password."""
+        ...
 
 
 class PostgresAccess:

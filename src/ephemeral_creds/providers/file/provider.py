@@ -191,10 +191,10 @@ class FileProvider(FromURL, CredentialProvider):
         ticket = self._last.begin()
         content: Content | None = None
         try:
-            content = self._source.read()
+            found = content = self._source.read()
         finally:
             self._last.record(ticket, content)
-        return content
+        return found
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` whenever the file has other credentials than were read last.
