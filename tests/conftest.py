@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from certificates import Authority
-from ephemeral_creds.testing import DatabaseEngine, PostgresServer, VaultServer
+from ephemeral_creds.testing import (
+    DatabaseEngine,
+    EphemeralVault,
+    PostgresAccess,
+    PostgresServer,
+    VaultAccess,
+    VaultServer,
+)
 from persistent_vault import PersistentVaultServer
 
 if TYPE_CHECKING:
@@ -53,7 +61,7 @@ settings.load_profile("suite")
 
 # --- What was used ------------------------------------------------------------------------------
 
-_used = pytest.StashKey[dict[str, str]]()
+_used = pytest.StashKey[set[tuple[str, str]]]()
 
 _POSTGRES_FIXTURES = {"postgres", "own_postgres", "ephemeral_postgres"}
 _VAULT_FIXTURES = {"vault", "own_vault", "durable", "ephemeral_vault"}
@@ -69,6 +77,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.vault)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Take note of the servers that fixtures return, ours and the plugin's."""
+    server = yield
+    if fixturedef.argname in _POSTGRES_FIXTURES | _VAULT_FIXTURES:
+        _note(request.config, server.engine.vault if isinstance(server, EphemeralVault) else server)
+    return server
+
+
+def _note(config: pytest.Config, server: object) -> None:
+    used = config.stash.setdefault(_used, set())
+    if isinstance(server, PostgresAccess):
+        used.add(("PostgreSQL", server.version))
+    elif isinstance(server, VaultServer):
+        used.add(("Vault", f"{server.version} ({server.binary})"))
+    elif isinstance(server, VaultAccess):
+        used.add(("Vault", f"at {server.server_address}"))
+
+
+@pytest.fixture
+def note_servers(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Take note of the servers that another pytest says it has used: those in its header."""
+
+    def note(said: str) -> None:
+        if header := re.search(r"^ephemeral-creds: (PostgreSQL .*); (.*)$", said, re.MULTILINE):
+            used = pytestconfig.stash.setdefault(_used, set())
+            used |= {("PostgreSQL", header[1]), ("Vault", header[2])}
+
+    return note
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
@@ -76,31 +117,24 @@ def pytest_terminal_summary(
     """Say which servers were used, after everything else that reports itself."""
     yield
     terminalreporter.section("servers")
-    used = config.stash.get(_used, {})
+    used = config.stash.get(_used, set())
     for kind in ("PostgreSQL", "Vault"):
-        which = used.get(kind, "none, no test asked for one")
-        terminalreporter.write_line(f"{kind} server used: {which}")
+        these = sorted(which for other, which in used if other == kind)
+        for which in these or ["none, no test asked for one"]:
+            terminalreporter.write_line(f"{kind} server used: {which}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the main process, if this is one of pytest-xdist's workers."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
-        output["servers used"] = session.config.stash.get(_used, {})
+        output["servers used"] = list(session.config.stash.get(_used, set()))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take over what such a worker tells."""
-    told = getattr(node, "workeroutput", {}).get("servers used", {})
-    node.config.stash.setdefault(_used, {}).update(told)
-
-
-def _note_postgres(config: pytest.Config, server: PostgresServer) -> None:
-    config.stash.setdefault(_used, {})["PostgreSQL"] = server.version
-
-
-def _note_vault(config: pytest.Config, server: VaultServer) -> None:
-    config.stash.setdefault(_used, {})["Vault"] = f"{server.version} ({server.binary})"
+    told = getattr(node, "workeroutput", {}).get("servers used", [])
+    node.config.stash.setdefault(_used, set()).update(map(tuple, told))
 
 
 # --- Certificates -------------------------------------------------------------------------------
@@ -123,42 +157,37 @@ def tls_certificate(authority: Authority) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL for all tests; leave it running and make roles and tables of your own."""
     with PostgresServer() as server:
-        _note_postgres(pytestconfig, server)
         yield server
 
 
 @pytest.fixture
-def own_postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
+def own_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL for one test, to stop and start (0.6 s)."""
     with PostgresServer() as server:
-        _note_postgres(pytestconfig, server)
         yield server
 
 
 @pytest.fixture(scope="session")
-def vault(pytestconfig: pytest.Config, tls_certificate: tuple[Path, Path]) -> Iterator[VaultServer]:
+def vault(tls_certificate: tuple[Path, Path]) -> Iterator[VaultServer]:
     """A Vault or OpenBao for all tests; without faults, please."""
     with VaultServer(tls_certificate=tls_certificate) as server:
-        _note_vault(pytestconfig, server)
         yield server
 
 
 @pytest.fixture
-def own_vault(pytestconfig: pytest.Config) -> Iterator[VaultServer]:
+def own_vault() -> Iterator[VaultServer]:
     """A Vault or OpenBao for one test, to script faults on, or to seal, pause or stop (0.3 s)."""
     with VaultServer() as server:
-        _note_vault(pytestconfig, server)
         yield server
 
 
 @pytest.fixture(scope="module")
-def durable(pytestconfig: pytest.Config) -> Iterator[PersistentVaultServer]:
+def durable() -> Iterator[PersistentVaultServer]:
     """One that keeps its storage, for a module's tests to stop and start."""
     with PersistentVaultServer() as server:
-        _note_vault(pytestconfig, server)
         yield server
 
 

@@ -71,7 +71,7 @@ def test_rights(rotating_pool, ephemeral_postgres):
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, note_servers: Callable[[str], None]) -> Run:
     """Run pytest in the test's folder, and return what it says."""
 
     def run(*options: str, ends: int = 0, folder: Path = tmp_path, **environment: str) -> str:
@@ -86,6 +86,8 @@ def run(tmp_path: Path) -> Run:
             check=False,
         )
         assert done.returncode == ends, done.stdout + done.stderr
+        if not ends:
+            note_servers(done.stdout)
         return done.stdout
 
     return run
