@@ -127,7 +127,8 @@ def pytest_terminal_summary(
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the main process, if this is one of pytest-xdist's workers."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
-        output["servers used"] = list(session.config.stash.get(_used, set()))
+        used = session.config.stash.get(_used, None)
+        output["servers used"] = sorted(used or ())
 
 
 @pytest.hookimpl(optionalhook=True)
