@@ -176,7 +176,7 @@ class TestConnectionClass:
         base = "AsyncConnection" if setup.twin.name == "async" else "Connection"
         with pool.connection() as connection:
             shown = repr(getattr(connection, "raw", connection))
-        module = f"ephemeral_creds.pool._{setup.twin.name}.connector"
+        module = f"ephemeral_creds.pool._{setup.twin.name}.session"
         assert shown.startswith(f"<{module}.Leased{base} [")
         listener = apart(setup, pool)
         assert repr(getattr(listener, "raw", listener)).startswith(f"<{module}.Unpooled{base} [")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,12 +23,12 @@ from ephemeral_creds.exceptions import (
     NotReady,
 )
 from ephemeral_creds.pool._async.login import login_async
-from ephemeral_creds.pool._async.session import current_user, valid_for
+from ephemeral_creds.pool._async.session import current_user, derive, valid_for
 from ephemeral_creds.pool._compat import resolved_async
 from ephemeral_creds.pool.diagnosis import Diagnosis
-from ephemeral_creds.pool.errors import as_checkout_failed, may_lack_its_role
+from ephemeral_creds.pool.errors import as_checkout_failed
 from ephemeral_creds.pool.failure import ConnectFailure
-from ephemeral_creds.pool.ledger import LeaseInfo, generation_of
+from ephemeral_creds.pool.ledger import LeaseInfo
 from ephemeral_creds.pool.login import (
     acting_as,
     check_parameters,
@@ -37,7 +36,11 @@ from ephemeral_creds.pool.login import (
     explain_role,
     role_at_login,
 )
-from ephemeral_creds.pool.psycopg_pool_quirks import close_for_good_async
+from ephemeral_creds.pool.psycopg_pool_quirks import (
+    close_for_good_async,
+    count_connect,
+    set_expiry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -91,7 +94,7 @@ class AsyncConnector(Generic[ACT]):
         self._user_configure = configure
         self._wakeup = wakeup
         self._pool = weakref.ref(pool)
-        leased, unpooled = _derive(base, weakref.ref(self), rotation)
+        leased, unpooled = derive(base, weakref.WeakMethod(self.connect), rotation)
         self._connect, self._connect_unpooled = leased.connect_directly, unpooled.connect_directly
         self.connection_class: type[ACT] = unpooled
 
@@ -160,12 +163,23 @@ class AsyncConnector(Generic[ACT]):
 
     async def preconnect(self, grant: Grant, opening: Opening[ACT]) -> ACT | ConnectFailure:
         """Open a connection that is ready for use, without psycopg_pool."""
+        pool = self._pool()
+        if pool is None:
+            return clean_failure(PoolClosed("the pool is gone"))
+        began = monotonic()
+        outcome = await self._preconnect(pool, grant, opening)
+        failed = isinstance(outcome, ConnectFailure)
+        if not failed:
+            set_expiry(pool, outcome)
+        count_connect(pool, monotonic() - began, failed=failed)
+        return outcome
+
+    async def _preconnect(
+        self, pool: AsyncConnectionPool[Any], grant: Grant, opening: Opening[ACT]
+    ) -> ACT | ConnectFailure:
         try:
-            pool = self._pool()
-            text: str = await resolved_async(pool.conninfo if pool else "") or ""
-            options: dict[str, Any] = dict(
-                await resolved_async(pool.kwargs if pool else None) or {}
-            )
+            text: str = await resolved_async(pool.conninfo) or ""
+            options: dict[str, Any] = dict(await resolved_async(pool.kwargs) or {})
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
@@ -261,53 +275,3 @@ class AsyncConnector(Generic[ACT]):
                 f"connection left in status {TransactionStatus(status).name} by configure function "
                 f"{self._user_configure}: discarded"
             )
-
-
-def _derive(
-    base: type[ACT], reference: weakref.ref[AsyncConnector[ACT]], rotation: Rotation[ACT]
-) -> tuple[type[Any], type[Any]]:
-    """Derive the classes of the pool's own connections, and of those that others ask it for.
-
-    Returns:
-        Both; the first is a subclass of the second.
-    """
-
-    class Unpooled(base):  # type: ignore[valid-type, misc]
-        @classmethod
-        async def connect(cls, conninfo: str = "", **kwargs: Any) -> ACT:
-            connector = reference()
-            if connector is None:
-                raise PoolClosed("the pool is gone")
-            return await connector.connect(conninfo, kwargs)
-
-        @classmethod
-        async def connect_directly(cls, conninfo: str, **kwargs: Any) -> ACT:
-            return cast("ACT", await super().connect(conninfo, **kwargs))
-
-    class Leased(Unpooled):
-        _lease: LeaseInfo | None = None
-        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
-        _pool: Any = None
-
-        async def rollback(self) -> None:
-            # Called while the error that led to it is being handled: nothing has to be looked at
-            # where there was none. psycopg_pool calls it later; the error may be any one then.
-            error = sys.exception()
-            failed = error is None and self.pgconn.transaction_status == TransactionStatus.INERROR
-            if failed or may_lack_its_role(error):
-                rotation.suspect_generation(generation_of(self))
-            await super().rollback()
-
-        async def close(self) -> None:
-            pool, broken = self._pool, self.closed
-            await super().close()
-            if broken and pool is not None and pool.close_returns:
-                # psycopg's own does nothing then, and the pool would miss it for ever.
-                await pool.putconn(self)
-                self._pool = None
-            elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
-                rotation.look_again()
-
-    for derived in (Leased, Unpooled):
-        derived.__name__ = derived.__qualname__ = f"{derived.__name__}{base.__name__}"
-    return Leased, Unpooled

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
-from contextlib import suppress
 from threading import RLock
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any  # noqa: F401 - for annotations of psycopg_pool's
 
-import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from psycopg_pool.abc import (
@@ -21,8 +18,6 @@ from psycopg_pool.abc import (
     AsyncConninfoParam,
     AsyncKwargsParam,
 )
-from psycopg_pool.base import AttemptWithBackoff
-from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnection
 
 from ephemeral_creds._fork import register
 from ephemeral_creds.exceptions import EphemeralCredsError
@@ -31,25 +26,17 @@ from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.observers import Observer
+from ephemeral_creds.pool._async.internals import AT_ONCE, AsyncInternals
 from ephemeral_creds.pool._compat import AsyncWakeup, open_at_construction_async
-from ephemeral_creds.pool.base import LeasedPool, borrowed_here
 from ephemeral_creds.pool.errors import (
     CheckoutFailed,
-    UnfitConnection,
     as_checkout_failed,
 )
-from ephemeral_creds.pool.login import check_parameters, clean_failure
+from ephemeral_creds.pool.login import check_parameters
 from ephemeral_creds.pool.policy import RotationPolicy
 from ephemeral_creds.pool.psycopg_pool_quirks import (
-    check_borrowed,
     close_timeout_async,
-    count_refused,
-    discard_async,
-    fail_waiting_async,
     finish_return_async,
-    replace_returned_async,
-    return_by_worker_async,
-    uncount_request,
 )
 from ephemeral_creds.providers.base import CredentialProvider
 
@@ -59,15 +46,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncRotatingConnectionPool"]
 
-# What psycopg_pool is given where no time is left: zero would mean "at once" to it.
-_AT_ONCE = 0.001
-
-
 # Not super(), whose lookup is a third of what our two cost; looked up once, not at each checkout.
 _getconn, _putconn = AsyncConnectionPool.getconn, AsyncConnectionPool.putconn
 
 
-class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
+class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
     """A `psycopg_pool.AsyncConnectionPool` whose credentials come from a provider, and change.
 
     Everything that psycopg's own pool does is there, under the same names; see
@@ -147,9 +130,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
             policy, RLock, wakeup.wake, checks=check is not None
         )
         self._now = self._keeper.clock.now
-        self._vetting: AsyncVetting[ACT] = AsyncVetting(
-            self._keeper, self._rotation, check, policy.connect_timeout
-        )
+        self._vetting = AsyncVetting(self._keeper, self._rotation, check, policy.connect_timeout)
         self._connector = AsyncConnector(
             self,
             connection_class,
@@ -242,7 +223,7 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
                 raise as_checkout_failed(error, status) from error.__cause__
         try:
             if self.closed or not self._rotation.overview.misconfigured:
-                await super().wait(max(deadline - monotonic(), _AT_ONCE))
+                await super().wait(max(deadline - monotonic(), AT_ONCE))
             if self._rotation.overview.misconfigured:
                 await self.close()
                 raise PoolTimeout("waiting does not help")
@@ -369,122 +350,6 @@ class AsyncRotatingConnectionPool(LeasedPool, AsyncConnectionPool[ACT]):
         exc_tb: TracebackType | None,
     ) -> None:
         await self.close()
-
-    async def _getconn_vetted(self, timeout: float | None, conn: ACT | None) -> ACT:
-        """Check out where a connection may not be what it seems, or more is to be done with it.
-
-        Args:
-            timeout: as `getconn` has it.
-            conn: one that was checked out before there was a reason for care.
-        """
-        self._refuse_after_fork()
-        rotation = self._rotation
-        timeout = self.timeout if timeout is None else timeout
-        deadline = monotonic() + timeout
-        if not rotation.serving and not self.closed and not self._may_begin:
-            count_refused(self)
-            raise PoolTimeout("waiting does not help")
-        try:
-            while True:
-                with suppress(UnfitConnection):
-                    if conn is None:
-                        conn = await super().getconn(max(deadline - monotonic(), _AT_ONCE))
-                    if await self._vet(conn, deadline):
-                        break
-                conn = None
-                uncount_request(self)
-        except PoolTimeout:
-            # Of what was given, not of what the last round had left of it.
-            raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
-        if rotation.policy.trace_borrowers:
-            cast("Any", conn)._lease.borrowed = borrowed_here(monotonic())
-        return conn
-
-    async def _vet(self, conn: ACT, deadline: float) -> bool:
-        """Test a connection if it is suspect; one that fails is replaced."""
-        try:
-            passed = await self._vetting.passes(conn, deadline - monotonic())
-        except psycopg.Error:
-            # That says nothing about its role.
-            passed = False
-        except BaseException:
-            # Interrupted: it may be in the middle of the query.
-            await discard_async(self, conn)
-            raise
-        if not passed:
-            await discard_async(self, conn)
-        return passed
-
-    async def _putconn_stale(self, conn: ACT) -> None:
-        if self._abandoned:
-            # It was borrowed when the process was forked.
-            return
-        rotation = self._rotation
-        if not rotation.is_stale(conn):
-            await self._putconn_as_it_is(conn)
-            return
-        check_borrowed(self, conn)
-        rotation.stale_returned()
-        spare = None if conn.closed else rotation.take_spare()
-        if spare is None:
-            await self._putconn_as_it_is(conn)
-            rotation.look_again()
-            return
-        try:
-            await replace_returned_async(self, conn, spare)
-        finally:
-            rotation.replaced(spare)
-
-    async def _putconn_as_it_is(self, conn: ACT) -> None:
-        try:
-            await super().putconn(conn)
-        except BaseException:
-            finish_return_async(self, conn)
-            raise
-
-    def run_task(self, task: MaintenanceTask) -> None:
-        """Run a task of psycopg_pool's; see `return_by_worker` for one kind of them."""
-        if isinstance(task, ReturnConnection):
-            return_by_worker_async(self, task)
-        else:
-            super().run_task(task)
-
-    async def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
-        """Run a task of psycopg_pool's later; a connect when the rotation says so."""
-        if isinstance(task, AddConnection):
-            self._rotation.hold(AddConnection(self, growing=task.growing), monotonic())
-        else:
-            await super().schedule_task(task, delay)
-
-    # -- psycopg_pool's private methods: no other is overridden --------------------------------
-
-    async def _add_connection(
-        self, attempt: AttemptWithBackoff | None, growing: bool = False
-    ) -> None:
-        if self._rotation.barred(monotonic()):
-            self._rotation.hold(AddConnection(self, growing=growing), monotonic())
-        else:
-            # It never gives up.
-            attempt = AttemptWithBackoff(timeout=math.inf)
-            await super()._add_connection(attempt, growing)
-
-    async def _connect(self, timeout: float | None = None) -> ACT:
-        rotation = self._rotation
-        opening = rotation.begin(monotonic())
-        try:
-            with self._connector.opening(opening):
-                connection = await super()._connect(timeout)
-        except Exception as error:
-            # Without a failure of its own, it is something around the login.
-            failure = opening.failure or clean_failure(error)
-            rotation.failed_to_open(opening, failure, monotonic())
-            if rotation.overview.misconfigured:
-                await fail_waiting_async(self, PoolTimeout("waiting does not help"))
-            raise
-        finally:
-            rotation.end(opening)
-        rotation.succeeded(opening)
-        return connection
 
     def _after_fork(self) -> None:
         # Somebody else in the parent may have held it.

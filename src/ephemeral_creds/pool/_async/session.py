@@ -1,19 +1,80 @@
-"""What PostgreSQL is asked about a session and its role."""
+"""The pool's own connections: their classes, and what PostgreSQL is asked about their role."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, LiteralString
+import sys
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
+from psycopg_pool import PoolClosed
 
+from ephemeral_creds.pool.errors import may_lack_its_role
+from ephemeral_creds.pool.ledger import LeaseInfo, generation_of
 from ephemeral_creds.pool.login import CURRENT_USER, VALID_FOR
 from ephemeral_creds.pool.time_limit import TimeLimit
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from psycopg_pool.abc import ACT
 
-__all__ = ["current_user", "valid_for"]
+    from ephemeral_creds.pool.rotation import Rotation
+
+__all__ = ["current_user", "derive", "valid_for"]
+
+
+def derive(
+    base: type[ACT],
+    connect: Callable[[], Callable[[str, dict[str, Any]], Awaitable[ACT]] | None],
+    rotation: Rotation[ACT],
+) -> tuple[type[Any], type[Any]]:
+    """Derive the classes of the pool's own connections, and of those that others ask it for.
+
+    Returns:
+        Both; the first is a subclass of the second.
+    """
+
+    class Unpooled(base):  # type: ignore[valid-type, misc]
+        @classmethod
+        async def connect(cls, conninfo: str = "", **kwargs: Any) -> ACT:
+            method = connect()
+            if method is None:
+                raise PoolClosed("the pool is gone")
+            return await method(conninfo, kwargs)
+
+        @classmethod
+        async def connect_directly(cls, conninfo: str, **kwargs: Any) -> ACT:
+            return cast("ACT", await super().connect(conninfo, **kwargs))
+
+    class Leased(Unpooled):
+        _lease: LeaseInfo | None = None
+        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
+        _pool: Any = None
+
+        async def rollback(self) -> None:
+            # Called while the error that led to it is being handled: nothing has to be looked at
+            # where there was none. psycopg_pool calls it later; the error may be any one then.
+            error = sys.exception()
+            failed = error is None and self.pgconn.transaction_status == TransactionStatus.INERROR
+            if failed or may_lack_its_role(error):
+                rotation.suspect_generation(generation_of(self))
+            await super().rollback()
+
+        async def close(self) -> None:
+            pool, broken = self._pool, self.closed
+            await super().close()
+            if broken and pool is not None and pool.close_returns:
+                # psycopg's own does nothing then, and the pool would miss it for ever.
+                await pool.putconn(self)
+                self._pool = None
+            elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
+                rotation.look_again()
+
+    for derived in (Leased, Unpooled):
+        derived.__name__ = derived.__qualname__ = f"{derived.__name__}{base.__name__}"
+    return Leased, Unpooled
 
 
 async def current_user(connection: ACT, seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic
 
 import psycopg
@@ -12,11 +13,12 @@ from ephemeral_creds.pool._async.session import current_user, valid_for
 from ephemeral_creds.pool.errors import ROLE_MISSING, UnfitConnection, may_lack_its_role
 from ephemeral_creds.pool.ledger import generation_of
 from ephemeral_creds.pool.login import said_by
-from ephemeral_creds.pool.psycopg_pool_quirks import close_for_good_async
+from ephemeral_creds.pool.psycopg_pool_quirks import close_for_good_async, discard_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from psycopg_pool import AsyncConnectionPool
     from psycopg_pool.abc import AsyncConnectionCB
 
     from ephemeral_creds.keeper.consumer import Keeper
@@ -60,22 +62,31 @@ class AsyncVetting(Generic[ACT]):
         check = self._user_check
         return functools.partial(self._check, check) if check is not None else None
 
-    async def passes(self, connection: ACT, timeout: float) -> bool:
-        """Tell whether `connection` may be lent; it is tested only if it is suspect.
+    async def vet(self, pool: AsyncConnectionPool[ACT], connection: ACT, timeout: float) -> bool:
+        """Test a connection if it is suspect; one that fails is replaced.
 
         Args:
+            pool: which has just lent it.
             connection: it is idle.
             timeout: how long to wait for the answer, in seconds.
 
-        Raises:
-            psycopg.Error: there is no answer, or it says nothing about the role.
+        Returns:
+            Whether it may be used.
         """
         rotation, generation = self._rotation, generation_of(connection)
         rotation.suspect_expired(self._keeper.clock.now())
         if not rotation.is_suspect(generation):
             return True
-        alive = await self._is_alive(connection, timeout)
-        rotation.tested(generation, alive=alive)
+        alive = False
+        try:
+            # An error says nothing about the role.
+            with suppress(psycopg.Error):
+                alive = await self._is_alive(connection, timeout)
+                rotation.tested(generation, alive=alive)
+        finally:
+            # Where it was interrupted, it may be in the middle of the query.
+            if not alive:
+                await discard_async(pool, connection)
         return alive
 
     async def _check(self, check: AsyncConnectionCB[ACT], connection: ACT) -> None:

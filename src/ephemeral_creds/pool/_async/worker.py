@@ -16,14 +16,8 @@ from ephemeral_creds.observers import logger
 from ephemeral_creds.pool import jobs
 from ephemeral_creds.pool._compat import AsyncTasks, cancel_query_async
 from ephemeral_creds.pool.errors import LEFT_BORROWED
-from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.login import clean_failure
-from ephemeral_creds.pool.psycopg_pool_quirks import (
-    count_connect,
-    has_idle,
-    replace_idle_async,
-    set_expiry,
-)
+from ephemeral_creds.pool.psycopg_pool_quirks import has_idle, replace_idle_async
 from ephemeral_creds.pool.rotation import LOOK_AGAIN
 from ephemeral_creds.pool.time_limit import hang_up
 
@@ -33,6 +27,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.pool._async.connector import AsyncConnector
     from ephemeral_creds.pool._compat import AsyncWakeup
+    from ephemeral_creds.pool.failure import ConnectFailure
     from ephemeral_creds.pool.rotation import Rotation
 
 __all__ = ["AsyncWorker"]
@@ -53,7 +48,7 @@ class _Outage(MaintenanceTask):
 class AsyncWorker(Generic[ACT]):
     """Does the jobs of one pool's rotation, until that is stopped.
 
-    What waits for PostgreSQL has a task of its own. It holds the pool weakly, so that one that is
+    What waits for PostgreSQL has a task of its own. The pool is held weakly, so that one that is
     forgotten can be collected.
     """
 
@@ -66,6 +61,7 @@ class AsyncWorker(Generic[ACT]):
         wakeup: AsyncWakeup,
     ) -> None:
         self._pool = weakref.ref(pool)
+        self._outage = _Outage(pool)
         self._name = pool.name
         self._keeper = keeper
         self._connector = connector
@@ -150,53 +146,29 @@ class AsyncWorker(Generic[ACT]):
                 self._keeper.signal(signal)
             case jobs.Report(event):
                 self._keeper.report(event)
+            case jobs.Retry(tasks):
+                for task in tasks:
+                    await task.tick()
+            case jobs.TellOutage():
+                await self._outage.tick()
+            case jobs.Prove() | jobs.Preconnect() | jobs.AskEnd():
+                return await self._connector.preconnect(job.grant, job.opening)
+            case jobs.ReplaceIdle():
+                return await self._replace_idle()
             case jobs.CloseUnwanted(connections):
                 for connection in connections:
                     await connection.close()
             case jobs.CutOff(connections):
                 for connection in connections:
                     await self._cut_off(connection)
-            case _ if (pool := self._pool()) is not None:
-                return await self._perform_with(pool, job)
-        return None
-
-    async def _perform_with(
-        self,
-        pool: AsyncConnectionPool[Any],
-        job: jobs.Prove
-        | jobs.Preconnect
-        | jobs.AskEnd
-        | jobs.ReplaceIdle
-        | jobs.Retry
-        | jobs.TellOutage,
-    ) -> ACT | ConnectFailure | bool | None:
-        match job:
-            case jobs.Prove() | jobs.Preconnect() | jobs.AskEnd():
-                return await self._connect(job, pool)
-            case jobs.ReplaceIdle():
-                return await self._replace_idle(pool)
-            case jobs.Retry(tasks):
-                for task in tasks:
-                    pool.run_task(task)
-            case jobs.TellOutage():
-                pool.run_task(_Outage(pool))
             case _:
                 assert_never(job)
         return None
 
-    async def _connect(
-        self, job: jobs.Prove | jobs.Preconnect | jobs.AskEnd, pool: AsyncConnectionPool[Any]
-    ) -> ACT | ConnectFailure:
-        began = monotonic()
-        outcome = await self._connector.preconnect(job.grant, job.opening)
-        failed = isinstance(outcome, ConnectFailure)
-        if not failed:
-            set_expiry(pool, outcome)
-        count_connect(pool, monotonic() - began, failed=failed)
-        return outcome
-
-    async def _replace_idle(self, pool: AsyncConnectionPool[Any]) -> bool:
-        rotation = self._rotation
+    async def _replace_idle(self) -> bool:
+        rotation, pool = self._rotation, self._pool()
+        if pool is None:
+            return False
         while (spare := rotation.take_spare()) is not None:
             old = None
             try:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,11 +25,11 @@ from ephemeral_creds.exceptions import (
 )
 from ephemeral_creds.pool._compat import resolved
 from ephemeral_creds.pool._sync.login import login
-from ephemeral_creds.pool._sync.session import current_user, valid_for
+from ephemeral_creds.pool._sync.session import current_user, derive, valid_for
 from ephemeral_creds.pool.diagnosis import Diagnosis
-from ephemeral_creds.pool.errors import as_checkout_failed, may_lack_its_role
+from ephemeral_creds.pool.errors import as_checkout_failed
 from ephemeral_creds.pool.failure import ConnectFailure
-from ephemeral_creds.pool.ledger import LeaseInfo, generation_of
+from ephemeral_creds.pool.ledger import LeaseInfo
 from ephemeral_creds.pool.login import (
     acting_as,
     check_parameters,
@@ -38,7 +37,7 @@ from ephemeral_creds.pool.login import (
     explain_role,
     role_at_login,
 )
-from ephemeral_creds.pool.psycopg_pool_quirks import close_for_good
+from ephemeral_creds.pool.psycopg_pool_quirks import close_for_good, count_connect, set_expiry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +91,7 @@ class Connector(Generic[CT]):
         self._user_configure = configure
         self._wakeup = wakeup
         self._pool = weakref.ref(pool)
-        leased, unpooled = _derive(base, weakref.ref(self), rotation)
+        leased, unpooled = derive(base, weakref.WeakMethod(self.connect), rotation)
         self._connect, self._connect_unpooled = leased.connect_directly, unpooled.connect_directly
         self.connection_class: type[CT] = unpooled
 
@@ -161,10 +160,23 @@ class Connector(Generic[CT]):
 
     def preconnect(self, grant: Grant, opening: Opening[CT]) -> CT | ConnectFailure:
         """Open a connection that is ready for use, without psycopg_pool."""
+        pool = self._pool()
+        if pool is None:
+            return clean_failure(PoolClosed("the pool is gone"))
+        began = monotonic()
+        outcome = self._preconnect(pool, grant, opening)
+        failed = isinstance(outcome, ConnectFailure)
+        if not failed:
+            set_expiry(pool, outcome)
+        count_connect(pool, monotonic() - began, failed=failed)
+        return outcome
+
+    def _preconnect(
+        self, pool: ConnectionPool[Any], grant: Grant, opening: Opening[CT]
+    ) -> CT | ConnectFailure:
         try:
-            pool = self._pool()
-            text: str = resolved(pool.conninfo if pool else "") or ""
-            options: dict[str, Any] = dict(resolved(pool.kwargs if pool else None) or {})
+            text: str = resolved(pool.conninfo) or ""
+            options: dict[str, Any] = dict(resolved(pool.kwargs) or {})
             check_parameters(text, options)
             given = conninfo_to_dict(text) | options
             options["connect_timeout"] = given.get("connect_timeout", math.ceil(self._timeout))
@@ -256,53 +268,3 @@ class Connector(Generic[CT]):
                 f"connection left in status {TransactionStatus(status).name} by configure function "
                 f"{self._user_configure}: discarded"
             )
-
-
-def _derive(
-    base: type[CT], reference: weakref.ref[Connector[CT]], rotation: Rotation[CT]
-) -> tuple[type[Any], type[Any]]:
-    """Derive the classes of the pool's own connections, and of those that others ask it for.
-
-    Returns:
-        Both; the first is a subclass of the second.
-    """
-
-    class Unpooled(base):  # type: ignore[valid-type, misc]
-        @classmethod
-        def connect(cls, conninfo: str = "", **kwargs: Any) -> CT:
-            connector = reference()
-            if connector is None:
-                raise PoolClosed("the pool is gone")
-            return connector.connect(conninfo, kwargs)
-
-        @classmethod
-        def connect_directly(cls, conninfo: str, **kwargs: Any) -> CT:
-            return cast("CT", super().connect(conninfo, **kwargs))
-
-    class Leased(Unpooled):
-        _lease: LeaseInfo | None = None
-        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
-        _pool: Any = None
-
-        def rollback(self) -> None:
-            # Called while the error that led to it is being handled: nothing has to be looked at
-            # where there was none. psycopg_pool calls it later; the error may be any one then.
-            error = sys.exception()
-            failed = error is None and self.pgconn.transaction_status == TransactionStatus.INERROR
-            if failed or may_lack_its_role(error):
-                rotation.suspect_generation(generation_of(self))
-            super().rollback()
-
-        def close(self) -> None:
-            pool, broken = self._pool, self.closed
-            super().close()
-            if broken and pool is not None and pool.close_returns:
-                # psycopg's own does nothing then, and the pool would miss it for ever.
-                pool.putconn(self)
-                self._pool = None
-            elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):
-                rotation.look_again()
-
-    for derived in (Leased, Unpooled):
-        derived.__name__ = derived.__qualname__ = f"{derived.__name__}{base.__name__}"
-    return Leased, Unpooled

@@ -3,21 +3,16 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from threading import RLock
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any  # noqa: F401 - for annotations of psycopg_pool's
 
-import psycopg
 from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
-from psycopg_pool.base import AttemptWithBackoff
-from psycopg_pool.pool import AddConnection, MaintenanceTask, ReturnConnection
 
 from ephemeral_creds._fork import register
 from ephemeral_creds.exceptions import EphemeralCredsError
@@ -26,21 +21,11 @@ from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.observers import Observer
 from ephemeral_creds.pool._compat import Wakeup, open_at_construction
-from ephemeral_creds.pool.base import LeasedPool, borrowed_here
-from ephemeral_creds.pool.errors import CheckoutFailed, UnfitConnection, as_checkout_failed
-from ephemeral_creds.pool.login import check_parameters, clean_failure
+from ephemeral_creds.pool._sync.internals import AT_ONCE, Internals
+from ephemeral_creds.pool.errors import CheckoutFailed, as_checkout_failed
+from ephemeral_creds.pool.login import check_parameters
 from ephemeral_creds.pool.policy import RotationPolicy
-from ephemeral_creds.pool.psycopg_pool_quirks import (
-    check_borrowed,
-    close_timeout,
-    count_refused,
-    discard,
-    fail_waiting,
-    finish_return,
-    replace_returned,
-    return_by_worker,
-    uncount_request,
-)
+from ephemeral_creds.pool.psycopg_pool_quirks import close_timeout, finish_return
 from ephemeral_creds.providers.base import CredentialProvider
 
 if TYPE_CHECKING:
@@ -49,15 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["RotatingConnectionPool"]
 
-# What psycopg_pool is given where no time is left: zero would mean "at once" to it.
-_AT_ONCE = 0.001
-
-
 # Not super(), whose lookup is a third of what our two cost; looked up once, not at each checkout.
 _getconn, _putconn = ConnectionPool.getconn, ConnectionPool.putconn
 
 
-class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
+class RotatingConnectionPool(Internals[CT]):
     """A `psycopg_pool.ConnectionPool` whose credentials come from a provider, and change.
 
     Everything that psycopg's own pool does is there, under the same names; see
@@ -136,9 +117,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
             policy, RLock, wakeup.wake, checks=check is not None
         )
         self._now = self._keeper.clock.now
-        self._vetting: Vetting[CT] = Vetting(
-            self._keeper, self._rotation, check, policy.connect_timeout
-        )
+        self._vetting = Vetting(self._keeper, self._rotation, check, policy.connect_timeout)
         self._connector = Connector(
             self,
             connection_class,
@@ -229,7 +208,7 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
                 raise as_checkout_failed(error, status) from error.__cause__
         try:
             if self.closed or not self._rotation.overview.misconfigured:
-                super().wait(max(deadline - monotonic(), _AT_ONCE))
+                super().wait(max(deadline - monotonic(), AT_ONCE))
             if self._rotation.overview.misconfigured:
                 self.close()
                 raise PoolTimeout("waiting does not help")
@@ -356,120 +335,6 @@ class RotatingConnectionPool(LeasedPool, ConnectionPool[CT]):
         exc_tb: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _getconn_vetted(self, timeout: float | None, conn: CT | None) -> CT:
-        """Check out where a connection may not be what it seems, or more is to be done with it.
-
-        Args:
-            timeout: as `getconn` has it.
-            conn: one that was checked out before there was a reason for care.
-        """
-        self._refuse_after_fork()
-        rotation = self._rotation
-        timeout = self.timeout if timeout is None else timeout
-        deadline = monotonic() + timeout
-        if not rotation.serving and not self.closed and not self._may_begin:
-            count_refused(self)
-            raise PoolTimeout("waiting does not help")
-        try:
-            while True:
-                with suppress(UnfitConnection):
-                    if conn is None:
-                        conn = super().getconn(max(deadline - monotonic(), _AT_ONCE))
-                    if self._vet(conn, deadline):
-                        break
-                conn = None
-                uncount_request(self)
-        except PoolTimeout:
-            # Of what was given, not of what the last round had left of it.
-            raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
-        if rotation.policy.trace_borrowers:
-            cast("Any", conn)._lease.borrowed = borrowed_here(monotonic())
-        return conn
-
-    def _vet(self, conn: CT, deadline: float) -> bool:
-        """Test a connection if it is suspect; one that fails is replaced."""
-        try:
-            passed = self._vetting.passes(conn, deadline - monotonic())
-        except psycopg.Error:
-            # That says nothing about its role.
-            passed = False
-        except BaseException:
-            # Interrupted: it may be in the middle of the query.
-            discard(self, conn)
-            raise
-        if not passed:
-            discard(self, conn)
-        return passed
-
-    def _putconn_stale(self, conn: CT) -> None:
-        if self._abandoned:
-            # It was borrowed when the process was forked.
-            return
-        rotation = self._rotation
-        if not rotation.is_stale(conn):
-            self._putconn_as_it_is(conn)
-            return
-        check_borrowed(self, conn)
-        rotation.stale_returned()
-        spare = None if conn.closed else rotation.take_spare()
-        if spare is None:
-            self._putconn_as_it_is(conn)
-            rotation.look_again()
-            return
-        try:
-            replace_returned(self, conn, spare)
-        finally:
-            rotation.replaced(spare)
-
-    def _putconn_as_it_is(self, conn: CT) -> None:
-        try:
-            super().putconn(conn)
-        except BaseException:
-            finish_return(self, conn)
-            raise
-
-    def run_task(self, task: MaintenanceTask) -> None:
-        """Run a task of psycopg_pool's; see `return_by_worker` for one kind of them."""
-        if isinstance(task, ReturnConnection):
-            return_by_worker(self, task)
-        else:
-            super().run_task(task)
-
-    def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
-        """Run a task of psycopg_pool's later; a connect when the rotation says so."""
-        if isinstance(task, AddConnection):
-            self._rotation.hold(AddConnection(self, growing=task.growing), monotonic())
-        else:
-            super().schedule_task(task, delay)
-
-    # -- psycopg_pool's private methods: no other is overridden --------------------------------
-
-    def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
-        if self._rotation.barred(monotonic()):
-            self._rotation.hold(AddConnection(self, growing=growing), monotonic())
-        else:
-            # It never gives up.
-            attempt = AttemptWithBackoff(timeout=math.inf)
-            super()._add_connection(attempt, growing)
-
-    def _connect(self, timeout: float | None = None) -> CT:
-        rotation = self._rotation
-        opening = rotation.begin(monotonic())
-        try:
-            with self._connector.opening(opening):
-                connection = super()._connect(timeout)
-        except Exception as error:
-            # Without a failure of its own, it is something around the login.
-            failure = opening.failure or clean_failure(error)
-            rotation.failed_to_open(opening, failure, monotonic())
-            if rotation.overview.misconfigured:
-                fail_waiting(self, PoolTimeout("waiting does not help"))
-            raise
-        finally:
-            rotation.end(opening)
-        rotation.succeeded(opening)
-        return connection
 
     def _after_fork(self) -> None:
         # Somebody else in the parent may have held it.

@@ -17,14 +17,8 @@ from ephemeral_creds.observers import logger
 from ephemeral_creds.pool import jobs
 from ephemeral_creds.pool._compat import Tasks, cancel_query
 from ephemeral_creds.pool.errors import LEFT_BORROWED
-from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.login import clean_failure
-from ephemeral_creds.pool.psycopg_pool_quirks import (
-    count_connect,
-    has_idle,
-    replace_idle,
-    set_expiry,
-)
+from ephemeral_creds.pool.psycopg_pool_quirks import has_idle, replace_idle
 from ephemeral_creds.pool.rotation import LOOK_AGAIN
 from ephemeral_creds.pool.time_limit import hang_up
 
@@ -34,6 +28,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.pool._compat import Wakeup
     from ephemeral_creds.pool._sync.connector import Connector
+    from ephemeral_creds.pool.failure import ConnectFailure
     from ephemeral_creds.pool.rotation import Rotation
 
 __all__ = ["Worker"]
@@ -54,7 +49,7 @@ class _Outage(MaintenanceTask):
 class Worker(Generic[CT]):
     """Does the jobs of one pool's rotation, until that is stopped.
 
-    What waits for PostgreSQL has a task of its own. It holds the pool weakly, so that one that is
+    What waits for PostgreSQL has a task of its own. The pool is held weakly, so that one that is
     forgotten can be collected.
     """
 
@@ -67,6 +62,7 @@ class Worker(Generic[CT]):
         wakeup: Wakeup,
     ) -> None:
         self._pool = weakref.ref(pool)
+        self._outage = _Outage(pool)
         self._name = pool.name
         self._keeper = keeper
         self._connector = connector
@@ -151,53 +147,29 @@ class Worker(Generic[CT]):
                 self._keeper.signal(signal)
             case jobs.Report(event):
                 self._keeper.report(event)
+            case jobs.Retry(tasks):
+                for task in tasks:
+                    task.tick()
+            case jobs.TellOutage():
+                self._outage.tick()
+            case jobs.Prove() | jobs.Preconnect() | jobs.AskEnd():
+                return self._connector.preconnect(job.grant, job.opening)
+            case jobs.ReplaceIdle():
+                return self._replace_idle()
             case jobs.CloseUnwanted(connections):
                 for connection in connections:
                     connection.close()
             case jobs.CutOff(connections):
                 for connection in connections:
                     self._cut_off(connection)
-            case _ if (pool := self._pool()) is not None:
-                return self._perform_with(pool, job)
-        return None
-
-    def _perform_with(
-        self,
-        pool: ConnectionPool[Any],
-        job: jobs.Prove
-        | jobs.Preconnect
-        | jobs.AskEnd
-        | jobs.ReplaceIdle
-        | jobs.Retry
-        | jobs.TellOutage,
-    ) -> CT | ConnectFailure | bool | None:
-        match job:
-            case jobs.Prove() | jobs.Preconnect() | jobs.AskEnd():
-                return self._connect(job, pool)
-            case jobs.ReplaceIdle():
-                return self._replace_idle(pool)
-            case jobs.Retry(tasks):
-                for task in tasks:
-                    pool.run_task(task)
-            case jobs.TellOutage():
-                pool.run_task(_Outage(pool))
             case _:
                 assert_never(job)
         return None
 
-    def _connect(
-        self, job: jobs.Prove | jobs.Preconnect | jobs.AskEnd, pool: ConnectionPool[Any]
-    ) -> CT | ConnectFailure:
-        began = monotonic()
-        outcome = self._connector.preconnect(job.grant, job.opening)
-        failed = isinstance(outcome, ConnectFailure)
-        if not failed:
-            set_expiry(pool, outcome)
-        count_connect(pool, monotonic() - began, failed=failed)
-        return outcome
-
-    def _replace_idle(self, pool: ConnectionPool[Any]) -> bool:
-        rotation = self._rotation
+    def _replace_idle(self) -> bool:
+        rotation, pool = self._rotation, self._pool()
+        if pool is None:
+            return False
         while (spare := rotation.take_spare()) is not None:
             old = None
             try:
