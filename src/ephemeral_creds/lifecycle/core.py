@@ -121,6 +121,8 @@ class Core:
         generation.stage = MOVES[before, turn]
         if generation is self.candidate:
             self.candidate = None
+        if generation is self.current:
+            self.current = None
         match generation.stage:
             case Stage.CURRENT:
                 self._publish(generation)
@@ -132,8 +134,6 @@ class Core:
             case Stage.RETURNING:
                 generation.renewal.stop()
                 generation.revoke_at, generation.failed_revocations = self.now, 0
-                if generation is self.current:
-                    self.current = None
                 if not generation.grant.lease.lease_id:
                     self.move(generation, Turn.NOTHING_TO_REVOKE)
             case Stage.GONE:

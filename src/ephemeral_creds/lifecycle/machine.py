@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["HEARD", "Lifecycle", "State"]
 
 
+# Rules that one signal makes due, by far more than there can be.
+_MOST_RULES = 10_000
+
 _ALWAYS = (s.ConsumerLeft, s.Tick)
 _ANSWERS = (s.Granted, s.Renewed, s.Revoked, s.Failed)
 _REPORTS = (s.LoginAccepted, s.LoginRejected, s.EndLearned, s.SourceChanged, s.SourceSeen)
@@ -86,8 +89,13 @@ class Lifecycle:
         core.now = max(now, core.now)
         if isinstance(signal, HEARD[before]):
             self._hear(signal)
-        while ring := next((ring for at, ring in timers(core) if at <= core.now), None):
-            ring()
+        for _ in range(_MOST_RULES):
+            rule = next((rule for at, rule in timers(core) if at <= core.now), None)
+            if rule is None:
+                break
+            rule()
+        else:
+            raise RuntimeError("a rule stays due: please report this defect of ephemeral_creds")
         if self.state is State.CLOSED is not before:
             core.act(a.Stop())
         actions, core.actions = core.actions, []
@@ -153,8 +161,6 @@ class Lifecycle:
         An input like a signal, but one that is answered: from this instant on the consumer may
         have connections of that grant, which must not be given back while a signal waits.
         """
-        if self.state is State.CLOSED:
-            return None
         self._core.join(consumer)
         return self.current
 
