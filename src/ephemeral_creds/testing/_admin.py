@@ -33,9 +33,8 @@ class VaultResponse:
 
     Attributes:
         status: the HTTP status.
-        body: the parsed JSON object; empty where the answer had none. Holds secrets, hence is
-            not shown.
-        headers: the answer's headers, names in lower case.
+        body: the JSON object; empty where there was none. It holds secrets: it is not shown.
+        headers: names in lower case.
     """
 
     status: int
@@ -54,11 +53,7 @@ class VaultResponse:
 
 
 class VaultCallFailed(AssertionError):
-    """A call that sets up a test failed; the message says which, and what Vault said.
-
-    Attributes:
-        status: the HTTP status; ``None`` where it was something else that failed.
-    """
+    """A call that sets up a test failed: which, what Vault said, and its HTTP `status`, if any."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -83,13 +78,12 @@ def vault_request(
         address: for example ``http://127.0.0.1:8200``.
         method: ``LIST`` is understood by Vault as well.
         path: what follows ``/v1/``.
-        body: sent as JSON; ``None`` sends nothing.
-        token: sent as ``X-Vault-Token``.
+        body: sent as JSON.
+        token: whose request it is.
         timeout: seconds for each step on the network.
         wrap_ttl: have the answer wrapped in a token that lives this long, as in ``"60s"``.
-        tls: whom an ``https`` address may belong to, and what to show of oneself; ``None`` trusts
-            whom the system trusts.
-        namespace: sent as ``X-Vault-Namespace``.
+        tls: for an ``https`` address; ``None`` trusts whom the system trusts.
+        namespace: where in Vault.
 
     Raises:
         OSError: no answer; `http.client.HTTPException` for a broken one.
@@ -205,9 +199,7 @@ class VaultAdmin:
     def write_policy(self, name: str, rules: Mapping[str, Sequence[str]]) -> str:
         """Create or replace a policy and return its name.
 
-        Args:
-            name: the policy.
-            rules: capabilities by path, as in ``{"database/creds/app": ["read"]}``.
+        `rules` are capabilities by path, as in ``{"database/creds/app": ["read"]}``.
         """
         paths = {path: {"capabilities": list(allowed)} for path, allowed in rules.items()}
         self.call("PUT", f"sys/policies/acl/{name}", {"policy": json.dumps({"path": paths})})
@@ -250,12 +242,8 @@ class VaultAdmin:
     ) -> AppRole:
         """Create an AppRole, enabling the method where needed, and return how to log in.
 
-        Args:
-            name: the AppRole.
-            policies: what its tokens may do.
-            mount: where the method is.
-            options: as Vault calls them: ``token_ttl``, ``token_max_ttl``, ``secret_id_num_uses``
-                and so on; times in seconds or as ``"5s"``.
+        Options are as Vault calls them: ``token_ttl``, ``token_max_ttl``, ``secret_id_num_uses``
+        and so on; times in seconds or as ``"5s"``.
         """
         self.enable_auth("approle", mount)
         path = f"auth/{mount}/role/{name}"

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from typing import TYPE_CHECKING, Self
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._admin import AppRole
 from ephemeral_creds.testing._binaries import find_vault
-from ephemeral_creds.testing._process import OwnedProcess, free_port, private_file
+from ephemeral_creds.testing._process import OwnedProcess, free_port, private_file, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["VaultAgent", "dotenv_template"]
-
-_POLL = 0.02
 
 
 def dotenv_template(path: str) -> str:
@@ -118,12 +115,13 @@ class VaultAgent(OwnedProcess):
         Raises:
             ConfigurationError: it has ended, or not come so far after `timeout` seconds.
         """
-        give_up_at = time.monotonic() + timeout
-        while self.token is None or not all(path.exists() for path in self._templates):
+
+        def is_ready() -> bool:
             self.check()
-            if time.monotonic() > give_up_at:
-                raise self._failed(f"has not logged in and written its files after {timeout:g} s")
-            time.sleep(_POLL)
+            return self.token is not None and all(path.exists() for path in self._templates)
+
+        if not wait_until(is_ready, timeout):
+            raise self._failed(f"has not logged in and written its files after {timeout:g} s")
 
     def check(self) -> None:
         """Go on unless it has ended by itself.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -17,6 +16,7 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._admin import vault_request
 from ephemeral_creds.testing._fault_proxy import ExternalVault
 from ephemeral_creds.testing._postgres import PostgresAccess
+from ephemeral_creds.testing._process import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["ContainedPostgres", "postgres_container", "vault_container"]
 
 _START_TIMEOUT = 120.0  # initdb of an image on a busy machine; pulling it comes before
-_POLL = 0.05
 
 
 class ContainedPostgres(PostgresAccess):
@@ -51,7 +50,7 @@ def postgres_container(image: str) -> Iterator[ContainedPostgres]:
         )
         with _running(container, image):
             postgres = ContainedPostgres(container, password, network)
-            _wait(image, lambda: bool(postgres.version))
+            _wait(image, lambda: postgres.version)
             yield postgres
 
 
@@ -96,13 +95,11 @@ def _running(container: DockerContainer, image: str) -> Iterator[None]:
         container.stop()
 
 
-def _wait(image: str, answers: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + _START_TIMEOUT
-    while time.monotonic() < give_up_at:
-        try:
-            if answers():
-                return
-        except (OSError, psycopg.OperationalError):
-            pass
-        time.sleep(_POLL)
-    raise ConfigurationError(f"the container of {image} does not answer: see its log")
+def _wait(image: str, answers: Callable[[], object]) -> None:
+    def attempt() -> bool:
+        with suppress(OSError, psycopg.OperationalError):
+            return bool(answers())
+        return False
+
+    if not wait_until(attempt, _START_TIMEOUT):
+        raise ConfigurationError(f"the container of {image} does not answer: see its log")

@@ -41,8 +41,8 @@ class DatabaseEngine(Generic[VT, PT]):
 
     Args:
         vault: a running server.
-        postgres: a running server: a `PostgresServer`, or anything `PostgresLike`.
-        mount: where the engine is mounted; it is mounted if it is not.
+        postgres: a running server, or anything `PostgresLike`.
+        mount: where the engine is mounted, unless it is already.
         connection: the name of its connection to `postgres`.
         dbname: the database that Vault connects to.
         parameters: how Vault and `login` connect, by libpq's names, such as ``sslmode`` and
@@ -146,7 +146,7 @@ class DatabaseEngine(Generic[VT, PT]):
         Args:
             name: the static role.
             username: the PostgreSQL role.
-            rotation_period: seconds, or text such as ``"24h"``; 5 s at least.
+            rotation_period: seconds, or text such as ``"24h"`` (the default); 5 s at least.
             rotation_schedule: instead of it, in the manner of cron and in UTC.
         """
         body: dict[str, object] = {"db_name": self.connection, "username": username}
@@ -168,9 +168,7 @@ class DatabaseEngine(Generic[VT, PT]):
     def policy(self, role: str, *, may_revoke: bool = True) -> str:
         """Write a policy that allows to use `role`, and return its name.
 
-        Args:
-            role: the role whose credentials may be read.
-            may_revoke: also allow to give leases back, which ``default`` does not.
+        With `may_revoke` also to give leases back, which ``default`` does not.
         """
         rules: dict[str, Sequence[str]] = {f"{self.mount}/creds/{role}": ["read"]}
         if may_revoke:

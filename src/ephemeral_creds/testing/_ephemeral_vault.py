@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from ephemeral_creds.pool.base import LeasedPool, has_moved
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
 from ephemeral_creds.testing._fakes import TickingClock
 from ephemeral_creds.testing._faults import Fault
-from ephemeral_creds.testing._process import private_file
+from ephemeral_creds.testing._process import private_file, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +32,6 @@ __all__ = ["CredentialsFile", "EphemeralVault"]
 
 _LEASE = 3600
 _IN_USE_TIMEOUT = 30.0
-_POLL = 0.002
 
 
 class EphemeralVault:
@@ -42,15 +40,10 @@ class EphemeralVault:
     The verbs concern the credentials of that role, whoever minted them. Those that wait for a
     keeper know the keepers of this process.
 
-    Args:
-        engine: where the role is made.
-        login: may use every role of it.
-        grants: statements that give the role its rights; ``{{name}}`` in them is its name.
-
     Attributes:
         engine: the database engine, for all else that a test sets up.
         login: what a service logs in to Vault with.
-        role: Vault's role.
+        role: Vault's role, with the rights that `grants` gives to ``{{name}}``.
         path: where credentials are read: ``database/creds/…``.
         clock: what `expire` moves on; the fixtures' keeper reads it.
     """
@@ -127,11 +120,7 @@ class EphemeralVault:
 
     @contextmanager
     def outage(self, fault: Fault | None = None) -> Iterator[None]:
-        """Let every request to Vault fail, by default with a broken connection, until the end.
-
-        Args:
-            fault: how; ``Fault.error(503, "Vault is sealed")``, for example.
-        """
+        """Let every request to Vault fail until the end: with `fault`, or a broken connection."""
         rule = self.faults.add("*", "*", fault or Fault.reset(handled=False), times=None)
         try:
             yield
@@ -202,12 +191,10 @@ class CredentialsFile:
         text = f"DB_USERNAME={minted['username']}\nDB_PASSWORD={minted['password']}"
         private_file(self.path.with_suffix(".new"), text).replace(self.path)
         username = str(minted["username"])
-        give_up_at = time.monotonic() + _IN_USE_TIMEOUT
         for keeper in _keepers_of(f"file {self.path}"):
-            # The first may join one under way that has read the old ones.
-            while (grant := keeper.refresh()).credentials.username != username:
-                if time.monotonic() > give_up_at:
-                    raise TimeoutError(f"{keeper} does not use what is in {self.path}")
+            grant = keeper.refresh()
+            if grant.credentials.username != username:  # it joined one that had read the old ones
+                grant = keeper.refresh()
             _wait_for_pools(keeper, grant.generation)
         return username
 
@@ -223,14 +210,15 @@ def _keepers_of(source: str) -> list[CredentialKeeper]:
 
 def _wait_for_pools(keeper: CredentialKeeper, generation: int) -> None:
     """Wait until no pool of `keeper` lends what is older."""
-    give_up_at = time.monotonic() + _IN_USE_TIMEOUT
     for pool in registered(LeasedPool):
-        while pool.status().keeper.name == keeper.name and not pool.closed:
-            if has_moved(pool, generation):
-                break
-            if time.monotonic() > give_up_at:
-                raise TimeoutError(f"{pool.name} still lends connections of older credentials")
-            time.sleep(_POLL)
+        if pool.status().keeper.name != keeper.name:
+            continue
+
+        def is_done(pool: LeasedPool = pool) -> bool:
+            return pool.closed or has_moved(pool, generation)
+
+        if not wait_until(is_done, _IN_USE_TIMEOUT):
+            raise TimeoutError(f"{pool.name} still lends connections of older credentials")
 
 
 def _refuse_loop(verb: str) -> None:

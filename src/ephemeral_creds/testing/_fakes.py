@@ -213,12 +213,8 @@ class EventCollector:
     def wait_for(self, kind: type[_E], timeout: float = 10.0) -> _E:
         """Return the first event of that kind after what the last call returned.
 
-        Args:
-            kind: which.
-            timeout: seconds to wait for it.
-
         Raises:
-            AssertionError: none came in time.
+            AssertionError: none came in `timeout` seconds.
         """
 
         def find() -> _E | None:

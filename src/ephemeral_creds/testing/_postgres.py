@@ -7,7 +7,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -25,6 +24,7 @@ from ephemeral_creds.testing._process import (
     plain_environment,
     private_file,
     unprivileged_user,
+    wait_until,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["PostgresAccess", "PostgresLike", "PostgresServer"]
 
 _START_TIMEOUT = 30.0  # generous: a busy machine with two cores; the usual time is 0.03 s
-_POLL = 0.01
 _PORT_ATTEMPTS = 3
 
 
@@ -286,10 +285,9 @@ class PostgresServer(PostgresAccess, OwnedProcess):
         )  # fmt: skip
 
     def _wait_until_ready(self) -> bool:
-        give_up_at = time.monotonic() + _START_TIMEOUT
-        while self.running and time.monotonic() < give_up_at:
-            if pq.PGconn.ping(self.conninfo().encode()) == pq.Ping.OK:
-                return self.running
-            time.sleep(_POLL)
+        dsn = self.conninfo().encode()
+        wait_until(lambda: not self.running or pq.PGconn.ping(dsn) == pq.Ping.OK, _START_TIMEOUT)
+        if pq.PGconn.ping(dsn) == pq.Ping.OK and self.running:
+            return True
         self.stop(immediate=True)
         return False

@@ -10,14 +10,15 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypedDict
+from typing import TYPE_CHECKING, Self, TypedDict, TypeVar
 
 from ephemeral_creds.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
     "OwnedProcess",
@@ -27,7 +28,11 @@ __all__ = [
     "plain_environment",
     "private_file",
     "unprivileged_user",
+    "wait_until",
 ]
+
+_T = TypeVar("_T")
+_POLL = 0.005
 
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
 _GUARD = 'read -r dismissed && exit 0; kill -INT "$1"; sleep 2; kill -KILL "-$1"; rm -rf "$2"'
@@ -84,6 +89,14 @@ def unprivileged_user() -> RunAs:
         "PostgreSQL refuses to run as root and this system has neither a user 'postgres' nor "
         "'nobody': run the tests as an ordinary user"
     )
+
+
+def wait_until(condition: Callable[[], _T], timeout: float) -> _T:
+    """Return what `condition` returns: once it is true, or after `timeout` seconds."""
+    give_up_at = time.monotonic() + timeout
+    while not (found := condition()) and time.monotonic() < give_up_at:
+        time.sleep(_POLL)
+    return found
 
 
 def end_process(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float]) -> None:

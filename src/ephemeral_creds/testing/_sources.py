@@ -51,11 +51,7 @@ class Source:
 
 
 def postgres_source(told: str, image: str) -> Source:
-    """Choose a PostgreSQL.
-
-    Args:
-        told: a DSN, one of the words that force a kind, or nothing.
-        image: for a container.
+    """Choose a PostgreSQL: `told` is a DSN, a word that forces a kind, or nothing.
 
     Raises:
         ConfigurationError: there is none of the kind that was asked for, or no such kind.

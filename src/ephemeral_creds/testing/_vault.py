@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import signal
-import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Secret
@@ -14,7 +14,7 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing._admin import VaultAdmin, VaultCallFailed, vault_request
 from ephemeral_creds.testing._binaries import find_vault, vault_version
 from ephemeral_creds.testing._fault_proxy import VaultAccess
-from ephemeral_creds.testing._process import OwnedProcess, free_port
+from ephemeral_creds.testing._process import OwnedProcess, free_port, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["VaultServer"]
 
 _START_TIMEOUT = 60.0  # the binary has 400 MB; a cold read from a slow disk takes its time
-_POLL = 0.02
 
 
 class VaultServer(VaultAccess, OwnedProcess):
@@ -158,11 +157,9 @@ class VaultServer(VaultAccess, OwnedProcess):
 
     def _unseal_key(self) -> Secret:
         # It answers requests before it has printed what it has to say.
-        give_up_at = time.monotonic() + _START_TIMEOUT
-        while (match := re.search(r"Unseal Key: (\S+)", self._log())) is None:
-            if not self.running or time.monotonic() > give_up_at:
-                raise VaultCallFailed("the server did not say its unseal key")
-            time.sleep(_POLL)
+        match = wait_until(lambda: re.search(r"Unseal Key: (\S+)", self._log()), _START_TIMEOUT)
+        if match is None:
+            raise VaultCallFailed("the server did not say its unseal key")
         return Secret(match[1])
 
     def _wait_until_ready(self) -> None:
@@ -172,17 +169,15 @@ class VaultServer(VaultAccess, OwnedProcess):
         self._wait_for_status("auth/token/lookup-self", 200)
 
     def _wait_for_status(self, path: str, *wanted: int) -> None:
-        # Not through the proxy, which is for what a test and its library send.
-        server, token = self.server_address, self.root_token
-        give_up_at = time.monotonic() + _START_TIMEOUT
-        while self.running and time.monotonic() < give_up_at:
-            try:
-                if vault_request(server, "GET", path, token=token).status in wanted:
-                    return
-            except OSError:
-                pass
-            time.sleep(_POLL)
-        raise ConfigurationError(f"{self.binary} did not start on {self.address}")
+        def answers() -> bool:
+            # Not through the proxy, which is for what a test and its library send.
+            with suppress(OSError):
+                answer = vault_request(self.server_address, "GET", path, token=self.root_token)
+                return answer.status in wanted
+            return not self.running
+
+        if not (wait_until(answers, _START_TIMEOUT) and self.running):
+            raise ConfigurationError(f"{self.binary} did not start on {self.address}")
 
     def _forget(self) -> None:
         for record in self.requests:

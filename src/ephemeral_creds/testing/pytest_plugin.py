@@ -16,24 +16,13 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection, Connection
 
-    from ephemeral_creds import (
-        AsyncRotatingConnectionPool,
-        CredentialKeeper,
-        RotatingConnectionPool,
-        VaultDynamicProvider,
-    )
-    from ephemeral_creds.testing import (
-        AppRole,
-        CredentialsFile,
-        DatabaseEngine,
-        EphemeralVault,
-        EventCollector,
-        PostgresAccess,
-        VaultAccess,
-    )
+    import ephemeral_creds as creds
+    from ephemeral_creds import testing
     from ephemeral_creds.testing._sources import Source
 
-    Engine = tuple[DatabaseEngine[VaultAccess, PostgresAccess], AppRole]
+    Engine = tuple[
+        testing.DatabaseEngine[testing.VaultAccess, testing.PostgresAccess], testing.AppRole
+    ]
 
 _SERVERS = {
     "postgres": ("a DSN of its superuser", "postgres:17"),
@@ -110,7 +99,7 @@ def ephemeral_grants(pytestconfig: pytest.Config) -> Sequence[str]:
 @pytest.fixture(scope="session")
 def ephemeral_postgres(
     pytestconfig: pytest.Config, ephemeral_schema: str
-) -> Iterator[PostgresAccess]:
+) -> Iterator[testing.PostgresAccess]:
     """A PostgreSQL with `ephemeral_schema`: host, port, superuser, ``conninfo()``, ``admin()``."""
     from ephemeral_creds.testing._servers import running_postgres
 
@@ -123,7 +112,7 @@ def ephemeral_postgres(
 
 @pytest.fixture(scope="session")
 def _ephemeral_engine(
-    pytestconfig: pytest.Config, ephemeral_postgres: PostgresAccess
+    pytestconfig: pytest.Config, ephemeral_postgres: testing.PostgresAccess
 ) -> Iterator[Engine]:
     from ephemeral_creds.testing._servers import database_engine, running_vault
     from ephemeral_creds.testing._sources import check_reach
@@ -144,7 +133,7 @@ def _ephemeral_engine(
 @pytest.fixture
 def ephemeral_vault(
     _ephemeral_engine: Engine, ephemeral_grants: Sequence[str]
-) -> Iterator[EphemeralVault]:
+) -> Iterator[testing.EphemeralVault]:
     """A Vault with a role of this test's own, and verbs such as ``rotate()`` and ``outage()``."""
     from ephemeral_creds.testing import EphemeralVault
 
@@ -154,13 +143,13 @@ def ephemeral_vault(
 
 
 @pytest.fixture
-def ephemeral_provider(ephemeral_vault: EphemeralVault) -> VaultDynamicProvider:
+def ephemeral_provider(ephemeral_vault: testing.EphemeralVault) -> creds.VaultDynamicProvider:
     """A provider of the role's credentials, for one keeper or one pool of the test's own."""
     return ephemeral_vault.provider()
 
 
 @pytest.fixture
-def credential_events() -> EventCollector:
+def credential_events() -> testing.EventCollector:
     """What `credential_keeper` and its pools report."""
     from ephemeral_creds.testing import EventCollector
 
@@ -169,10 +158,10 @@ def credential_events() -> EventCollector:
 
 @pytest.fixture
 def credential_keeper(
-    ephemeral_vault: EphemeralVault,
-    ephemeral_provider: VaultDynamicProvider,
-    credential_events: EventCollector,
-) -> Iterator[CredentialKeeper]:
+    ephemeral_vault: testing.EphemeralVault,
+    ephemeral_provider: creds.VaultDynamicProvider,
+    credential_events: testing.EventCollector,
+) -> Iterator[creds.CredentialKeeper]:
     """A keeper that has credentials, and is as quick as a test wants it."""
     from ephemeral_creds import CredentialKeeper, RefreshPolicy, log_event
 
@@ -188,8 +177,8 @@ def credential_keeper(
 
 @pytest.fixture
 def rotating_pool(
-    credential_keeper: CredentialKeeper, ephemeral_postgres: PostgresAccess
-) -> Iterator[RotatingConnectionPool[Connection]]:
+    credential_keeper: creds.CredentialKeeper, ephemeral_postgres: testing.PostgresAccess
+) -> Iterator[creds.RotatingConnectionPool[Connection]]:
     """An open pool of up to four connections."""
     from ephemeral_creds import RotatingConnectionPool
 
@@ -201,8 +190,8 @@ def rotating_pool(
 
 @pytest.fixture
 def async_rotating_pool(
-    credential_keeper: CredentialKeeper, ephemeral_postgres: PostgresAccess
-) -> AsyncRotatingConnectionPool[AsyncConnection]:
+    credential_keeper: creds.CredentialKeeper, ephemeral_postgres: testing.PostgresAccess
+) -> creds.AsyncRotatingConnectionPool[AsyncConnection]:
     """The same for asyncio, to be opened by the test: ``async with async_rotating_pool:``."""
     from ephemeral_creds import AsyncRotatingConnectionPool
 
@@ -211,7 +200,9 @@ def async_rotating_pool(
 
 
 @pytest.fixture
-def credentials_file(tmp_path: Path, ephemeral_vault: EphemeralVault) -> Iterator[CredentialsFile]:
+def credentials_file(
+    tmp_path: Path, ephemeral_vault: testing.EphemeralVault
+) -> Iterator[testing.CredentialsFile]:
     """A sidecar's file with the role's credentials; ``rewrite()`` puts others into it."""
     from ephemeral_creds.testing import CredentialsFile
 
