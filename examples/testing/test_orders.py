@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from orders import Closed, OrderBook
 
-from ephemeral_creds.events import CredentialsLapsed
+from ephemeral_creds.events import LeaseExpired
 
 if TYPE_CHECKING:
     import psycopg
@@ -67,7 +67,7 @@ def test_the_shop_closes_when_the_credentials_have_expired(
     """Vault was away for too long; when it is back, so are we."""
     with ephemeral_vault.outage():
         ephemeral_vault.expire()
-        credential_events.wait_for(CredentialsLapsed)
+        credential_events.wait_for(LeaseExpired)
         with pytest.raises(Closed):
             book.take("tea")
     book.take("milk")

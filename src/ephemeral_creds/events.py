@@ -1,7 +1,7 @@
 """What happened, for logs, metrics and alerts.
 
-A keeper and its pools call every observer with one of the records below. They are frozen, hold
-plain values from a fixed list of fields, and never a secret. Durations are `float` seconds.
+A keeper and its pools call each observer with one of the records below. They are frozen, and
+their fields are plain values, never a secret. Durations are `float` seconds.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ __all__ = [
     "CandidateDiscarded",
     "CredentialsEnding",
     "CredentialsIssued",
-    "CredentialsLapsed",
     "CredentialsPublished",
     "Event",
     "FetchFailed",
     "KeeperFailed",
+    "LeaseExpired",
     "LeaseRenewed",
     "LeaseRevoked",
     "LoginRejected",
@@ -37,10 +37,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What all events have.
+    """The base of all events.
 
     Attributes:
-        keeper: the name of the keeper that it happened in.
+        keeper: the name of the keeper that reports it.
     """
 
     keeper: str = ""
@@ -48,7 +48,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem(Event):
-    """An event that somebody should look at if it goes on."""
+    """The base of all events that somebody should look into if they repeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +63,15 @@ class CredentialsIssued(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialsPublished(Event):
-    """From now on, new connections log in with this generation.
+    """New connections log in with this generation from now on.
 
     Attributes:
-        generation: which one.
+        generation: the generation.
         username: its user name.
-        previous: what they logged in with before; ``None`` for the first.
-        proven: whether a pool has logged in with it, and every one that still uses the keeper
-            has: not where there was nothing to fall back on, or no answer in time.
+        previous: the generation before it; ``None`` for the first.
+        proven: whether it was tested: at least one pool has logged in with it, and so have all
+            that still use the keeper. False where there was nothing to fall back on, or where a
+            pool's server did not answer in time.
     """
 
     generation: int
@@ -81,7 +82,7 @@ class CredentialsPublished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordChanged(Event):
-    """The role in use has another password; new connections log in with it, open ones stay."""
+    """The role in use has a new password: new connections log in with it, open ones stay."""
 
     generation: int
     username: str
@@ -89,7 +90,7 @@ class PasswordChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRenewed(Event):
-    """A lease was extended; `shortened` where the server gave less than before."""
+    """A lease was renewed; `shortened` where the server granted less time than before."""
 
     generation: int
     duration: float
@@ -98,7 +99,7 @@ class LeaseRenewed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenewalFailed(Problem):
-    """A lease could not be extended; the next attempt is in `retry_in` seconds."""
+    """A lease could not be renewed; the next attempt is in `retry_in` seconds."""
 
     generation: int
     error: str
@@ -119,11 +120,11 @@ class LoginRejected(Problem):
     """PostgreSQL answered a login with an error.
 
     Attributes:
-        generation: what it logged in with.
-        current: whether that is in use, rather than waiting to be proven.
-        reason: ``credentials`` where it refused user or password, ``pg_hba`` where it turned the
-            login away before it asked for a password, ``server`` where it said no for a reason
-            that other credentials do not change.
+        generation: the generation whose credentials were sent.
+        current: whether that generation is in use; false while it is being tested.
+        reason: ``credentials`` where the server refused user or password, ``pg_hba`` where it
+            rejected the login before it asked for a password, ``server`` where it refused for a
+            reason that other credentials do not change.
         sqlstate: the server's code, such as ``28P01``; ``None`` where it is not known.
     """
 
@@ -135,13 +136,14 @@ class LoginRejected(Problem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateDiscarded(Problem):
-    """A new generation was never used.
+    """A new generation was discarded before it was used.
 
     Attributes:
-        generation: which one.
-        reason: ``logins refused`` until those in use were about to end; ``expired`` before it was
-            proven; ``lease lost`` where its lease could not be renewed any more; ``superseded`` by
-            a newer one, or because the source has gone back to what is in use.
+        generation: the generation.
+        reason: ``logins refused``: PostgreSQL refused it until the generation in use was about to
+            expire; ``expired``: it expired before it was tested; ``lease lost``: its lease could
+            not be renewed any more; ``superseded``: there is a newer one, or the source has gone
+            back to the credentials in use.
     """
 
     generation: int
@@ -149,24 +151,24 @@ class CandidateDiscarded(Problem):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialsLapsed(Problem):
-    """The current credentials passed their deadline, and nothing has replaced them yet."""
+class LeaseExpired(Problem):
+    """The credentials in use have expired, and there are no others yet."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialsEnding(Problem):
-    """Credentials without a lease are about to end, or have, and the source has no others yet.
+    """Credentials without a lease are near their expected end, and the source has no others yet.
 
-    They stay in use: what is known of their end is a hint.
+    They stay in use, also after that: the expected end is a hint.
 
     Attributes:
-        generation: which ones.
-        ends_in: seconds until PostgreSQL refuses them or the source expects them to end; negative
-            after it.
-        source_error: why what the source has now is not used, as in `SourceUnusable`; empty where
-            it can be used and holds nothing else.
+        generation: the generation.
+        ends_in: seconds until ``VALID UNTIL`` in PostgreSQL, or until the end that the source
+            expects; negative afterwards.
+        source_error: why the content of the source cannot be used, as in `SourceUnusable`; empty
+            where it can, and holds the same credentials.
     """
 
     generation: int
@@ -176,13 +178,13 @@ class CredentialsEnding(Problem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceUnusable(Problem):
-    """What the source has now cannot be used: a file is gone, half written, refused or garbage.
+    """The source cannot be used: its file is missing, half written, refused or malformed.
 
-    Told once for each distinct problem that lasts for three seconds. The credentials that were
-    read before stay in use until PostgreSQL refuses them.
+    Reported once for each problem that lasts for three seconds. The credentials that were read
+    before stay in use until PostgreSQL refuses them.
 
     Attributes:
-        error: the error's class and text, which say where and what to do.
+        error: class and text of the error, which say where and what to do.
     """
 
     error: str
@@ -190,19 +192,19 @@ class SourceUnusable(Problem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRecovered(Event):
-    """What the source has can be used again, after a `SourceUnusable`."""
+    """The source can be used again, after a `SourceUnusable`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRevoked(Event):
-    """A lease was given back."""
+    """A lease was revoked."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationFailed(Problem):
-    """A lease could not be given back; `final` where it is now left to expire by itself."""
+    """A lease could not be revoked; `final` where it is now left to expire by itself."""
 
     generation: int
     error: str
@@ -211,39 +213,39 @@ class RevocationFailed(Problem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperFailed(Problem):
-    """The keeper's thread met a defect; the last credentials keep working.
+    """There is a defect in the keeper or in its provider; the credentials in use keep working.
 
-    It goes on, unless the text says that it has ended.
+    The keeper's thread goes on, unless `error` says that it has ended.
     """
 
     error: str
 
 
 Outcome: TypeAlias = Literal["done", "refused", "failed", "unknown"]
-"""How a request ended; ``unknown`` where it may have been done although no usable answer came."""
+"""How a request ended; ``unknown`` where the server may have done it, but no usable answer came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderRequest(Event):
-    """A provider asked its server for something: a line of an audit trail.
+    """A provider has sent a request to its server: a line of an audit trail.
 
-    No `Problem` even where it failed: what follows from that is an event of its own, such as
+    Not a `Problem` even where it failed: the consequence is an event of its own, such as
     `FetchFailed`.
 
     Attributes:
         operation: ``login``, ``unwrap``, ``lookup-token``, ``renew-token``, ``revoke-token``,
             ``mint``, ``read``, ``renew`` or ``revoke``.
-        outcome: how it ended.
-        address: the one node that it asked.
+        outcome: how the request ended.
+        address: the address of the node that it was sent to.
         mount: where the secrets engine or auth method is mounted; empty for ``unwrap``.
-        role: the role that it was about, of the engine or of the auth method, or the user that
-            logged in; empty for tokens, and for an AppRole, whose id is not shown.
-        accessor: the accessor of the token that it went under, or that the login brought. Never
-            the token.
-        lease: the lease that it was about, with all but the beginning of its last part cut off.
-        status: the HTTP status of the answer; ``None`` where there was none.
-        duration: seconds from sending it to the end of the answer.
-        error: what went wrong; empty where nothing did.
+        role: the role of the engine or of the auth method, or the user that logs in; empty for
+            tokens, and for an AppRole, whose id is not shown.
+        accessor: the accessor of the token that was sent, or that the login returned. Never the
+            token.
+        lease: the lease, its last part shortened.
+        status: the HTTP status of the answer; ``None`` without an answer.
+        duration: seconds from sending the request to the end of the answer.
+        error: what went wrong; empty on success.
     """
 
     operation: str
@@ -270,15 +272,16 @@ class PoolRotated(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BorrowedAtDeadline(Problem):
-    """Connections are still borrowed although their credentials, long replaced, are about to end.
+    """Connections are still borrowed although their credentials were replaced and now expire.
 
     Attributes:
         pool: the pool's name.
-        generation: what they logged in with.
-        connections: how many.
-        age: seconds for which they have been borrowed, at least.
+        generation: the generation that they logged in with.
+        connections: how many they are.
+        age: seconds for which the first of them has been borrowed; without
+            ``RotationPolicy(trace_borrowers=True)``, seconds since they were replaced.
         where: where they were checked out, with ``RotationPolicy(trace_borrowers=True)``.
-        cancelled: whether they are being cut off.
+        cancelled: whether the pool cancels their queries and closes them.
     """
 
     pool: str
@@ -291,15 +294,15 @@ class BorrowedAtDeadline(Problem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidUntilPassed(Problem):
-    """PostgreSQL refuses a role by its ``VALID UNTIL`` although its lease has time left.
+    """PostgreSQL refuses a role because of its ``VALID UNTIL`` although its lease has time left.
 
-    The ``renew_statements`` of the role in Vault forget it; `remedy` has what they need.
+    The ``renew_statements`` of the role in Vault do not move it; `remedy` has the statement.
 
     Attributes:
-        generation: which one.
-        ends_in: seconds until ``VALID UNTIL``: negative, for it has passed.
+        generation: the generation.
+        ends_in: seconds until ``VALID UNTIL``; negative, since it has passed.
         expires_in: seconds that the lease had left when the login was refused.
-        remedy: what to do, with the statement to write.
+        remedy: what to do, with the statement to add.
     """
 
     generation: int
@@ -314,11 +317,15 @@ class ValidUntilPassed(Problem):
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name != "Observer":
+        if name not in ("CredentialsLapsed", "Observer"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib
         import warnings
 
-        text = f"{__name__}.Observer is deprecated: import it from ephemeral_creds"
-        warnings.warn(text, DeprecationWarning, stacklevel=2)
-        return importlib.import_module("ephemeral_creds.observers").Observer
+        if name == "CredentialsLapsed":
+            new, value = "LeaseExpired", LeaseExpired
+        else:
+            new = "ephemeral_creds.Observer"
+            value = importlib.import_module("ephemeral_creds.observers").Observer
+        warnings.warn(f"{__name__}.{name} is now {new}", DeprecationWarning, stacklevel=2)
+        return value

@@ -39,7 +39,7 @@ from ephemeral_creds import (
     VaultConfig,
     VaultDynamicProvider,
 )
-from ephemeral_creds.events import CredentialsLapsed, FetchFailed, LoginRejected, Problem
+from ephemeral_creds.events import FetchFailed, LeaseExpired, LoginRejected, Problem
 from ephemeral_creds.testing import DatabaseEngine, FakeClock
 from service_accounts import TokenReviewServer, create_kubernetes_role, make_service_account_jwt
 
@@ -320,7 +320,7 @@ def test_a_vault_that_goes_away_after_the_start(own_engine: DatabaseEngine) -> N
             assert second.execute("SELECT current_user").fetchone() is not None
         with pool.connection(GENEROUS) as held:
             clock.advance(3600.0)
-            seen.wait_for(CredentialsLapsed)
+            seen.wait_for(LeaseExpired)
             seen.wait_for(FetchFailed)
             # What is open goes on working even then.
             assert held.execute("SELECT 1").fetchone() == (1,)

@@ -19,9 +19,9 @@ from ephemeral_creds import (
     VaultDynamicProvider,
 )
 from ephemeral_creds.events import (
-    CredentialsLapsed,
     CredentialsPublished,
     FetchFailed,
+    LeaseExpired,
     LeaseRenewed,
     RenewalFailed,
 )
@@ -185,7 +185,7 @@ def test_expire_while_vault_is_away_ends_the_service_until_it_is_back(
     before = user(rotating_pool)
     with ephemeral_vault.outage():
         ephemeral_vault.expire()
-        credential_events.wait_for(CredentialsLapsed)
+        credential_events.wait_for(LeaseExpired)
         with pytest.raises(CredentialsExpired), rotating_pool.connection(timeout=0.5):
             pass
     assert answers(rotating_pool)

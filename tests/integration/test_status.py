@@ -12,8 +12,8 @@ from twins import EAGER, Worker, wait_until
 
 from ephemeral_creds import CredentialKeeper, NoCredentials, RefreshPolicy
 from ephemeral_creds.events import (
-    CredentialsLapsed,
     FetchFailed,
+    LeaseExpired,
     LeaseRenewed,
     LoginRejected,
     RenewalFailed,
@@ -99,7 +99,7 @@ class TestReady:
         pool = setup.pool(min_size=1)
         setup.provider.failures |= {"fetch": AWAY.copy(), "renew": AWAY.copy()}
         clock.advance(61.0)
-        setup.events.wait_for(CredentialsLapsed)
+        setup.events.wait_for(LeaseExpired)
         status = pool.status()
         assert status.ready
         assert not status.keeper.ready
@@ -113,7 +113,7 @@ class TestReady:
         pool = setup.pool(min_size=0, max_size=2)
         setup.provider.failures |= {"fetch": AWAY.copy(), "renew": AWAY.copy()}
         clock.advance(61.0)
-        setup.events.wait_for(CredentialsLapsed)
+        setup.events.wait_for(LeaseExpired)
         assert not pool.status().ready
         waiting = Worker(pool.getconn, timeout=PATIENCE)
         wait_until(lambda: pool.status().last_error)

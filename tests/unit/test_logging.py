@@ -38,7 +38,10 @@ def test_nothing_is_formatted_for_nobody(caplog: pytest.LogCaptureFixture) -> No
     assert caplog.records == []
 
 
-def test_the_old_home_of_observer_is_deprecated() -> None:
-    with pytest.warns(DeprecationWarning, match="Observer is deprecated: import it from") as told:
-        assert events.Observer is Observer  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("name", "new"), [("Observer", Observer), ("CredentialsLapsed", events.LeaseExpired)]
+)
+def test_old_names_are_deprecated(name: str, new: object) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{name} is now .*{new.__name__}") as told:  # type: ignore[attr-defined]
+        assert getattr(events, name) is new
     assert told[0].filename == __file__

@@ -71,7 +71,7 @@ def _expire(core: Core, generation: Generation) -> None:
     match generation.stage:
         case Stage.CURRENT:
             core.act(a.Expire(generation.grant))
-            core.report(events.CredentialsLapsed(generation=generation.number))
+            core.report(events.LeaseExpired(generation=generation.number))
             is_backing_off = core.wishes.failures and core.wishes.earliest < math.inf
             if not is_backing_off:
                 core.replace(generation, Reason.EXPIRED)

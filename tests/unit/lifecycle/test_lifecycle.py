@@ -468,7 +468,7 @@ class TestExpiry:
             driver.at(min(driver.machine.deadline, 4600.0))
         assert driver.machine.state is State.ACQUIRING
         assert driver.machine.usable(driver.now) is None
-        assert driver.events_of(events.CredentialsLapsed)
+        assert driver.events_of(events.LeaseExpired)
         if driver.in_flight is None:
             driver.at(driver.machine.deadline)
         published = driver.send(Granted(grant(2, driver.now)))

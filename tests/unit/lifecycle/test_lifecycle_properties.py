@@ -209,7 +209,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                 case AskEnd(asked):
                     assert asked.lease.duration == math.inf, "asked about what has a deadline"
                     assert self.pools, "asked nobody"
-                case Report(events.CredentialsLapsed(generation=number)):
+                case Report(events.LeaseExpired(generation=number)):
                     self.lapsed.add(number)
                 case Report(events.CandidateDiscarded(generation=number, reason="logins refused")):
                     worst = max(n for (_, g), n in self.refusals.items() if g == number)

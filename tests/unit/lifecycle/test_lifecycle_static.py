@@ -107,7 +107,7 @@ def test_an_outage_of_the_server_ends_nothing(driver: Driver) -> None:
         driver.failed(ProviderUnavailable("away"))
         assert driver.machine.usable(driver.now) is not None
         assert driver.at(driver.machine.deadline) == [Fetch()]
-    assert driver.events_of(events.CredentialsLapsed) == []
+    assert driver.events_of(events.LeaseExpired) == []
 
 
 def test_another_user_is_another_generation(driver: Driver) -> None:
