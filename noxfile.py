@@ -196,6 +196,13 @@ def property(session: nox.Session) -> None:  # noqa: A001  the session's name on
 
 
 @nox.session(default=False)
+def mutate(session: nox.Session) -> None:
+    """Change the machines' rules in 300 places, and see which changes no unit test notices."""
+    session.install("-e", ".[test]", *GROUPS["mutation"])
+    session.run("python", "tools/mutate.py", *session.posargs)
+
+
+@nox.session(default=False)
 def agent(session: nox.Session) -> None:
     """Follow a real Vault Agent through ten handovers under load, and print figures (2 minutes)."""
     session.install("-e", ".[test]")

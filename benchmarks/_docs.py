@@ -45,7 +45,7 @@ def write(
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
     tables = [_machine(machine), _targets(figures)]
-    if "rotation" in details:
+    if "rotation_p999_ratio_0" in figures:
         tables.append(_latencies(details["rotation"]))
         _plot(details["rotation"], plot)
     middle = "\n\n".join(tables)

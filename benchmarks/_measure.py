@@ -37,6 +37,8 @@ class Effort:
     """Turns, of a few milliseconds, of each such process."""
     at_once: tuple[int, ...]
     """Threads or tasks that query at the same time, for the ratio of a checkout as a whole."""
+    peers: bool
+    """Whether to compare latencies, which short runs say nothing about."""
     rounds: int
     """How often each contender has its turn at each connect latency."""
     segment: float
@@ -55,11 +57,11 @@ class Effort:
 
 
 FULL = Effort(
-    generations=16, turns=40, at_once=(1, 16, 64), rounds=5, segment=4.0, moves=3,
+    generations=16, turns=40, at_once=(1, 16, 64), peers=True, rounds=5, segment=4.0, moves=3,
     vault_rotations=10, changes=40, idle=30.0, imports=8, leak_rotations=10_000,
 )  # fmt: skip
 QUICK = Effort(
-    generations=6, turns=25, at_once=(), rounds=1, segment=1.5, moves=1,
+    generations=6, turns=25, at_once=(), peers=False, rounds=1, segment=2.2, moves=2,
     vault_rotations=3, changes=5, idle=4.0, imports=3, leak_rotations=600,
 )  # fmt: skip
 

@@ -66,7 +66,8 @@ def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Figure], 
     figures: dict[str, Figure] = {}
     details: dict[str, Any] = {}
     errors: Counter[str] = Counter()
-    contenders = [kind(server, SIZE) for kind in (Static, Ours, Drain, Swap, Control)]
+    kinds = (Static, Ours, Drain, Swap, Control) if effort.peers else (Ours,)
+    contenders = [kind(server, SIZE) for kind in kinds]
     try:
         for latency in LATENCIES:
             turns: dict[str, list[_Seen]] = {contender.name: [] for contender in contenders}
@@ -74,13 +75,8 @@ def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Figure], 
                 seen = _turn(contender, latency / 1000, effort.segment)
                 turns[contender.name].append(seen)
                 errors[contender.name] += seen.errors
-            for tail, share in TAILS.items():
-                found = {name: [t.slowest(share) for t in each] for name, each in turns.items()}
-                peers = [min(both) for both in zip(found["drain"], found["swap"], strict=True)]
-                control = _ratios(found["control"], found["static"])
-                for against, theirs in (("ratio", found["static"]), ("vs_peers", peers)):
-                    ours = _ratios(found["ours"], theirs)
-                    figures[f"rotation_{tail}_{against}_{latency}"] = compare(ours, control)
+            if effort.peers:
+                figures |= _compare(turns, latency)
             details[f"{latency} ms"] = {name: _together(each) for name, each in turns.items()}
         for contender in contenders:
             details[f"peak of {contender.name}"] = contender.slow.census.peak
@@ -90,6 +86,18 @@ def measure(server: PostgresServer, effort: Effort) -> tuple[dict[str, Figure], 
     figures["rotation_errors"] = Figure(errors["ours"])
     details["errors"] = dict(errors)
     return figures, details
+
+
+def _compare(turns: dict[str, list[_Seen]], latency: int) -> dict[str, Figure]:
+    figures = {}
+    for tail, share in TAILS.items():
+        found = {name: [turn.slowest(share) for turn in each] for name, each in turns.items()}
+        peers = [min(both) for both in zip(found["drain"], found["swap"], strict=True)]
+        control = _ratios(found["control"], found["static"])
+        for against, theirs in (("ratio", found["static"]), ("vs_peers", peers)):
+            ours = _ratios(found["ours"], theirs)
+            figures[f"rotation_{tail}_{against}_{latency}"] = compare(ours, control)
+    return figures
 
 
 def _ratios(ours: list[float], theirs: list[float]) -> list[float]:

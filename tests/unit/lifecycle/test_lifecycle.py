@@ -189,6 +189,20 @@ class TestRenewal:
                 driver.failed(AWAY)
         assert fetched_at == 1000.0 + 2400.0 + 600.0
 
+    def test_r4_failures_from_before_it_was_in_use_do_not_count(self) -> None:
+        driver = Driver().serving(3600.0)
+        driver.send(RefreshRequested())
+        driver.send(Granted(grant(2, driver.now, 300.0)))
+        (renew,) = driver.after(200.0)
+        assert isinstance(renew, Renew)
+        driver.failed(AWAY)
+        driver.send(LoginAccepted(1, 2))
+        while not isinstance(driver.in_flight, Fetch):
+            if driver.in_flight is not None:
+                driver.failed(AWAY)
+            driver.at(driver.machine.deadline)
+        assert driver.now == 1000.0 + 200.0 + 50.0
+
     def test_r4_a_renewal_that_works_again_calls_the_mint_off(self) -> None:
         driver = Driver().serving(3600.0)
         driver.after(2400.0)
