@@ -13,10 +13,10 @@ _MASK = "**********"
 
 @final
 class Secret:
-    """A string that is only shown to who asks for it by name.
+    """A string that nothing shows by accident.
 
-    ``repr``, ``str``, ``format`` and a traceback's local variables show a mask; pickling is
-    refused. `reveal` is the only way in.
+    ``repr``, ``str``, ``format`` and the local variables in a traceback show a mask; pickling is
+    refused. Only `reveal` returns it.
     """
 
     __slots__ = ("__value",)
@@ -63,7 +63,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user name with its password; the two always travel together.
+    """A user name and its password.
 
     Attributes:
         username: the PostgreSQL role to log in as.
@@ -76,25 +76,25 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A server's promise that credentials work for a while.
+    """How long credentials work, and what the server said of it.
 
     Attributes:
         requested_at: the instant at which the request that led to this promise was *sent*, on the
             provider's clock. The server counts from when it handled it, which is never earlier,
             so counting from here errs on the safe side however slow the answer was.
-        duration: seconds from ``requested_at`` for which the credentials work: the least of
-            the lease's own and what remains of the token it was made under. ``inf`` where
-            nobody knows, as with a file.
-        renewable: whether asking for more makes sense.
-        lease_id: the server's name for the lease; empty where there is none.
-        rotates_in: for a role that stays and whose password the server changes from time to time:
-            seconds from ``requested_at`` until it does so, ``inf`` where it does not say. Sessions
-            outlive that. ``None`` where each grant is a role of its own, or nobody knows.
-        ask_again_in: seconds from ``requested_at`` after which to ask again in any case; ``inf``
+        duration: seconds from ``requested_at`` for which the credentials work: the lesser of the
+            lease's own duration and what remained of the token that it was requested with.
+            ``inf`` where it is not known, as with a file.
+        renewable: whether the lease can be renewed.
+        lease_id: the server's id of the lease; empty where there is none.
+        rotates_in: for a static role, whose password the server changes: seconds from
+            ``requested_at`` until the next change, ``inf`` where the server does not say. Sessions
+            outlive it. ``None`` where the role is not static, or it is not known.
+        ask_again_in: seconds from ``requested_at`` after which to fetch again in any case; ``inf``
             for never.
-        announced_duration: seconds from ``requested_at`` after which the source expects the
-            credentials to end, where it cannot promise it: a hint. It is shown and asked about,
-            and never a reason not to log in. ``inf`` where there is none.
+        announced_duration: seconds from ``requested_at`` until the end that the source expects and
+            cannot promise. It is reported, and PostgreSQL is asked about it, but it keeps nobody
+            from logging in. ``inf`` where there is none.
     """
 
     requested_at: float
@@ -122,9 +122,9 @@ class Grant:
 
     Attributes:
         credentials: what to log in with.
-        lease: for how long.
+        lease: how long they work.
         generation: counts the grants of one keeper: 1, 2, 3 …; 0 until the keeper numbers it.
-        origin: what the provider needs to renew or revoke it; nobody else's business.
+        origin: what the provider needs to renew or revoke it; for the provider alone.
     """
 
     credentials: Credentials

@@ -65,7 +65,7 @@ class ConfigurationError(EphemeralCredsError):
 
 
 class ProviderError(EphemeralCredsError):
-    """The place that credentials come from did not deliver them.
+    """A provider did not deliver credentials, or could not renew or revoke them.
 
     Attributes:
         status: the HTTP status where the provider speaks HTTP and got an answer, else ``None``.
@@ -80,7 +80,7 @@ class ProviderUnavailable(ProviderError):
     """A failure that may pass by itself: network, sealed or standby server, rate limit.
 
     Attributes:
-        retry_after: seconds that the server asked to wait, where it said so.
+        retry_after: seconds that the server asked to wait; ``None`` where it did not.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class ProviderUnavailable(ProviderError):
 
 
 class AccessDenied(ProviderError):
-    """Refused for lack of permission, and a fresh login did not cure it."""
+    """Vault denied permission, also after a new login."""
 
 
 class LeaseLost(ProviderError):
-    """The lease is gone, or cannot be extended any more: only new credentials help."""
+    """The lease is gone, or cannot be renewed any more: only new credentials help."""
 
 
 class MalformedResponse(ProviderError):
@@ -111,7 +111,7 @@ class NotReady(NoCredentials):
 
 
 class CredentialsExpired(NoCredentials):
-    """The last credentials passed their deadline and no new ones could be had."""
+    """The last credentials have expired and could not be replaced."""
 
 
 class KeeperClosed(NoCredentials):

@@ -38,14 +38,14 @@ class Observer(Protocol):
     """
 
     def __call__(self, event: Event, /) -> None:
-        """Take note of `event`."""
+        """Handle `event`."""
         ...
 
 
 def log_event(event: Event) -> None:
     """Log `event`: a `Problem` as a warning, everything else as information.
 
-    A `ProviderRequest` is for debugging only: what comes of it is an event of its own.
+    A `ProviderRequest` is logged for debugging only: its consequence is an event of its own.
     """
     from ephemeral_creds.events import Problem, ProviderRequest
 
@@ -71,20 +71,20 @@ FIELDS = frozenset(
         "role", "shortened", "source_error", "sqlstate", "status", "username", "where",
     }
 )  # fmt: skip
-"""The fields that are written. One that an event of somebody else's has besides is left out."""
+"""The fields that are written; others, of an event class that is not ours, are left out."""
 
 
 class JSONLogObserver:
     """Writes each event as one line: a JSON object with ``time``, ``level``, ``event`` and fields.
 
-    ``time`` is UTC in ISO 8601, ``level`` is ``warning`` for a `Problem` and ``info`` for the
-    rest, ``event`` is the name of the class. A duration that has no end is ``null``. Only the
-    fields that are listed in the reference are written, whatever an event holds.
+    ``time`` is UTC in ISO 8601, ``level`` is ``warning`` for a `Problem` and ``info`` for others,
+    ``event`` is the name of the class. An infinite duration is ``null``. Only the fields that are
+    listed in the reference are written.
 
-    May be used by several keepers and threads: a line is never mixed with another.
+    Several keepers and threads may share one: lines are never mixed.
 
     Args:
-        stream: where to write; ``None`` means `sys.stderr` as it is at that time.
+        stream: where to write; ``None`` means `sys.stderr` at the time of the event.
         now: returns the time to write.
     """
 

@@ -86,9 +86,9 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshPolicy:
-    """How a keeper treats leases. All durations are `float` seconds.
+    """When a keeper renews, retries and mints. Durations are `float` seconds.
 
-    The defaults suit leases of a minute to a day and hardly ever need a change.
+    The defaults suit leases of a minute to a day and rarely need a change.
 
     Raises:
         ConfigurationError: a value is out of its range; the message names it.
@@ -99,7 +99,7 @@ class RefreshPolicy:
     renew_at: float = number(2 / 3, 0.05, 0.95)
     """The fraction of a lease after which it is renewed."""
 
-    # A fleet deployed together must not come back together.
+    # Processes that were deployed together must not renew together.
     jitter: float = number(0.1, 0.0, 0.5)
     """How much earlier, at most and as a fraction, a renewal or retry may be."""
 
@@ -116,15 +116,16 @@ class RefreshPolicy:
     # Each mint is a role in PostgreSQL and a lease in Vault for an hour. One in ten seconds keeps
     # the worst fault at 360 roles an hour; real rotations are far rarer.
     mint_interval: float = number(10.0, 0.0)
-    """One mint is allowed per this many seconds, for all reasons together."""
+    """Seconds between two mints, whatever asks for them, when `mint_burst` is used up."""
     mint_burst: int = number(2, 1)
     """Mints that are allowed back to back after an idle period."""
 
     # A replica lags by seconds, an authentication proxy's cache lives somewhat longer.
     proof_timeout: float = number(30.0, 0.0)
     """How long a new generation that one pool has logged in with waits for other pools whose
-    server does not answer; and how long one that is used because there is no other may be refused
-    before the next is minted. No login that succeeds, no proof, however long it takes."""
+    server does not answer; also how long one that is used because there is no other may be refused
+    before the next is minted. Without a successful login nothing is proven, however long it
+    takes."""
 
     # Enough for a cancelled query to roll back; a tenth of a short lease, or it would be all of it.
     grace: float = number(5.0, 0.0)

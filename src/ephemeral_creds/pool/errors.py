@@ -95,10 +95,10 @@ class LoginRefused(CheckoutFailed):
 
 
 class ServerRefused(CheckoutFailed):
-    """PostgreSQL, or a pooler before it, said no for a reason that is not the credentials.
+    """PostgreSQL, or a pooler before it, refused for another reason than the credentials.
 
     No slot is free, there is no such database, `pg_hba.conf` has no line for it: the message says
-    which, and what to do. No new credentials are fetched because of it.
+    which, and what to do. New credentials are not fetched, since they would not help.
     """
 
 

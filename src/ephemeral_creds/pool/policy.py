@@ -17,7 +17,7 @@ _LEAST = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationPolicy:
-    """How a pool moves to new credentials. All durations are `float` seconds.
+    """How a pool moves to new credentials. Durations are `float` seconds.
 
     Raises:
         ConfigurationError: a value is out of its range; the message names it.
@@ -26,12 +26,12 @@ class RotationPolicy:
     # Moving takes max_size / overshoot times a connect. Two is little for the server to bear, and
     # moves twenty connections in half a second at 50 ms each.
     overshoot: int = number(2, 1)
-    """Connections that a rotation may open beyond the pool's own ``max_size``."""
+    """Connections that a rotation may open beyond the pool's ``max_size``."""
 
-    # Long enough for any busy pool to return something; short enough for no server or firewall to
-    # have dropped a waiting connection.
+    # Long enough for a busy pool to get a connection back; too short for a server or a firewall to
+    # drop the one that waits.
     park: float = number(2.0, _LEAST)
-    """How long an opened replacement waits for a connection to replace, before it is closed."""
+    """How long a new connection waits for an old one to replace, before it is closed."""
 
     # psycopg_pool starts at a second and doubles without bound, blind to what happens meanwhile;
     # ours also ends as soon as new credentials arrive.
@@ -41,17 +41,18 @@ class RotationPolicy:
     """The longest delay after a failed connect."""
 
     borrowed: Literal["leave", "cancel"] = "leave"
-    """What becomes of a connection that is still borrowed ``RefreshPolicy.grace`` before the
-    deadline of its credentials, which have been replaced: ``leave`` reports it and leaves it to
-    its fate, ``cancel`` cancels its query and then cuts it off."""
+    """What to do with a connection that is still borrowed ``RefreshPolicy.grace`` before the
+    deadline of its credentials, which have been replaced: ``leave`` reports it and no more,
+    ``cancel`` also cancels its query and then closes it."""
 
     trace_borrowers: bool = False
-    """Whether each checkout notes when and where it happened, for that report. It costs some
-    microseconds per checkout."""
+    """Whether to record when and where each connection is checked out, for that report. Costs
+    some microseconds per checkout."""
 
-    # A proof and a replacement run in the background; nobody waits longer for them than this.
+    # Proofs and replacements are connected in the background; none of them may take longer.
     connect_timeout: float = number(10.0, _LEAST)
-    """For background connects, where neither ``conninfo`` nor ``kwargs`` set one."""
+    """The limit for connects in the background, where neither ``conninfo`` nor ``kwargs`` sets
+    ``connect_timeout``."""
 
     def __post_init__(self) -> None:
         if self.borrowed not in ("leave", "cancel"):

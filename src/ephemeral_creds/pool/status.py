@@ -20,24 +20,24 @@ class PoolStatus:
 
     Attributes:
         name: the pool's name.
-        ready: whether a request that needs the database should be sent here: the pool is open
-            and has a connection, or has credentials and no reason to think that they fail: no
+        ready: whether requests that need the database should be sent to this process. True
+            while the pool is open and has a connection; without one, while it has credentials, no
             connect has failed since one succeeded, and none is waiting for an answer. An outage
-            of Vault alone does not make it unready.
-        generation: what new connections log in with; 0 before the first.
-        expires_in: seconds until that one's deadline; ``None`` where it has none.
-        connections: open connections, by generation.
-        stale: those of older generations, which wait to be replaced.
-        available: those that are idle.
-        waiting: requests in the queue.
-        min_size: the pool's least size.
-        max_size: the pool's greatest size, rotations aside.
-        peak: the most connections there ever were at a time.
+            of Vault alone does not make it false.
+        generation: the generation that new connections log in with; 0 before the first.
+        expires_in: seconds until its deadline; ``None`` where it has none.
+        connections: how many connections are open, by generation.
+        stale: how many of them are of older generations, and wait to be replaced.
+        available: how many are idle.
+        waiting: how many requests wait for a connection.
+        min_size: the pool's minimum size.
+        max_size: the pool's maximum size, without what a rotation adds.
+        peak: the most connections that were ever open, or being opened, at the same time.
         suspect: whether connections are tested before they are lent.
         last_error: why the last connect failed; ``None`` where it succeeded.
-        last_error_reason: the same as one word: ``credentials``, ``pg_hba``, ``server`` or
-            ``unreachable``, as in `LoginRejected`; ``None`` where it succeeded, or where
-            something else than the login failed, such as ``configure=``.
+        last_error_reason: the reason as one word: ``credentials``, ``pg_hba`` or ``server``, as in
+            `LoginRejected`, or ``unreachable``; ``None`` where the connect succeeded, or where
+            something other than the login failed, such as ``configure=``.
         last_error_sqlstate: the server's code, such as ``53300``; ``None`` where it is not known.
         keeper: the keeper's own status.
     """

@@ -34,27 +34,27 @@ _PEM = "-----BEGIN CERTIFICATE-----"
 class VaultConfig:
     """How to reach one Vault or OpenBao server.
 
-    All times are in seconds.
+    Durations are `float` seconds.
 
     Attributes:
         address: scheme, host and port, for example ``https://vault:8200``; or the socket of a
-            local agent, ``unix:///run/vault.sock``. Several, separated by commas, are nodes of one
-            cluster: if one cannot be connected to, or is sealed, the next is asked, and one that
-            fails in another way is asked last for a while.
+            local agent, ``unix:///run/vault.sock``. Several, separated by commas, are the nodes of
+            one cluster: where one cannot be reached, or is sealed, the next is asked; one that
+            fails in another way is asked last for some time.
         namespace: the namespace of the secrets engine, and of leases (Enterprise, OpenBao).
         auth_namespace: the namespace of the auth method; ``None`` means the same.
         verify: whether to check the server's certificate, or the path of a CA bundle or of a
             directory with files of CA certificates, or such certificates themselves, in PEM.
         tls_server_name: the name to expect in the server's certificate, if not the address's.
         client_cert: the paths of a client certificate and of its key.
-        connect_timeout: the limit for making a connection.
-        read_timeout: the limit for a reply, to its last byte.
-        revoke_timeout: the same for revoking leases and tokens, and for how long closing a
-            provider waits for a request in flight.
-        proxies: proxy by scheme, as requests takes them; ``None`` leaves it to the environment.
+        connect_timeout: the limit for opening a connection.
+        read_timeout: the limit for an answer, to its last byte.
+        revoke_timeout: the same for revoking leases and tokens; also the limit for the request in
+            flight when a provider is closed.
+        proxies: proxies by scheme, as requests takes them; ``None`` for those of the environment.
 
     Raises:
-        ConfigurationError: a value cannot be right.
+        ConfigurationError: a value is invalid.
     """
 
     address: str
