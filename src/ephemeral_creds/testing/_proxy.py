@@ -93,17 +93,12 @@ class Listener(ThreadingTCPServer):
 
 
 class TCPProxy:
-    """Forwards connections to a server, and breaks them when told to.
-
-    Args:
-        host: where the server is.
-        port: its TCP port.
-        delay: seconds to hold each new connection back before its first byte is forwarded.
+    """Forwards connections to a server at `host` and `port`, and breaks them when told to.
 
     Attributes:
-        host: always ``127.0.0.1``.
-        port: the TCP port to connect to; stays the same through `cut` and `restore`.
-        delay: may be changed; counts for the next connection.
+        host: where to connect to: always ``127.0.0.1``.
+        port: its TCP port; stays the same through `cut` and `restore`.
+        delay: seconds to hold the next connections back before their first byte is forwarded.
         peak: the most connections that were open at once, since the start or `reset_counts`.
         total: how many there have been since then.
     """

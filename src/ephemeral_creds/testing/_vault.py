@@ -7,6 +7,7 @@ import re
 import secrets
 import signal
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Secret
@@ -28,11 +29,7 @@ class VaultServer(VaultAccess, OwnedProcess):
     """A real server in development mode on 127.0.0.1.
 
     It keeps everything in memory, so a stopped one has forgotten it all; use `pause`, `seal` or
-    faults for outages that pass. What is sent to `address` passes a proxy, which counts the leases
-    that were handed out, writes each request down, and can have one go wrong; what is sent to
-    `tls_address` goes past it.
-
-    `close`, the end of a ``with`` block and the interpreter's exit remove process and folder.
+    faults for outages that pass. What is sent to `tls_address` goes past the proxy.
 
     Args:
         binary: the program; ``None`` takes what `find_vault` finds.
@@ -43,9 +40,6 @@ class VaultServer(VaultAccess, OwnedProcess):
 
     Raises:
         ConfigurationError: there is no program.
-
-    Attributes:
-        binary: the program.
     """
 
     _NAME = "vault"
@@ -63,7 +57,6 @@ class VaultServer(VaultAccess, OwnedProcess):
         self._config = config
         self._tls_certificate = tls_certificate
         self._port = self._tls_port = 0
-        self._version = ""
 
     @property
     def tls_address(self) -> str:
@@ -79,12 +72,10 @@ class VaultServer(VaultAccess, OwnedProcess):
             )
         return f"https://127.0.0.1:{self._tls_port}"
 
-    @property
+    @cached_property
     def version(self) -> str:
         """For example ``Vault 1.21.1``; asks the binary."""
-        if not self._version:
-            self._version = vault_version(self.binary)
-        return self._version
+        return vault_version(self.binary)
 
     def stop(self) -> None:
         """Stop, and forget everything but the address; nothing happens if it does not run."""
