@@ -126,8 +126,9 @@ def types(session: nox.Session) -> None:
     )
     # mypy takes two conftest.py for the same module twice: the inner ones are checked one by one.
     session.run("mypy")
-    for inner in sorted((ROOT / "tests").glob("*/**/conftest.py")):
-        session.run("mypy", str(inner.relative_to(ROOT)))
+    inner = [*(ROOT / "tests").glob("*/**/conftest.py"), ROOT / "examples" / "conftest.py"]
+    for path in sorted(inner):
+        session.run("mypy", str(path.relative_to(ROOT)))
     session.run("pyright")
 
 
@@ -218,12 +219,12 @@ def containers(session: nox.Session) -> None:
     """Run what needs a Docker engine that has the images: examples, testcontainers (5 minutes)."""
     session.install("-e", ".[test]", *GROUPS["examples"], *GROUPS["containers"])
     tests = (
-        "test_example_containers.py",
-        "test_example_machine.py",
-        "test_ephemeral_containers.py",
+        "examples/docker-compose/tests",
+        "examples/vm/tests",
+        "tests/integration/test_ephemeral_containers.py",
     )
     session.run(
-        *("pytest", *(f"tests/integration/{name}" for name in tests), *session.posargs),
+        *("pytest", *tests, *session.posargs),
         env={"EPHEMERAL_CREDS_CONTAINERS": "1"},
     )
 
@@ -233,7 +234,8 @@ def kubernetes(session: nox.Session) -> None:
     """Run examples/kubernetes on a Kubernetes of its own, as root (4 minutes; at first 25)."""
     if platform.system() != "Linux" or os.geteuid() != 0:
         session.skip("a node needs Linux, and root")
-    module = "tests/kubernetes_server"
+    tests = "examples/kubernetes/tests"
+    module = f"{tests}/server"
     required = (ROOT / module / "go.mod").read_text(encoding="utf-8")
     match = re.search(r"^\s*k8s\.io/kubernetes v((\d+)\.(\d+)\.\d+)", required, re.MULTILINE)
     assert match is not None, f"{module} requires no Kubernetes"
@@ -249,8 +251,7 @@ def kubernetes(session: nox.Session) -> None:
         )
     session.install("-e", ".[test]", *GROUPS["examples"])
     session.run(
-        *("python", "tests/isolated.py"),
-        *("pytest", "-s", "tests/integration/test_example_kubernetes.py", *session.posargs),
+        *("python", f"{tests}/isolated.py", "pytest", "-s", tests, *session.posargs),
         env={"EPHEMERAL_CREDS_KUBERNETES": str(programs)},
     )
 

@@ -37,7 +37,8 @@ def require_images(names: Iterable[str]) -> None:
     missing = sorted(name for name in names if not succeeds("docker", "image", "inspect", name))
     if missing:
         pytest.skip(
-            f"images that are not here: {', '.join(missing)}; tests/containers/images.sh gets them"
+            f"images that are not here: {', '.join(missing)}; "
+            "examples/docker-compose/tests/images.sh gets them"
         )
 
 

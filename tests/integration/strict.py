@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from example_cluster import find_postgres_with_tls
 
 from ephemeral_creds.testing import PostgresServer
 from ephemeral_creds.testing._process import unprivileged_user
@@ -50,6 +49,12 @@ def strict_postgres(authority: Authority) -> Iterator[PostgresServer]:
             admin.execute("REVOKE CONNECT ON DATABASE private FROM public")
             admin.execute("CREATE ROLE members")
         yield server
+
+
+def find_postgres_with_tls() -> Path | None:
+    """Return the folder of the newest of the system's PostgreSQLs: the wheel's has no TLS."""
+    found = Path("/usr/lib/postgresql").glob("*/bin")
+    return max(found, key=lambda folder: int(folder.parent.name), default=None)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The pytest plugin's servers in containers, by testcontainers and a real engine.
 
-Only `nox -s containers` runs it; tests/containers/images.sh gets the images.
+Only `nox -s containers` runs it; examples/docker-compose/tests/images.sh gets the images.
 """
 
 from __future__ import annotations

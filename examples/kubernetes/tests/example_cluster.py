@@ -33,7 +33,6 @@ __all__ = [
     "PRODUCTION",
     "Service",
     "applied",
-    "find_postgres_with_tls",
     "images",
     "make_images",
     "outside",
@@ -93,12 +92,6 @@ def make_images(archive: Path) -> None:
 
 
 # --- Servers outside --------------------------------------------------------------------------
-
-
-def find_postgres_with_tls() -> Path | None:
-    """Return the folder of the newest of the system's PostgreSQLs: the wheel's has no TLS."""
-    found = Path("/usr/lib/postgresql").glob("*/bin")
-    return max(found, key=lambda folder: int(folder.parent.name), default=None)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Run a command in Linux namespaces of its own: nothing of it is left afterwards.
 
-    python tests/isolated.py COMMAND...
+    python examples/kubernetes/tests/isolated.py COMMAND...
 
 Whatever the command starts, mounts or does to the network is gone when it ends, however it ends.
 The network has a loopback interface and nothing else, so nothing can be fetched either. The

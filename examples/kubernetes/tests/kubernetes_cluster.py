@@ -1,4 +1,4 @@
-"""A Kubernetes of one node, from its own programs, where `tests/isolated.py` has made room for it.
+"""A Kubernetes of one node, from its own programs, where `isolated.py` has made room for it.
 
 There is no kube-proxy, and nothing enforces network policies: the pods' network is a bridge. The
 machine's names and addresses are those of `HOSTS`, for pods as well.
@@ -90,7 +90,7 @@ class Cluster:
         self._token = secrets.token_urlsafe(24)
 
     def __enter__(self) -> Self:
-        assert [name for _, name in socket.if_nameindex()] == ["lo"], "only in tests/isolated.py"
+        assert [name for _, name in socket.if_nameindex()] == ["lo"], "only in isolated.py"
         try:
             self._start()
         except BaseException:

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Make the images that `nox -s containers` runs; itself, it fetches none.
-#   tests/containers/images.sh               pulls them, and builds the machine with systemd
-#   tests/containers/images.sh --stand-ins   pulls nothing: for where there is no registry
+#   examples/docker-compose/tests/images.sh               pulls them, and builds the machine with systemd
+#   examples/docker-compose/tests/images.sh --stand-ins   pulls nothing: for where there is no registry
 # Stand-ins are made of Debian's packages (debootstrap, as root), of the Vault that `nox -s vault`
 # has built, and of the OpenBao that pip gets as a wheel. They bear the names of the real ones, as far
 # as the examples and tests can tell are the same, and are for these only.
 set -eu
 cd "$(dirname "$0")"
+root=../../..
 
 debian=trixie
 postgres=postgres:17 python=python:3.13-slim vault=hashicorp/vault:1.21.1
@@ -38,7 +39,7 @@ if [ "${1:-}" = --stand-ins ]; then
         build -t "$openbao" "$folder/openbao"
     fi
     if ! is_here "$python"; then
-        cp -r stand-ins/python ../../pyproject.toml ../../README.md ../../LICENSE ../../src "$folder"
+        cp -r stand-ins/python "$root"/pyproject.toml "$root"/README.md "$root"/LICENSE "$root"/src "$folder"
         build -t "$python" -f "$folder/python/Dockerfile" "$folder"
     fi
 else
@@ -46,4 +47,4 @@ else
         is_here "$image" || docker pull "$image"
     done
 fi
-build -t ephemeral-creds-machine - < machine.Dockerfile
+build -t ephemeral-creds-machine - < ../../vm/tests/machine.Dockerfile
