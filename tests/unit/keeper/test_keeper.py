@@ -573,7 +573,7 @@ class TestDefects:
         world.recorder.wait_for(FetchFailed)
         last_error = keeper.status().last_error
         assert last_error is not None
-        assert "ZeroDivisionError at _scripted.py" in last_error
+        assert "ZeroDivisionError at _fakes.py" in last_error
         assert "defective-secret-text" not in last_error
         world.clock.advance(60.0)
         world.recorder.wait_for(CredentialsPublished)
