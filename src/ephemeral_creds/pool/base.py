@@ -79,7 +79,7 @@ class LeasedPool(_PsycopgPool):
     def get_stats(self) -> dict[str, int]:
         """Return psycopg_pool's counters, and those of the credentials.
 
-        What rotations did themselves is left out. Added are ``lease_generation``,
+        They do not count what rotations do. Added are ``lease_generation``,
         ``lease_expires_in`` (whole seconds; absent where there is no end), ``lease_mints``,
         ``lease_renewals``, ``lease_revocations``, ``lease_rejected_logins`` and, for connections
         that wait to be replaced, ``connections_stale``.
@@ -99,13 +99,14 @@ class LeasedPool(_PsycopgPool):
     def verify_connections(self) -> None:
         """Have each connection tested before it is lent: the role may have been dropped.
 
-        A connection whose role is gone still answers ``SELECT 1``, but not
-        ``SELECT current_user`` (PostgreSQL keeps the session: see DROP ROLE). One that answers
-        clears the suspicion; one that does not is replaced and, where its role is gone, new
-        credentials are asked for. Suspicion costs a round trip per checkout while it lasts, and
-        nothing otherwise. The pool itself calls this when a login is refused, a lease is lost, or
-        a query fails as it does without a role (42501 or 42704; a missing GRANT and a policy of
-        row-level security do that, too, and cost one test each).
+        A session outlives its role (see DROP ROLE): it still answers ``SELECT 1``, but not
+        ``SELECT current_user``. The first connection that answers this ends the tests. One that
+        does not is replaced; if its role is gone, the pool also asks for new credentials. The
+        tests cost a round trip per checkout.
+
+        The pool itself calls this when a login is refused, when a lease is lost, and when a query
+        fails with 42501 or 42704, as without a role. A missing GRANT and row-level security cause
+        these codes too, and one test each.
         """
         self._rotation.suspect_generation(self._rotation.serving)
 
@@ -130,10 +131,10 @@ class LeasedPool(_PsycopgPool):
 
     @property
     def keeper(self) -> Keeper:
-        """The keeper whose credentials the pool logs in with: its own, or the one that it shares.
+        """The keeper that its credentials come from: its own, or a shared one.
 
-        Give it to another pool to have both rotate together. What it waits for blocks: an
-        `AsyncRotatingConnectionPool` has `refresh` for that.
+        Give it to another pool to have both rotate together. Its `wait` and `refresh` block: in an
+        event loop, use those of the pool.
         """
         return self._keeper
 

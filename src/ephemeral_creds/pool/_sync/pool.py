@@ -39,19 +39,21 @@ _getconn, _putconn = ConnectionPool.getconn, ConnectionPool.putconn
 
 
 class RotatingConnectionPool(Internals[CT]):
-    """A `psycopg_pool.ConnectionPool` whose credentials come from a provider, and change.
+    """A `psycopg_pool.ConnectionPool` that takes credentials from a provider and rotates.
 
-    Everything that psycopg's own pool does is there, under the same names; see
-    https://www.psycopg.org/psycopg3/docs/api/pool.html. What differs:
+    It has all methods and arguments of psycopg's own pool, see
+    https://www.psycopg.org/psycopg3/docs/api/pool.html, with these differences:
 
     - User and password come from `credentials`; ``conninfo`` and ``kwargs`` must have neither.
     - When the credentials change, the pool opens connections with the new ones, ``overshoot`` at
-      a time, closes an old one for each, those in use when they are returned, and lets the old
-      lease be revoked when the last has gone. It never has more than ``max_size + overshoot``.
+      a time, and closes an old one for each: idle ones at once, borrowed ones when they are
+      returned. The old lease is revoked when its last connection is closed. There are never more
+      than ``max_size + overshoot`` connections.
     - A failed connect is tried again after a fraction of a second, and at once when new
-      credentials arrive; ``reconnect_failed`` is still called after ``reconnect_timeout``.
+      credentials arrive; ``reconnect_failed`` is called after ``reconnect_timeout``, as in
+      psycopg's pool.
     - A checkout that times out says why: see `ephemeral_creds.exceptions`.
-    - ``open`` is false by default; use the pool as a context manager, or call `open`.
+    - ``open`` is false by default: use the pool as a context manager, or call `open`.
 
     The keeper has a thread of its own: a busy event loop cannot keep it from renewing, and pools
     of both kinds may share one.
@@ -59,19 +61,19 @@ class RotatingConnectionPool(Internals[CT]):
     Open the pool after a fork, never before: an inherited pool raises `PoolClosed`.
 
     Args:
-        credentials: a provider, which the pool then keeps and closes, or a `CredentialKeeper`
-            that several pools share and whose owner closes it.
-        conninfo: connection string, or a callable returning one, without user and password.
+        credentials: a provider, for which the pool makes a keeper of its own; or a
+            `CredentialKeeper`, which pools may share and its owner closes.
+        conninfo: connection string without user and password, or a callable that returns one.
         refresh: when to renew, retry and mint; only with a provider.
         rotation: how to move to new credentials.
-        observers: called with every event; only with a provider; by default they are logged.
-        session_role: the role that every session acts as, if not the one it logs in as: objects
-            then belong to a role that stays, and revoking a lease cannot fail because of them.
+        observers: called with each event; only with a provider. By default events are logged.
+        session_role: the role that each session acts as, if it is not the one that logs in.
+            Objects then belong to a role that stays, and do not keep a lease from being revoked.
             The minted roles must be members of it.
-        kwargs: and all that follow: as psycopg_pool has them.
+        kwargs: this and all that follow are arguments of psycopg_pool.
 
     Raises:
-        ConfigurationError: an argument contradicts another, or holds a user or a password.
+        ConfigurationError: arguments contradict each other, or hold a user or a password.
     """
 
     def __init__(
@@ -159,13 +161,13 @@ class RotatingConnectionPool(Internals[CT]):
     # -- psycopg_pool's own methods --------------------------------------------------------
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
-        """Start fetching credentials and connecting, in the background.
+        """Start to fetch credentials and to connect, in the background.
+
+        With `wait`, raises what `wait` raises, too.
 
         Args:
             wait: whether to wait for ``min_size`` connections, as `wait` does.
-            timeout: how long, in seconds.
-
-        With `wait`, it raises what `wait` does, too.
+            timeout: how long to wait, in seconds.
 
         Raises:
             PoolClosed: the pool was closed before.
@@ -183,18 +185,18 @@ class RotatingConnectionPool(Internals[CT]):
             self.wait(timeout)
 
     def wait(self, timeout: float = 30.0) -> None:
-        """Wait until ``min_size`` connections are open; close the pool where they are not in time.
+        """Wait until ``min_size`` connections are open; close the pool if it fails.
 
-        All errors are a `psycopg_pool.PoolTimeout` as well.
+        Each error is a `psycopg_pool.PoolTimeout` as well.
 
         Args:
-            timeout: how long, in seconds.
+            timeout: how long to wait, in seconds.
 
         Raises:
             ConfigurationError, AccessDenied: at once, where only a person can help.
-            NotReady: no credentials came in time; the message has the last failure.
+            NotReady: there were no credentials in time; the message has the last failure.
             LoginRefused: PostgreSQL refuses the credentials.
-            ServerRefused: PostgreSQL says no for another reason.
+            ServerRefused: PostgreSQL refuses for another reason.
             DatabaseUnreachable: PostgreSQL does not answer.
         """
         self._refuse_after_fork()
@@ -217,14 +219,15 @@ class RotatingConnectionPool(Internals[CT]):
             raise told from told.__cause__
 
     def getconn(self, timeout: float | None = None) -> CT:
-        """Obtain a connection; prefer `connection`. See psycopg_pool.
+        """Check a connection out; prefer `connection`, which also returns it. See psycopg_pool.
+
+        Each error below is a `CheckoutFailed`, and so a `psycopg_pool.PoolTimeout`.
 
         Args:
-            timeout: how long to wait for one, in seconds; by default the pool's ``timeout``.
+            timeout: how long to wait, in seconds; by default the pool's ``timeout``.
 
         Raises:
-            CheckoutFailed, NoCredentials: none in time, with the reason; both are a
-                `psycopg_pool.PoolTimeout` as well.
+            CheckoutFailed, NoCredentials: there was no connection in time; the message says why.
             ConfigurationError, AccessDenied: there have been no credentials yet, or no connection
                 can be opened, and only a person can help.
         """
@@ -279,8 +282,8 @@ class RotatingConnectionPool(Internals[CT]):
     def refresh(self, timeout: float = 30.0) -> Grant:
         """Ask for new credentials and wait until new connections log in with them.
 
-        All pools of the keeper get them, and those who ask at the same time share one request.
-        Connections that are open move in the background: `PoolStatus.stale` counts what is left.
+        All pools of the keeper get them, and concurrent calls share one request. Open connections
+        are replaced in the background: `PoolStatus.stale` counts those that are left.
 
         Args:
             timeout: how long to wait, in seconds.
@@ -290,18 +293,18 @@ class RotatingConnectionPool(Internals[CT]):
 
         Raises:
             ProviderError, ConfigurationError: the provider failed. What was in use stays.
-            NotReady: it took longer than `timeout`, and goes on in the background; or the pool
+            NotReady: it took longer than `timeout` and goes on in the background; or the pool
                 was not opened.
             KeeperClosed: the pool was closed, or belongs to the parent process of a fork.
         """
         return self._keeper.refresh(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Close the pool; where it has a keeper of its own, revoke its lease and close that.
+        """Close the pool; if its keeper is its own, revoke the lease and close that, too.
 
-        Clients that wait for a connection get a `psycopg_pool.PoolClosed`. Those that have
-        borrowed one keep it until they return it, for up to `timeout` seconds; after that the
-        lease is given back all the same, and their role may be dropped while they use it.
+        Clients that wait for a connection get a `psycopg_pool.PoolClosed`. The lease is revoked
+        when the last borrowed connection is returned, or after `timeout` seconds: then the role
+        may be dropped while a connection is in use.
 
         Returns within about twice `timeout` seconds, also where Vault or PostgreSQL hangs.
 
