@@ -58,7 +58,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 PURE = {
     "exceptions", "_backoff", "_values", "events", "lifecycle", "keeper.consumer",
     "pool.rotation", "pool.connections", "pool.jobs", "pool.ledger", "pool.trust",
-    "pool.reconnects", "pool.failure", "pool.shortage",
+    "pool.reconnects", "pool.shortage",
     "providers.base", "providers.file.formats",
 }  # fmt: skip
 IMPURE = {

@@ -73,7 +73,7 @@ class LeasedPool(_PsycopgPool):
     _ended: bool
     _abandoned: bool
     _rotation: Rotation[Any]
-    _vetting: Any  # of one kind or the other
+    _check_error: str | None
     _diagnosis: tuple[KeeperStatus, EphemeralCredsError | None, Shortage] | None
 
     def get_stats(self) -> dict[str, int]:
@@ -187,7 +187,7 @@ class LeasedPool(_PsycopgPool):
         where = shortage(
             self._rotation.overview, super().get_stats(), lent, self.num_workers, monotonic()
         )
-        where = replace(where, check_error=self._vetting.error)
+        where = replace(where, check_error=self._check_error)
         try:
             self._keeper.wait(0.0)
         except EphemeralCredsError as error:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ephemeral_creds._values import Grant
     from ephemeral_creds.events import Event
     from ephemeral_creds.lifecycle.signals import Signal
-    from ephemeral_creds.pool.failure import ConnectFailure
     from ephemeral_creds.pool.policy import RotationPolicy
+    from ephemeral_creds.pool.reconnects import ConnectFailure
 
 __all__ = ["Connections", "Overview", "locked"]
 

@@ -14,7 +14,7 @@ from ephemeral_creds.pool.remedies import advice
 
 if TYPE_CHECKING:
     from ephemeral_creds.keeper.consumer import KeeperStatus
-    from ephemeral_creds.pool.failure import ConnectFailure
+    from ephemeral_creds.pool.reconnects import ConnectFailure
     from ephemeral_creds.pool.shortage import Shortage
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ephemeral_creds.pool.failure import ConnectFailure
+    from ephemeral_creds.pool.reconnects import ConnectFailure
 
 __all__ = ["Borrowed", "LeaseInfo", "Ledger", "Opening", "generation_of"]
 

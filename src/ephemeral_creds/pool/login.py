@@ -13,7 +13,7 @@ from psycopg.pq import PGconn
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.lifecycle.refusals import LoginFailure
-from ephemeral_creds.pool.failure import ConnectFailure
+from ephemeral_creds.pool.reconnects import ConnectFailure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ephemeral_creds.events import BorrowedAtDeadline, PoolRotated
 from ephemeral_creds.lifecycle.signals import ConsumerReleased, LoginAccepted
 from ephemeral_creds.pool.connections import Connections, locked
-from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.jobs import (
     AskEnd,
     CloseUnwanted,
@@ -28,6 +27,7 @@ from ephemeral_creds.pool.jobs import (
     TellOutage,
 )
 from ephemeral_creds.pool.ledger import generation_of
+from ephemeral_creds.pool.reconnects import ConnectFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

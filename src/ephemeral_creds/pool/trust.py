@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from ephemeral_creds._values import Grant, Lease
-    from ephemeral_creds.pool.failure import ConnectFailure
+    from ephemeral_creds.pool.reconnects import ConnectFailure
 
 __all__ = ["Trust"]
 

@@ -9,9 +9,9 @@ import psycopg
 
 from ephemeral_creds import Credentials, Grant, Lease, RotationPolicy, Secret
 from ephemeral_creds.lifecycle.refusals import LoginFailure
-from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.jobs import AskEnd, Job, Preconnect, Prove, ReplaceIdle, Tell
 from ephemeral_creds.pool.ledger import LeaseInfo
+from ephemeral_creds.pool.reconnects import ConnectFailure
 from ephemeral_creds.pool.rotation import Rotation
 
 if TYPE_CHECKING:

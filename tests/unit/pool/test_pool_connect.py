@@ -11,11 +11,11 @@ import psycopg
 import pytest
 
 from ephemeral_creds import ConfigurationError, Credentials, Grant, Lease, Secret
-from ephemeral_creds.pool._async.login import login_async
-from ephemeral_creds.pool._sync.login import login
+from ephemeral_creds.pool._async.session import login_async
+from ephemeral_creds.pool._sync.session import login
 from ephemeral_creds.pool.diagnosis import Diagnosis
-from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.login import acting_as, clean_failure
+from ephemeral_creds.pool.reconnects import ConnectFailure
 
 if TYPE_CHECKING:
     from pathlib import Path

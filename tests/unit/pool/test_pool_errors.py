@@ -23,8 +23,8 @@ from ephemeral_creds.pool.errors import (
     explain,
     may_lack_its_role,
 )
-from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.login import clean_failure
+from ephemeral_creds.pool.reconnects import ConnectFailure
 from ephemeral_creds.pool.remedies import advice
 from ephemeral_creds.pool.shortage import Shortage
 

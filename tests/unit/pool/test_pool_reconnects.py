@@ -9,8 +9,7 @@ import pytest
 
 from ephemeral_creds import RotationPolicy
 from ephemeral_creds.exceptions import AccessDenied, ConfigurationError
-from ephemeral_creds.pool.failure import ConnectFailure
-from ephemeral_creds.pool.reconnects import Reconnects
+from ephemeral_creds.pool.reconnects import ConnectFailure, Reconnects
 
 FAILURE = ConnectFailure(psycopg.OperationalError("away"))
 

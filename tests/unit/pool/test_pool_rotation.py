@@ -30,7 +30,6 @@ from ephemeral_creds.lifecycle.signals import (
     LoginAccepted,
     LoginRejected,
 )
-from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.jobs import (
     AskEnd,
     CloseUnwanted,
@@ -43,6 +42,7 @@ from ephemeral_creds.pool.jobs import (
     TellOutage,
 )
 from ephemeral_creds.pool.ledger import Borrowed
+from ephemeral_creds.pool.reconnects import ConnectFailure
 from ephemeral_creds.pool.rotation import LOOK_AGAIN, Rotation
 
 if TYPE_CHECKING:

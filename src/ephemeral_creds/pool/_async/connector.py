@@ -22,12 +22,10 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     NotReady,
 )
-from ephemeral_creds.pool._async.login import login_async
-from ephemeral_creds.pool._async.session import current_user, derive, valid_for
+from ephemeral_creds.pool._async.session import current_user, derive, login_async, valid_for
 from ephemeral_creds.pool._compat import resolved_async
 from ephemeral_creds.pool.diagnosis import Diagnosis
 from ephemeral_creds.pool.errors import as_checkout_failed
-from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.ledger import LeaseInfo
 from ephemeral_creds.pool.login import (
     acting_as,
@@ -41,6 +39,7 @@ from ephemeral_creds.pool.psycopg_pool_quirks import (
     count_connect,
     set_expiry,
 )
+from ephemeral_creds.pool.reconnects import ConnectFailure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

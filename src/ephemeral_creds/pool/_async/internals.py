@@ -7,17 +7,22 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from psycopg_pool.abc import ACT
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnection
 
+from ephemeral_creds.pool._async.session import current_user, valid_for
 from ephemeral_creds.pool.base import LeasedPool, borrowed_here
-from ephemeral_creds.pool.errors import UnfitConnection
-from ephemeral_creds.pool.login import clean_failure
+from ephemeral_creds.pool.errors import ROLE_MISSING, UnfitConnection, may_lack_its_role
+from ephemeral_creds.pool.ledger import generation_of
+from ephemeral_creds.pool.login import clean_failure, said_by
 from ephemeral_creds.pool.psycopg_pool_quirks import (
     check_borrowed,
+    close_for_good_async,
     count_refused,
+    discard_async,
     fail_waiting_async,
     finish_return_async,
     replace_returned_async,
@@ -26,20 +31,27 @@ from ephemeral_creds.pool.psycopg_pool_quirks import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg_pool.abc import AsyncConnectionCB
+
     from ephemeral_creds.pool._async.connector import AsyncConnector
-    from ephemeral_creds.pool._async.vetting import AsyncVetting
 
 __all__ = ["AT_ONCE", "AsyncInternals"]
 
 AT_ONCE = 0.001
 """What psycopg_pool is given where no time is left: zero would mean "at once" to it."""
 
+# A server that is well answers within this, whatever is left of a checkout.
+_LEAST_PATIENCE = 0.2
+
 
 class AsyncInternals(LeasedPool, AsyncConnectionPool[ACT]):
     """psycopg_pool's pool, with connects and returns as the rotation says."""
 
     _connector: AsyncConnector[ACT]
-    _vetting: AsyncVetting[ACT]
+    _check_error: str | None
+    _now: Callable[[], float]
 
     async def _getconn_vetted(self, timeout: float | None, conn: ACT | None) -> ACT:
         """Check out where a connection may not be what it seems, or more is to be done with it.
@@ -60,7 +72,7 @@ class AsyncInternals(LeasedPool, AsyncConnectionPool[ACT]):
                 with suppress(UnfitConnection):
                     if conn is None:
                         conn = await super().getconn(max(deadline - monotonic(), AT_ONCE))
-                    if await self._vetting.vet(self, conn, deadline - monotonic()):
+                    if await self._vet(conn, deadline - monotonic()):
                         break
                 conn = None
                 uncount_request(self)
@@ -70,6 +82,92 @@ class AsyncInternals(LeasedPool, AsyncConnectionPool[ACT]):
         if rotation.policy.trace_borrowers:
             cast("Any", conn)._lease.borrowed = borrowed_here(monotonic())
         return conn
+
+    # -- testing what is lent --------------------------------------------------------------
+
+    async def _vet(self, connection: ACT, timeout: float) -> bool:
+        """Test a connection if it is suspect, for `timeout` seconds; one that fails is replaced.
+
+        Returns:
+            Whether it may be used.
+        """
+        rotation, generation = self._rotation, generation_of(connection)
+        rotation.suspect_expired(self._now())
+        if not rotation.is_suspect(generation):
+            return True
+        alive = False
+        try:
+            # An error says nothing about the role.
+            with suppress(psycopg.Error):
+                alive = await self._is_alive(connection, timeout)
+                rotation.tested(generation, alive=alive)
+        finally:
+            # Where it was interrupted, it may be in the middle of the query.
+            if not alive:
+                await discard_async(self, connection)
+        return alive
+
+    async def _run_check(self, check: AsyncConnectionCB[ACT], connection: ACT) -> None:
+        """Have the user's function look at a connection that psycopg_pool is about to lend."""
+        try:
+            await check(connection)
+        except Exception as error:
+            self._check_error = said_by(error)
+            if await self._may_stay(connection, error):
+                raise
+            await close_for_good_async(connection)
+            raise UnfitConnection from error
+        self._check_error = None
+
+    async def _may_stay(self, connection: ACT, error: Exception) -> bool:
+        """Tell whether a check failed for another reason than the generation of `connection`."""
+        rotation, generation = self._rotation, generation_of(connection)
+        if generation < rotation.serving:
+            return False
+        if may_lack_its_role(error):
+            rotation.suspect_generation(generation)
+        if not rotation.is_suspect(generation):
+            return True
+        try:
+            await connection.rollback()
+            alive = await self._is_alive(connection, math.inf)
+        except psycopg.Error:
+            return False
+        rotation.tested(generation, alive=alive)
+        return alive
+
+    async def _is_alive(self, connection: ACT, timeout: float) -> bool:
+        """Tell whether the role that `connection` logged in as still exists.
+
+        An empty query, which psycopg_pool's own check sends, would not: a session outlives its
+        role, and only what looks the role up fails.
+
+        Raises:
+            psycopg.Error: there is no answer, or it says nothing about the role.
+        """
+        seconds = min(max(timeout, _LEAST_PATIENCE), self._rotation.policy.connect_timeout)
+        try:
+            await current_user(connection, seconds)
+        except psycopg.Error as error:
+            if error.sqlstate in ROLE_MISSING:
+                return False
+            raise
+        generation = generation_of(connection)
+        if self._rotation.wants_valid_until(generation):
+            await self._ask_valid_until(connection, generation, seconds)
+        return True
+
+    async def _ask_valid_until(self, connection: ACT, generation: int, seconds: float) -> None:
+        """Ask whether its role may log in no more, although it exists."""
+        try:
+            remaining = await valid_for(connection, seconds)
+        except psycopg.Error:
+            if connection.closed:
+                raise
+            remaining = None
+        self._rotation.valid_until_learned(generation, remaining, self._now())
+
+    # -- taking back -----------------------------------------------------------------------
 
     async def _putconn_stale(self, conn: ACT) -> None:
         if self._abandoned:
@@ -98,6 +196,8 @@ class AsyncInternals(LeasedPool, AsyncConnectionPool[ACT]):
             finish_return_async(self, conn)
             raise
 
+    # -- connecting ------------------------------------------------------------------------
+
     def run_task(self, task: MaintenanceTask) -> None:
         """Run a task of psycopg_pool's; see `return_by_worker` for one kind of them."""
         if isinstance(task, ReturnConnection):
@@ -112,7 +212,7 @@ class AsyncInternals(LeasedPool, AsyncConnectionPool[ACT]):
         else:
             await super().schedule_task(task, delay)
 
-    # -- psycopg_pool's private methods: no other is overridden --------------------------------
+    # psycopg_pool's private methods: no other is overridden.
 
     async def _add_connection(
         self, attempt: AttemptWithBackoff | None, growing: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from threading import RLock
 from time import monotonic
@@ -118,7 +119,6 @@ class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
         from ephemeral_creds.pool._async.connector import AsyncConnector
-        from ephemeral_creds.pool._async.vetting import AsyncVetting
         from ephemeral_creds.pool._async.worker import AsyncWorker
         from ephemeral_creds.pool.keeper_for import keeper_for
         from ephemeral_creds.pool.rotation import Rotation
@@ -132,7 +132,7 @@ class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
             policy, RLock, wakeup.wake, checks=check is not None
         )
         self._now = self._keeper.clock.now
-        self._vetting = AsyncVetting(self._keeper, self._rotation, check, policy.connect_timeout)
+        self._check_error = None
         self._connector = AsyncConnector(
             self,
             connection_class,
@@ -154,7 +154,7 @@ class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
             max_size=max_size,
             open=False,
             configure=self._connector.configure,
-            check=self._vetting.check,
+            check=functools.partial(self._run_check, check) if check is not None else None,
             reset=reset,
             name=name,
             close_returns=close_returns,

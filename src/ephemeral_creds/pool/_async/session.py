@@ -1,28 +1,67 @@
-"""The pool's own connections: their classes, and what PostgreSQL is asked about their role."""
+"""One connection: its login, its class, and what PostgreSQL is asked about its role."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
 
+from ephemeral_creds.keeper.loop import in_thread
 from ephemeral_creds.pool.errors import may_lack_its_role
 from ephemeral_creds.pool.ledger import LeaseInfo, generation_of
-from ephemeral_creds.pool.login import CURRENT_USER, VALID_FOR
+from ephemeral_creds.pool.login import CURRENT_USER, VALID_FOR, clean_failure
 from ephemeral_creds.pool.time_limit import TimeLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from psycopg_pool.abc import ACT
 
+    from ephemeral_creds._values import Grant
+    from ephemeral_creds.pool.diagnosis import Diagnosis
+    from ephemeral_creds.pool.reconnects import ConnectFailure
     from ephemeral_creds.pool.rotation import Rotation
 
-__all__ = ["current_user", "derive", "valid_for"]
+__all__ = ["current_user", "derive", "login_async", "valid_for"]
+
+T = TypeVar("T")
+
+
+async def login_async(
+    connect: Callable[..., Awaitable[T]],
+    conninfo: str,
+    kwargs: Mapping[str, Any],
+    grant: Grant,
+    diagnosis: Diagnosis,
+) -> T | ConnectFailure:
+    """Connect with `grant`; a failure is returned, so that no frame with its password is raised."""
+    credentials = grant.credentials
+    try:
+        return await connect(
+            conninfo,
+            **kwargs,
+            user=credentials.username,
+            password=credentials.password.reveal(),
+        )
+    except psycopg.Error as error:
+        # Imported with the first one: it takes longer than all the rest of this module.
+        from ephemeral_creds.pool.diagnosis import FailedLogin
+
+        failure = clean_failure(error)
+        failed = FailedLogin(error, conninfo, kwargs, credentials)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
+        return clean_failure(error)
+    except BaseException as error:
+        # Interrupted in psycopg, whose frames have the password.
+        error.__traceback__ = None
+        raise
+    # libpq resolves names and starts a connect without asking whether it may wait.
+    verdict = await in_thread(diagnosis.explain, failed, grant.generation)
+    return failure.because(verdict)
 
 
 def derive(

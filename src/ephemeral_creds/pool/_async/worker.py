@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.pool._async.connector import AsyncConnector
     from ephemeral_creds.pool._compat import AsyncWakeup
-    from ephemeral_creds.pool.failure import ConnectFailure
+    from ephemeral_creds.pool.reconnects import ConnectFailure
     from ephemeral_creds.pool.rotation import Rotation
 
 __all__ = ["AsyncWorker"]

@@ -24,11 +24,9 @@ from ephemeral_creds.exceptions import (
     NotReady,
 )
 from ephemeral_creds.pool._compat import resolved
-from ephemeral_creds.pool._sync.login import login
-from ephemeral_creds.pool._sync.session import current_user, derive, valid_for
+from ephemeral_creds.pool._sync.session import current_user, derive, login, valid_for
 from ephemeral_creds.pool.diagnosis import Diagnosis
 from ephemeral_creds.pool.errors import as_checkout_failed
-from ephemeral_creds.pool.failure import ConnectFailure
 from ephemeral_creds.pool.ledger import LeaseInfo
 from ephemeral_creds.pool.login import (
     acting_as,
@@ -38,6 +36,7 @@ from ephemeral_creds.pool.login import (
     role_at_login,
 )
 from ephemeral_creds.pool.psycopg_pool_quirks import close_for_good, count_connect, set_expiry
+from ephemeral_creds.pool.reconnects import ConnectFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 from threading import RLock
@@ -105,7 +106,6 @@ class RotatingConnectionPool(Internals[CT]):
     ) -> None:
         # Imported with the first pool, not with the class: they take longer than all the rest.
         from ephemeral_creds.pool._sync.connector import Connector
-        from ephemeral_creds.pool._sync.vetting import Vetting
         from ephemeral_creds.pool._sync.worker import Worker
         from ephemeral_creds.pool.keeper_for import keeper_for
         from ephemeral_creds.pool.rotation import Rotation
@@ -119,7 +119,7 @@ class RotatingConnectionPool(Internals[CT]):
             policy, RLock, wakeup.wake, checks=check is not None
         )
         self._now = self._keeper.clock.now
-        self._vetting = Vetting(self._keeper, self._rotation, check, policy.connect_timeout)
+        self._check_error = None
         self._connector = Connector(
             self,
             connection_class,
@@ -141,7 +141,7 @@ class RotatingConnectionPool(Internals[CT]):
             max_size=max_size,
             open=False,
             configure=self._connector.configure,
-            check=self._vetting.check,
+            check=functools.partial(self._run_check, check) if check is not None else None,
             reset=reset,
             name=name,
             close_returns=close_returns,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.pool._compat import Wakeup
     from ephemeral_creds.pool._sync.connector import Connector
-    from ephemeral_creds.pool.failure import ConnectFailure
+    from ephemeral_creds.pool.reconnects import ConnectFailure
     from ephemeral_creds.pool.rotation import Rotation
 
 __all__ = ["Worker"]
