@@ -215,7 +215,7 @@ class RevocationFailed(Problem):
 class KeeperFailed(Problem):
     """There is a defect in the keeper or in its provider; the credentials in use keep working.
 
-    The keeper's thread goes on, unless `error` says that it has ended.
+    The keeper's thread goes on, unless `error` says that it has crashed.
     """
 
     error: str

@@ -57,7 +57,7 @@ class EphemeralCredsError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Exception's own leaves the cause behind.
         state = {**vars(self), "__cause__": self.__cause__}
-        return type(self), self.args, {name: _picklable(state[name]) for name in state}
+        return _new, (type(self), self.args), {name: _picklable(state[name]) for name in state}
 
 
 class ConfigurationError(EphemeralCredsError):
@@ -116,6 +116,11 @@ class CredentialsExpired(NoCredentials):
 
 class KeeperClosed(NoCredentials):
     """The keeper was closed, or belongs to the parent process of a fork."""
+
+
+def _new(kind: type[EphemeralCredsError], args: tuple[object, ...]) -> EphemeralCredsError:
+    # Without the constructor: that of a provider's own error may take what others do not.
+    return kind.__new__(kind, *args)
 
 
 def _picklable(value: object) -> object:

@@ -12,18 +12,28 @@ import logging
 import math
 import sys
 import threading
+import traceback
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ephemeral_creds._fork import register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TextIO
 
     from ephemeral_creds.events import Event
 
-__all__ = ["FIELDS", "JSONLogObserver", "Observer", "log_event", "logger"]
+__all__ = [
+    "FIELDS",
+    "JSONLogObserver",
+    "Observer",
+    "log_event",
+    "logger",
+    "notify",
+    "where_raised",
+]
 
 logger = logging.getLogger("ephemeral_creds")
 
@@ -40,6 +50,28 @@ class Observer(Protocol):
     def __call__(self, event: Event, /) -> None:
         """Handle `event`."""
         ...
+
+
+def notify(observers: Sequence[Observer], event: Event) -> None:
+    """Call each observer with `event`; one that fails is logged, and stops nothing."""
+    for observer in observers:
+        try:
+            observer(event)
+        except BaseException as error:
+            on_main = threading.current_thread() is threading.main_thread()
+            if on_main and not isinstance(error, Exception):
+                # Ctrl-C is raised wherever the main thread is: it is not the observer's.
+                raise
+            logger.error(  # noqa: TRY400 - its text may hold a secret
+                "%s: observer %r failed: %s", event.keeper, observer, where_raised(error)
+            )
+
+
+def where_raised(error: BaseException) -> str:
+    """Return the kind of an error and the line that raised it; its text may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
 def log_event(event: Event) -> None:

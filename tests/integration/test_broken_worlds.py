@@ -293,7 +293,7 @@ def test_a_vault_that_does_not_answer(own_engine: DatabaseEngine) -> None:
     try:
         pool = world.open(provider, own_engine.postgres.conninfo())
         keeper = pool._own_keeper
-        wait_until(lambda: keeper and keeper._asked_at is not None)
+        wait_until(lambda: keeper and keeper._thread.asked_at is not None)
         with pytest.raises(NotReady) as caught, pool.connection(BRIEF):
             pass
     finally:

@@ -258,7 +258,7 @@ class TestLocks:
             def work(pool, provider):
                 rotation = pool._rotation
                 locks = [
-                    pool._keeper._changed, pool._worker._wakeup._condition, rotation._lock,
+                    pool._keeper._thread.changed, pool._worker._wakeup._condition, rotation._lock,
                     pool._tasks.mutex, pool._sched._lock, pool._lock,
                 ]
                 for lock in locks:

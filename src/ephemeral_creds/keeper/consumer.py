@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, assert_never, runtime_checkable
+
+from ephemeral_creds.lifecycle import actions as a
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.events import Event
     from ephemeral_creds.lifecycle.signals import Signal
 
-__all__ = ["Keeper", "KeeperStatus", "Member"]
+__all__ = ["Consumer", "Keeper", "KeeperStatus", "instruct"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,8 @@ class KeeperStatus:
         name: the keeper's name.
         provider: where the credentials come from.
         state: ``new``, ``acquiring`` (nothing to log in with), ``serving``, ``closing``,
-            ``closed``, or ``failed`` where a defect has ended the keeper's thread: what is in use
-            works until its deadline, and nothing replaces it.
+            ``closed`` (also in the child of a fork), or ``failed`` where the keeper's thread has
+            crashed: what is in use works until its deadline, and nothing replaces it.
         ready: whether a login is possible right now.
         generation: the generation in use; 0 before the first.
         username: its user name.
@@ -71,47 +73,39 @@ class KeeperStatus:
     source_error: str | None = None
 
 
-class Member(Protocol):
-    """A pool, as its keeper sees it.
+class Consumer(Protocol):
+    """A pool, or another user of credentials, as its keeper sees it.
 
     The methods are called from the keeper's thread and return at once; what they ask for is done
-    in the pool's own time.
+    in the consumer's own time.
     """
 
     def prove(self, grant: Grant) -> None:
         """Log in once with `grant`, then signal `LoginAccepted` or `LoginRejected`."""
-        ...
 
     def publish(self, grant: Grant) -> None:
         """Log in with `grant` from now on."""
-        ...
 
     def extend(self, grant: Grant) -> None:
         """The deadline of `grant`, which is in use or on its way out, has moved."""
-        ...
 
     def retire(self, grant: Grant) -> None:
         """Replace the connections of `grant`, then signal `ConsumerReleased`."""
-        ...
 
     def expire(self, grant: Grant) -> None:
         """`grant`, which is in use, has reached its deadline."""
-        ...
 
     def reclaim(self, grant: Grant) -> None:
         """`grant` has been replaced, and its deadline is near or past: act on what is borrowed."""
-        ...
 
     def suspect(self, grant: Grant) -> None:
         """Test connections of `grant` before they are lent: their role may be gone."""
-        ...
 
     def ask_end(self, grant: Grant) -> None:
         """Ask PostgreSQL how long `grant` can log in, then signal `EndLearned`.
 
-        A member also does so, unasked, with its first login of a grant that has no deadline.
+        A consumer also does so, unasked, with its first login of a grant that has no deadline.
         """
-        ...
 
     def failed(self) -> None:
         """Have whoever waits for credentials ask `Keeper.wait` again, with a timeout of 0.
@@ -119,12 +113,35 @@ class Member(Protocol):
         Called when a fetch has failed, be it for good or not, when the keeper's thread has
         crashed, and when the keeper is closed; then from the thread that closes it.
         """
-        ...
+
+
+def instruct(
+    consumer: Consumer,
+    action: a.Publish | a.Extend | a.Retire | a.Expire | a.Reclaim | a.Suspect | a.AskEnd,
+) -> None:
+    """Have `consumer` do what the lifecycle has decided."""
+    match action:
+        case a.Publish(grant):
+            consumer.publish(grant)
+        case a.Extend(grant):
+            consumer.extend(grant)
+        case a.Retire(grant):
+            consumer.retire(grant)
+        case a.Expire(grant):
+            consumer.expire(grant)
+        case a.Reclaim(grant):
+            consumer.reclaim(grant)
+        case a.Suspect(grant):
+            consumer.suspect(grant)
+        case a.AskEnd(grant):
+            consumer.ask_end(grant)
+        case _:
+            assert_never(action)
 
 
 @runtime_checkable
 class Keeper(Protocol):
-    """A keeper, as its pools see it."""
+    """A keeper, as its consumers see it."""
 
     @property
     def name(self) -> str:
@@ -136,13 +153,12 @@ class Keeper(Protocol):
         """What the deadlines of its grants are instants of."""
         ...
 
-    def join(self, member: Member) -> tuple[int, Grant | None]:
-        """Add a pool; return the number that it signals with, and the grant in use, if any."""
+    def join(self, consumer: Consumer) -> tuple[int, Grant | None]:
+        """Add a consumer; return the number that it signals with, and the grant in use, if any."""
         ...
 
     def leave(self, number: int) -> None:
-        """Remove a pool that has closed its connections."""
-        ...
+        """Remove a consumer that has closed its connections."""
 
     def current(self) -> Grant:
         """Return what to log in with; never blocks. Raises `NoCredentials`."""
@@ -158,11 +174,9 @@ class Keeper(Protocol):
 
     def signal(self, signal: Signal) -> None:
         """Tell what happened."""
-        ...
 
     def report(self, event: Event) -> None:
         """Pass an event on to the observers."""
-        ...
 
     def status(self) -> KeeperStatus:
         """Return a snapshot."""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import sys
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ephemeral_creds.exceptions import KeeperClosed
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
-__all__ = ["call_at_process_end", "close_on_sigterm"]
+    from ephemeral_creds.keeper.thread import KeeperThread
+
+__all__ = ["call_at_process_end", "close_all", "close_on_sigterm"]
 
 # How long what runs waits for its end, in seconds. It may hold a lock that the closing needs, of a
 # logging handler for example: then it has to go on.
@@ -93,6 +99,23 @@ def _close_and_end(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Leave out that pools which are still open try to connect until the very end."""
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    return not any(isinstance(argument, KeeperClosed) for argument in arguments)
+
+
 def _call_all(**_: object) -> None:
+    # Does nothing if it is there already.
+    logging.getLogger("psycopg.pool").addFilter(_is_worth_telling)
     for function in list(_functions):
         function()
+
+
+def close_all(threads: Sequence[KeeperThread], timeout: float) -> None:
+    """Close keepers side by side, in `timeout` seconds all in all."""
+    deadline = monotonic() + timeout
+    for thread in threads:
+        thread.ask_to_close()
+    for thread in threads:
+        thread.wait_until_stopped(max(deadline - monotonic(), 0.0))

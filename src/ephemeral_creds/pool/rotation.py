@@ -46,7 +46,7 @@ its borrower's hands, or that psycopg_pool has put back by itself."""
 
 
 class Rotation(Connections[T]):
-    """One pool's move from generation to generation; it is the keeper's `Member`.
+    """One pool's move from generation to generation; it is a keeper's `Consumer`.
 
     Args:
         policy: and all that follow: see `Connections`.
@@ -81,7 +81,7 @@ class Rotation(Connections[T]):
         self._may_be_idle = self._all_borrowed = False
         self._look_at = self._now = -math.inf
 
-    # -- what the keeper says; see `Member` ------------------------------------------------
+    # -- what the keeper says; see `Consumer` ------------------------------------------------
 
     @locked
     def join(self, consumer: int, current: Grant | None) -> None:

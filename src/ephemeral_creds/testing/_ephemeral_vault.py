@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from ephemeral_creds._fork import registered
-from ephemeral_creds.keeper.keeper import running_keepers
+from ephemeral_creds.keeper.keeper import CredentialKeeper
 from ephemeral_creds.pool.base import LeasedPool, has_moved
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
 from ephemeral_creds.testing._fakes import TickingClock
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from ephemeral_creds.keeper.keeper import CredentialKeeper
     from ephemeral_creds.testing._admin import AppRole
     from ephemeral_creds.testing._engine import DatabaseEngine
     from ephemeral_creds.testing._fault_proxy import VaultAccess
@@ -204,8 +203,9 @@ class CredentialsFile:
 
 
 def _keepers_of(source: str) -> list[CredentialKeeper]:
-    told = [(keeper, keeper.status()) for keeper in running_keepers()]
-    return [k for k, status in told if source in status.provider and status.state != "closed"]
+    told = [(keeper, keeper.status()) for keeper in registered(CredentialKeeper)]
+    running = ("acquiring", "serving")
+    return [k for k, status in told if source in status.provider and status.state in running]
 
 
 def _wait_for_pools(keeper: CredentialKeeper, generation: int) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from keepers import PATIENCE, BrokenClock, World
 
 from ephemeral_creds import (
     AccessDenied,
@@ -33,7 +34,7 @@ from ephemeral_creds.events import (
     LeaseRenewed,
     LeaseRevoked,
 )
-from ephemeral_creds.keeper.keeper import _close_all
+from ephemeral_creds.keeper.registry import close_all
 from ephemeral_creds.lifecycle.signals import (
     Close,
     ConsumerReleased,
@@ -49,82 +50,6 @@ if TYPE_CHECKING:
 
     from ephemeral_creds import Grant
     from ephemeral_creds._values import Lease
-
-PATIENCE = 20.0
-
-
-class Recorder:
-    """An observer that tests can wait on."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._changed = threading.Condition()
-
-    def __call__(self, event: Event) -> None:
-        with self._changed:
-            self.events.append(event)
-            self._changed.notify_all()
-
-    def wait_for(self, kind: type[Event], count: int = 1) -> None:
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.count(kind) >= count, PATIENCE), self.events
-
-    def count(self, kind: type[Event]) -> int:
-        return sum(isinstance(event, kind) for event in self.events)
-
-
-class World:
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.provider = ScriptedProvider(self.clock)
-        self.recorder = Recorder()
-        self.keepers: list[CredentialKeeper] = []
-
-    def keeper(self, **options: Any) -> CredentialKeeper:
-        options.setdefault("observers", [self.recorder])
-        options.setdefault("refresh", RefreshPolicy(jitter=0.0))
-        keeper = CredentialKeeper(self.provider, clock=self.clock, **options)
-        self.keepers.append(keeper)
-        return keeper
-
-    def started(self, **options: Any) -> CredentialKeeper:
-        keeper = self.keeper(**options)
-        keeper.start()
-        keeper.wait(math.inf)
-        return keeper
-
-    def in_thread(self, function: Callable[[], object]) -> Outcome:
-        return Outcome(function)
-
-
-class Outcome:
-    """What a call in another thread comes to."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._function = function
-        self._value: object = None
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._value = self._function()
-        except Exception as error:
-            self._value = error
-
-    def get(self) -> object:
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
-        return self._value
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    world.provider.gate.set()
-    for keeper in world.keepers:
-        keeper.close(PATIENCE)
 
 
 def test_fetches_and_publishes(world: World) -> None:
@@ -225,9 +150,9 @@ class TestRefresh:
     def test_r5_two_at_once_are_one(self, world: World) -> None:
         keeper = world.started()
         world.provider.gate.clear()
-        posted = keeper._posted
+        posted = keeper._thread._posted
         refreshing = [world.in_thread(lambda: keeper.refresh(math.inf)) for _ in range(3)]
-        while keeper._posted < posted + 3:
+        while keeper._thread._posted < posted + 3:
             pass
         world.provider.gate.set()
         assert {getattr(one.get(), "generation", None) for one in refreshing} == {2}
@@ -248,7 +173,7 @@ class TestRefresh:
         world.clock.advance(5.0)
         error = refreshing.get()
         assert isinstance(error, NotReady)
-        assert "nobody log in with the new credentials" in str(error)
+        assert "no pool could log in to PostgreSQL with the new credentials" in str(error)
         assert keeper.current().generation == 1
         keeper.signal(LoginAccepted(member.number, 2))
         world.recorder.wait_for(CredentialsPublished, 2)
@@ -411,7 +336,7 @@ class TestClosing:
         for keeper in keepers:
             keeper.start()
             keeper.wait(math.inf)
-        _close_all(keepers, PATIENCE)
+        close_all([k._thread for k in keepers], PATIENCE)
         assert [p.live for p in providers] == [set()] * 3
         assert all(p.closed for p in providers)
 
@@ -420,7 +345,7 @@ class TestClosing:
     ) -> None:
         hanging = [world.started() for _ in range(2)]
         world.provider.gate.clear()
-        _close_all(hanging, 0.0)
+        close_all([k._thread for k in hanging], 0.0)
         assert caplog.text.count("does not answer") == 2
 
     @pytest.mark.parametrize("started", [False, True])
@@ -450,18 +375,6 @@ class TestClosing:
         assert keeper.current().generation == 1
 
 
-class BrokenClock(FakeClock):
-    """Breaks down at an instant, in the thread of a keeper that waits."""
-
-    breaks_at = 1001.0
-
-    def wait(self, condition: threading.Condition, until: float) -> None:
-        # Whoever begins to wait after that instant must not sleep through it.
-        super().wait(condition, min(until, self.breaks_at))
-        if self.now() >= self.breaks_at:
-            raise SystemExit("clock-secret-text")
-
-
 class TestAThreadThatEnded:
     @pytest.fixture
     def ended(self, world: World) -> CredentialKeeper:
@@ -475,9 +388,9 @@ class TestAThreadThatEnded:
     def test_is_reported_without_what_may_be_a_secret(
         self, world: World, ended: CredentialKeeper, caplog: pytest.LogCaptureFixture
     ) -> None:
-        assert "has ended: SystemExit at test_keeper.py" in str(world.recorder.events[-1])
+        assert "has crashed: SystemExit at keepers.py" in str(world.recorder.events[-1])
         (logged,) = caplog.get_records("setup")
-        assert "the thread that renews credentials has ended" in logged.getMessage()
+        assert "the thread that renews credentials has crashed" in logged.getMessage()
         assert "clock-secret-text" not in logged.getMessage()
         assert ended.status().state == "failed"
 
@@ -489,7 +402,7 @@ class TestAThreadThatEnded:
         world.clock.advance(3600.0)
         assert not ended.status().ready
         for ask in (ended.current, lambda: ended.wait(math.inf)):
-            with pytest.raises(CredentialsExpired, match=r"thread of the keeper .* has ended"):
+            with pytest.raises(CredentialsExpired, match=r"thread of the keeper .* has crashed"):
                 ask()
 
     def test_tells_its_pools(self, world: World) -> None:
@@ -502,7 +415,7 @@ class TestAThreadThatEnded:
         assert told.wait(PATIENCE)
 
     def test_cannot_refresh(self, ended: CredentialKeeper) -> None:
-        with pytest.raises(NotReady, match=r"SystemExit at test_keeper\.py"):
+        with pytest.raises(NotReady, match=r"SystemExit at keepers\.py"):
             ended.refresh(math.inf)
 
     def test_can_be_closed(self, world: World, ended: CredentialKeeper) -> None:
@@ -547,7 +460,7 @@ class TestDefects:
                 raise RuntimeError("deque mutated during iteration")
 
         keeper = world.keeper()
-        keeper._inbox = Changing()
+        keeper._thread._inbox = Changing()
         keeper.signal(SourceChanged())
         with pytest.raises(NotReady):
             keeper.current()
