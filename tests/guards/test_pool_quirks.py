@@ -1,21 +1,30 @@
-"""What `_pool_quirks` relies on is still so inside psycopg_pool; no user has to find out."""
+"""What `psycopg_pool_quirks` relies on is still so inside psycopg_pool; no user has to find out."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
+import math
+import socket
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 import psycopg_pool
 import pytest
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PGconn, TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from psycopg_pool import pool as pool_module
 from psycopg_pool import pool_async as pool_async_module
+from psycopg_pool.base import AttemptWithBackoff
 
 from ephemeral_creds.pool import psycopg_pool_quirks as quirks
+from ephemeral_creds.pool._async.internals import AT_ONCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 POOLS: list[Any] = [ConnectionPool, AsyncConnectionPool]
 
@@ -57,7 +66,7 @@ def made(kind: Any, **options: Any) -> Any:
 
 
 def test_the_version_was_looked_at() -> None:
-    assert psycopg_pool.__version__.startswith("3.3."), "look through _pool_quirks once more"
+    assert psycopg_pool.__version__.startswith("3.3."), "look through psycopg_pool_quirks once more"
 
 
 @pytest.mark.parametrize("kind", POOLS)
@@ -72,6 +81,7 @@ def test_the_version_was_looked_at() -> None:
         ("_add_connection", ["attempt", "growing"]),
         ("_connect", ["timeout"]),
         ("schedule_task", ["task", "delay"]),
+        ("run_task", ["task"]),
     ],
 )
 def test_the_methods_are_there(kind: Any, name: str, parameters: list[str]) -> None:
@@ -201,3 +211,175 @@ def test_the_async_pool_does_the_same() -> None:
             await pool.putconn(last)
 
     asyncio.run(scenario())
+
+
+# -- closing -----------------------------------------------------------------------------------
+
+
+class ClosedForGood:
+    """As much of a pool as a connection that is closed looks at."""
+
+    close_returns = True
+
+    def __init__(self) -> None:
+        self.returned: list[object] = []
+
+    def putconn(self, connection: object) -> None:
+        self.returned.append(connection)
+
+
+class AsyncClosedForGood(ClosedForGood):
+    async def putconn(self, connection: object) -> None:  # type: ignore[override]
+        super().putconn(connection)
+
+
+@pytest.fixture
+def connecting() -> Iterator[Callable[[], Any]]:
+    """Begin connections that are as good as open: the server has not said no yet."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        conninfo = f"host=127.0.0.1 port={server.getsockname()[1]}".encode()
+        yield lambda: PGconn.connect_start(conninfo)
+
+
+def test_a_connection_of_a_pool_may_be_returned_by_its_close(connecting: Callable[[], Any]) -> None:
+    connection: Any = psycopg.Connection(connecting())
+    connection._pool = pool = ClosedForGood()
+    connection.close()
+    assert pool.returned == [connection]
+    assert not connection.closed
+    quirks.close_for_good(connection)
+    assert pool.returned == [connection]
+    assert connection.closed
+
+
+def test_so_may_an_async_one(connecting: Callable[[], Any]) -> None:
+    async def scenario() -> None:
+        connection: Any = psycopg.AsyncConnection(connecting())
+        connection._pool = pool = AsyncClosedForGood()
+        await connection.close()
+        assert pool.returned == [connection]
+        assert not connection.closed
+        await quirks.close_for_good_async(connection)
+        assert connection.closed
+
+    asyncio.run(scenario())
+
+
+def test_psycopg_does_not_warn_of_an_open_connection_that_has_a_pool(
+    connecting: Callable[[], Any], recwarn: pytest.WarningsRecorder
+) -> None:
+    class Pooled(psycopg.Connection[Any]):
+        _pool: Any = None
+
+    for kind, warns in ((Pooled, False), (psycopg.Connection, True)):
+        kind(connecting())
+        gc.collect()
+        assert bool([w for w in recwarn if issubclass(w.category, ResourceWarning)]) is warns
+
+
+def test_a_close_waits_so_long_for_each_thread_and_all_at_once_for_tasks() -> None:
+    class Stuck:
+        name = "stuck"
+
+        def __init__(self) -> None:
+            self.waited: list[float | None] = []
+
+        def is_alive(self) -> bool:
+            return True
+
+        def join(self, timeout: float | None) -> None:
+            self.waited.append(timeout)
+
+    threads = [Stuck() for _ in range(4)]
+    gather: Any = vars(pool_module)["gather"]
+    gather(*threads, timeout=2.0)
+    assert [thread.waited for thread in threads] == [[2.0]] * 4
+    assert quirks.close_timeout(made(ConnectionPool, num_workers=3), 8.0) == 2.0
+    assert quirks.close_timeout_async(made(AsyncConnectionPool, num_workers=3), 8.0) == 8.0
+
+
+# -- returning by a worker ---------------------------------------------------------------------
+
+
+def test_a_task_of_a_closed_pool_leaves_its_connection_open() -> None:
+    with made(ConnectionPool, timeout=5.0) as pool:
+        connection = pool.getconn()
+    task = pool_module.ReturnConnection(pool, connection, from_getconn=True)
+    task.run()
+    assert connection.pgconn.transaction_status == TransactionStatus.IDLE
+    quirks.return_by_worker(pool, task)
+    assert connection.pgconn.transaction_status == TransactionStatus.UNKNOWN
+
+
+def test_a_return_that_is_cancelled_loses_the_connection() -> None:
+    async def scenario() -> None:
+        async with made(AsyncConnectionPool, timeout=5.0) as pool:
+            connection = await pool.getconn()
+
+            async def give_back(*, finish: bool) -> None:
+                try:
+                    await AsyncConnectionPool.putconn(pool, connection)
+                except BaseException:
+                    if finish:
+                        quirks.finish_return_async(pool, connection)
+                    raise
+
+            for finish in (False, True):
+                async with pool._lock:
+                    connection._pool = pool
+                    returning = asyncio.create_task(give_back(finish=finish))
+                    while connection._pool is not None:  # noqa: ASYNC110
+                        await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                    returning.cancel()
+                    await asyncio.gather(returning, return_exceptions=True)
+                    assert connection not in pool._pool
+                await asyncio.sleep(0)
+            while connection not in pool._pool:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60.0))
+
+
+# -- connecting --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [pool_module, pool_async_module])
+def test_a_connect_can_be_asked_for_again(module: Any) -> None:
+    pool = made(ConnectionPool)
+    task = module.AddConnection(pool, growing=True)
+    assert task.growing
+    assert issubclass(module.AddConnection, module.MaintenanceTask)
+    assert list(inspect.signature(module.MaintenanceTask.tick).parameters) == ["self"]
+
+
+def test_a_tick_has_a_worker_run_the_task() -> None:
+    with made(ConnectionPool, timeout=5.0) as pool:
+        pool.wait()
+        ran: list[object] = []
+
+        class Task(pool_module.MaintenanceTask):
+            def _run(self, pool: object) -> None:
+                ran.append(pool)
+
+        Task(pool).tick()
+        while not ran:
+            pass
+    assert ran == [pool]
+    Task(pool).tick()
+    assert ran == [pool]
+
+
+def test_an_attempt_without_end_is_never_given_up() -> None:
+    attempt = AttemptWithBackoff(timeout=math.inf)
+    for now in (1.0, 2.0, 1e9):
+        attempt.update_delay(now)
+        assert not attempt.time_to_give_up(now)
+
+
+def test_a_checkout_without_time_gets_nothing_although_something_is_idle() -> None:
+    with made(ConnectionPool, timeout=5.0) as pool:
+        pool.wait()
+        with pytest.raises(PoolTimeout):
+            pool.getconn(0.0)
+        pool.putconn(pool.getconn(AT_ONCE))

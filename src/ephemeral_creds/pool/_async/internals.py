@@ -19,6 +19,7 @@ from ephemeral_creds.pool.errors import ROLE_MISSING, UnfitConnection, may_lack_
 from ephemeral_creds.pool.ledger import generation_of
 from ephemeral_creds.pool.login import clean_failure, said_by
 from ephemeral_creds.pool.psycopg_pool_quirks import (
+    AT_ONCE,
     check_borrowed,
     close_for_good_async,
     count_refused,
@@ -37,10 +38,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.pool._async.connector import AsyncConnector
 
-__all__ = ["AT_ONCE", "AsyncInternals"]
-
-AT_ONCE = 0.001
-"""What psycopg_pool is given where no time is left: zero would mean "at once" to it."""
+__all__ = ["AsyncInternals"]
 
 # A server that is well answers within this, whatever is left of a checkout.
 _LEAST_PATIENCE = 0.2

@@ -20,6 +20,7 @@ from ephemeral_creds.pool.errors import ROLE_MISSING, UnfitConnection, may_lack_
 from ephemeral_creds.pool.ledger import generation_of
 from ephemeral_creds.pool.login import clean_failure, said_by
 from ephemeral_creds.pool.psycopg_pool_quirks import (
+    AT_ONCE,
     check_borrowed,
     close_for_good,
     count_refused,
@@ -38,10 +39,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.pool._sync.connector import Connector
 
-__all__ = ["AT_ONCE", "Internals"]
-
-AT_ONCE = 0.001
-"""What psycopg_pool is given where no time is left: zero would mean "at once" to it."""
+__all__ = ["Internals"]
 
 # A server that is well answers within this, whatever is left of a checkout.
 _LEAST_PATIENCE = 0.2
