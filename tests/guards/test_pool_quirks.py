@@ -21,7 +21,6 @@ from psycopg_pool import pool_async as pool_async_module
 from psycopg_pool.base import AttemptWithBackoff
 
 from ephemeral_creds.pool import psycopg_pool_quirks as quirks
-from ephemeral_creds.pool._async.internals import AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -382,4 +381,4 @@ def test_a_checkout_without_time_gets_nothing_although_something_is_idle() -> No
         pool.wait()
         with pytest.raises(PoolTimeout):
             pool.getconn(0.0)
-        pool.putconn(pool.getconn(AT_ONCE))
+        pool.putconn(pool.getconn(quirks.AT_ONCE))

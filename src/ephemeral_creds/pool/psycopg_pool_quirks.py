@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from psycopg_pool.abc import ACT, CT
 
 __all__ = [
+    "AT_ONCE",
     "check_borrowed",
     "close_for_good",
     "close_for_good_async",
@@ -46,6 +47,9 @@ __all__ = [
     "set_expiry",
     "uncount_request",
 ]
+
+AT_ONCE = 0.001
+"""What a checkout is given where no time is left, in seconds: with 0 it gets nothing."""
 
 
 def replace_idle(pool: ConnectionPool[CT], is_old: Callable[[CT], bool], new: CT) -> CT | None:

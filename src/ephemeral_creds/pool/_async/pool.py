@@ -27,7 +27,7 @@ from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.observers import Observer
-from ephemeral_creds.pool._async.internals import AT_ONCE, AsyncInternals
+from ephemeral_creds.pool._async.internals import AsyncInternals
 from ephemeral_creds.pool._compat import AsyncWakeup, open_at_construction_async
 from ephemeral_creds.pool.errors import (
     CheckoutFailed,
@@ -36,6 +36,7 @@ from ephemeral_creds.pool.errors import (
 from ephemeral_creds.pool.login import check_parameters
 from ephemeral_creds.pool.policy import RotationPolicy
 from ephemeral_creds.pool.psycopg_pool_quirks import (
+    AT_ONCE,
     close_timeout_async,
     finish_return_async,
 )

@@ -22,11 +22,11 @@ from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.observers import Observer
 from ephemeral_creds.pool._compat import Wakeup, open_at_construction
-from ephemeral_creds.pool._sync.internals import AT_ONCE, Internals
+from ephemeral_creds.pool._sync.internals import Internals
 from ephemeral_creds.pool.errors import CheckoutFailed, as_checkout_failed
 from ephemeral_creds.pool.login import check_parameters
 from ephemeral_creds.pool.policy import RotationPolicy
-from ephemeral_creds.pool.psycopg_pool_quirks import close_timeout, finish_return
+from ephemeral_creds.pool.psycopg_pool_quirks import AT_ONCE, close_timeout, finish_return
 from ephemeral_creds.providers.base import CredentialProvider
 
 if TYPE_CHECKING:
