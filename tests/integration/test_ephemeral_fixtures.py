@@ -274,19 +274,14 @@ def test_a_file_is_written_as_a_sidecar_does(credentials_file: CredentialsFile) 
     assert list(credentials_file.path.parent.iterdir()) == [credentials_file.path]
 
 
-_minted: list[str] = []
-
-
-def test_credentials_of_one_test(
-    credential_keeper: CredentialKeeper, ephemeral_vault: EphemeralVault
+def test_nothing_of_a_test_is_left_to_the_next(
+    ephemeral_postgres: PostgresAccess,
+    ephemeral_vault: EphemeralVault,
+    credential_keeper: CredentialKeeper,
 ) -> None:
-    _minted.append(credential_keeper.current().credentials.username)
+    username = credential_keeper.current().credentials.username
+    assert username in ephemeral_postgres.roles()
     ephemeral_vault.faults.add("*", "*", Fault.reset(), times=None)
-
-
-def test_nothing_of_it_is_left_to_the_next(
-    ephemeral_postgres: PostgresAccess, ephemeral_vault: EphemeralVault
-) -> None:
-    assert _minted
-    assert not set(_minted) & set(ephemeral_postgres.roles())
+    ephemeral_vault.close()  # as at the end of each test
+    assert username not in ephemeral_postgres.roles()
     assert ephemeral_vault.faults.take("GET", "anything") is None

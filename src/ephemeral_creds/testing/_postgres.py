@@ -10,7 +10,7 @@ import subprocess
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 from psycopg import pq
@@ -31,7 +31,6 @@ from ephemeral_creds.testing._process import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ephemeral_creds.testing._process import RunAs
 
 __all__ = ["PostgresAccess", "PostgresLike", "PostgresServer"]
 
@@ -156,7 +155,7 @@ class PostgresServer(PostgresAccess, OwnedProcess):
             "unix_socket_directories": "",
         } | dict(options or {})
         self._binaries = binaries
-        self._run_as: RunAs = {}
+        self._run_as: dict[str, Any] = {}
         self._bin = Path()
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ephemeral_creds.exceptions import ConfigurationError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OwnedProcess",
-    "RunAs",
     "end_process",
     "free_port",
     "plain_environment",
@@ -36,14 +35,6 @@ _POLL = 0.005
 
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
 _GUARD = 'read -r dismissed && exit 0; kill -INT "$1"; sleep 2; kill -KILL "-$1"; rm -rf "$2"'
-
-
-class RunAs(TypedDict, total=False):
-    """The arguments of `subprocess.Popen` that choose a user; empty: the current one."""
-
-    user: int
-    group: int
-    extra_groups: list[int]
 
 
 def free_port() -> int:
@@ -71,8 +62,8 @@ def plain_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return kept | {"LC_ALL": "C", "TZ": "UTC"} | dict(extra or {})
 
 
-def unprivileged_user() -> RunAs:
-    """Return whom to run PostgreSQL as: it refuses to run as root.
+def unprivileged_user() -> dict[str, Any]:
+    """Return whom to run PostgreSQL as, in arguments of `subprocess.Popen`: root it refuses.
 
     Raises:
         ConfigurationError: running as root, and the system has neither of the usual users.
@@ -191,7 +182,7 @@ class OwnedProcess:
         self,
         arguments: Sequence[str | Path],
         environment: Mapping[str, str] | None = None,
-        run_as: RunAs | None = None,
+        run_as: Mapping[str, Any] | None = None,
     ) -> None:
         """Start the program; what it says goes to the end of the file ``log``.
 
