@@ -9,6 +9,7 @@ from psycopg.rows import DictRow, TupleRow, dict_row
 
 from ephemeral_creds import (
     AsyncRotatingConnectionPool,
+    CheckoutFailed,
     CredentialKeeper,
     CredentialProvider,
     FilePolicy,
@@ -18,6 +19,7 @@ from ephemeral_creds import (
     KeeperStatus,
     KubernetesAuth,
     PoolStatus,
+    RefreshPolicy,
     RotatingConnectionPool,
     VaultDynamicProvider,
 )
@@ -40,7 +42,15 @@ with RotatingConnectionPool(provider, "host=db", max_size=20) as pool:
     assert_type(pool.keeper.status(), KeeperStatus)
     another = RotatingConnectionPool(pool.keeper, "host=other")
 
-keeper = CredentialKeeper(provider)
+try:
+    pool.wait()
+except CheckoutFailed as error:
+    assert_type(error.last_error, Exception | None)
+    assert_type(error.keeper_status, KeeperStatus | None)
+    operational: psycopg.OperationalError = error
+
+keeper = CredentialKeeper(provider, refresh=RefreshPolicy(margin=10.0, mint_burst=3))
+RefreshPolicy(config_retry=1.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 assert_type(keeper.current(), Grant)
 shared = RotatingConnectionPool(keeper, "host=db")
 assert_type(shared, RotatingConnectionPool[psycopg.Connection[TupleRow]])
