@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ephemeral_creds._values import Grant, Lease
     from ephemeral_creds.lifecycle.core import Core
 
-__all__ = ["failed", "granted", "renewed", "revoked"]
+__all__ = ["note_failure", "note_grant", "note_renewal", "note_revocation"]
 
 
 def _complete(core: Core, kind: type[a.Operation], number: int = 0) -> a.Operation | None:
@@ -36,8 +36,8 @@ def _complete(core: Core, kind: type[a.Operation], number: int = 0) -> a.Operati
     return asked
 
 
-def granted(core: Core, grant: Grant) -> None:
-    """A fetch has brought credentials."""
+def note_grant(core: Core, grant: Grant) -> None:
+    """Take in what a fetch has brought."""
     asked = _complete(core, a.Fetch)
     if asked is None or core.is_closing:
         known = [generation.grant.credentials for generation in core.generations.values()]
@@ -103,24 +103,22 @@ def _change_password(core: Core, generation: Generation, grant: Grant) -> None:
     core.report(events.PasswordChanged(generation=generation.number, username=username))
 
 
-def renewed(core: Core, number: int, lease: Lease) -> None:
-    """The lease of a generation has been extended."""
+def note_renewal(core: Core, number: int, lease: Lease) -> None:
+    """Take in the lease that a renewal has brought."""
     asked = _complete(core, a.Renew, number)
     if not isinstance(asked, a.Renew):
         return
     generation = core.generations.get(number)
     if generation is None:
-        # It was taken for dead while the answer was on its way; it lives, so give it back.
+        # It was forgotten as expired before the answer came: it has not, so it is revoked.
         generation = core.add(replace(asked.grant, lease=lease))
         core.move(generation, Turn.UNWANTED)
-    renewal = generation.renewal
-    renewal.failures = 0
-    shortened = renewal.is_shortened(lease)
+    shortened = generation.renewal.is_shortened(lease)
     _extend(core, generation, lease)
     if generation.stage is not Stage.RETURNING:
         core.schedule(generation)
         if shortened or generation.is_expired:
-            renewal.stop()
+            generation.renewal.stop()
         if shortened:
             core.replace(generation, Reason.MAXIMUM_LIFETIME)
         if generation is core.current and not generation.is_expired:
@@ -138,17 +136,17 @@ def _extend(core: Core, generation: Generation, lease: Lease) -> None:
     if moved and generation.stage in (Stage.CURRENT, Stage.RETIRED):
         core.act(a.Extend(generation.grant))
     if core.now < generation.grace_at:
-        # Its end has moved away, and what is borrowed is reclaimed once more when it comes.
+        # Its deadline has moved away: what is borrowed is reclaimed again when it comes.
         generation.is_reclaimed = False
     if generation.is_expired and lease.expires_at > core.now:
-        # The answer came after the old deadline: it has been alive all the time.
+        # The answer came after the old deadline: it had not expired.
         generation.is_expired = False
         if generation is core.current:
             core.act(a.Publish(generation.grant))
 
 
-def revoked(core: Core, number: int) -> None:
-    """The lease of a generation has been given back."""
+def note_revocation(core: Core, number: int) -> None:
+    """Forget a generation whose lease has been revoked."""
     if _complete(core, a.Revoke, number) is None:
         return
     if (generation := core.generations.get(number)) is not None:
@@ -159,8 +157,8 @@ def revoked(core: Core, number: int) -> None:
 # -- failures ------------------------------------------------------------------------------
 
 
-def failed(core: Core, operation: a.Operation, error: Exception) -> None:
-    """The provider could not do what was asked."""
+def note_failure(core: Core, operation: a.Operation, error: Exception) -> None:
+    """Plan what follows an operation that has failed."""
     number = 0 if isinstance(operation, a.Fetch) else operation.grant.generation
     if _complete(core, type(operation), number) is None:
         return
@@ -191,7 +189,7 @@ def _fetch_failed(core: Core, error: Exception) -> None:
 def _renewal_failed(core: Core, generation: Generation, error: Exception) -> None:
     lost = isinstance(error, LeaseLost)
     delay, renewal = math.inf, generation.renewal
-    # What is being given back, or has expired meanwhile, is not renewed once more.
+    # One that is to be revoked, or has expired meanwhile, is not renewed again.
     if not (lost or generation.is_expired or generation.stage is Stage.RETURNING):
         remaining = generation.expires_at - core.now
         delay = core.retry_delay(error, renewal.failures + 1, remaining)

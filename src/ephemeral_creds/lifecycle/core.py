@@ -129,7 +129,7 @@ class Core:
             case Stage.RETIRED:
                 self.act(a.Retire(generation.grant))
                 if not generation.is_shared:
-                    # Its users do not tell when they are done; it works until its lease ends.
+                    # Nobody tells when it is free: it works until its lease ends.
                     generation.renewal.stop()
             case Stage.RETURNING:
                 generation.renewal.stop()
@@ -143,10 +143,7 @@ class Core:
 
     def _publish(self, generation: Generation) -> None:
         previous, self.current = self.current, generation
-        proven = generation.trial.is_complete
-        generation.trial.end()
-        generation.renewal.failures = 0
-        generation.holders = set(self.consumers)
+        generation.consumers = set(self.consumers)
         generation.is_shared = bool(self.consumers)
         self.schedule(generation)
         self.act(a.Publish(generation.grant))
@@ -155,7 +152,7 @@ class Core:
                 generation=generation.number,
                 username=generation.grant.credentials.username,
                 previous=previous.number if previous is not None else None,
-                proven=proven,
+                proven=generation.trial.is_complete,
             )
         )
         if previous is not None:
@@ -179,7 +176,7 @@ class Core:
         """Count a consumer in, which may have connections of the one in use from now on."""
         self.consumers.add(consumer)
         if self.current is not None:
-            self.current.holders.add(consumer)
+            self.current.consumers.add(consumer)
             self.current.is_shared = True
 
     def release(self, consumer: int, number: int) -> None:
@@ -187,7 +184,7 @@ class Core:
         generation = self.generations.get(number)
         # It cannot let go of what new connections still log in with.
         if generation is not None and generation.stage is Stage.RETIRED:
-            generation.holders.discard(consumer)
+            generation.consumers.discard(consumer)
 
     def leave(self, consumer: int) -> None:
         """Count a consumer out."""

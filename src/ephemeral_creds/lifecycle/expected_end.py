@@ -17,8 +17,8 @@ _SAME = 1.0
 class ExpectedEnd:
     """What the source announced and what PostgreSQL knows, and when that has to be looked into.
 
-    Shortly before PostgreSQL's own date it is asked again, because the credentials may have been
-    renewed behind our back, and only then somebody is told. Nothing else follows from it.
+    Shortly before PostgreSQL's own date it is asked again, because somebody else may have renewed
+    the credentials; only then is the end reported. Nothing else follows from it.
 
     Args:
         grace: how long before PostgreSQL's date, and after the source's, to look, in seconds.
@@ -38,7 +38,7 @@ class ExpectedEnd:
         self._asked = False
 
     def note_lease(self, lease: Lease) -> None:
-        """The source says so. PostgreSQL's word counts more, and a deadline makes it needless."""
+        """Note what the source says; PostgreSQL's word counts more, and a deadline more still."""
         at = lease.announced_end
         if lease.duration < math.inf:
             self.ends_at = self.at = math.inf
@@ -50,7 +50,7 @@ class ExpectedEnd:
             self._asked = False
 
     def learn(self, now: float, remaining: float) -> None:
-        """PostgreSQL says so, at `now`: so many seconds more, ``inf`` for no limit."""
+        """Note PostgreSQL's answer of `now`: `remaining` seconds, ``inf`` for no limit."""
         at = now + remaining
         if at < math.inf and (not self._known or at > self.ends_at + _SAME):
             self.ends_at = at

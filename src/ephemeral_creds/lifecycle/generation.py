@@ -74,8 +74,8 @@ class Generation:
 
     Attributes:
         stage: changed by `Core.move` alone.
-        holders: the consumers that may have connections of it.
-        is_shared: whether there ever were any. Without them nobody says when it is free.
+        consumers: those that may have connections of it.
+        is_shared: whether there ever were any. Without them nobody tells when it is free.
         accepted: the consumers that have logged in with it, and were not refused since.
         refused: the consumers that were refused with it, and have not logged in since.
         is_expired: whether its deadline has come, as far as that has been noticed.
@@ -89,8 +89,8 @@ class Generation:
         self.grant = grant
         self.came_at = now
         self.stage = Stage.CANDIDATE
-        self.holders = set(consumers)
-        self.is_shared = bool(self.holders)
+        self.consumers = set(consumers)
+        self.is_shared = bool(self.consumers)
         self.accepted: set[int] = set()
         self.refused: set[int] = set()
         self.is_expired = self.is_reclaimed = False
@@ -126,8 +126,8 @@ class Generation:
 
     @property
     def drain_at(self) -> float:
-        """Now, where nobody holds it; without consumers, where no lease has to be waited for."""
-        is_free = not self.holders if self.is_shared else not self.grant.lease.lease_id
+        """Now, where no consumer has connections of it or, without consumers, it has no lease."""
+        is_free = not self.consumers if self.is_shared else not self.grant.lease.lease_id
         return -math.inf if self.stage is Stage.RETIRED and is_free else math.inf
 
     def expire_at(self, *, is_renewing: bool) -> float:
@@ -137,9 +137,7 @@ class Generation:
 
     def schedule(self, now: float, draw: float) -> None:
         """Plan its renewal or, where there is none, its replacement; and the next reading."""
-        # Without consumers, nobody says when a retired one is free: it is left to expire.
-        wanted = self.is_shared or self.stage is not Stage.RETIRED
-        self.renewal.schedule(self.grant.lease, draw, wanted=wanted)
+        self.renewal.schedule(self.grant.lease, draw)
         self.password.schedule(self.grant.lease, now, draw)
 
     def accept(self, consumer: int) -> None:
@@ -156,8 +154,8 @@ class Generation:
     def leave(self, consumer: int) -> None:
         """Note that there is no such consumer any more."""
         self.trial.excuse(consumer)
-        for consumers in (self.accepted, self.refused, self.holders):
-            consumers.discard(consumer)
+        for known in (self.consumers, self.accepted, self.refused):
+            known.discard(consumer)
 
     def is_same_role(self, grant: Grant) -> bool:
         """Tell whether `grant` is this, or this role, which stays, with another password."""

@@ -36,12 +36,13 @@ class Renewal:
         self.failures = 0
         self._policy = policy
 
-    def schedule(self, lease: Lease, draw: float, *, wanted: bool) -> None:
+    def schedule(self, lease: Lease, draw: float) -> None:
         """Plan what comes next: a renewal or, where `lease` allows none, a replacement."""
         at = lease.requested_at + self._policy.renew_after(lease.duration, draw)
-        self.at = at if lease.renewable and wanted else math.inf
+        self.at = at if lease.renewable else math.inf
         self.replace_at = math.inf if lease.renewable else at
         self.replace_reason = Reason.NOT_RENEWABLE
+        self.failures = 0
 
     def is_shortened(self, lease: Lease) -> bool:
         """Tell whether a renewal's answer says that the maximum is near."""

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from ephemeral_creds.lifecycle import signals as s
     from ephemeral_creds.lifecycle.core import Core
 
-__all__ = ["accepted", "rejected"]
+__all__ = ["accept", "reject"]
 
 
-def accepted(core: Core, signal: s.LoginAccepted) -> None:
-    """PostgreSQL has accepted a login."""
+def accept(core: Core, signal: s.LoginAccepted) -> None:
+    """Note that PostgreSQL has accepted a login."""
     if signal.consumer not in core.consumers:
         return
     core.refusals.accept(signal.consumer)
@@ -25,8 +25,8 @@ def accepted(core: Core, signal: s.LoginAccepted) -> None:
         generation.accept(signal.consumer)
 
 
-def rejected(core: Core, signal: s.LoginRejected) -> None:
-    """A login has failed, which matters where it was with what is in use, or is to be."""
+def reject(core: Core, signal: s.LoginRejected) -> None:
+    """Decide about a failed login, if it was with the current generation or the candidate."""
     generation = core.generations.get(signal.generation)
     if generation is None:
         return

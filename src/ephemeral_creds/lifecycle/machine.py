@@ -6,15 +6,15 @@ random number: the driver passes the time in, gets actions out, performs them in
 outcome back, and comes again at `Lifecycle.deadline` at the latest.
 
 - `generation` has the table of the moves that a grant can make; `core` makes them.
-- `wishes` has why and when to fetch. What else comes due by itself is a small object with ``at``:
-  `lease`, `password`, `trial`, `expected_end`, `source_trouble`. They are listed here, once.
+- `wishes` has why and when to fetch. It and the other rules that have a time of their own (`lease`,
+  `password`, `trial`, `expected_end`, `source_trouble`) are small objects; `timers` lists them.
 - `answers` has what follows from the provider's answers, `logins` what follows from logins.
 
 While something is valid, only logins publish what is to replace it. With nothing to fall back on,
 a grant is published without proof: there is nothing to lose. A generation that consumers still
 have connections of is renewed for as long as the server allows.
 
-A role that stays, and whose password the server changes, is one generation for ever: its sessions
+A role that stays, and whose password the server changes, remains one generation: its sessions
 outlive each change, so that a new password is published in its place, and nothing is retired.
 """
 
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEARD", "Lifecycle", "State"]
 
-
-# Rules that one signal makes due, by far more than there can be.
+# Far more rules than one signal can make due.
 _MOST_RULES = 10_000
 
 _ALWAYS = (s.ConsumerLeft, s.Tick)
@@ -49,7 +48,7 @@ _ANSWERS = (s.Granted, s.Renewed, s.Revoked, s.Failed)
 _REPORTS = (s.LoginAccepted, s.LoginRejected, s.EndLearned, s.SourceChanged, s.SourceSeen)
 _SERVED = (*_ALWAYS, *_ANSWERS, *_REPORTS, s.ConsumerReleased, s.RefreshRequested, s.Close)
 
-# Which signals mean anything in which state.
+# The signals that mean something, by state.
 HEARD: dict[State, tuple[type[s.Signal], ...]] = {
     State.NEW: (*_ALWAYS, s.Start, s.Close),
     State.ACQUIRING: _SERVED,
@@ -109,13 +108,13 @@ class Lifecycle:
                 core.is_started = True
                 core.wishes.want(Reason.START, core.now)
             case s.Granted(grant):
-                answers.granted(core, grant)
+                answers.note_grant(core, grant)
             case s.Renewed(number, lease):
-                answers.renewed(core, number, lease)
+                answers.note_renewal(core, number, lease)
             case s.Revoked(number):
-                answers.revoked(core, number)
+                answers.note_revocation(core, number)
             case s.Failed(operation, error):
-                answers.failed(core, operation, error)
+                answers.note_failure(core, operation, error)
             case s.SourceChanged():
                 core.wishes.want_change(core.now)
             case s.SourceSeen(error):
@@ -129,9 +128,9 @@ class Lifecycle:
             case s.ConsumerReleased(consumer, number):
                 core.release(consumer, number)
             case s.LoginAccepted():
-                logins.accepted(core, signal)
+                logins.accept(core, signal)
             case s.LoginRejected():
-                logins.rejected(core, signal)
+                logins.reject(core, signal)
             case s.EndLearned(number, remaining):
                 generation = core.generations.get(number)
                 if generation is not None and generation.expires_at == math.inf:

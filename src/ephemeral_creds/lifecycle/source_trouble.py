@@ -8,15 +8,15 @@ __all__ = ["SourceTrouble"]
 
 
 class SourceTrouble:
-    """Which problem of a source lasts, so that somebody is told of it, once.
+    """Which problem of a source lasts, so that it is reported once.
 
-    A file that is being written cannot be used for a moment, and nobody wants to know.
+    That a file cannot be used for a moment, while it is being written, is not worth a report.
 
     Args:
-        patience: for how long a problem is nothing to tell, in seconds.
+        patience: how long a problem has to last, in seconds.
 
     Attributes:
-        error: the problem that was told; empty where there is none, or none any more.
+        error: the problem that was reported; empty where there is none, or none any more.
         at: when to call `take`.
     """
 
@@ -38,7 +38,7 @@ class SourceTrouble:
             self.at = now + self._patience
 
     def take(self) -> str:
-        """Return what `error` has become now, which is to be told."""
+        """Return what `error` has become now, to be reported."""
         self.at = math.inf
         self.error = self._seen
         return self.error

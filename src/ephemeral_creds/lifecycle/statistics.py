@@ -44,11 +44,11 @@ class Statistics:
         self.last_failure: str | None = None
 
     def note_error(self, error: Exception) -> None:
-        """An operation has failed."""
+        """Note why an operation has failed."""
         self.last_error, self.last_failure = error, error_text(error)
 
     def count(self, actions: Iterable[a.Action], issued: int) -> None:
-        """The machine has decided so; it has been issued so many grants by now."""
+        """Count what `actions` tell; `issued` is the number of grants so far."""
         counts = self.counts
         counts.grants = issued
         for action in actions:

@@ -19,9 +19,9 @@ __all__ = ["timers"]
 
 
 def timers(core: Core) -> Iterator[tuple[float, Callable[[], None]]]:
-    """Yield the instant of each rule and what it does then, in the order of their turns.
+    """Yield the instant of each rule and what it does then, in the order in which they act.
 
-    What is done moves the instant of the same rule beyond now, or takes it off the list.
+    By acting, a rule moves its instant into the future, or leaves the list.
     """
     current, candidate = core.current, core.candidate
     generations = tuple(core.generations.values())
@@ -34,7 +34,7 @@ def timers(core: Core) -> Iterator[tuple[float, Callable[[], None]]]:
         has_fallback = core.state is State.SERVING and core.consumers
         yield candidate.trial.at if has_fallback else -math.inf, partial(_judge, core, candidate)
     if core.state is State.SERVING:
-        # Where nothing serves, each failed fetch tells.
+        # Where nothing serves, each failed fetch reports it.
         yield core.trouble.at, partial(_report_trouble, core)
     if current is not None:
         yield current.end.at, partial(_expect_end, core, current)
@@ -101,7 +101,7 @@ def _report_trouble(core: Core) -> None:
 
 
 def _expect_end(core: Core, current: Generation) -> None:
-    """Whatever is known of the end of what is in use, it stays in use."""
+    """Ask or warn; whatever is known of its end, the current generation stays in use."""
     if current.end.due(core.now, can_ask=bool(core.consumers)) == "ask":
         core.act(a.AskEnd(current.grant))
         return

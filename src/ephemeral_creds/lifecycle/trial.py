@@ -69,10 +69,6 @@ class Trial:
         """Begin, while `remaining` seconds are left of the credentials in use."""
         self._reserve = self._policy.proof_reserve(remaining)
 
-    def end(self) -> None:
-        """Ask nobody any more: it is published."""
-        self._proofs.clear()
-
     def ask(self, consumers: Iterable[int], now: float) -> list[int]:
         """Return which of `consumers` are to log in now, and note that they were asked."""
         if not self._proofs:

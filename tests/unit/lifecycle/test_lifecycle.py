@@ -61,6 +61,16 @@ def rotate(driver: Driver, generation: int, duration: float = 3600.0) -> list[ob
     return list(driver.send(LoginAccepted(1, generation)))
 
 
+def minted_at(driver: Driver) -> float:
+    """Let all renewals fail until new credentials are fetched, and return when that is."""
+    while driver.in_flight != Fetch():
+        if driver.in_flight is not None:
+            driver.failed(AWAY)
+        else:
+            driver.at(driver.machine.deadline)
+    return driver.now
+
+
 class TestStart:
     def test_first_grant_is_published_without_proof(self) -> None:
         driver = Driver()
@@ -211,6 +221,36 @@ class TestRenewal:
         driver.renewed(1, 3600.0)
         assert driver.after(700.0) == []
         assert driver.machine.counts.fetches == 1
+
+    def test_r4_even_where_minting_has_failed_as_well(self) -> None:
+        driver = Driver().serving(3600.0)
+        driver.after(2400.0)
+        while driver.machine.counts.failed_fetches < 3:
+            driver.failed(AWAY)
+            driver.at(driver.machine.deadline)
+        while not isinstance(driver.in_flight, Renew):
+            driver.failed(AWAY)
+            driver.at(driver.machine.deadline)
+        assert not driver.machine.settled
+        assert driver.renewed(1, 3600.0) == []
+        assert driver.machine.settled
+
+    def test_r4_each_row_of_failures_leads_to_a_mint(self) -> None:
+        driver = Driver().serving(3600.0)
+        driver.after(2400.0)
+        driver.failed(AWAY)
+        driver.at(driver.machine.deadline)
+        driver.renewed(1, 3600.0)
+        assert minted_at(driver) == driver.now == 1000.0 + 2401.0 + 2400.0 + 600.0
+
+    def test_r4_those_of_a_candidate_do_not_count(self) -> None:
+        driver = Driver().serving(86400.0)
+        driver.send(RefreshRequested())
+        driver.send(Granted(grant(2, driver.now, 60.0)))
+        driver.after(30.0)
+        driver.failed(AWAY)
+        driver.send(LoginAccepted(1, 2))
+        assert minted_at(driver) == 1045.0
 
     def test_r2_a_lost_lease_is_replaced_at_once(self) -> None:
         driver = Driver().serving(3600.0)

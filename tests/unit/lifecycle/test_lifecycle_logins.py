@@ -84,8 +84,9 @@ class TestWhoseFault:
         for _ in range(100):
             assert driver.after(10.0, LoginRejected(2, 1, PG_HBA)) == []
 
-    def test_r10_being_let_in_counts_for_the_pool_that_was(self) -> None:
-        driver = Driver(pools=2).serving()
+    @pytest.mark.parametrize("mints", [True, False])
+    def test_r10_being_let_in_counts_for_the_pool_that_was(self, mints: bool) -> None:
+        driver = Driver(pools=2, mints=mints).serving()
         driver.send(ConsumerLeft(2))
         driver.send(LoginAccepted(2, 1))
         assert driver.send(LoginRejected(2, 1, PG_HBA)) == []

@@ -34,6 +34,7 @@ from ephemeral_creds.lifecycle.signals import (
     LoginRejected,
     RefreshRequested,
     Renewed,
+    Revoked,
     SourceChanged,
     Start,
 )
@@ -94,6 +95,27 @@ class TestJoining:
         driver.send(LoginAccepted(1, 2))
         assert driver.send(ConsumerLeft(1)) == []
         assert kinds(driver.send(ConsumerReleased(2, 1))) == [Revoke]
+
+    def test_one_that_joins_during_the_proof_holds_what_is_published(self) -> None:
+        driver = candidate(pools=1)
+        driver.machine.join(2)
+        driver.send(LoginAccepted(1, 2))
+        driver.send(RefreshRequested())
+        driver.at(1010.0)
+        driver.send(Granted(grant(3, driver.now)))
+        driver.send(LoginAccepted(1, 3))
+        assert kinds(driver.send(LoginAccepted(2, 3))) == [Publish, Retire]
+        assert driver.send(ConsumerReleased(1, 2)) == []
+        assert kinds(driver.send(ConsumerReleased(2, 2))) == [Revoke]
+
+    def test_what_is_published_after_the_last_has_left_is_not_revoked_for_want_of_any(self) -> None:
+        driver = candidate(pools=1)
+        assert kinds(driver.send(ConsumerLeft(1))) == [Publish, Retire, Revoke]
+        driver.send(Revoked(1))
+        driver.send(RefreshRequested())
+        driver.at(1010.0)
+        assert kinds(driver.send(Granted(grant(3, driver.now)))) == [Publish, Retire]
+        assert driver.machine.retired == (2,)
 
     def test_before_the_first_grant_there_is_nothing_to_hand_out(self) -> None:
         assert Driver(pools=0).machine.join(1) is None
@@ -343,6 +365,21 @@ class TestRefusals:
             driver.after(5.0, LoginRejected(1, 1, LoginFailure.CREDENTIALS))
         driver.after(10.0)
         assert driver.in_flight is not None
+
+    def test_one_that_another_fetch_answers_does_not_make_the_next_wait_longer(self) -> None:
+        driver = Driver(RefreshPolicy(jitter=0.0), mints=False)
+        driver.send(Start())
+        driver.send(Granted(self.same(driver)))
+        assert driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == [Fetch()]
+        driver.send(Granted(self.same(driver)))
+        driver.send(RefreshRequested())
+        driver.failed(AWAY)
+        for _ in range(6):
+            driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
+        assert driver.after(1.0) == [Fetch()]
+        driver.send(Granted(self.same(driver)))
+        driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
+        assert driver.machine.deadline - driver.now == 30.0
 
     def healed(self, driver: Driver, made: int) -> None:
         """Let the fetch in flight bring a role that works."""

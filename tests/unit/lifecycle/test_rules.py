@@ -29,17 +29,15 @@ class TestRenewal:
     def test_it_is_renewed_or_where_that_cannot_be_replaced(self) -> None:
         renewal = Renewal(POLICY, 3600.0)
         assert renewal.at == renewal.replace_at == math.inf
-        renewal.schedule(HOUR, 0.0, wanted=True)
+        renewal.schedule(HOUR, 0.0)
         assert (renewal.at, renewal.replace_at) == (3400.0, math.inf)
-        renewal.schedule(replace(HOUR, renewable=False), 0.0, wanted=True)
+        renewal.schedule(replace(HOUR, renewable=False), 0.0)
         assert (renewal.at, renewal.replace_at) == (math.inf, 3400.0)
         assert renewal.replace_reason is Reason.NOT_RENEWABLE
 
-    def test_what_nobody_wants_is_not_renewed(self) -> None:
+    def test_it_can_be_stopped(self) -> None:
         renewal = Renewal(POLICY, 3600.0)
-        renewal.schedule(HOUR, 0.0, wanted=False)
-        assert renewal.at == math.inf
-        renewal.schedule(HOUR, 0.0, wanted=True)
+        renewal.schedule(HOUR, 0.0)
         renewal.stop()
         assert renewal.at == math.inf
 
@@ -50,6 +48,8 @@ class TestRenewal:
         assert renewal.replace_reason is Reason.RENEWALS_FAIL
         renewal.fail(3401.0, 2.0, 1199.0)
         assert (renewal.at, renewal.replace_at) == (3403.0, 4000.0)
+        renewal.schedule(HOUR, 0.0)
+        assert (renewal.at, renewal.replace_at, renewal.failures) == (3400.0, math.inf, 0)
 
     @pytest.mark.parametrize(
         ("answered", "shortened"), [(3600.0, False), (3421.0, False), (3419.0, True)]
@@ -144,7 +144,7 @@ class TestTrial:
             assert not trial.is_stuck
             trial.fail(1, 1000.0, 3600.0, 0.0, blamed=blamed, worse=True)
         assert trial.is_stuck
-        trial.end()
+        trial.excuse(1)
         assert not trial.is_stuck
 
 
