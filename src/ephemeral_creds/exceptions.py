@@ -31,7 +31,7 @@ carry request headers, response bodies and connection strings.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, TypeVar
 
 __all__ = [
     "AccessDenied",
@@ -48,6 +48,9 @@ __all__ = [
 ]
 
 
+E = TypeVar("E", bound="EphemeralCredsError")
+
+
 class EphemeralCredsError(Exception):
     """Root of every error of this library.
 
@@ -58,6 +61,13 @@ class EphemeralCredsError(Exception):
         # Exception's own leaves the cause behind.
         state = {**vars(self), "__cause__": self.__cause__}
         return _new, (type(self), self.args), {name: _picklable(state[name]) for name in state}
+
+    def __copy__(self) -> Self:
+        # By the method above, copy.copy() would pickle the cause.
+        copied = _new(type(self), self.args)
+        vars(copied).update(vars(self))
+        copied.__cause__ = self.__cause__
+        return copied
 
 
 class ConfigurationError(EphemeralCredsError):
@@ -118,7 +128,7 @@ class KeeperClosed(NoCredentials):
     """The keeper was closed, or belongs to the parent process of a fork."""
 
 
-def _new(kind: type[EphemeralCredsError], args: tuple[object, ...]) -> EphemeralCredsError:
+def _new(kind: type[E], args: tuple[object, ...]) -> E:
     # Without the constructor: that of a provider's own error may take what others do not.
     return kind.__new__(kind, *args)
 

@@ -127,6 +127,8 @@ class Peculiar(Exception):
 def test_a_cause_that_cannot_be_sent_is_told(cause: Exception) -> None:
     error = errors.CheckoutFailed("configure= fails")
     error.last_error = error.__cause__ = cause
+    copied = copy.copy(error)
+    assert copied.last_error is copied.__cause__ is cause
     arrived = by_pickle(error)
     assert isinstance(arrived, errors.CheckoutFailed)
     for sent in (arrived.last_error, arrived.__cause__):
