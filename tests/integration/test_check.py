@@ -584,7 +584,7 @@ def test_a_file(checker: Checker, good: str, tmp_path: Path, canary: Canary) -> 
     assert "-> give the path of the file that the sid" in bad["file"][0]
 
     path.unlink()
-    assert "not there (yet)" in checker.run(f"file://{path}")["file"][0]
+    assert "does not exist (yet)" in checker.run(f"file://{path}")["file"][0]
     checker.engine.admin.revoke_prefix(f"database/creds/{good}")
 
 
@@ -615,7 +615,7 @@ def test_a_file_that_comes_late(
     def write() -> None:
         path.write_text(f"DB_USERNAME={data['username']}\nDB_PASSWORD={data['password']}")
 
-    assert "not there (yet)" in checker.run(f"file://{path}", "--wait", "0.1")["file"][0]
+    assert "does not exist (yet)" in checker.run(f"file://{path}", "--wait", "0.1")["file"][0]
     sidecar = Timer(0.2, write)
     sidecar.start()
     assert checker.run(f"file://{path}", "--wait", "60") == {}
