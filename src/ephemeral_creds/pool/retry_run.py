@@ -121,7 +121,7 @@ class Run:
         return Attempt(manager)
 
     def explains(self, state: RetryCallState) -> bool | None:
-        """Tell whether to try again; ``None``: if there is an `disruption` after a checkout.
+        """Tell whether to try again; ``None``: if there is a `disruption` after a checkout.
 
         An error does not say which connection it is from. That a rotation went on, or that a
         role turned out to be gone, is near enough: what else failed then is tried again, too.
