@@ -61,7 +61,7 @@ FULL = Effort(
     vault_rotations=10, changes=40, idle=30.0, imports=8, leak_rotations=10_000,
 )  # fmt: skip
 QUICK = Effort(
-    generations=6, turns=25, at_once=(), peers=False, rounds=1, segment=2.2, moves=2,
+    generations=6, turns=25, at_once=(), peers=False, rounds=1, segment=1.5, moves=1,
     vault_rotations=3, changes=5, idle=4.0, imports=3, leak_rotations=600,
 )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ from ephemeral_creds import (
 from ephemeral_creds.events import CredentialsIssued, PoolRotated
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from benchmarks._measure import Effort
     from benchmarks._world import SlowConnection
     from ephemeral_creds.testing import PostgresServer
@@ -94,14 +97,15 @@ def _case(server: PostgresServer, effort: Effort, size: int, overshoot: int, del
     try:
         pool.open(wait=True, timeout=_PATIENCE)
         slow.delay = delay
-        ratios, drifts = [], []
-        connects = [_connect_time(server, delay, overshoot)]
-        for _ in range(effort.moves):
-            moved = _moved(pool, keeper, watch)
-            connects.append(_connect_time(server, delay, overshoot))
-            before, after = connects[-2:]
-            ratios.append(moved / (size / overshoot * (before + after) / 2))
-            drifts.append(after / before)
+        ratios, drifts, connects = [], [], []
+        with _load(pool):
+            for _ in range(effort.moves):
+                before = _connect_time(server, delay, overshoot)
+                moved = watch.wait(keeper.refresh().generation)
+                after = _connect_time(server, delay, overshoot)
+                connects += [before, after]
+                ratios.append(moved / (size / overshoot * (before + after) / 2))
+                drifts.append(after / before)
         details = {
             "overshoot": overshoot,
             "connect_ms": round(statistics.median(connects) * 1000, 1),
@@ -116,10 +120,9 @@ def _case(server: PostgresServer, effort: Effort, size: int, overshoot: int, del
         roles.close()
 
 
-def _moved(
-    pool: RotatingConnectionPool[SlowConnection], keeper: CredentialKeeper, watch: _Stopwatch
-) -> float:
-    """Rotate under load; return how many seconds it took."""
+@contextmanager
+def _load(pool: RotatingConnectionPool[SlowConnection]) -> Iterator[None]:
+    """Keep a pool busy."""
     ended = threading.Event()
 
     def work(_: float) -> None:
@@ -130,14 +133,14 @@ def _moved(
     load = threading.Thread(target=lambda: run_threads(THREADS, 0.0, work))
     load.start()
     try:
-        return watch.wait(keeper.refresh().generation)
+        yield
     finally:
         ended.set()
         load.join()
 
 
 def _connect_time(server: PostgresServer, delay: float, at_once: int) -> float:
-    """Return how long a connect takes: the median, with as many at once as a move has."""
+    """Return how long a connect takes on average, with as many at once as a move has."""
     slow = slow_class()
     slow.delay = delay
     credentials = Credentials(server.superuser, server.password)
@@ -156,4 +159,4 @@ def _connect_time(server: PostgresServer, delay: float, at_once: int) -> float:
             conn.close()
         return found
 
-    return statistics.median(chain.from_iterable(run_threads(at_once, 0.0, work)))
+    return statistics.fmean(chain.from_iterable(run_threads(at_once, 0.0, work)))

@@ -181,15 +181,16 @@ def main() -> int:
             print(f"{wing}: {copies.submit(seconds_unchanged, wing).result():.0f} s unchanged")
         futures = {copies.submit(survives, mutant, 120.0): mutant for mutant in drawn}
         for future in as_completed(futures):
-            if future.cancelled():
-                continue
             done += 1
+            if done % 25 == 0:
+                print(f"{done} of {len(drawn)}", flush=True)
             if future.result():
                 survivors.append(mutant := futures[future])
                 before, after = mutant.lines()
                 print(f"{mutant.path}:{mutant.line}\n  - {before}\n  + {after}", flush=True)
             if time.monotonic() - began > options.minutes * 60:
                 copies.shutdown(wait=False, cancel_futures=True)
+                break
     score = 100 * (1 - len(survivors) / done)
     print(f"{score:.1f} %: {done - len(survivors)} of {done} killed, of {len(places)} places")
     print(f"seed {options.seed}, {(time.monotonic() - began) / 60:.0f} minutes")
