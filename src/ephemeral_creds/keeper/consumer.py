@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, assert_never, runtime_checkable
-
-from ephemeral_creds.lifecycle import actions as a
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.events import Event
     from ephemeral_creds.lifecycle.signals import Signal
 
-__all__ = ["Consumer", "Keeper", "KeeperStatus", "instruct"]
+__all__ = ["Consumer", "Keeper", "KeeperStatus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,30 +111,6 @@ class Consumer(Protocol):
         Called when a fetch has failed, be it for good or not, when the keeper's thread has
         crashed, and when the keeper is closed; then from the thread that closes it.
         """
-
-
-def instruct(
-    consumer: Consumer,
-    action: a.Publish | a.Extend | a.Retire | a.Expire | a.Reclaim | a.Suspect | a.AskEnd,
-) -> None:
-    """Have `consumer` do what the lifecycle has decided."""
-    match action:
-        case a.Publish(grant):
-            consumer.publish(grant)
-        case a.Extend(grant):
-            consumer.extend(grant)
-        case a.Retire(grant):
-            consumer.retire(grant)
-        case a.Expire(grant):
-            consumer.expire(grant)
-        case a.Reclaim(grant):
-            consumer.reclaim(grant)
-        case a.Suspect(grant):
-            consumer.suspect(grant)
-        case a.AskEnd(grant):
-            consumer.ask_end(grant)
-        case _:
-            assert_never(action)
 
 
 @runtime_checkable

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, assert_never
 
 from ephemeral_creds import events
 from ephemeral_creds.exceptions import EphemeralCredsError, ProviderError
-from ephemeral_creds.keeper.consumer import Consumer, instruct
 from ephemeral_creds.keeper.phase import MOVES, Phase
 from ephemeral_creds.lifecycle import actions as a
 from ephemeral_creds.lifecycle import signals as s
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Grant
+    from ephemeral_creds.keeper.consumer import Consumer
     from ephemeral_creds.lifecycle.machine import Lifecycle
     from ephemeral_creds.observers import Observer
     from ephemeral_creds.providers.base import CredentialProvider
@@ -260,7 +260,7 @@ class KeeperThread:
             case a.Stop():
                 pass
             case _:
-                self._tell(lambda consumer: instruct(consumer, action))
+                self._tell(lambda consumer: _instruct(consumer, action))
         return None
 
     def _ask(self, operation: a.Operation) -> s.Signal:
@@ -299,3 +299,27 @@ class KeeperThread:
 
     def _tell_failed(self) -> None:
         self._tell(lambda consumer: consumer.failed())
+
+
+def _instruct(
+    consumer: Consumer,
+    action: a.Publish | a.Extend | a.Retire | a.Expire | a.Reclaim | a.Suspect | a.AskEnd,
+) -> None:
+    """Have `consumer` do what the lifecycle has decided."""
+    match action:
+        case a.Publish(grant):
+            consumer.publish(grant)
+        case a.Extend(grant):
+            consumer.extend(grant)
+        case a.Retire(grant):
+            consumer.retire(grant)
+        case a.Expire(grant):
+            consumer.expire(grant)
+        case a.Reclaim(grant):
+            consumer.reclaim(grant)
+        case a.Suspect(grant):
+            consumer.suspect(grant)
+        case a.AskEnd(grant):
+            consumer.ask_end(grant)
+        case _:
+            assert_never(action)

@@ -16,7 +16,6 @@ from psycopg_pool import PoolClosed
 from typing_extensions import deprecated
 
 from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, NotReady
-from ephemeral_creds.lifecycle.signals import Close
 from ephemeral_creds.pool.errors import as_checkout_failed, explain
 from ephemeral_creds.pool.ledger import Borrowed
 from ephemeral_creds.pool.psycopg_pool_quirks import count_lent, has_idle
@@ -147,6 +146,9 @@ class LeasedPool(_PsycopgPool):
         """Tell the keeper that every connection is closed, and its own to close, too."""
         self._keeper.leave(self._rotation.consumer)
         if self._own_keeper is not None:
+            # Here, since the import of all signals takes a quarter of that of a pool.
+            from ephemeral_creds.lifecycle.signals import Close
+
             self._keeper.signal(Close())
 
     @property
