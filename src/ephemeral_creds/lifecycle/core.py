@@ -133,7 +133,7 @@ class Core:
                     generation.renewal.stop()
             case Stage.RETURNING:
                 generation.renewal.stop()
-                generation.revoke_at, generation.failed_revocations = self.now, 0
+                generation.revoke_at = self.now
                 if not generation.grant.lease.lease_id:
                     self.move(generation, Turn.NOTHING_TO_REVOKE)
             case Stage.GONE:

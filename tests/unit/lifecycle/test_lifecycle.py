@@ -8,6 +8,7 @@ import pytest
 from lifecycle_driver import Driver, grant
 
 from ephemeral_creds import events
+from ephemeral_creds._values import Lease
 from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
@@ -38,6 +39,7 @@ from ephemeral_creds.lifecycle.signals import (
     LoginAccepted,
     LoginRejected,
     RefreshRequested,
+    Renewed,
     Revoked,
     SourceChanged,
     Start,
@@ -182,6 +184,32 @@ class TestRenewal:
     def test_without_an_end_nothing_is_planned(self) -> None:
         driver = Driver(mints=False).serving(math.inf, renewable=False)
         assert driver.machine.deadline == math.inf
+
+    def test_r2_what_was_shortened_is_not_renewed_again(self) -> None:
+        driver = Driver().serving(3600.0)
+        driver.after(2400.0)
+        driver.renewed(1, 1200.0)
+        while driver.now < 1000.0 + 3600.0:
+            if driver.in_flight is not None:
+                assert driver.in_flight == Fetch()
+                driver.failed(AWAY)
+            driver.at(driver.machine.deadline)
+
+    def test_r2_it_is_measured_by_what_the_last_fetch_brought(self) -> None:
+        driver = Driver().serving(3600.0)
+        driver.send(RefreshRequested())
+        driver.send(Granted(grant(1, driver.now, 600.0)))
+        driver.after(400.0)
+        assert driver.renewed(1, 600.0) == []
+        assert not driver.events_of(events.LeaseRenewed)[0].shortened
+
+    def test_a_lease_that_was_asked_for_earlier_changes_nothing(self) -> None:
+        driver = Driver().serving(3600.0)
+        driver.after(2400.0)
+        driver.send(Renewed(1, Lease(900.0, 9000.0, renewable=True, lease_id="lease-1")))
+        assert driver.extended == []
+        assert driver.machine.current is not None
+        assert driver.machine.current.lease.expires_at == 4600.0
 
     def test_r4_failed_renewals_back_off_and_do_not_mint_before_half_of_what_is_left(
         self,
@@ -467,6 +495,11 @@ class TestRetirement:
         driver = self.rotated()
         driver.send(ConsumerReleased(1, 2))
         assert driver.send(ConsumerReleased(2, 2)) == []
+        driver.send(RefreshRequested())
+        driver.at(1010.0)
+        driver.send(Granted(grant(3, driver.now)))
+        driver.send(LoginAccepted(1, 3))
+        assert [type(a) for a in driver.send(LoginAccepted(2, 3))] == [Publish, Retire]
 
     def test_without_pools_it_lapses_since_nobody_says_when_it_is_free(self) -> None:
         driver = Driver(pools=0).serving(3600.0)

@@ -319,6 +319,7 @@ class TestSettled:
         driver.send(RefreshRequested())
         assert not driver.machine.settled
         driver.send(Granted(grant(2, driver.now, renewable=False)))
+        assert not driver.machine.settled
         driver.send(LoginAccepted(1, 2))
         assert in_use(driver) == 2
         assert driver.machine.settled

@@ -105,6 +105,8 @@ class TestState:
         driver.send(s.Close())
         assert state(driver) is State.CLOSING
         assert driver.failed(AccessDenied("403")) == [a.Stop()]
+        assert driver.machine.deadline == math.inf
+        assert driver.after(100.0) == []
 
     def test_closing_again_does_not_revoke_again(self) -> None:
         driver = Driver().serving()
