@@ -373,12 +373,12 @@ class TestRefusals:
         driver.send(Granted(self.same(driver)))
         assert driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == [Fetch()]
         driver.send(Granted(self.same(driver)))
-        driver.send(RefreshRequested())
-        driver.failed(AWAY)
-        for _ in range(6):
+        for _ in range(7):
+            driver.send(RefreshRequested())
+            driver.failed(AWAY)
             driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
-        assert driver.after(1.0) == [Fetch()]
-        driver.send(Granted(self.same(driver)))
+            assert driver.after(1.0) == [Fetch()]
+            driver.send(Granted(self.same(driver)))
         driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
         assert driver.machine.deadline - driver.now == 30.0
 
