@@ -77,15 +77,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.vault)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(
-    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-) -> Generator[None, object, object]:
-    """Take note of the servers that fixtures return, ours and the plugin's."""
-    server = yield
-    if fixturedef.argname in _POSTGRES_FIXTURES | _VAULT_FIXTURES:
-        _note(request.config, server.engine.vault if isinstance(server, EphemeralVault) else server)
-    return server
+class _Notes:
+    """No conftest's own hook: for the fixtures of a whole run pytest calls none of those here."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Take note of the servers that fixtures return, ours and the plugin's."""
+        server = yield
+        if fixturedef.argname in _POSTGRES_FIXTURES | _VAULT_FIXTURES:
+            vault = server.engine.vault if isinstance(server, EphemeralVault) else server
+            _note(request.config, vault)
+        return server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take note of servers."""
+    config.pluginmanager.register(_Notes())
 
 
 def _note(config: pytest.Config, server: object) -> None:
