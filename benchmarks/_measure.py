@@ -26,6 +26,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+NOISE = 0.02
+"""What a ratio differs by from run to run, as a share, with more or less else on the machine."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
@@ -84,15 +87,15 @@ def compare(ours: Sequence[float], control: Sequence[float]) -> Figure:
     Args:
         ours: our ratio, from each of several repetitions.
         control: a second plain pool's, from the same repetitions. How far they are from 1 is noise
-            and nothing else: twice their standard error is the figure's error. Less than three
-            tell nothing of it.
+            and nothing else: twice their standard error is the figure's error, or `NOISE` of it
+            where that is more. Less than three tell nothing of it.
     """
     value, count = statistics.median(ours), len(control)
     if count < 3:
         return Figure(value, math.inf)
     # Of logarithms: half as much and twice as much are equally far off.
     distance = math.sqrt(sum(math.log(ratio) ** 2 for ratio in control) / count)
-    return Figure(value, value * math.expm1(2 * distance / math.sqrt(count)))
+    return Figure(value, value * max(NOISE, math.expm1(2 * distance / math.sqrt(count))))
 
 
 def in_turn(names: Sequence[T], turns: int) -> list[T]:

@@ -156,11 +156,16 @@ def _measure(
     # adds, before and after it, is a hundredth of it. So that is measured without a query, and
     # compared with the cheapest query there was.
     query = min(costs["query"]["plain"] for costs in found)
+    figure = _ratio(bare)
+    plain = statistics.median(costs["plain"] for costs in bare)
+
+    def whole(ratio: float) -> float:
+        return query / (query + plain / ratio - plain)
+
+    checkout = whole(figure.value)
     figures = {
-        f"{prefix}checkout_ratio": compare(
-            *([query / (query + c[who] - c["plain"]) for c in bare] for who in ("ours", "control"))
-        ),
-        f"{prefix}bare_ratio": _ratio(bare),
+        f"{prefix}checkout_ratio": Figure(checkout, checkout - whole(figure.value - figure.error)),
+        f"{prefix}bare_ratio": figure,
     }
     details: dict[str, Any] = {
         f"bare {who}, us": round(statistics.median(c[who] for c in bare) * 1e6, 3)
@@ -168,8 +173,8 @@ def _measure(
     }
     details["checkout with SELECT 1, us"] = round(query * 1e6, 1)
     for at_once in effort.at_once:
-        whole = _ratio([costs[f"{at_once} at once"] for costs in found])
-        details[f"ratio with SELECT 1, {at_once} at once"] = str(whole)
+        measured = _ratio([costs[f"{at_once} at once"] for costs in found])
+        details[f"ratio with SELECT 1, {at_once} at once"] = str(measured)
     return figures, details
 
 
