@@ -17,7 +17,6 @@ from ephemeral_creds.pool.diagnosis import Diagnosis, FailedLogin, Verdict
 from ephemeral_creds.pool.login import acting_as
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Any, Self
 
     from ephemeral_creds import Credentials
@@ -193,12 +192,7 @@ class RoleSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(psycopg.Error):
             self._connection.close()
 

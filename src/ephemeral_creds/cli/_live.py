@@ -17,7 +17,6 @@ from rich.text import Text
 from ephemeral_creds.cli._view import PlainView, left
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from rich.console import RenderableType
@@ -55,14 +54,9 @@ class LiveView(PlainView):
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        exc_traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
-        self._redirection.__exit__(exc_type, exc_value, exc_traceback)
+        self._redirection.__exit__(None, None, None)
         sys.stderr.write(self._held.getvalue())
 
     def say(self, text: str) -> None:

@@ -12,7 +12,6 @@ from ephemeral_creds.cli._report import verdict
 from ephemeral_creds.events import RevocationFailed
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from ephemeral_creds import Event
@@ -78,12 +77,7 @@ class PlainView:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        exc_traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._out.flush()
 
     def say(self, text: str) -> None:
