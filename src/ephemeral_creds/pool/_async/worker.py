@@ -122,9 +122,14 @@ class AsyncWorker(Generic[ACT]):
     def _spawn(self, job: jobs.Job) -> None:
         name = f"{self._name}-{type(job).__name__.lower()}"
         try:
-            self._tasks.spawn(functools.partial(self._do, job), name)
+            # `join` may be waiting for the others already.
+            if not self._rotation.stopped:
+                self._tasks.spawn(functools.partial(self._do, job), name)
+                return
+            outcome = None
         except RuntimeError as error:  # the system allows no further thread
-            self._rotation.done(job, clean_failure(error), monotonic())
+            outcome = clean_failure(error)
+        self._rotation.done(job, outcome, monotonic())
 
     async def _do(self, job: jobs.Job) -> None:
         outcome: ACT | ConnectFailure | bool | None = None
