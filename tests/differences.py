@@ -36,7 +36,7 @@ class Difference:
 
 
 DIFFERENCES = {
-    "envelope": Difference("every answer has", {"mount_type": "str"}, {}),
+    "envelope": Difference("every reply has", {"mount_type": "str"}, {}),
     "unknown token": Difference(
         "403 for a token that it does not know",
         "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n",
@@ -115,12 +115,12 @@ DIFFERENCES = {
     "aws": Difference("auth methods `aws`, `azure`, `gcp`, `ldap`", vault=True, openbao=False),
     "schedule": Difference("`rotation_schedule` of static roles", vault=True, openbao=False),
     "consul": Difference(
-        "secrets engines of others than databases: `consul`, `aws`, `gcp` …",
+        "secrets engines other than databases: `consul`, `aws`, `gcp` …",
         vault=True,
         openbao=False,
     ),
     "namespaces": Difference(
-        "namespaces in the free edition, where else `X-Vault-Namespace` changes nothing",
+        "namespaces in the free edition, without which `X-Vault-Namespace` has no effect",
         vault=False,
         openbao=True,
     ),

@@ -1,7 +1,7 @@
-"""From one string in a setting to a provider: a URL, taken apart, checked and made into one.
+"""Providers from one string in a setting: a URL, parsed and checked.
 
-Every error points at the part that is wrong, and repeats nothing that might be a secret: of a key
-that is not expected only its name.
+Every error names the wrong part, and repeats nothing that might be a secret: of an unknown key only
+its name.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Location:
     Args:
         url: the URL.
         environ: the environment; keys that end in ``_env`` name a variable of it.
-        scheme: what it has to begin with.
+        scheme: the scheme that it must have.
 
     Raises:
-        ConfigurationError: it is no such URL, or holds a secret.
+        ConfigurationError: it is not such a URL, or holds a secret.
     """
 
     def __init__(self, url: str, environ: Mapping[str, str], *, scheme: str | None = None) -> None:
@@ -76,26 +76,26 @@ class Location:
             if parts.scheme:
                 wrong = f"this one has {parts.scheme}: without the two slashes"
             elif "://" in url:
-                wrong = "what this one has before :// is none (letters, digits, + - and .)"
+                wrong = "this one has no valid scheme before :// (letters, digits, + - and .)"
             raise ConfigurationError(
                 "a provider's URL begins with a scheme, such as vault://my-app-role or "
                 f"file:///vault/secrets/db-creds.txt; {wrong}"
             )
         if scheme not in {None, self.scheme}:
             raise ConfigurationError(
-                f"{self.scheme}:// in the URL: what is made of it here begins with {scheme}://"
+                f"{self.scheme}:// in the URL: this provider's begins with {scheme}://"
             )
         if "@" in name:
             raise ConfigurationError(
                 f"the {self.scheme} URL has an @ before its query, as if a user name and password "
-                "were in front: neither belongs in a URL, which ends up in logs; write %40 where "
+                "were in front: neither belongs in a URL, which ends up in logs; write %40 if "
                 "a name has an @"
             )
         if parts.fragment:
-            raise ConfigurationError(f"the {self.scheme} URL has a #: write %23 where one is meant")
+            raise ConfigurationError(f"the {self.scheme} URL has a #: write %23 for a literal one")
         self.name = unquote(name)
         self.path = unquote(parts.path)
-        self._query = self._parsed(parts.query)
+        self._query = self._parse(parts.query)
 
     def __str__(self) -> str:
         """The URL without its query, in which secrets may have ended up."""
@@ -109,8 +109,8 @@ class Location:
         """Refuse keys other than these.
 
         Args:
-            keys: what is known.
-            given: what makes just these known: ``with auth=kubernetes``.
+            keys: the known keys.
+            given: why these are the known ones: ``with auth=kubernetes``.
 
         Raises:
             ConfigurationError: there is another; the message names the known ones.
@@ -125,14 +125,14 @@ class Location:
             raise self.error(repr(key), f"there is no such key; {hint}{where}: {', '.join(known)}")
 
     def text(self, key: str) -> str | None:
-        """Return a key's value; ``None`` where the key is not there."""
+        """Return a key's value; ``None`` without the key."""
         return self._query.get(key)
 
     def required(self, key: str, why: str) -> str:
         """Return a key's value.
 
         Raises:
-            ConfigurationError: the key is not there; `why` says what it is for.
+            ConfigurationError: the key is missing; `why` says what it is for.
         """
         value = self.text(key)
         if value is None:
@@ -140,10 +140,10 @@ class Location:
         return value
 
     def arguments(self, keys: Mapping[str, Key]) -> dict[str, Any]:
-        """Return the arguments that keys become; one that is not there becomes none.
+        """Return the arguments for the keys that the URL has.
 
         Raises:
-            ConfigurationError: a needed key is not there, or the value of one cannot be right.
+            ConfigurationError: a needed key is missing, or a value cannot be right.
         """
         arguments = {}
         for name, key in keys.items():
@@ -180,10 +180,10 @@ class Location:
         return int(value)
 
     def absolute_path(self, key: str) -> str:
-        """Return a key's path, which cannot be relative: a setting knows no directory."""
+        """Return a key's path, which must be absolute: a setting has no current directory."""
         path = self._query[key]
         if not path.startswith(("/", "~")):
-            # Not repeated, as in `variable`: somebody may have put the secret itself there.
+            # Not repeated, as in `variable`: it may be the secret itself.
             raise self.error(f"{key}=", "must be an absolute path")
         return path
 
@@ -199,7 +199,7 @@ class Location:
             raise self.error(f"{key}={variable}", "this environment variable is not set, or empty")
         return Secret(value)
 
-    def _parsed(self, query: str) -> dict[str, str]:
+    def _parse(self, query: str) -> dict[str, str]:
         values: dict[str, str] = {}
         for number, part in enumerate(filter(None, query.split("&")), start=1):
             key, separator, value = part.partition("=")
@@ -217,7 +217,7 @@ class Location:
             if not value:
                 raise self.error(f"{key}=", "it has no value")
             if key in values:
-                raise self.error(f"{key}=", "it is there twice")
+                raise self.error(f"{key}=", "it occurs twice")
             values[key] = unquote(value)
         return values
 
@@ -227,9 +227,9 @@ class Key:
     """A key of a URL.
 
     Attributes:
-        argument: what it is called where it goes.
+        argument: the name of the constructor's argument.
         read: makes the argument of the key's value.
-        needed: what it is for, where the key has to be there.
+        needed: what it is for, if the key is required.
     """
 
     argument: str
@@ -238,7 +238,7 @@ class Key:
 
 
 def one_of(known: Sequence[str]) -> Callable[[Location, str], str]:
-    """Return what reads a key whose value has to be among the known ones."""
+    """Return a reader for a key whose value has to be one of the known ones."""
 
     def read(location: Location, key: str) -> str:
         value = location.required(key, "")
@@ -254,7 +254,7 @@ class FromURL:
     """A provider that a URL can describe."""
 
     URL_SCHEME: ClassVar[str]
-    """What begins its URL."""
+    """The scheme of its URL."""
 
     @classmethod
     def from_url(cls, url: str, *, environ: Mapping[str, str] = os.environ) -> Self:
@@ -265,7 +265,7 @@ class FromURL:
             environ: where ``VAULT_ADDR`` and the like are read from, unless the URL says it.
 
         Raises:
-            ConfigurationError: the URL cannot be right; the message points at the wrong part.
+            ConfigurationError: the URL cannot be right; the message names the wrong part.
         """
         return cls(**cls._arguments(Location(url, environ, scheme=cls.URL_SCHEME)))
 
@@ -300,7 +300,7 @@ def provider_from_url(
         environ: the environment to read; ``None`` means `os.environ`.
 
     Raises:
-        ConfigurationError: the URL cannot be right; the message points at the part that is wrong.
+        ConfigurationError: the URL cannot be right; the message names the wrong part.
     """
     environ = os.environ if environ is None else environ
     if url is None:

@@ -268,7 +268,7 @@ def test_what_the_url_says_of_certificates_replaces_what_the_environment_says(pr
     [
         ("file:/x", "this one has file: without the two slashes"),
         ("vault:/x", "this one has vault: without the two slashes"),
-        ("vault_static://x", "what this one has before :// is none"),
+        ("vault_static://x", "no valid scheme before ://"),
         ("/x", "this one has none"),
         (f"{VAULT}&mount=/", r"URL vault://my-app\?….*mount="),
         (f"{VAULT}&skip_verify=maybe", "skip_verify=maybe in the URL"),

@@ -189,12 +189,13 @@ class FileProvider(FromURL, CredentialProvider):
 
     def _read(self) -> Content:
         ticket = self._last.begin()
-        content: Content | None = None
         try:
-            found = content = self._source.read()
-        finally:
-            self._last.record(ticket, content)
-        return found
+            content = self._source.read()
+        except EphemeralCredsError:
+            self._last.record(ticket, None)
+            raise
+        self._last.record(ticket, content)
+        return content
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` whenever the file has other credentials than were read last.
@@ -248,7 +249,7 @@ class FileProvider(FromURL, CredentialProvider):
             self._report_once(f"{type(error).__name__}: {error}")
             return False  # what mends it need not show in the file
         self._report_once("")
-        changed = self._last.replace(ticket, content)
+        changed = self._last.record(ticket, content)
         if changed:
             on_change()
         return changed is not None
@@ -284,20 +285,16 @@ class _LastRead:
             self._issued += 1
             return self._issued
 
-    def record(self, ticket: int, content: Content | None) -> None:
-        """Record a result; ``None`` is a failure."""
-        with self._lock:
-            if ticket > self._recorded:
-                self._recorded = ticket
-                self._content = content
+    def record(self, ticket: int, content: Content | None) -> bool | None:
+        """Record a result, ``None`` after a failure, and tell whether it differs from the last.
 
-    def replace(self, ticket: int, content: Content) -> bool | None:
-        """Record a result and tell whether it differs; ``None`` if a later reader was faster."""
+        Returns ``None`` if a later reader was faster.
+        """
         with self._lock:
             if ticket < self._recorded:
                 return None
             self._recorded = ticket
-            changed = content.differs(self._content)
+            changed = content is not None and content.differs(self._content)
             self._content = content
             return changed
 

@@ -1,4 +1,4 @@
-"""What the URL of a Vault provider says: which role, how to log in, how to reach Vault."""
+"""The URL of a Vault provider: its role, how to log in, how to reach Vault."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["arguments_from"]
 
-# As the environment says it.
+# Keys with the value of an environment variable.
 _ENVIRONMENT = {
     "address": Key("VAULT_ADDR"),
     "namespace": Key("VAULT_NAMESPACE"),
@@ -36,13 +36,13 @@ _ENVIRONMENT = {
     "skip_verify": Key("VAULT_SKIP_VERIFY", lambda location, key: str(location.flag(key)).lower()),
     "tls_server_name": Key("VAULT_TLS_SERVER_NAME"),
 }
-# What the environment does not say, or in another unit.
+# Keys without a variable, or in another unit.
 _CONFIG = {
     "auth_namespace": Key("auth_namespace"),
     "connect_timeout": Key("connect_timeout", Location.seconds),
     "read_timeout": Key("read_timeout", Location.seconds),
 }
-# What goes by one of these in the URL does not go by another of them in the environment.
+# A key of the URL replaces all of these variables.
 _ALTERNATIVES = (
     ("address", ("ADDR", "AGENT_ADDR")),
     ("cacert", ("CACERT", "CACERT_BYTES", "CAPATH", "SKIP_VERIFY")),
@@ -105,7 +105,7 @@ _METHODS: Mapping[str, tuple[Callable[..., AuthMethod], Mapping[str, Key]]] = {
 
 
 def arguments_from(location: Location) -> dict[str, Any]:
-    """Return what a URL says, as the arguments of a provider.
+    """Return the arguments of the provider that a URL describes.
 
     Raises:
         ConfigurationError: a part of it is wrong, missing or unknown.

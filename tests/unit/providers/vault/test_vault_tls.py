@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from raw_server import RawServer
-from test_vault_answers import asked_of
+from test_vault_raw_replies import asked_of
 
 from certificates import Authority
 from ephemeral_creds.exceptions import AccessDenied, ConfigurationError

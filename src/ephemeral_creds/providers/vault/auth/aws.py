@@ -72,7 +72,7 @@ class AWSAuth(MountedAuth):
             raise ConfigurationError("AWSAuth needs botocore: install ephemeral-creds[aws]")
 
     def _fields(self, client: VaultClient) -> Mapping[str, str | Secret]:
-        """Return a signed request: its headers authenticate whoever has them for minutes."""
+        """Return a signed request: its headers are a login for some minutes."""
         del client
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest

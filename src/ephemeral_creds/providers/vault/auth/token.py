@@ -1,4 +1,4 @@
-"""Tokens that somebody else obtained: an operator's, or a Vault Agent's."""
+"""Tokens that others obtain: an operator's, or a Vault Agent's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TOKEN_FILE = "~/.vault-token"  # noqa: S105 - a path
 
 
 class TokenAuth(AuthMethod):
-    """A token that somebody else made: an operator, or a Vault Agent's sink file.
+    """A token that others made: an operator, or a Vault Agent's sink file.
 
     It is renewed where possible, and never revoked.
 

@@ -44,7 +44,7 @@ __all__ = [
 
 # Enough for Vault's longest usual complaint; a proxy's or a plugin's essay is cut.
 _MAX_SAID = 300
-# Of a lease id's last part, which whoever knows it all may revoke: enough to find it in Vault.
+# Characters of a lease id's last part: enough to find it in Vault, too few to revoke it.
 _SHOWN = 6
 _NOT_VAULT = "the reply is not Vault's: check the address and any proxy in between"
 _IN_DOUBT = "Vault may have carried out the request"

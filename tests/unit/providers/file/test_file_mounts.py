@@ -1,6 +1,6 @@
-"""The watch in worlds that are real: mounts, and the system's limits reached.
+"""Watching a file on real mounts, and at the system's limits.
 
-Each is a process of its own (`worlds.py`), so that nothing of it gets out.
+Each setup is a process of its own (`mounts.py`), so that it leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-WORLDS = Path(__file__).with_name("worlds.py")
+PROGRAM = Path(__file__).with_name("mounts.py")
 APART = ("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private")
 """What a command is run by to have limits and mounts of its own; nobody has to be root for it."""
 
@@ -33,10 +33,10 @@ def require(*command: str) -> None:
         pytest.skip(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
-def see(world: str, folder: Path, *within: str) -> dict[str, Any]:
-    """Run a world and return what it shows."""
+def run(setup: str, folder: Path, *within: str) -> dict[str, Any]:
+    """Run a setup and return its results."""
     done = subprocess.run(
-        [*within, sys.executable, WORLDS, world, folder],
+        [*within, sys.executable, PROGRAM, setup, folder],
         capture_output=True,
         text=True,
         check=False,
@@ -48,7 +48,7 @@ def see(world: str, folder: Path, *within: str) -> dict[str, Any]:
 
 def test_a_file_that_is_mounted_by_itself(tmp_path: Path) -> None:
     require(*APART, "mount", "--bind", str(tmp_path), str(tmp_path))
-    shown = see("single_file", tmp_path, *APART)
+    shown = run("single_file", tmp_path, *APART)
     assert shown["after_rename"] == [0, "one"], "the old inode stays, and nobody can see it"
     assert shown["in_place"] == "three"
     assert shown["refused"].endswith("refused by FilePolicy.mounted_alone")
@@ -61,31 +61,31 @@ def test_a_file_that_is_mounted_by_itself(tmp_path: Path) -> None:
     assert "mount its directory (FilePolicy.mounted_alone)" in said
 
 
-@pytest.mark.parametrize("world", ["bound_directory", "tmpfs", "overlay"])
-def test_notifications_come(world: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("setup", ["bound_directory", "tmpfs", "overlay"])
+def test_notifications_come(setup: str, tmp_path: Path) -> None:
     probe = f"mount -t tmpfs tmpfs {tmp_path}"
-    if world == "overlay":
+    if setup == "overlay":
         probe += f" && cd {tmp_path} && mkdir l u w m && mount -t overlay overlay"
         probe += " -o lowerdir=l,upperdir=u,workdir=w,userxattr m"
     require(*APART, "sh", "-c", probe)
-    assert see(world, tmp_path, *APART) == {"password": "two", "said": []}
+    assert run(setup, tmp_path, *APART) == {"password": "two", "said": []}
 
 
 @pytest.mark.parametrize(
-    ("world", "reason"),
+    ("setup", "reason"),
     [("instances", "inotify instance limit reached"), ("watches", "inotify watch limit reached")],
 )
-def test_inotifys_limits(world: str, reason: str, tmp_path: Path) -> None:
-    setting = f"/proc/sys/user/max_inotify_{world}"
+def test_inotifys_limits(setup: str, reason: str, tmp_path: Path) -> None:
+    setting = f"/proc/sys/user/max_inotify_{setup}"
     require(*APART, "sh", "-c", f"echo 0 > {setting}")
-    shown = see(world, tmp_path, *APART)
+    shown = run(setup, tmp_path, *APART)
     del shown["lost"]  # watchdog 6 does
     said = f"no file notifications for {tmp_path}/creds ({reason}): relying on polls"
     assert shown == {"notified": False, "during": "two", "afterwards": "three", "said": [said]}
 
 
 def test_too_few_descriptors_for_notifications(tmp_path: Path) -> None:
-    shown = see("few_descriptors", tmp_path)
+    shown = run("few_descriptors", tmp_path)
     said = f"no file notifications for {tmp_path}/creds (Too many open files): relying on polls"
     assert shown == {
         "notified": False, "lost": 0, "during": "two", "afterwards": "three", "said": [said],
@@ -93,6 +93,6 @@ def test_too_few_descriptors_for_notifications(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_to_read_with(tmp_path: Path) -> None:
-    shown = see("no_descriptors", tmp_path)
+    shown = run("no_descriptors", tmp_path)
     assert shown["refused"] == f"cannot read {tmp_path}/creds: Too many open files"
     assert (shown["changes"], shown["afterwards"]) == (0, "two")

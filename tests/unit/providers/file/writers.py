@@ -1,4 +1,4 @@
-"""Those who write credential files, each with the system calls that it makes."""
+"""Writers of credential files, each with the system calls that it makes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["HANDS", "Hand"]
+__all__ = ["WRITERS", "Writer"]
 
 
-class Hand(ABC):
+class Writer(ABC):
     """Writes one user name and password after the other below a folder.
 
     Args:
@@ -23,7 +23,7 @@ class Hand(ABC):
     options: ClassVar[dict[str, str]] = {}
     """What `FileProvider` has to be told besides the path."""
     in_one_step = True
-    """Whether nobody ever sees nothing, or half of it."""
+    """Whether no reader ever sees an empty or half written file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,7 +38,7 @@ class Hand(ABC):
         """Replace what is there."""
 
 
-class VaultAgent(Hand):
+class VaultAgent(Writer):
     """Vault Agent and its injector: temp file, fsync, chmod, rename, and only then chown."""
 
     @property
@@ -84,7 +84,7 @@ class ConsulTemplate(VaultAgent):
             os.link(self.path, backup)
 
 
-class InPlace(Hand):
+class InPlace(Writer):
     """A script that redirects into the file."""
 
     in_one_step = False
@@ -123,7 +123,7 @@ class BindMountedFile(InPlace):
             os.link(on_host, self.path)
 
 
-class SecretVolume(Hand):
+class SecretVolume(Writer):
     """Kubelet, with a Secret that External Secrets or Vault Secrets Operator keeps up to date.
 
     Its AtomicWriter makes a new directory and renames a symlink to it over ``..data``; the links
@@ -180,7 +180,7 @@ class CsiDriver(SecretVolume):
         return {"db-user": username, "db-pass": password}
 
 
-class OldCsiProvider(Hand):
+class OldCsiProvider(Writer):
     """A provider that writes each file itself, one after the other."""
 
     in_one_step = False
@@ -204,7 +204,7 @@ class TwoTemplates(OldCsiProvider):
             temporary.rename(self.folder / name)
 
 
-class Systemd(Hand):
+class Systemd(Writer):
     """systemd: each credential is a file, mode 0400, in a directory that is replaced as a whole."""
 
     options: ClassVar[dict[str, str]] = {
@@ -234,7 +234,7 @@ class Systemd(Hand):
             new.rename(self.path)
 
 
-HANDS = (
+WRITERS = (
     VaultAgent,
     Injector,
     ConsulTemplate,

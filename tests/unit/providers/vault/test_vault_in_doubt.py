@@ -1,7 +1,7 @@
-"""Whether a request may have been done: the event says so, and only then no other node is asked.
+"""Whether a request may have been carried out: the event says so, and then no other node is asked.
 
-Each world below goes wrong at one point of an exchange, on real sockets. Two things hang on that
-point, and have to agree: whether what was asked is in doubt, and whether the next address is asked.
+Each fault below is at one point of an exchange, on real sockets. Two things depend on that point,
+and have to agree: whether the request is in doubt, and whether the next address is asked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds import Event
 
-PATIENCE = 0.1  # seconds until a silent world is given up; the others do not wait for it
+PATIENCE = 0.1  # seconds until a silent server is given up; the other faults do not wait for it
 LONG = 30.0
 HANDSHAKE = b"\x16"
 CUT = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
@@ -38,8 +38,8 @@ REFUSED = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\
 
 
 @dataclass
-class World:
-    """A place where an exchange goes wrong."""
+class Fault:
+    """A server with which an exchange goes wrong."""
 
     address: str
     verify: str | bool = True
@@ -93,7 +93,7 @@ def wait_for_the_end(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def no_such_host(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def no_such_host(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
     del ca
     real = socket.getaddrinfo
 
@@ -103,20 +103,20 @@ def no_such_host(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wor
         return real(host, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    yield World("http://vault.nowhere:8200")
+    yield Fault("http://vault.nowhere:8200")
 
 
 @contextlib.contextmanager
-def nobody_listens(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def nobody_listens(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
     del ca, monkeypatch
     # Bound, so that nobody else gets the port, but not listening.
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        yield World(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        yield Fault(f"http://127.0.0.1:{taken.getsockname()[1]}")
 
 
 @contextlib.contextmanager
-def nobody_accepts(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def nobody_accepts(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
     """A queue of connections that is full, where the system lets further ones wait."""
     del ca, monkeypatch
     if sys.platform != "linux":
@@ -128,21 +128,21 @@ def nobody_accepts(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[W
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(where)
-        yield World(f"http://127.0.0.1:{where[1]}", connect_timeout=PATIENCE)
+        yield Fault(f"http://127.0.0.1:{where[1]}", connect_timeout=PATIENCE)
 
 
 @contextlib.contextmanager
-def silent_handshake(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def silent_handshake(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
     del ca, monkeypatch
     with Server(wait_for_the_end) as server:
-        yield World(f"https://127.0.0.1:{server.port}", connect_timeout=PATIENCE)
+        yield Fault(f"https://127.0.0.1:{server.port}", connect_timeout=PATIENCE)
 
 
-def handshake(act: Callable[[socket.socket], object]) -> Callable[..., Iterator[World]]:
-    """A world where `act` happens in place of the server's part of the handshake."""
+def handshake(act: Callable[[socket.socket], object]) -> Callable[..., Iterator[Fault]]:
+    """A fault where `act` happens in place of the server's part of the handshake."""
 
     @contextlib.contextmanager
-    def world(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    def fault(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
         del ca, monkeypatch
 
         def serve(connection: socket.socket) -> None:
@@ -150,9 +150,9 @@ def handshake(act: Callable[[socket.socket], object]) -> Callable[..., Iterator[
             act(connection)
 
         with Server(serve) as server:
-            yield World(f"https://127.0.0.1:{server.port}")
+            yield Fault(f"https://127.0.0.1:{server.port}")
 
-    return world  # type: ignore[return-value]
+    return fault  # type: ignore[return-value]
 
 
 def not_tls(connection: socket.socket) -> None:
@@ -166,23 +166,23 @@ def alert(connection: socket.socket) -> None:
     wait_for_the_end(connection)
 
 
-def certificate(*, ip: str = "127.0.0.1", trusted: bool = True) -> Callable[..., Iterator[World]]:
-    """A world whose server shows a certificate that will not do."""
+def certificate(*, ip: str = "127.0.0.1", trusted: bool = True) -> Callable[..., Iterator[Fault]]:
+    """A fault whose server has a certificate that is not trusted."""
 
     @contextlib.contextmanager
-    def world(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    def fault(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
         del monkeypatch
         with tls_server(ca, lambda connection, _: wait_for_the_end(connection), ip=ip) as made:
-            yield made if trusted else World(made.address, requests=made.requests)
+            yield made if trusted else Fault(made.address, requests=made.requests)
 
-    return world  # type: ignore[return-value]
+    return fault  # type: ignore[return-value]
 
 
-def proxied(answer: bytes) -> Callable[..., Iterator[World]]:
-    """A world with a proxy that gives `answer` to who asks for a tunnel."""
+def proxied(answer: bytes) -> Callable[..., Iterator[Fault]]:
+    """A fault with a proxy that sends `answer` to a request for a tunnel."""
 
     @contextlib.contextmanager
-    def world(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    def fault(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
         del ca, monkeypatch
 
         def serve(connection: socket.socket) -> None:
@@ -192,15 +192,15 @@ def proxied(answer: bytes) -> Callable[..., Iterator[World]]:
             wait_for_the_end(connection)
 
         with Server(serve) as server:
-            yield World("https://vault.test:8200", proxy=f"http://127.0.0.1:{server.port}")
+            yield Fault("https://vault.test:8200", proxy=f"http://127.0.0.1:{server.port}")
 
-    return world  # type: ignore[return-value]
+    return fault  # type: ignore[return-value]
 
 
 @contextlib.contextmanager
-def no_proxy(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with nobody_listens(ca, monkeypatch) as world:
-        yield World("https://vault.test:8200", proxy=world.address)
+def no_proxy(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
+    with nobody_listens(ca, monkeypatch) as fault:
+        yield Fault("https://vault.test:8200", proxy=fault.address)
 
 
 NOT_SENT = {
@@ -225,11 +225,11 @@ NOT_SENT = {
 
 def plain(
     act: Callable[[socket.socket, socket.socket], object], *, read_timeout: float = LONG
-) -> Callable[..., Iterator[World]]:
-    """A world where `act` happens in place of an answer, over plain HTTP."""
+) -> Callable[..., Iterator[Fault]]:
+    """A fault where `act` happens in place of an answer, over plain HTTP."""
 
     @contextlib.contextmanager
-    def world(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    def fault(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
         del ca, monkeypatch
         requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
@@ -238,26 +238,26 @@ def plain(
             act(connection, connection)
 
         with Server(serve) as server:
-            yield World(
+            yield Fault(
                 f"http://127.0.0.1:{server.port}", read_timeout=read_timeout, requests=requests
             )
 
-    return world  # type: ignore[return-value]
+    return fault  # type: ignore[return-value]
 
 
 def encrypted(
     act: Callable[[socket.socket, socket.socket], object], *, read_timeout: float = LONG
-) -> Callable[..., Iterator[World]]:
+) -> Callable[..., Iterator[Fault]]:
     """The same by TLS; `act` is given the connection, and what is below TLS."""
 
     @contextlib.contextmanager
-    def world(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    def fault(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
         del monkeypatch
         with tls_server(ca, act) as made:
             made.read_timeout = read_timeout
             yield made
 
-    return world  # type: ignore[return-value]
+    return fault  # type: ignore[return-value]
 
 
 @contextlib.contextmanager
@@ -266,7 +266,7 @@ def tls_server(
     act: Callable[[socket.socket, socket.socket], object],
     *,
     ip: str = "127.0.0.1",
-) -> Iterator[World]:
+) -> Iterator[Fault]:
     issued = ca.issue("vault.internal", server=True, ip=ip)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(issued.cert, issued.key)
@@ -282,7 +282,7 @@ def tls_server(
 
     with Server(serve) as server:
         address = f"https://127.0.0.1:{server.port}"
-        yield World(address, verify=str(ca.path), requests=requests)
+        yield Fault(address, verify=str(ca.path), requests=requests)
 
 
 def silence(connection: socket.socket, below: socket.socket) -> None:
@@ -324,18 +324,18 @@ def ca(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def login(world: World, *, elsewhere: str = "") -> tuple[bool, list[ProviderRequest]]:
+def login(fault: Fault, *, elsewhere: str = "") -> tuple[bool, list[ProviderRequest]]:
     """Return whether there was a grant, and what was asked."""
     provider = VaultDynamicProvider(
         "app",
         auth=AppRoleAuth("role-id", SECRET_ID),
         config=VaultConfig(
-            f"{world.address},{elsewhere}" if elsewhere else world.address,
-            verify=world.verify,
+            f"{fault.address},{elsewhere}" if elsewhere else fault.address,
+            verify=fault.verify,
             # Not of the next address, which is that of a server without TLS.
-            proxies={"https": world.proxy} if world.proxy else None,
-            connect_timeout=world.connect_timeout,
-            read_timeout=world.read_timeout,
+            proxies={"https": fault.proxy} if fault.proxy else None,
+            connect_timeout=fault.connect_timeout,
+            read_timeout=fault.read_timeout,
             revoke_timeout=LONG,
         ),
     )
@@ -356,60 +356,60 @@ def login(world: World, *, elsewhere: str = "") -> tuple[bool, list[ProviderRequ
 
 @pytest.mark.parametrize("make", NOT_SENT.values(), ids=NOT_SENT)
 def test_what_was_not_sent_is_not_in_doubt(
-    make: Callable[..., contextlib.AbstractContextManager[World]],
+    make: Callable[..., contextlib.AbstractContextManager[Fault]],
     ca: Authority,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with make(ca, monkeypatch) as world:
-        granted, seen = login(world)
+    with make(ca, monkeypatch) as fault:
+        granted, seen = login(fault)
         assert not granted
         assert [event.outcome for event in seen] == ["failed"]
         assert "may have done" not in seen[0].error
-        assert world.requests.empty()
+        assert fault.requests.empty()
 
 
 @pytest.mark.parametrize("make", NOT_SENT.values(), ids=NOT_SENT)
 def test_what_was_not_sent_is_sent_to_the_next_address(
-    make: Callable[..., contextlib.AbstractContextManager[World]],
+    make: Callable[..., contextlib.AbstractContextManager[Fault]],
     ca: Authority,
     monkeypatch: pytest.MonkeyPatch,
     stub: StubVault,
 ) -> None:
-    with make(ca, monkeypatch) as world:
-        granted, _ = login(world, elsewhere=stub.address)
+    with make(ca, monkeypatch) as fault:
+        granted, _ = login(fault, elsewhere=stub.address)
         assert granted
         assert stub.asked[1:3] == ["login", "app"]
-        assert world.requests.empty()
+        assert fault.requests.empty()
 
 
 @pytest.mark.parametrize("make", SENT.values(), ids=SENT)
 def test_what_was_sent_is_in_doubt(
-    make: Callable[..., contextlib.AbstractContextManager[World]],
+    make: Callable[..., contextlib.AbstractContextManager[Fault]],
     ca: Authority,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with make(ca, monkeypatch) as world:
-        granted, seen = login(world)
+    with make(ca, monkeypatch) as fault:
+        granted, seen = login(fault)
         assert not granted
         assert [event.outcome for event in seen] == ["unknown"]
         assert seen[0].error.startswith(("ProviderUnavailable", "MalformedResponse"))
         assert "may have carried out the request" in seen[0].error
         # It may be read only after we have given up.
-        assert world.requests.get(timeout=LONG)
-        assert world.requests.empty()
+        assert fault.requests.get(timeout=LONG)
+        assert fault.requests.empty()
 
 
 @pytest.mark.parametrize("make", SENT.values(), ids=SENT)
 def test_what_was_sent_is_sent_nowhere_else(
-    make: Callable[..., contextlib.AbstractContextManager[World]],
+    make: Callable[..., contextlib.AbstractContextManager[Fault]],
     ca: Authority,
     monkeypatch: pytest.MonkeyPatch,
     stub: StubVault,
 ) -> None:
-    with make(ca, monkeypatch) as world:
-        login(world, elsewhere=stub.address)
+    with make(ca, monkeypatch) as fault:
+        login(fault, elsewhere=stub.address)
         # Asked for its health, it has shown how it is.
-        assert b"/sys/health" in world.requests.get(timeout=LONG)
+        assert b"/sys/health" in fault.requests.get(timeout=LONG)
         if "login" not in stub.asked:  # too slow to say that it was well
-            assert b"/login" in world.requests.get(timeout=LONG)
-        assert world.requests.empty()
+            assert b"/login" in fault.requests.get(timeout=LONG)
+        assert fault.requests.empty()

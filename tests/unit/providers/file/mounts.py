@@ -1,8 +1,8 @@
-"""Worlds that a process can only have to itself: mounts, and the limits of the system reached.
+"""Mounts and system limits that need a process of their own.
 
-`test_file_worlds.py` starts this once for each of them, with a folder of its own, in namespaces for
-users and mounts that end with the process. What comes out is one line of JSON: what was logged, and
-what the world has to show.
+`test_file_mounts.py` starts this once for each setup, with a folder of its own, in namespaces for
+users and mounts that end with the process. The output is one line of JSON: the log, and the results
+of the setup.
 """
 
 from __future__ import annotations
@@ -211,9 +211,9 @@ def no_descriptors(folder: Path) -> dict[str, object]:
         return {"refused": refused, "changes": during, "afterwards": watched.password()}
 
 
-WORLDS = {
-    world.__name__: world
-    for world in (
+SETUPS = {
+    setup.__name__: setup
+    for setup in (
         single_file, bound_directory, tmpfs, overlay,
         instances, watches, few_descriptors, no_descriptors,
     )
@@ -228,7 +228,7 @@ def main() -> None:
     logger = logging.getLogger("ephemeral_creds")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
-    shown = WORLDS[name](Path(folder))
+    shown = SETUPS[name](Path(folder))
     print(json.dumps({**shown, "said": said}))
 
 

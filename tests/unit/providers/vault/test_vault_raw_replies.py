@@ -1,4 +1,4 @@
-"""Answers that are no answers: endless, dripping, cut off, of another protocol, or of another age.
+"""Replies that are not valid: endless, slow, cut off, of another protocol, or of another time.
 
 Together with the table in test_vault_transport, this is docs/reference/answers.md.
 """

@@ -1,4 +1,4 @@
-"""`FileProvider` copes with whoever writes, by polls alone and with notifications."""
+"""`FileProvider` works with every writer, by polls alone and with notifications."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hands import HANDS, BindMountedFile, CsiDriver, Hand, SecretVolume, Systemd
 from watched_file import POLL, Counter
+from writers import WRITERS, BindMountedFile, CsiDriver, SecretVolume, Systemd, Writer
 
 from ephemeral_creds.exceptions import EphemeralCredsError, MalformedResponse, ProviderUnavailable
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
@@ -26,13 +26,13 @@ QUIET = FilePolicy(world_readable="allow")
 
 
 class Followed:
-    """A hand, the provider that follows it, and how often that called."""
+    """A writer, the provider that watches its file, and the number of its calls."""
 
-    def __init__(self, hand: Hand, **options: Any) -> None:
-        self.hand = hand
+    def __init__(self, writer: Writer, **options: Any) -> None:
+        self.writer = writer
         self.changes = Counter()
-        options = {"policy": QUIET, "poll_interval": POLL, **hand.options, **options}
-        self.provider = FileProvider(hand.path, **options)
+        options = {"policy": QUIET, "poll_interval": POLL, **writer.options, **options}
+        self.provider = FileProvider(writer.path, **options)
 
     def read(self) -> tuple[str, str]:
         credentials = self.provider.fetch().credentials
@@ -52,7 +52,7 @@ def notify(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-@pytest.fixture(params=HANDS, ids=[hand.__name__ for hand in HANDS])
+@pytest.fixture(params=WRITERS, ids=[writer.__name__ for writer in WRITERS])
 def followed(request: pytest.FixtureRequest, tmp_path: Path, notify: bool) -> Iterator[Followed]:
     folder = tmp_path / "own"
     folder.mkdir()
@@ -62,11 +62,11 @@ def followed(request: pytest.FixtureRequest, tmp_path: Path, notify: bool) -> It
 
 
 def test_each_change_is_noticed_and_read_whole(followed: Followed) -> None:
-    followed.hand.write("user-0", "pw-0")
+    followed.writer.write("user-0", "pw-0")
     followed.provider.watch(followed.changes)
     assert followed.read() == ("user-0", "pw-0")
     for number in range(1, 4):
-        followed.hand.write(f"user-{number}", f"pw-{number}")
+        followed.writer.write(f"user-{number}", f"pw-{number}")
         followed.wait_for(f"user-{number}", f"pw-{number}")
 
 
@@ -74,21 +74,21 @@ def test_it_may_come_late(followed: Followed) -> None:
     followed.provider.watch(followed.changes)
     with pytest.raises(EphemeralCredsError):
         followed.provider.fetch()
-    followed.hand.write("user-1", "pw-1")
+    followed.writer.write("user-1", "pw-1")
     followed.wait_for("user-1", "pw-1")
 
 
 def test_the_same_again_is_no_change(followed: Followed) -> None:
-    followed.hand.write("user-0", "pw-0")
+    followed.writer.write("user-0", "pw-0")
     followed.provider.watch(followed.changes)
     followed.provider.fetch()
-    followed.hand.write("user-0", "pw-0")
+    followed.writer.write("user-0", "pw-0")
     assert followed.read() == ("user-0", "pw-0")
     # What comes afterwards is noticed, and was the first to be.
     before = followed.changes.value
-    followed.hand.write("user-1", "pw-1")
+    followed.writer.write("user-1", "pw-1")
     followed.wait_for("user-1", "pw-1")
-    if followed.hand.in_one_step:
+    if followed.writer.in_one_step:
         assert before == 0
 
 
@@ -96,7 +96,7 @@ def test_the_same_again_is_no_change(followed: Followed) -> None:
 def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Followed:
     """A volume whose files are replaced together, with user-0 in it."""
     volume = Followed(request.param(tmp_path), notify=False)
-    volume.hand.write("user-0", "pw-0")
+    volume.writer.write("user-0", "pw-0")
     return volume
 
 
@@ -108,7 +108,7 @@ def test_a_pair_is_never_torn_by_a_swap(
 
     def read_text(*args: Any, **kwargs: Any) -> FileText:
         if next(reads) == files_before:
-            volume.hand.write("user-1", "pw-1")
+            volume.writer.write("user-1", "pw-1")
         return read.read_text(*args, **kwargs)
 
     monkeypatch.setattr(directory, "read_text", read_text)
@@ -122,7 +122,7 @@ def test_a_volume_that_is_swapped_at_each_attempt(
 
     def read_text(*args: Any, **kwargs: Any) -> FileText:
         number = next(numbers)
-        volume.hand.write(f"user-{number}", f"pw-{number}")
+        volume.writer.write(f"user-{number}", f"pw-{number}")
         return read.read_text(*args, **kwargs)
 
     monkeypatch.setattr(directory, "read_text", read_text)
@@ -134,16 +134,16 @@ def test_a_volume_that_is_swapped_at_each_attempt(
 
 
 def test_a_volume_whose_link_leads_nowhere(volume: Followed) -> None:
-    (volume.hand.folder / "..data").unlink()
-    (volume.hand.folder / "..data").symlink_to("gone")
+    (volume.writer.folder / "..data").unlink()
+    (volume.writer.folder / "..data").symlink_to("gone")
     with pytest.raises(ProviderUnavailable, match=r"/\.\.data does not exist"):
         volume.read()
 
 
 def test_a_file_that_is_replaced_behind_a_bind_mount_stays_old(tmp_path: Path) -> None:
-    hand = BindMountedFile(tmp_path)
-    hand.write("user-0", "pw-0")
-    followed = Followed(hand)
+    writer = BindMountedFile(tmp_path)
+    writer.write("user-0", "pw-0")
+    followed = Followed(writer)
     new = tmp_path / "host" / "new"
     new.write_text('{"username": "user-1", "password": "pw-1"}')
     new.rename(tmp_path / "host" / "creds.json")
@@ -151,10 +151,10 @@ def test_a_file_that_is_replaced_behind_a_bind_mount_stays_old(tmp_path: Path) -
 
 
 def test_systemds_directory_is_private_and_read_only(tmp_path: Path) -> None:
-    hand = Systemd(tmp_path)
-    hand.write("user-0", "pw-0")
+    writer = Systemd(tmp_path)
+    writer.write("user-0", "pw-0")
     strict = FilePolicy(world_readable="refuse", foreign_owner="refuse", outside_link="refuse")
-    assert Followed(hand, policy=strict).read() == ("user-0", "pw-0")
+    assert Followed(writer, policy=strict).read() == ("user-0", "pw-0")
 
 
 def test_a_key_that_leads_nowhere_is_named(tmp_path: Path) -> None:

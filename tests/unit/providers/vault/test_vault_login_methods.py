@@ -1,4 +1,4 @@
-"""What goes over the wire in logins whose counterpart cannot be had here: clouds, a directory."""
+"""Requests of logins whose counterpart is not available here: clouds, a directory."""
 
 from __future__ import annotations
 
