@@ -160,11 +160,13 @@ class VaultAgent(OwnedProcess):
         config: dict[str, object] = {
             "vault": {"address": self._vault},
             "auto_auth": {"method": [method], "sink": [sink]},
-            "template": [
+        }
+        # Vault's agent does not take an empty list of them, though OpenBao's does.
+        if self._templates:
+            config["template"] = [
                 {"contents": contents, "destination": str(path), **mode}
                 for path, contents in self._templates.items()
-            ],
-        }
+            ]
         if self._api_proxy:
             address = self.address.removeprefix("http://")
             config |= {
