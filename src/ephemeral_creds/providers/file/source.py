@@ -110,7 +110,7 @@ class FileSource:
         parsed = self._parse(text)
         if isinstance(parsed, Credentials):
             if self._keys.username not in ("", parsed.username):
-                raise ConfigurationError("parse returned a user name that is not in username=")
+                raise ConfigurationError("parse returned a user name that differs from username=")
             return Found(parsed)
         if isinstance(parsed, Mapping):
             return pick([_entry(key, value) for key, value in parsed.items()], self._keys)

@@ -64,7 +64,7 @@ def _secret(stem: str, value: str, path: str, *, needed: bool = False) -> dict[s
 
 
 def _no_mount(location: Location, key: str) -> NoReturn:
-    why = f"with auth={location.text('auth')} there is no login of ours: leave it out"
+    why = f"auth={location.text('auth')} does not log in at a mount: leave it out"
     raise location.error(f"{key}=", why)
 
 
