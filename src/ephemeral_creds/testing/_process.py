@@ -191,7 +191,7 @@ class OwnedProcess:
         with (self.folder / "log").open("ab") as said:
             # A session of its own: Ctrl-C in a terminal must not end it before the tests have put
             # away what they hold.
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen[bytes](
                 arguments,
                 cwd=self.folder,
                 env=plain_environment(environment),
