@@ -1,4 +1,4 @@
-"""How often things happened, and what failed last: read off the machine's answers and actions."""
+"""How often things happened, and what failed last: read off the machine's actions."""
 
 from __future__ import annotations
 

@@ -90,12 +90,12 @@ class Trial:
     def fail(
         self, consumer: int, now: float, remaining: float, draw: float, *, blamed: bool, worse: bool
     ) -> None:
-        """Have `consumer`, whose awaited login failed, try again later.
+        """Have `consumer`, whose awaited login failed at `now`, try again later.
 
         Args:
             consumer: whose it was.
-            now: the instant of this.
-            remaining: what is left of the credentials in use.
+            now: the instant of the failure.
+            remaining: seconds that are left of the credentials in use.
             draw: a random number from 0 to 1.
             blamed: whether the credentials may be to blame.
             worse: whether those in use are accepted from this consumer.
