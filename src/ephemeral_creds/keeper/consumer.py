@@ -31,22 +31,21 @@ class KeeperStatus:
         retired: generations whose connections are being replaced or whose lease is being
             revoked.
         fetches: requests for new credentials.
-        grants: those that brought some; each is one role minted where the provider mints.
-        renewals: leases extended.
-        revocations: leases given back.
+        grants: new credentials received; each is a minted role where the provider mints.
+        renewals: leases renewed.
+        revocations: leases revoked.
         rotations: changes from one generation to the next.
         rejected_logins: logins that PostgreSQL answered with an error, whatever the reason.
         failed_fetches: requests for credentials that failed.
         failed_renewals: renewals that failed.
         failed_revocations: revocations that failed.
-        last_error: the last failure, for reading, be it over or not; ``None`` where there was none.
-        ends_in: seconds until the credentials are expected to end, where they have no lease and
-            thus no ``expires_in``: by ``VALID UNTIL`` in PostgreSQL, or by what the source says.
-            Negative where they are past it and, for want of others, still in use. ``None`` where
-            nobody knows.
-        source_error: why what the source has now is not used, while older credentials are: a file
-            that was replaced by garbage, for example. ``None`` where it is used, and while the
-            problem is younger than three seconds.
+        last_error: text of the last failure, also if it is over; ``None`` if there was none.
+        ends_in: seconds until the expected end of credentials that have no lease and thus no
+            ``expires_in``, by ``VALID UNTIL`` in PostgreSQL or by the source. Negative where they
+            are past it and still in use, since there are no others. ``None`` where it is not
+            known.
+        source_error: why the source cannot be used now, while older credentials are in use: its
+            file is malformed, for example. ``None`` where it can, and in the first three seconds.
     """
 
     name: str

@@ -49,8 +49,8 @@ class CredentialKeeper:
     keeper of its own unless it is given one; give several pools the same keeper to have them
     rotate together and share one role.
 
-    The keeper never gives up: while the provider is away it tries again with growing delays, and
-    the credentials in hand go on working until their own end.
+    The keeper never gives up: while the provider is unavailable it tries again with growing
+    delays, and the credentials in use work until their deadline.
 
     A process that forks must start its keepers in the child (in gunicorn's ``post_fork``, for
     example): a thread does not survive a fork, and the leases belong to the parent. In the child,
@@ -59,13 +59,13 @@ class CredentialKeeper:
     Args:
         provider: where the credentials come from. The keeper closes it.
         refresh: when to renew, retry and mint.
-        observers: called with every `Event`; by default they are logged.
+        observers: called with each `Event`. By default events are logged.
         clock: where to read time from.
         name: for logs and the thread; by default ``keeper-1`` and so on.
         policy: the deprecated name of `refresh`.
 
     Raises:
-        ConfigurationError: `provider` is none.
+        ConfigurationError: `provider` is not a `CredentialProvider`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class CredentialKeeper:
 
     @property
     def name(self) -> str:
-        """What the keeper is called in logs."""
+        """The keeper's name in logs."""
         return self._thread.name
 
     @property
@@ -112,12 +112,12 @@ class CredentialKeeper:
         return self._thread.clock
 
     def start(self) -> None:
-        """Start fetching, in the background. Does nothing where that has been done.
+        """Start to fetch credentials, in the background. Does nothing if it runs already.
 
         Raises:
             KeeperClosed: it was closed, or belongs to the parent process of a fork.
-            RuntimeError: the system allows the process no further thread. Nothing has been
-                started; it can be tried again.
+            RuntimeError: the system allows the process no further thread. Nothing was started; it
+                can be tried again.
         """
         thread = self._thread
         with thread.changed:
@@ -132,8 +132,8 @@ class CredentialKeeper:
         """Return what to log in with. Reads memory and never blocks.
 
         Raises:
-            NotReady: nothing has arrived yet.
-            CredentialsExpired: the last credentials passed their deadline.
+            NotReady: there have been no credentials yet.
+            CredentialsExpired: the last credentials have expired.
             KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
 
         If the keeper's thread has crashed, the message of the first two says so.
@@ -149,12 +149,12 @@ class CredentialKeeper:
         return self._machine.usable(now)
 
     def wait(self, timeout: float = 30.0) -> Grant:
-        """Wait for something to log in with, up to `timeout` seconds.
+        """Wait for credentials to log in with, up to `timeout` seconds.
 
         Raises:
             ConfigurationError, AccessDenied: at once, where there have been no credentials yet
-                and only a person can help. The keeper itself goes on trying, slowly.
-            NotReady, CredentialsExpired: nothing came in time; the cause is chained.
+                and only a person can help. The keeper goes on trying, slowly.
+            NotReady, CredentialsExpired: there were none in time; the cause is chained.
             KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
         """
         thread, machine = self._thread, self._machine
@@ -176,16 +176,15 @@ class CredentialKeeper:
         """Ask for new credentials and wait, up to `timeout` seconds, until they are in use.
 
         Joins a refresh that is under way, unless its credentials have failed to log in seven
-        times: others are asked for then. Mints are rationed, so that calling this in a loop makes
-        nothing but delays.
+        times: then it asks for others. Mints are limited, so that a loop of calls only waits.
 
         Returns:
             The grant in use afterwards; the same as before where the provider had no other.
 
         Raises:
-            ProviderError, ConfigurationError: the provider failed. What was in use stays.
-            NotReady: it took longer than `timeout`. What was in use stays, and so does the
-                request. Or, at once, the keeper has not been started.
+            ProviderError, ConfigurationError: the provider failed. The credentials in use stay.
+            NotReady: it took longer than `timeout`, and goes on in the background. Or, at once,
+                the keeper has not been started.
             KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
         """
         thread, machine = self._thread, self._machine
@@ -246,10 +245,10 @@ class CredentialKeeper:
                 return self._machine.state.value
 
     def close(self, timeout: float = 5.0) -> None:
-        """Revoke what was granted, close the provider and stop; returns in `timeout` seconds.
+        """Revoke all leases, close the provider and stop; returns in `timeout` seconds.
 
         If the provider hangs, the thread is left to finish by itself, and leases that could not be
-        revoked end at their own time. A keeper without a thread, because it was not started or
+        revoked expire. A keeper without a thread, because it was not started or
         the thread has crashed, closes the provider at once, which takes as long as the provider's
         own ``close()`` does. Safe to call twice, and in the child of a fork, where it does nothing.
         """

@@ -32,7 +32,7 @@ class AsyncCredentialKeeper:
         provider: and all that follow: as `CredentialKeeper` has them.
 
     Raises:
-        ConfigurationError: `provider` is none.
+        ConfigurationError: `provider` is not a `CredentialProvider`.
     """
 
     def __init__(
