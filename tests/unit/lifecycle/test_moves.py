@@ -193,3 +193,68 @@ class TestEnds:
             assert revoke == a.Revoke(driver.machine._core.generations[1].grant)
             assert driver.machine.retired == ((1,) if known else (1, 2))
             assert driver.machine.counts.grants == (1 if known else 2)
+
+
+def retired(duration: float = 3600.0, *, renewable: bool = True) -> Driver:
+    """A machine whose first generation is replaced, and still borrowed by its one consumer."""
+    driver = Driver().serving(duration, renewable=renewable)
+    driver.send(s.RefreshRequested())
+    driver.send(s.Granted(grant(2, driver.now, 86400.0)))
+    driver.send(s.LoginAccepted(1, 2))
+    return driver
+
+
+def test_each_move_of_the_table_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: set[tuple[Stage, Turn]] = set()
+    move = Core.move
+
+    def noted(core: Core, generation: Generation, turn: Turn) -> None:
+        made.add((generation.stage, turn))
+        move(core, generation, turn)
+
+    monkeypatch.setattr(Core, "move", noted)
+
+    # Drained and revoked; then what is revoked again, since it is known no more.
+    driver = retired()
+    driver.send(s.ConsumerReleased(1, 1))
+    driver.send(s.Revoked(1))
+    driver.send(s.Granted(grant(1, driver.now)))
+
+    # It expires while it is borrowed, and while it is to be revoked; revoking it is given up.
+    retired(60.0, renewable=False).at(1060.0)
+    driver = retired(60.0)
+    driver.send(s.ConsumerReleased(1, 1))
+    driver.at(1060.0)
+    driver = retired()
+    driver.send(s.ConsumerReleased(1, 1))
+    driver.failed(AccessDenied("no sys/leases/revoke"))
+
+    # Its lease is lost while it is borrowed, and while it is to be revoked.
+    driver = retired()
+    driver.at(3400.0)
+    driver.failed(LeaseLost("lease not found"))
+    driver = retired()
+    driver.at(3400.0)
+    driver.send(s.ConsumerReleased(1, 1))
+    driver.failed(LeaseLost("lease not found"))
+
+    # Superseded, and closed at each stage.
+    driver = retired()
+    driver.send(s.ConsumerReleased(1, 1))
+    driver.send(s.Revoked(1))
+    for number in (3, 4):
+        driver.at(driver.now + 10.0, s.RefreshRequested())
+        driver.send(s.SourceChanged())
+        driver.at(driver.now + 10.0)
+        driver.send(s.Granted(grant(number, driver.now)))
+    driver.send(s.Close())
+    driver = retired()
+    driver.send(s.Close())
+    driver = retired()
+    driver.send(s.ConsumerReleased(1, 1))
+    driver.send(s.Close())
+
+    # A file has no lease.
+    Driver(mints=False).serving(math.inf).send(s.Close())
+
+    assert made == set(MOVES)
