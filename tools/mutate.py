@@ -149,14 +149,14 @@ def seconds_unchanged(wing: str) -> float:
     return time.monotonic() - began
 
 
-def survives(mutant: Mutant) -> bool:
-    """Tell whether the tests pass with this change, and in time."""
-    mutant.path.write_text(mutant.code(), encoding="utf-8")
+def survives(path: Path, code: str) -> bool:
+    """Tell whether the tests pass with other code in a module, and in time."""
+    path.write_text(code, encoding="utf-8")
     try:
-        outcome, _ = run_tests(shlex.join(command(mutant.path.parent.name)), None)
+        outcome, _ = run_tests(shlex.join(command(path.parent.name)), None)
         return bool(outcome is TestOutcome.SURVIVED)
     finally:
-        mutant.path.write_bytes((ROOT / mutant.path).read_bytes())
+        path.write_bytes((ROOT / path).read_bytes())
 
 
 def main() -> int:
@@ -183,7 +183,7 @@ def main() -> int:
     ):
         for wing in sorted({path.parent.name for path in paths}):
             print(f"{wing}: {copies.submit(seconds_unchanged, wing).result():.0f} s unchanged")
-        futures = {copies.submit(survives, mutant): mutant for mutant in drawn}
+        futures = {copies.submit(survives, each.path, each.code()): each for each in drawn}
         for future in as_completed(futures):
             done += 1
             if done % 25 == 0:
