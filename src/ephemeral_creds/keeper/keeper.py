@@ -1,4 +1,4 @@
-"""What keeps the credentials of one provider fresh, as its users see it."""
+"""The keeper, as its users see it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ephemeral_creds.exceptions import AccessDenied, ConfigurationError
 from ephemeral_creds.keeper.consumer import Consumer, KeeperStatus
 from ephemeral_creds.keeper.messages import no_credentials, refresh_unfinished
 from ephemeral_creds.keeper.phase import Phase
-from ephemeral_creds.keeper.registry import call_at_process_end, close_all
+from ephemeral_creds.keeper.registry import close_all, close_at_process_end
 from ephemeral_creds.keeper.thread import KeeperThread
 from ephemeral_creds.lifecycle.machine import Lifecycle
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
@@ -25,7 +25,6 @@ from ephemeral_creds.providers.base import CredentialProvider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
     from typing import Self
 
     from ephemeral_creds import events
@@ -33,11 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CredentialKeeper"]
 
-# For all keepers of the process together.
-_EXIT_TIMEOUT = 5.0
-
-# The end of the process waits for these: not for those that it was in vain to wait for before.
-_RUNNING = (Phase.RUNNING, Phase.CLOSING, Phase.CRASHED)
+# What the machine does not know of.
+_STATES = {Phase.CRASHED: "failed", Phase.STOPPED: "closed", Phase.INHERITED: "closed"}
 
 _numbers = itertools.count(1)
 
@@ -81,7 +77,7 @@ class CredentialKeeper:
         refresh = renamed("CredentialKeeper", refresh, policy)
         if not isinstance(provider, CredentialProvider):
             raise ConfigurationError(
-                "the first argument of a CredentialKeeper is a provider; given was "
+                "CredentialKeeper: the first argument has to be a CredentialProvider, not "
                 f"{type(provider).__name__!r}"
             )
         self._machine = Lifecycle(
@@ -99,6 +95,9 @@ class CredentialKeeper:
         register(self)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_thread"):
+            # Its constructor has failed, and what reports that may look at it.
+            return "<CredentialKeeper not made>"
         return f"<CredentialKeeper {self.name!r} of {self._thread.provider.description}>"
 
     @property
@@ -126,7 +125,7 @@ class CredentialKeeper:
             if thread.phase is not Phase.NEW:
                 raise no_credentials(thread)
             thread.start()
-        call_at_process_end(_close_running)
+        close_at_process_end(_threads)
 
     def current(self) -> Grant:
         """Return what to log in with. Reads memory and never blocks.
@@ -179,7 +178,7 @@ class CredentialKeeper:
         times: then it asks for others. Mints are limited, so that a loop of calls only waits.
 
         Returns:
-            The grant in use afterwards; the same as before where the provider had no other.
+            The grant in use afterwards; the same as before if the provider had no other.
 
         Raises:
             ProviderError, ConfigurationError: the provider failed. The credentials in use stay.
@@ -214,7 +213,7 @@ class CredentialKeeper:
             return KeeperStatus(
                 name=self.name,
                 provider=self._thread.provider.description,
-                state=self._state,
+                state=_STATES.get(self._thread.phase, machine.state.value),
                 ready=self._usable(now) is not None,
                 generation=0 if grant is None else grant.generation,
                 username=None if grant is None else grant.credentials.username,
@@ -234,20 +233,10 @@ class CredentialKeeper:
                 source_error=machine.source_error or None,
             )
 
-    @property
-    def _state(self) -> str:
-        match self._thread.phase:
-            case Phase.CRASHED:
-                return "failed"
-            case Phase.STOPPED | Phase.INHERITED:
-                return "closed"
-            case _:
-                return self._machine.state.value
-
     def close(self, timeout: float = 5.0) -> None:
         """Revoke all leases, close the provider and stop; returns in `timeout` seconds.
 
-        If the provider hangs, the thread is left to finish by itself, and leases that could not be
+        If the provider hangs, the thread is left to finish by itself, and leases that cannot be
         revoked expire. A keeper without a thread, because it was not started or
         the thread has crashed, closes the provider at once, which takes as long as the provider's
         own ``close()`` does. Safe to call twice, and in the child of a fork, where it does nothing.
@@ -259,12 +248,7 @@ class CredentialKeeper:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        exc_traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _after_fork(self) -> None:
@@ -312,6 +296,5 @@ def _finite(seconds: float) -> float | None:
     return seconds if seconds < math.inf else None
 
 
-def _close_running() -> None:
-    threads = [keeper._thread for keeper in registered(CredentialKeeper)]  # noqa: SLF001
-    close_all([thread for thread in threads if thread.phase in _RUNNING], _EXIT_TIMEOUT)
+def _threads() -> list[KeeperThread]:
+    return [keeper._thread for keeper in registered(CredentialKeeper)]  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""A keeper for event loops: the same one, whose waits are awaited."""
+"""The keeper for asyncio: its waits are awaited."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
     from typing import Self
 
     from ephemeral_creds._clock import Clock
@@ -23,10 +22,10 @@ __all__ = ["AsyncCredentialKeeper"]
 
 
 class AsyncCredentialKeeper:
-    """A `CredentialKeeper` whose owner is in an asyncio event loop.
+    """A `CredentialKeeper` for asyncio.
 
-    It keeps credentials fresh in a thread all the same; nothing here makes the loop wait, also
-    where Vault hangs. Pools of both kinds take it in place of a keeper.
+    It works in the same thread, and no method blocks the event loop, even if Vault hangs. Pools of
+    both kinds take it in place of a keeper.
 
     Args:
         provider: and all that follow: as `CredentialKeeper` has them.
@@ -54,15 +53,16 @@ class AsyncCredentialKeeper:
         )
 
     def __repr__(self) -> str:
-        return f"<Async{repr(self._keeper)[1:]}"
+        keeper = repr(self._keeper) if hasattr(self, "_keeper") else "<CredentialKeeper not made>"
+        return f"<Async{keeper[1:]}"
 
     @property
     def keeper(self) -> CredentialKeeper:
-        """The keeper itself, for whoever is not in the loop."""
+        """The keeper itself, for code outside the event loop."""
         return self._keeper
 
     async def start(self) -> None:
-        """Start fetching, in the background. Does nothing where that has been done.
+        """Start fetching, in the background. Does nothing if it has been started.
 
         Raises what `CredentialKeeper.start` does, and:
 
@@ -89,17 +89,12 @@ class AsyncCredentialKeeper:
         return self._keeper.status()
 
     async def close(self, timeout: float = 5.0) -> None:
-        """Give the lease back and stop, within `timeout` seconds, as `CredentialKeeper.close`."""
+        """Revoke what was granted and stop, as `CredentialKeeper.close` does."""
         await in_thread(self._keeper.close, timeout)
 
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        exc_traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -1,4 +1,4 @@
-"""What is needed of the running event loop, which is asyncio's."""
+"""Calling what blocks from asyncio."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def require_asyncio(what: str) -> None:
-    """Raise a `ConfigurationError` where no loop of asyncio's runs, as under trio."""
+    """Raise a `ConfigurationError` if no asyncio event loop runs here, as under trio."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -29,9 +29,9 @@ def require_asyncio(what: str) -> None:
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call what may block in a thread that ends with it.
+    """Call `function`, which may block, in a thread of its own.
 
-    Not in the loop's own executor: what else waits in there may take its time.
+    Not in the loop's executor, where it would wait behind other calls.
     """
     thread = ThreadPoolExecutor(1)
     result = thread.submit(function, *args, **kwargs)
@@ -40,5 +40,5 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         return await asyncio.wrap_future(result)
     finally:
         if result.done():
-            # All that it waits for is the end of the thread.
+            # This only waits for the thread to end.
             thread.shutdown()

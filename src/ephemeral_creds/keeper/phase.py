@@ -13,19 +13,19 @@ class Phase(Enum):
     NEW = "new"
     RUNNING = "running"
     CLOSING = "closing"
-    """It was told to close, and its thread gives back what was granted."""
+    """Its thread revokes what was granted."""
     HUNG = "hung"
-    """So it was, and who closed it has stopped waiting: the provider does not answer."""
+    """The same, but nobody waits for it any more: the provider does not answer."""
     STOPPED = "stopped"
     CRASHED = "crashed"
-    """A defect has ended the thread. What is in use works until its deadline."""
+    """A defect has ended its thread. What is in use works until its deadline."""
     INHERITED = "inherited"
     """This is the child of a fork; thread and leases are the parent's."""
 
 
 MOVES = {
-    # Back again where the system allows no further thread.
     Phase.NEW: {Phase.RUNNING, Phase.STOPPED},
+    # Back to NEW if the system allows no further thread.
     Phase.RUNNING: {Phase.NEW, Phase.CLOSING, Phase.CRASHED, Phase.INHERITED},
     Phase.CLOSING: {Phase.HUNG, Phase.STOPPED, Phase.INHERITED},
     Phase.HUNG: {Phase.STOPPED, Phase.INHERITED},

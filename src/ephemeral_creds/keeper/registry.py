@@ -1,4 +1,4 @@
-"""The ends that a process may come to in order, and what is closed before each."""
+"""Closing keepers, one or all of them before the process ends."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ephemeral_creds.exceptions import KeeperClosed
+from ephemeral_creds.keeper.phase import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,50 +20,65 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.keeper.thread import KeeperThread
 
-__all__ = ["call_at_process_end", "close_all", "close_on_sigterm"]
+__all__ = ["close_all", "close_at_process_end", "close_on_sigterm"]
 
-# How long what runs waits for its end, in seconds. It may hold a lock that the closing needs, of a
-# logging handler for example: then it has to go on.
+# How long, in seconds, the main thread waits after a SIGTERM. It may hold a lock that the closing
+# needs, of a logging handler for example: then it has to go on.
 _PATIENCE = 1.0
 
-_functions: dict[Callable[[], None], None] = {}
+# At the end of the process, for all keepers together.
+_EXIT_TIMEOUT = 5.0
+
+# Not one that is hung: waiting for it was in vain before.
+_TO_CLOSE = (Phase.RUNNING, Phase.CLOSING, Phase.CRASHED)
+
+_sources: dict[Callable[[], list[KeeperThread]], None] = {}
 _finalized_in = 0
 _previous: Callable[[int, FrameType | None], Any] | int | None = None
 
 
-def call_at_process_end(function: Callable[[], None]) -> None:
-    """Have `function` called when the process ends in order; it has to bear being called twice.
+def close_all(threads: Sequence[KeeperThread], timeout: float) -> None:
+    """Close keepers side by side, in `timeout` seconds all in all."""
+    deadline = monotonic() + timeout
+    for thread in threads:
+        thread.ask_to_close()
+    for thread in threads:
+        thread.wait_until_stopped(max(deadline - monotonic(), 0.0))
 
-    Call this whenever there is something new to close: what a framework needs for it is looked
-    for each time, and nothing is imported for it.
+
+def close_at_process_end(threads: Callable[[], list[KeeperThread]]) -> None:
+    """Have what `threads` returns closed when the process ends, unless a signal kills it.
+
+    Call this with each keeper that is started: it may be the first after a framework was imported
+    that ends processes in its own way. Nothing is imported here.
     """
     global _finalized_in  # noqa: PLW0603 - a process is global
-    _functions[function] = None
+    _sources[threads] = None
     # Once more, so that it comes before whatever was registered before this call: the end of the
     # server that a test brought up, for example.
-    atexit.unregister(_call_all)
-    atexit.register(_call_all)
+    atexit.unregister(_close_running)
+    atexit.register(_close_running)
     multiprocessing: Any = sys.modules.get("multiprocessing")
     util: Any = sys.modules.get("multiprocessing.util")
     if util and multiprocessing.parent_process() and _finalized_in != os.getpid():
         # Its children end by os._exit(), before Python 3.13 without atexit.
-        util.Finalize(None, _call_all, exitpriority=-1)
+        util.Finalize(None, _close_running, exitpriority=-1)
         _finalized_in = os.getpid()
     celery: Any = sys.modules.get("celery.signals")
     if celery:
         # So do those of Celery's prefork pool, whatever the version; only this signal tells.
-        celery.worker_process_shutdown.connect(_call_all, weak=False, dispatch_uid=__name__)
+        celery.worker_process_shutdown.connect(_close_running, weak=False, dispatch_uid=__name__)
 
 
 def close_on_sigterm() -> None:
-    """Give leases back when SIGTERM comes, and end the process then as SIGTERM does.
+    """On SIGTERM, close all keepers, which revokes their leases, and then end the process.
 
-    For programs that have no handler of their own: without one, SIGTERM ends Python at once, and
-    roles stay until their leases end. Takes up to 5 seconds where Vault hangs; a second SIGTERM
-    ends the process at once. What runs when the signal comes ends with the process, and may go on
-    until then where that takes more than a second.
+    For programs without a handler of their own: SIGTERM ends those at once, and roles stay until
+    their leases expire. Takes up to 5 seconds if Vault hangs; a second SIGTERM ends the process at
+    once. The main thread waits for up to a second of that, and then goes on until the end.
 
-    A handler that was there is called after the closing. Where SIGTERM is ignored, it stays so.
+    A handler that was installed before is called after the closing. If SIGTERM is ignored, it stays
+    so.
 
     Do not use it under a server that handles SIGTERM itself and finishes its requests first, as
     gunicorn, uvicorn and Celery do: those need their connections until then.
@@ -73,8 +89,8 @@ def close_on_sigterm() -> None:
     global _previous  # noqa: PLW0603 - so is the handler of a signal
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
-            "close_on_sigterm() works in the main thread only, as all of Python's signal handlers "
-            "do: call it where the program starts"
+            "close_on_sigterm() has to be called in the main thread, as Python's signal handlers "
+            "have to be installed there"
         )
     found = signal.getsignal(signal.SIGTERM)
     if found not in (_on_sigterm, signal.SIG_IGN, None):
@@ -88,34 +104,25 @@ def _on_sigterm(number: int, _: FrameType | None) -> None:
     try:
         closing.start()
     except RuntimeError:
-        # The system allows no further thread, or the process has come to its end already.
+        # The system allows no further thread, or the process is already ending.
         _close_and_end(number)
     else:
         closing.join(_PATIENCE)
 
 
 def _close_and_end(number: int) -> None:
-    _call_all()
+    _close_running()
     os.kill(os.getpid(), number)
 
 
 def _is_worth_telling(record: logging.LogRecord) -> bool:
-    """Leave out that pools which are still open try to connect until the very end."""
+    """Leave out that pools which are still open cannot connect any more."""
     arguments = record.args if isinstance(record.args, tuple) else ()
     return not any(isinstance(argument, KeeperClosed) for argument in arguments)
 
 
-def _call_all(**_: object) -> None:
+def _close_running(**_: object) -> None:
     # Does nothing if it is there already.
     logging.getLogger("psycopg.pool").addFilter(_is_worth_telling)
-    for function in list(_functions):
-        function()
-
-
-def close_all(threads: Sequence[KeeperThread], timeout: float) -> None:
-    """Close keepers side by side, in `timeout` seconds all in all."""
-    deadline = monotonic() + timeout
-    for thread in threads:
-        thread.ask_to_close()
-    for thread in threads:
-        thread.wait_until_stopped(max(deadline - monotonic(), 0.0))
+    threads = [thread for source in list(_sources) for thread in source()]
+    close_all([thread for thread in threads if thread.phase in _TO_CLOSE], _EXIT_TIMEOUT)

@@ -709,3 +709,8 @@ def test_the_old_name_of_refresh_warns(world: World, kind: Any) -> None:
     assert getattr(keeper, "keeper", keeper)._machine._core.policy is policy
     with pytest.raises(TypeError, match="policy= is the old name of refresh="):
         kind(world.provider, policy=policy, refresh=policy)
+
+
+@pytest.mark.parametrize("kind", [CredentialKeeper, AsyncCredentialKeeper])
+def test_one_whose_constructor_failed_has_a_repr(kind: Any) -> None:
+    assert repr(kind.__new__(kind)) == f"<{kind.__name__} not made>"

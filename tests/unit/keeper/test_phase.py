@@ -137,6 +137,7 @@ def test_a_child_inherits_what_was_started(world: World, phase: Phase) -> None:
     keeper = IN_PHASE[phase](world)
     child = os.fork()
     if child == 0:
+        succeeded = False
         try:
             nothing_of_the_parents = phase in {Phase.NEW, Phase.STOPPED}
             expected = phase if nothing_of_the_parents else Phase.INHERITED
