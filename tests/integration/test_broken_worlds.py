@@ -299,7 +299,7 @@ def test_a_vault_that_does_not_answer(own_engine: DatabaseEngine) -> None:
     finally:
         own_engine.vault.resume()
         world.close()
-    says(caught.value, own_engine.vault.address, "not answered")
+    says(caught.value, own_engine.vault.address, "waiting for an answer")
 
 
 def test_a_vault_that_goes_away_after_the_start(own_engine: DatabaseEngine) -> None:
