@@ -94,7 +94,7 @@ def test_a_conninfo_that_is_none_is_refused(pool: Any, conninfo: str, said: str)
 
 
 def test_a_keepers_is_a_provider() -> None:
-    with pytest.raises(ConfigurationError, match="given was 'NoneType'"):
+    with pytest.raises(ConfigurationError, match="has to be a CredentialProvider, not 'NoneType'"):
         CredentialKeeper(None)  # type: ignore[arg-type]
 
 
