@@ -82,6 +82,11 @@ class Core:
         """How many seconds are left of the one in use."""
         return self.current.expires_at - self.now if self.current is not None else 0.0
 
+    @property
+    def renewing(self) -> int:
+        """The number of the generation whose renewal is in flight; 0 without one."""
+        return self.in_flight.grant.generation if isinstance(self.in_flight, a.Renew) else 0
+
     def act(self, action: a.Action) -> None:
         """Have the driver do something."""
         self.actions.append(action)

@@ -29,7 +29,8 @@ def timers(core: Core) -> Iterator[tuple[float, Callable[[], None]]]:
         yield each.reclaim_at, partial(_reclaim, core, each)
     for each in generations:
         yield each.drain_at, partial(core.move, each, Turn.DRAINED)
-        yield _expire_at(core, each), partial(_expire, core, each)
+        expire_at = each.expire_at(is_renewing=each.number == core.renewing)
+        yield expire_at, partial(_expire, core, each)
     if candidate is not None:
         has_fallback = core.state is State.SERVING and core.consumers
         yield candidate.trial.at if has_fallback else -math.inf, partial(_judge, core, candidate)
@@ -56,15 +57,6 @@ def _reclaim(core: Core, generation: Generation) -> None:
     core.act(a.Reclaim(generation.grant))
 
 
-def _is_renewing(core: Core, generation: Generation) -> bool:
-    asked = core.in_flight
-    return isinstance(asked, a.Renew) and asked.grant.generation == generation.number
-
-
-def _expire_at(core: Core, generation: Generation) -> float:
-    return generation.expire_at(is_renewing=_is_renewing(core, generation))
-
-
 def _expire(core: Core, generation: Generation) -> None:
     generation.is_expired = True
     generation.renewal.stop()
@@ -77,7 +69,7 @@ def _expire(core: Core, generation: Generation) -> None:
                 core.replace(generation, Reason.EXPIRED)
         case Stage.CANDIDATE:
             core.give_up(generation, Reason.EXPIRED)
-        case Stage.RETIRED if _is_renewing(core, generation):
+        case Stage.RETIRED if generation.number == core.renewing:
             pass
         case _:
             core.move(generation, Turn.EXPIRED)
