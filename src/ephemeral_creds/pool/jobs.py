@@ -60,7 +60,7 @@ class ReplaceIdle:
 
 @dataclass(frozen=True, slots=True)
 class CloseUnwanted:
-    """Close connections that were opened ahead and are of no use any more."""
+    """Close connections that were opened ahead and are no longer needed."""
 
     connections: tuple[Any, ...]
 

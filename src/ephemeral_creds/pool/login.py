@@ -76,7 +76,7 @@ def said_by(error: Exception) -> str:
 
 
 def check_parameters(conninfo: str, kwargs: Mapping[str, object]) -> None:
-    """Refuse connection parameters that the credentials would contradict, or that are none.
+    """Refuse a conninfo that cannot be parsed, or that sets user, password or passfile.
 
     Raises:
         ConfigurationError: a user or a password is given, or `conninfo` cannot be read.
