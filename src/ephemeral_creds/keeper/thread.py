@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import deque
 from dataclasses import replace
@@ -10,13 +9,14 @@ from typing import TYPE_CHECKING, assert_never
 
 from ephemeral_creds import events
 from ephemeral_creds.exceptions import EphemeralCredsError, ProviderError
+from ephemeral_creds.keeper.consumers import Consumers
 from ephemeral_creds.keeper.phase import MOVES, Phase
 from ephemeral_creds.lifecycle import actions as a
 from ephemeral_creds.lifecycle import signals as s
 from ephemeral_creds.observers import logger, notify, where_raised
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Grant
@@ -67,8 +67,7 @@ class KeeperThread:
         self._observers = observers
         self._inbox: deque[tuple[int, s.Signal]] = deque()
         self._posted = 0
-        self._consumers: dict[int, Consumer] = {}
-        self._numbers = itertools.count(1)
+        self._consumers = Consumers(self.report)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -101,18 +100,17 @@ class KeeperThread:
         with self.changed:
             self.post(signal)
         if isinstance(signal, s.Close):
-            self._tell_failed()
+            self._consumers.tell_failed()
 
     def join(self, consumer: Consumer) -> tuple[int, Grant | None]:
         """Add a consumer; return its number and the grant in use. The lock is held."""
-        number = next(self._numbers)
-        self._consumers[number] = consumer
+        number = self._consumers.add(consumer)
         return number, self.machine.join(number)
 
     def leave(self, number: int) -> None:
         """Remove a consumer."""
         with self.changed:
-            if self._consumers.pop(number, None) is not None:
+            if self._consumers.remove(number):
                 self.post(s.ConsumerLeft(number))
 
     def report(self, event: events.Event) -> None:
@@ -143,7 +141,7 @@ class KeeperThread:
                 self._move(Phase.STOPPED)
             else:
                 self.post(s.Close())
-        self._tell_failed()
+        self._consumers.tell_failed()
         if alone:
             self._close_provider()
 
@@ -196,7 +194,7 @@ class KeeperThread:
             crash,
         )
         self.report(events.KeeperFailed(error=f"the thread has crashed: {crash}"))
-        self._tell_failed()
+        self._consumers.tell_failed()
         return running
 
     def _work(self) -> None:
@@ -248,19 +246,14 @@ class KeeperThread:
         match action:
             case a.Fetch() | a.Renew() | a.Revoke():
                 return self._ask(action)
-            case a.Prove(grant, number):
-                with self.changed:
-                    consumer = self._consumers.get(number)
-                if consumer is not None:
-                    consumer.prove(grant)
             case a.Report(event):
                 if isinstance(event, events.FetchFailed):
-                    self._tell_failed()
+                    self._consumers.tell_failed()
                 self.report(event)
             case a.Stop():
                 pass
             case _:
-                self._tell(lambda consumer: _instruct(consumer, action))
+                self._consumers.tell(action)
         return None
 
     def _ask(self, operation: a.Operation) -> s.Signal:
@@ -286,40 +279,3 @@ class KeeperThread:
             self.asked_at = None
         # Frames hold local variables, and this one is kept.
         return s.Failed(operation, failure.with_traceback(None))
-
-    def _tell(self, tell: Callable[[Consumer], None]) -> None:
-        """Call `tell` with each consumer."""
-        with self.changed:
-            consumers = list(self._consumers.values())
-        for consumer in consumers:
-            try:
-                tell(consumer)
-            except Exception as error:  # noqa: BLE001 - the others have to be told
-                self.report(events.KeeperFailed(error=where_raised(error)))
-
-    def _tell_failed(self) -> None:
-        self._tell(lambda consumer: consumer.failed())
-
-
-def _instruct(
-    consumer: Consumer,
-    action: a.Publish | a.Extend | a.Retire | a.Expire | a.Reclaim | a.Suspect | a.AskEnd,
-) -> None:
-    """Have `consumer` do what the lifecycle has decided."""
-    match action:
-        case a.Publish(grant):
-            consumer.publish(grant)
-        case a.Extend(grant):
-            consumer.extend(grant)
-        case a.Retire(grant):
-            consumer.retire(grant)
-        case a.Expire(grant):
-            consumer.expire(grant)
-        case a.Reclaim(grant):
-            consumer.reclaim(grant)
-        case a.Suspect(grant):
-            consumer.suspect(grant)
-        case a.AskEnd(grant):
-            consumer.ask_end(grant)
-        case _:
-            assert_never(action)
