@@ -19,7 +19,7 @@ from ephemeral_creds.keeper.registry import close_all, close_at_process_end
 from ephemeral_creds.keeper.thread import KeeperThread
 from ephemeral_creds.lifecycle.machine import Lifecycle
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
-from ephemeral_creds.lifecycle.signals import RefreshRequested, Signal
+from ephemeral_creds.lifecycle.signals import Close, RefreshRequested, Signal
 from ephemeral_creds.observers import Observer, log_event
 from ephemeral_creds.providers.base import CredentialProvider
 
@@ -271,6 +271,10 @@ class CredentialKeeper:
         """Have the keeper's thread take note of `signal`; returns at once."""
         self._thread.signal(signal)
 
+    def close_later(self) -> None:
+        """Close in the background; returns at once."""
+        self._thread.signal(Close())
+
     def report(self, event: events.Event) -> None:
         """Call the observers with `event`."""
         self._thread.report(event)
@@ -279,11 +283,7 @@ class CredentialKeeper:
 def renamed(
     keeper: str, refresh: RefreshPolicy | None, policy: RefreshPolicy | None
 ) -> RefreshPolicy | None:
-    """Return what was given as ``refresh=``, or by its old name, which the caller's caller used.
-
-    Raises:
-        TypeError: both were given.
-    """
+    """Return what the caller's caller gave as ``refresh=``, or by its old name, ``policy=``."""
     if policy is None:
         return refresh
     if refresh is not None:

@@ -146,10 +146,7 @@ class LeasedPool(_PsycopgPool):
         """Tell the keeper that every connection is closed, and its own to close, too."""
         self._keeper.leave(self._rotation.consumer)
         if self._own_keeper is not None:
-            # Here, since the import of all signals takes a quarter of that of a pool.
-            from ephemeral_creds.lifecycle.signals import Close
-
-            self._keeper.signal(Close())
+            self._own_keeper.close_later()
 
     @property
     def _may_begin(self) -> bool:
