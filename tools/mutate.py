@@ -45,6 +45,9 @@ OPERATORS = re.compile(
     r"|NumberReplacer|ZeroIteration)"
 )
 
+# Decorators, imports for types, and the `*` before keyword-only parameters.
+NO_RULE = re.compile(r"@dataclass|TYPE_CHECKING|\*,")
+
 
 class RemoveStatement(Operator):  # type: ignore[misc]  # cosmic-ray has no types
     """Put `pass` in the place of a call, an assignment, a return or a raise in a function."""
@@ -110,7 +113,7 @@ def mutants(path: Path) -> Iterator[list[Mutant]]:
     for operator in (*operators, RemoveStatement()):
         starts = [start for node in nodes for start, _ in operator.mutation_positions(node)]
         for occurrence, (line, column) in enumerate(starts):
-            if not re.search("@dataclass|TYPE_CHECKING", lines[line - 1]):
+            if not NO_RULE.search(lines[line - 1]):
                 mutant = Mutant(path.relative_to(ROOT), line, operator, occurrence)
                 places.setdefault((line, column), []).append(mutant)
     yield from places.values()
