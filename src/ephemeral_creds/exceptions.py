@@ -3,20 +3,20 @@
 ::
 
     EphemeralCredsError
-    ├── ConfigurationError          something set up wrong: retrying will not help
+    ├── ConfigurationError          a wrong setting: retrying does not help
     ├── ProviderError
-    │   ├── ProviderUnavailable     may pass: network, sealed, standby, rate limit
-    │   ├── AccessDenied            refused, and a fresh login did not cure it
-    │   ├── LeaseLost               this lease is gone or cannot be extended any more
-    │   └── MalformedResponse       not what the protocol promises
+    │   ├── ProviderUnavailable     temporary: network, sealed, standby, rate limit
+    │   ├── AccessDenied            refused, also after a new login
+    │   ├── LeaseLost               this lease is gone or cannot be renewed any more
+    │   └── MalformedResponse       a reply that breaks the protocol
     ├── NoCredentials
     │   ├── NotReady                none yet; carries the last cause
     │   ├── CredentialsExpired      the last ones passed their deadline
-    │   └── KeeperClosed            closed, or inherited through a fork
+    │   └── KeeperClosed            closed, or inherited by a fork
     └── CheckoutFailed              a pool could not hand out a connection in time
         ├── DatabaseUnreachable     PostgreSQL does not answer
         ├── LoginRefused            PostgreSQL refuses the credentials
-        └── ServerRefused           PostgreSQL says no, for another reason than the credentials
+        └── ServerRefused           PostgreSQL refuses for another reason
 
 `CheckoutFailed` and what is below it are a `psycopg_pool.PoolTimeout` as well, hence a
 `psycopg.OperationalError`: existing ``except`` clauses keep working. They are in `pool.errors`, and
@@ -24,9 +24,9 @@ so are those that pools raise in place of `NotReady`, `CredentialsExpired`, `Kee
 `AccessDenied` and `ConfigurationError`: of the same name, derived from them and from
 `CheckoutFailed`.
 
-Each message names what, where and what to do next. None holds a password, a token or any other
-secret; errors of the libraries below are copied field by field and never chained, because they
-carry request headers, response bodies and connection strings.
+Each message says what failed, where, and what to do next. None holds a password, a token or any
+other secret; errors of hvac, requests and psycopg are copied field by field and never chained,
+because they carry request headers, response bodies and connection strings.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class EphemeralCredsError(Exception):
     """
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exception's own leaves the cause behind.
+        # Exception.__reduce__ drops the cause.
         state = {**vars(self), "__cause__": self.__cause__}
         return _new, (type(self), self.args), {name: _picklable(state[name]) for name in state}
 
     def __copy__(self) -> Self:
-        # By the method above, copy.copy() would pickle the cause.
+        # With __reduce__, copy.copy() would pickle the cause.
         copied = _new(type(self), self.args)
         vars(copied).update(vars(self))
         copied.__cause__ = self.__cause__
@@ -71,14 +71,14 @@ class EphemeralCredsError(Exception):
 
 
 class ConfigurationError(EphemeralCredsError):
-    """A role, path, mount, policy, file format or option is wrong; retrying does not help."""
+    """A role, path, mount, policy, file format or option is wrong: retrying does not help."""
 
 
 class ProviderError(EphemeralCredsError):
     """A provider did not deliver credentials, or could not renew or revoke them.
 
     Attributes:
-        status: the HTTP status where the provider speaks HTTP and got an answer, else ``None``.
+        status: the HTTP status of the reply; ``None`` without one, or without HTTP.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -87,10 +87,10 @@ class ProviderError(EphemeralCredsError):
 
 
 class ProviderUnavailable(ProviderError):
-    """A failure that may pass by itself: network, sealed or standby server, rate limit.
+    """A temporary failure: network, sealed or standby server, rate limit.
 
     Attributes:
-        retry_after: seconds that the server asked to wait; ``None`` where it did not.
+        retry_after: seconds that the server asked to wait; ``None`` if it did not.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class LeaseLost(ProviderError):
 
 
 class MalformedResponse(ProviderError):
-    """The answer is not what the protocol promises, for example a proxy's HTML page."""
+    """The reply breaks the protocol, for example a proxy's HTML page."""
 
 
 class NoCredentials(EphemeralCredsError):
@@ -140,7 +140,7 @@ def _picklable(value: object) -> object:
 
         try:
             pickle.loads(pickle.dumps(value))  # noqa: S301 - what was made here
-        except Exception:  # noqa: BLE001 - it may be anybody's
+        except Exception:  # noqa: BLE001 - any error of any library
             return EphemeralCredsError(f"{type(value).__name__}: {value}")
     return value
 

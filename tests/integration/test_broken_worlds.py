@@ -299,7 +299,7 @@ def test_a_vault_that_does_not_answer(own_engine: DatabaseEngine) -> None:
     finally:
         own_engine.vault.resume()
         world.close()
-    says(caught.value, own_engine.vault.address, "waiting for an answer")
+    says(caught.value, own_engine.vault.address, "waiting for a reply")
 
 
 def test_a_vault_that_goes_away_after_the_start(own_engine: DatabaseEngine) -> None:
@@ -343,7 +343,7 @@ def test_a_postgresql_that_is_away_at_start(world: World, own_postgres: Postgres
     error = world.after_a_connect(provider, own_postgres.conninfo())
     assert isinstance(error, DatabaseUnreachable)
     says(error, "'orders'", f'"127.0.0.1", port {own_postgres.port}', "Connection refused")
-    says(error, "check host, port and that it runs")
+    says(error, "check host and port, and that the server is running")
 
 
 def behind_vault(
@@ -402,7 +402,7 @@ def test_a_role_whose_sql_makes_no_login(
     assert isinstance(error, LoginRefused)
     says(error, "'orders'", f"database/creds/{role}", engine.vault.address)
     says(error, f"port {engine.postgres.port}")
-    says(error, "that its creation_statements give it all three")
+    says(error, "that creation_statements set all three")
     # Refusals mint no roles without end.
     assert engine.mints(role) <= 2
 
@@ -551,7 +551,7 @@ def test_a_file_with_a_password_that_is_wrong(
     error = world.after(LoginRejected, FileProvider(file), postgres.conninfo())
     assert isinstance(error, LoginRefused)
     says(error, f"'{postgres.superuser}'", str(file), f"port {postgres.port}")
-    says(error, "provider and pool mean the same server")
+    says(error, "provider and pool name the same server")
 
 
 def test_a_file_that_breaks_after_the_start(postgres: PostgresServer, file: Path) -> None:

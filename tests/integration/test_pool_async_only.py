@@ -399,7 +399,7 @@ class TestCancelledAtEveryAwait:
         world.provider.wait_for_sessions({})
 
     def test_closing(self, world: World) -> None:
-        """The lease is given back all the same, in the background."""
+        """The lease is revoked anyway, in the background."""
 
         async def main() -> None:
             async def closed() -> None:

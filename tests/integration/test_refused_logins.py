@@ -169,7 +169,7 @@ class TestServer:
     @pytest.mark.parametrize(
         ("options", "sqlstate", "hint"),
         [
-            ({"dbname": "nowhere"}, "3D000", "no such database: check dbname"),
+            ({"dbname": "nowhere"}, "3D000", "this database does not exist: check dbname"),
             ({"dbname": "closed"}, "55000", "ALLOW_CONNECTIONS"),
             ({"dbname": "private"}, "42501", "GRANT CONNECT ON DATABASE"),
             ({"options": "-c stament_timeout=5s"}, "42704", "check the names in 'options'"),
@@ -250,7 +250,7 @@ class TestPgHba:
         pool = strict.pool(min_size=1, wait=False, rotation=OFTEN, conninfo=conninfo)
         error = refused(pool, "pg_hba")
         assert isinstance(error, ServerRefused)
-        assert "pg_hba.conf lets nobody in" in str(error)
+        assert "pg_hba.conf has no line that accepts" in str(error)
         assert told(strict) == {("pg_hba", "28000")}
         assert pool.status().last_error_sqlstate == "28000"
 

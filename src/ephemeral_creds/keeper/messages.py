@@ -48,7 +48,7 @@ def _because(keeper: KeeperThread, now: float) -> str:
     if (failure := keeper.machine.last_failure) is not None:
         because += f"; last failure: {failure}"
     if (asked_at := keeper.asked_at) is not None:
-        because += f"; waiting for an answer for {now - asked_at:.0f} s"
+        because += f"; waiting for a reply for {now - asked_at:.0f} s"
     if keeper.phase is Phase.CRASHED:
         because += (
             f"; the thread of the keeper {keeper.name!r} has crashed ({keeper.crash}): restart "
@@ -62,10 +62,10 @@ def refresh_unfinished(keeper: KeeperThread, timeout: float) -> NotReady:
     why = ""
     if keeper.machine.proving:
         why = (
-            ": no pool could log in to PostgreSQL with the new credentials yet; see the "
-            "LoginRejected events, unless PostgreSQL does not answer"
+            ": no pool has logged in to PostgreSQL with the new credentials yet; see the "
+            "LoginRejected events, or check that PostgreSQL answers"
         )
     return NotReady(
-        f"{keeper.provider.description}: the refresh did not finish in {timeout:g} s{why}; it goes "
-        "on in the background"
+        f"{keeper.provider.description}: the refresh did not finish in {timeout:g} s{why}; it "
+        "continues in the background"
     )

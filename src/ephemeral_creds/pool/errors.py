@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 LEFT_BORROWED = (
-    "%s: connections still borrowed, or being opened, at its close: %d. Their lease is given back "
-    "all the same: return them first, or give close() more time"
+    "%s: closed with connections still borrowed or being opened: %d. Their lease is revoked "
+    "anyway: return them first, or pass close() a longer timeout"
 )
 
 # insufficient_privilege and undefined_object, see
@@ -178,8 +178,8 @@ def explain(
                 )
             case LoginFailure.PG_HBA | LoginFailure.SERVER:
                 error = ServerRefused(
-                    f"pool {pool!r}: {timeout}: PostgreSQL turns away {who}, and "
-                    f"other credentials would not change that ({failure.sqlstate or 'no code'}): "
+                    f"pool {pool!r}: {timeout}: PostgreSQL refuses {who}, and other "
+                    f"credentials would not help ({failure.sqlstate or 'no code'}): "
                     f"{hint}; the server said: {failure.error}"
                 )
             case LoginFailure.UNREACHABLE:
@@ -189,7 +189,7 @@ def explain(
                 )
             case None:
                 error = CheckoutFailed(
-                    f"pool {pool!r}: {timeout}: what comes before or after the login fails: check "
+                    f"pool {pool!r}: {timeout}: a connect failed before or after the login: check "
                     "configure=, connection_class=, and conninfo= or kwargs= if they are "
                     f"functions; last attempt: {failure.error} (credentials: {lease})"
                 )

@@ -173,7 +173,7 @@ class TestRefresh:
         world.clock.advance(5.0)
         error = refreshing.get()
         assert isinstance(error, NotReady)
-        assert "no pool could log in to PostgreSQL with the new credentials" in str(error)
+        assert "no pool has logged in to PostgreSQL with the new credentials" in str(error)
         assert keeper.current().generation == 1
         keeper.signal(LoginAccepted(member.number, 2))
         world.recorder.wait_for(CredentialsPublished, 2)
