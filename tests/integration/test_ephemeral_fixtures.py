@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -150,6 +152,19 @@ def test_outage_stops_fetches_and_ends(
         assert user(rotating_pool) == before
     ephemeral_vault.rotate()
     assert user(rotating_pool) != before
+
+
+def test_rotate_does_not_fail_with_a_fetch_that_began_before(
+    ephemeral_vault: EphemeralVault, credential_keeper: CredentialKeeper
+) -> None:
+    ephemeral_vault.faults.add("GET", ephemeral_vault.path, Fault.hang())
+    with ThreadPoolExecutor() as threads:
+        earlier = threads.submit(credential_keeper.refresh)
+        assert ephemeral_vault.faults.wait_until_hanging()
+        threading.Timer(0.2, ephemeral_vault.faults.clear).start()
+        ephemeral_vault.rotate()
+        with pytest.raises(ProviderUnavailable):
+            earlier.result()
 
 
 def test_outage_as_told(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 from ephemeral_creds._fork import registered
+from ephemeral_creds.exceptions import ProviderError
 from ephemeral_creds.keeper.keeper import CredentialKeeper
 from ephemeral_creds.pool.base import LeasedPool, has_moved
 from ephemeral_creds.providers.vault import AppRoleAuth, VaultConfig, VaultDynamicProvider
@@ -106,7 +107,7 @@ class EphemeralVault:
                 "credential_keeper, or make yours with ephemeral_provider, and start it first"
             )
         for keeper in keepers:
-            _wait_for_pools(keeper, keeper.refresh(_IN_USE_TIMEOUT).generation)
+            _fetch_anew(keeper)
 
     def revoke(self) -> None:
         """End all leases of the role, as an operator does: their PostgreSQL roles are dropped."""
@@ -189,13 +190,9 @@ class CredentialsFile:
         minted = self._vault.engine.read(self._vault.role).data
         text = f"DB_USERNAME={minted['username']}\nDB_PASSWORD={minted['password']}"
         private_file(self.path.with_suffix(".new"), text).replace(self.path)
-        username = str(minted["username"])
         for keeper in _keepers_of(f"file {self.path}"):
-            grant = keeper.refresh()
-            if grant.credentials.username != username:  # it joined one that had read the old ones
-                grant = keeper.refresh()
-            _wait_for_pools(keeper, grant.generation)
-        return username
+            _fetch_anew(keeper)
+        return str(minted["username"])
 
     def close(self) -> None:
         """Remove the file: it holds a password."""
@@ -208,8 +205,15 @@ def _keepers_of(source: str) -> list[CredentialKeeper]:
     return [k for k, status in told if source in status.provider and status.state in running]
 
 
-def _wait_for_pools(keeper: CredentialKeeper, generation: int) -> None:
-    """Wait until no pool of `keeper` lends what is older."""
+def _fetch_anew(keeper: CredentialKeeper) -> None:
+    """Have `keeper` fetch, and wait until no pool of it lends what is older."""
+    status = keeper.status()
+    if status.fetches > status.grants + status.failed_fetches:
+        # A refresh joins the fetch in flight, which may fail by a fault that is gone, or have read
+        # the file before it was replaced.
+        with suppress(ProviderError):
+            keeper.refresh(_IN_USE_TIMEOUT)
+    generation = keeper.refresh(_IN_USE_TIMEOUT).generation
     for pool in registered(LeasedPool):
         if pool.status().keeper.name != keeper.name:
             continue
