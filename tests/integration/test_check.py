@@ -304,7 +304,7 @@ def test_revocation_statements_that_leave_the_role_behind(
     assert f"the role '{left}' is left behind" in text
     for statement in CORRECTED:
         assert statement in text
-    assert "belong to a role that stays" in text
+    assert "belong to a permanent role" in text
     assert checker.status == 2
 
     # What it says to write works: by hand for the one that is left, and for the next ones. In this
@@ -440,7 +440,7 @@ def test_settings_that_a_session_role_does_not_bring(
     url = checker.url(role, checker.login(role))
     bad = checker.run(url, "--session-role", app)
     assert list(bad) == ["settings"]
-    assert f"{app} has settings that do not hold here: my.setting, search_path, " in (
+    assert f"{app} has settings that do not apply here: my.setting, search_path, " in (
         checker.texts("settings")
     )
     assert ", statement_timeout. " in checker.texts("settings")
@@ -466,7 +466,7 @@ def test_a_pooler_that_logs_in_as_somebody_else(
             bad = checker.run(url, "--conninfo", conninfo)
         assert list(bad) == ["connect"]
         assert f"knows the session as '{owner}', not as 'v-" in bad["connect"][0]
-        assert "the lease protects nothing" in bad["connect"][0]
+        assert "neither the end of the lease" in bad["connect"][0]
         with pgbouncer(postgres) as conninfo:
             assert checker.run(url, "--conninfo", conninfo) == {}
         admin.execute(f"DROP ROLE {owner}".encode())

@@ -146,7 +146,7 @@ def test_the_socket_of_an_agent(
 def test_a_namespace_that_vault_does_not_know(checker: Checker, role: str) -> None:
     how = checker.login(role)
     bad = checker.run(checker.url(role, how, namespace="team"))
-    assert "takes no notice of 'team'" in bad["namespace"][0]
+    assert "ignores 'team'" in bad["namespace"][0]
     assert checker.run(checker.url(role, how, namespace="root")) == {}
 
 

@@ -1,1 +1,1 @@
-"""The command ``ephemeral-creds check``: one provider, tried step by step."""
+"""The command ``ephemeral-creds check``: try a provider step by step."""

@@ -1,4 +1,4 @@
-"""The steps with credentials: mint, connect, look around, renew, and give back."""
+"""Steps of a check with credentials: mint, connect, inspect the session, renew, revoke."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = ["CredentialSteps", "ends_with_token", "was_put_off"]
 
 # VALID UNTIL has whole seconds: it moves only if one ends between the mint and the renewal.
 _SECOND = 1.1
-# The part of its role's time that a lease has to get, so that nothing is said of its token.
+# A lease that gets this part of its role's default_ttl is not cut short by its token.
 _ENOUGH = 0.95
 
 
 class CredentialSteps:
-    """Gets credentials, uses them, and gives them back.
+    """Gets credentials, uses them, and revokes them.
 
     Args:
         provider: where they come from.
         findings: where to write what is found.
-        conninfo: where PostgreSQL is; ``None`` if nobody said.
+        conninfo: where PostgreSQL is; ``None`` if it is not known.
         session_role: the role that sessions act as, if another one.
-        interruption: told of what a signal must not break off.
+        interruption: defers signals during a mint and a revocation.
 
     Attributes:
         connected: whether PostgreSQL has been logged in to.
@@ -61,17 +61,17 @@ class CredentialSteps:
         self._conninfo = conninfo
         self._session_role = session_role
         self._unbroken = interruption.unbroken
-        self._given_back = False
+        self._revoked = False
         self.connected = False
 
     def run(self, stack: ExitStack) -> None:
-        """Take the steps; what `stack` gets gives everything back, whatever happens."""
+        """Take the steps; `stack` gets the callbacks that close and revoke everything."""
         asked_at = time.monotonic()
         with self._unbroken():
             grant = self._mint()
             if grant is None:
                 return
-            stack.callback(self._give_back, grant)
+            stack.callback(self._revoke, grant)
         minted_at = time.monotonic()
         session = self._connect(grant)
         owner = None
@@ -90,7 +90,7 @@ class CredentialSteps:
             if self._provider.mints:
                 self._renew(session, grant, minted_at)
                 with self._unbroken():
-                    self._given_back = True
+                    self._revoked = True
                     check_revocation(self._provider, self._findings, grant, session, owner)
         except psycopg.Error as error:
             self._add("query", "fail", f"{type(error).__name__}: {error}")
@@ -111,8 +111,8 @@ class CredentialSteps:
             self._add(
                 "connect",
                 "warn",
-                "nobody said where PostgreSQL is, so nothing was tried there",
-                "--conninfo 'host=… dbname=…', or PGHOST and PGDATABASE",
+                "the address of PostgreSQL is not known: no login was tried",
+                "give --conninfo 'host=… dbname=…', or set PGHOST and PGDATABASE",
             )
             return None
         try:
@@ -144,16 +144,16 @@ class CredentialSteps:
             self._add("renewal", "fail", str(error))
             return
         self._check_token(grant, lease)
-        text = f"the lease has {lease.duration:.0f} s again"
+        text = f"the lease lasts another {lease.duration:.0f} s"
         if session is None or before == math.inf:
             self._add("renewal", "ok", text)
         elif not was_put_off(grant.lease, lease):
-            # VALID UNTIL may have moved all the same, by the second that it was rounded by.
+            # VALID UNTIL may have moved anyway, by up to a second of rounding.
             self._add(
                 "renewal",
                 "ok",
-                f"the lease ends when it would have ended anyway, in {lease.duration:.0f} s: that "
-                "is its max_ttl, or the end of its token",
+                f"the renewal did not extend the lease, which ends in {lease.duration:.0f} s: at "
+                "its max_ttl, or with its token",
             )
         elif session.valid_until() > before:
             self._add("renewal", "ok", f"{text}, and VALID UNTIL moved along")
@@ -161,8 +161,8 @@ class CredentialSteps:
             self._add(
                 "renewal",
                 "fail",
-                f"{text}, but VALID UNTIL did not move: logins end while the lease lives on",
-                "leave renew_statements of the role empty, or write into them\n"
+                f"{text}, but VALID UNTIL did not move: logins fail while the lease is still valid",
+                "leave the role's renew_statements empty, or add\n"
                 "  ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}';",
             )
 
@@ -175,12 +175,12 @@ class CredentialSteps:
                 "token",
                 "warn",
                 f"the token ends in {last.duration:.0f} s, before the lease of {asked:.0f} s, and "
-                "takes it along: new credentials are needed each time, after a new login",
+                "ends it: each renewal needs a new login and new credentials",
                 LONGER_LIFE,
             )
 
-    def _give_back(self, grant: Grant) -> None:
-        if self._provider.mints and not self._given_back:
+    def _revoke(self, grant: Grant) -> None:
+        if self._provider.mints and not self._revoked:
             try:
                 self._provider.revoke(grant)
             except EphemeralCredsError as error:
@@ -188,9 +188,9 @@ class CredentialSteps:
 
 
 def was_put_off(minted: Lease, renewed: Lease) -> bool:
-    """Whether a renewal, more than a second later, has put the end of a lease off.
+    """Whether a renewal, more than a second later, has extended a lease.
 
-    Vault says whole seconds.
+    Vault reports whole seconds.
     """
     return renewed.duration >= minted.duration
 
@@ -200,8 +200,8 @@ def ends_with_token(minted: Lease, last: Lease, asked: float) -> bool:
 
     Args:
         minted: the lease as it was at first.
-        last: as it was answered last; a renewal right after the mint that stops at max_ttl still
-            ends that long after the mint, or later.
+        last: as Vault last reported it; a renewal right after the mint that is limited by max_ttl
+            still ends that long after the mint, or later.
         asked: the seconds that the role gives it.
     """
     later = last.requested_at - minted.requested_at
@@ -218,14 +218,14 @@ def _remedy(failed: LoginFailed, session_role: str | None) -> str:
             return role_at_login(session_role)
         if verdict.sqlstate == "42501":
             return (
-                f'write into the creation_statements: GRANT {session_role} TO "{{{{name}}}}"; or, '
-                f"where the server speaks of the database, {hint}"
+                f'add to the creation_statements: GRANT {session_role} TO "{{{{name}}}}"; or, if '
+                f"the error is about the database, {hint}"
             )
         if verdict.sqlstate == "22023":
-            return "check the name of the session role: it is one of PostgreSQL's, not of Vault's"
+            return "check the name of the session role: it is a role of PostgreSQL, not of Vault"
     if verdict.sqlstate == "28000" and verdict.reason is LoginFailure.CREDENTIALS:
         return (
-            "the role has NOLOGIN: write into its creation_statements\n"
+            "the role has NOLOGIN: put into its creation_statements\n"
             "  CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' "
             "VALID UNTIL '{{expiration}}';"
         )

@@ -1,4 +1,4 @@
-"""What PostgreSQL says of the role, over a connection of that role."""
+"""A connection of the checked role, and queries about that role."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Line", "LoginFailed", "Rights", "RoleSession", "same_role"]
 
 _NAME_LENGTH = 63  # bytes, of NAMEDATALEN
 _LOOKS = 5
-_CONNECT_TIMEOUT = 10  # seconds; a person, or the start of a pod, is waiting
+_CONNECT_TIMEOUT = 10  # seconds; an operator, or the start of a pod, is waiting
 
 _VALID_UNTIL = "SELECT extract(epoch FROM rolvaliduntil)::float8 FROM pg_roles WHERE rolname = %s"
 _POWERS = """
@@ -98,7 +98,7 @@ _REMAINS = """
 
 
 class LoginFailed(Exception):
-    """PostgreSQL could not be logged in to; the text is the server's or libpq's own.
+    """A login to PostgreSQL failed; the text is the server's or libpq's own.
 
     Attributes:
         verdict: why.
@@ -111,7 +111,7 @@ class LoginFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a connection goes through.
+    """The network path of a connection.
 
     Attributes:
         host: the host, or the folder of a socket.
@@ -176,7 +176,7 @@ class RoleSession:
         session_role: the role to act as, if another one.
 
     Raises:
-        LoginFailed: it could not be done.
+        LoginFailed: the login failed.
         ConfigurationError: libpq cannot read the connection string.
     """
 
@@ -204,7 +204,7 @@ class RoleSession:
 
     @property
     def line(self) -> Line:
-        """What the connection goes through."""
+        """The network path of the connection."""
         pgconn, info = self._connection.pgconn, self._connection.info
         (sslmode,) = (option.val or b"" for option in pgconn.info if option.keyword == b"sslmode")
         return Line(
@@ -231,7 +231,7 @@ class RoleSession:
         """Return the instant, Unix time of PostgreSQL's clock, from which logins are refused.
 
         Returns:
-            ``inf`` where there is none.
+            ``inf`` without a VALID UNTIL.
         """
         (until,) = self._row(_VALID_UNTIL, self.username)
         return math.inf if until is None else float(str(until))
@@ -263,15 +263,15 @@ class RoleSession:
         return self._connection.closed
 
     def left_behind(self) -> str | None:
-        """Say what is left of the role after it was to be dropped; ``None`` where it is gone.
+        """Say what remains of a role that should be dropped; ``None`` if nothing does.
 
-        A session outlives its role, and may still read the catalogues. Where the session was
-        ended along with the role, another login tells.
+        A session outlives its role, and may still read the catalogues. If the session
+        ended with the role, another login is tried.
 
         Raises:
-            LoginFailed: it does not tell.
+            LoginFailed: neither shows whether the role is left.
         """
-        # A revocation that fails is tried again, and ends the session of our next look as well.
+        # Vault retries a revocation that failed, which ends the session of the next attempt too.
         for _ in range(_LOOKS):
             if not self.ended:
                 with suppress(psycopg.OperationalError):
@@ -280,7 +280,7 @@ class RoleSession:
                 self._connection = self._connect()
             except LoginFailed as refusal:
                 return _left_by(refusal)
-        raise LoginFailed("each of our sessions is ended at once")
+        raise LoginFailed("PostgreSQL ends each session of the check at once")
 
     def _what_is_left(self) -> str | None:
         row = self._connection.execute(_REMAINS, [self.username]).fetchone()
@@ -320,7 +320,7 @@ class RoleSession:
             verdict = Diagnosis(_CONNECT_TIMEOUT).explain(failed)
             problem = LoginFailed(" ".join(str(error).split()), verdict)
         except psycopg.Error:
-            problem = ConfigurationError("the connection string is not one that libpq understands")
+            problem = ConfigurationError("libpq cannot parse the connection string")
         # Not chained: psycopg's own error holds the password.
         raise problem
 
@@ -331,10 +331,10 @@ def same_role(one: str, other: str) -> bool:
 
 
 def _left_by(refusal: LoginFailed) -> str | None:
-    """Say what is left of a role whose login was refused; ``None`` where it is gone."""
+    """Say what remains of a role whose login was refused; ``None`` if nothing does."""
     if refusal.verdict.reason is not LoginFailure.CREDENTIALS:
         raise refusal
-    # Where pg_hba.conf trusts everybody, nobody asks a role that is gone for its password. The code
-    # is the same as for NOLOGIN: only the words of the server tell the two apart.
+    # With `trust` in pg_hba.conf, a dropped role is not asked for a password. The SQLSTATE is the
+    # same as for NOLOGIN: only the server's message differs.
     may_not_log_in = refusal.verdict.sqlstate == "28000" and "does not exist" not in str(refusal)
     return "without a login" if may_not_log_in else None

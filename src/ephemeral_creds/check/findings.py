@@ -1,4 +1,4 @@
-"""What a check found, and how it is said."""
+"""The findings of a check, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ __all__ = [
 Level: TypeAlias = Literal["ok", "skipped", "warn", "fail"]
 
 CLOCK_TOLERANCE = 60.0
-"""Seconds that two clocks may differ by, as a rule, before tokens and certificates mind."""
+"""Seconds that two clocks may usually differ by before tokens and certificates are refused."""
 
 LONGER_LIFE = (
-    "raise token_ttl and token_max_ttl of the auth role above default_ttl, or give it a "
-    "token_period"
+    "raise token_ttl and token_max_ttl of the auth role above default_ttl, or set its token_period"
 )
-"""What to do about a lease that would outlive the token that it was made under."""
+"""The remedy for a lease that would outlive the token that requested it."""
 
 _WIDTH = 100  # columns
 _SEVERITY = {"ok": 0, "skipped": 0, "warn": 1, "fail": 2}
@@ -58,7 +57,7 @@ class Finding:
         first, following = " " * indent + "-> ", " " * (indent + 3)
         for paragraph in self.remedy.splitlines():
             if paragraph.startswith(" "):
-                # A statement, to be copied: it stays as it is.
+                # A statement to copy: not wrapped.
                 shown.append(first + paragraph)
             else:
                 shown += textwrap.wrap(
@@ -80,7 +79,7 @@ class Findings:
     Attributes:
         target: what was checked.
         found: what was found.
-        complete: whether it was tried up to PostgreSQL.
+        complete: whether the check got as far as PostgreSQL.
     """
 
     target: str
@@ -102,7 +101,7 @@ class Findings:
         lines = [self.target, ""]
         for finding in self.found:
             lines += finding.lines(indent)
-        well = "all is well" if self.complete else "all is well as far as it was tried"
+        well = "all is well" if self.complete else "no problem found in the steps that ran"
         verdict = (well, "it works, with warnings", "it does not work")[self.severity]
         return "\n".join([*lines, "", verdict])
 
@@ -128,7 +127,7 @@ def in_words(seconds: float) -> str:
 
 
 def ahead_of(seconds: float) -> str:
-    """Return how a clock stands to another one, which it is ahead of by `seconds`."""
-    if abs(seconds) < 1.5:  # as much as is not known of a clock that tells whole seconds
+    """Describe a clock that is ahead of another one by `seconds`."""
+    if abs(seconds) < 1.5:  # the uncertainty of a clock with whole seconds
         return "the same as"
     return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'}"

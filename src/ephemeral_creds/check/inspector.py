@@ -1,4 +1,4 @@
-"""What Vault says about its nodes, a provider's token and its role: reads only, mints nothing."""
+"""Read-only queries to Vault about its nodes, a provider's token and its role."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Health", "Inspector", "RoleFacts", "StaticRoleFacts", "TokenFacts"]
 
-# Nothing is changed by giving up, and a node that can answer does so within milliseconds.
+# A health request changes nothing, and a node that can answer does so within milliseconds.
 _HEALTH_TIMEOUT = 10.0
 # A node's state is in the body as well as in the status; with this status hvac returns the body.
 _STATES = ("active", "standby", "dr_secondary", "performance_standby", "sealed", "uninit")
 _CODES = {f"{state}_code": 200 for state in _STATES}
-_DEFAULT_POLICY = "the policy 'default' allows it: do not leave it out"
+_DEFAULT_POLICY = "the policy 'default' allows it: do not disable that policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class StaticRoleFacts:
 class Inspector:
     """Asks Vault about itself, the token and the role of one provider.
 
-    Its methods raise what the provider's own do. `login` logs the provider in, so that what it
-    does next goes under the same token.
+    Its methods raise what the provider's own do. `login` logs the provider in, so that its
+    next requests use the same token.
     """
 
     def __init__(self, provider: VaultProvider) -> None:
@@ -101,7 +101,7 @@ class Inspector:
         return f"{self.mount}/{'static-roles' if self._static else 'roles'}"
 
     def weaknesses(self, address: str) -> tuple[str, ...]:
-        """Say what makes it easy to listen in on one of the addresses."""
+        """Say why a connection to one of the addresses may be intercepted."""
         return self._only(address).weaknesses
 
     def health(self, address: str) -> Health:
@@ -138,10 +138,10 @@ class Inspector:
         """Return how the role is defined, where the token may read that.
 
         Returns:
-            What is known; ``None`` where another engine than a database's defines it.
+            The definition; ``None`` if the engine is not a database secrets engine.
 
         Raises:
-            AccessDenied: the token may not, as a rule.
+            AccessDenied: the token may not, as is usual.
             ConfigurationError: there is no such role.
         """
         return self._provider.query(
@@ -172,7 +172,7 @@ class Inspector:
 
 def _parse_health(body: Mapping[str, object]) -> Health:
     if not isinstance(body.get("sealed"), bool):
-        raise Malformed("nothing about being sealed or not")
+        raise Malformed("no 'sealed' in the reply")
     time = body.get("server_time_utc")
     return Health(
         initialized=body.get("initialized") is True,

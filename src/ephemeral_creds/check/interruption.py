@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noticed at a moment of our choosing."""
+"""Signals that ask to stop, deferred until it is safe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Interrupted", "Interruption", "PromptInterruption"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_LOOK = 0.05  # seconds; nobody notices so short a delay after Ctrl-C
+_LOOK = 0.05  # seconds; too short a delay after Ctrl-C to be noticed
 
 
 class Interrupted(Exception):
@@ -23,14 +23,14 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Takes note of the signals that ask to stop, and lets nothing be torn by them.
+    """Records signals that ask to stop, without interrupting what runs.
 
     An exception out of a signal handler could come between a process's start and the note that
-    it has to be ended. So the handler only writes down the signal, and what runs asks for it
+    it has to be ended. So the handler only records the signal, and the caller checks for it
     between two steps. Later signals change nothing: the clean-up they would break is bounded.
 
     Args:
-        say: called with a line for people when the first signal is noticed. Not by the handler:
+        say: called with a message when the first signal is noticed. Not by the handler:
             the signal may have come in the middle of what `say` prints.
     """
 
@@ -42,7 +42,7 @@ class Interruption:
 
     def __enter__(self) -> Self:
         for signum in _SIGNALS:
-            # nohup means to go on after the terminal is gone.
+            # nohup: continue after the terminal is gone.
             if signum is signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN:
                 continue
             self._previous[signum] = signal.signal(signum, self._note)
@@ -54,11 +54,11 @@ class Interruption:
 
     @property
     def status(self) -> int:
-        """The exit status that says which signal it was; 0 where there was none."""
+        """The exit status for the signal; 0 without one."""
         return 128 + self.signum if self.signum is not None else 0
 
     def noticed(self) -> bool:
-        """Return whether a signal has come; say so the first time."""
+        """Return whether a signal has arrived; report it the first time."""
         if self.signum is None:
             return False
         if not self._said:
@@ -67,7 +67,7 @@ class Interruption:
         return True
 
     def check(self) -> None:
-        """Go on unless a signal has come.
+        """Continue unless a signal has arrived.
 
         Raises:
             Interrupted: one has.
@@ -76,7 +76,7 @@ class Interruption:
             raise Interrupted
 
     def sleep(self, seconds: float) -> None:
-        """Wait; return early where a signal comes."""
+        """Wait; return early if a signal arrives."""
         # Not an Event: setting one in a handler deadlocks with a wait() in the same thread.
         until = time.monotonic() + seconds
         while not self.noticed() and (remaining := until - time.monotonic()) > 0:
@@ -86,7 +86,7 @@ class Interruption:
         """Wait until `condition` holds, and say whether it does.
 
         Raises:
-            Interrupted: a signal came first.
+            Interrupted: a signal arrived first.
         """
         until = time.monotonic() + seconds
         while not (holds := condition()) and time.monotonic() < until:
@@ -100,9 +100,9 @@ class Interruption:
 
 
 class PromptInterruption(Interruption):
-    """Also breaks off what waits for an answer, except what must not be torn.
+    """Also interrupts requests that wait for a reply, except in `unbroken` blocks.
 
-    Outside of `breakable` a signal is noted, as ever.
+    Outside of `breakable` a signal is only recorded.
 
     Args:
         say: as for `Interruption`.
@@ -116,13 +116,13 @@ class PromptInterruption(Interruption):
 
     @contextlib.contextmanager
     def breakable(self) -> Iterator[None]:
-        """Let a signal raise `KeyboardInterrupt` at once, once; those after it are noted."""
+        """Let a signal raise `KeyboardInterrupt` at once, once; later ones are recorded."""
         with self._bearing(0):
             yield
 
     @contextlib.contextmanager
     def unbroken(self) -> Iterator[None]:
-        """Let a signal wait until the block has ended; a second one does not."""
+        """Defer a signal until the end of the block; a second one interrupts it."""
         with self._bearing(1):
             yield
 

@@ -1,4 +1,4 @@
-"""The arguments of ``ephemeral-creds check``; imports nothing that may be missing."""
+"""Arguments of ``ephemeral-creds check``; imports only what is always installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckOptions", "add_check_parser"]
 
 _DESCRIPTION = """\
-Tries a provider of credentials step by step, and says of each what it found and what to do.
+Tries a credential provider step by step, and says for each step what it found and what to do.
 
 For Vault: each address, TLS, seal, clock, login, policies, the role, a mint, a login to
 PostgreSQL and whether that is encrypted, what the role may do, whether VALID UNTIL moves with a
@@ -29,16 +29,16 @@ examples:
       --conninfo "host=db dbname=mydb"
   ephemeral-creds check --dry-run --json
 
-One role is minted and given back again; with --dry-run none is.
+One role is minted and revoked; with --dry-run none is minted.
 
-exit status: 0 where all is well; 1 where there are warnings only (0 with --allow-warnings); 2
-where something fails, or the command cannot be understood.
+exit status: 0 if all is well; 1 if there are only warnings (0 with --allow-warnings); 2 if a step
+fails or the arguments are invalid.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    """What the user wants.
+    """Options of the command.
 
     Attributes:
         url: the provider's URL; ``None`` takes it from ``EPHEMERAL_CREDS_URL``.
@@ -47,7 +47,7 @@ class CheckOptions:
         wait: seconds to wait for a file or a Vault that is not there yet.
         dry_run: mint nothing.
         json: print one JSON object instead of text.
-        allow_warnings: exit with 0 where there are warnings only.
+        allow_warnings: exit with 0 if there are only warnings.
     """
 
     url: str | None = None
@@ -111,10 +111,10 @@ def add_check_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None
     check.add_argument(
         "--dry-run",
         action="store_true",
-        help="have Vault make no role: end before that. A static role or a file is checked as a "
-        "whole, since reading it makes none",
+        help="stop before Vault mints a role. A static role or a file is checked completely, since "
+        "reading it mints none",
     )
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.add_argument(
-        "--allow-warnings", action="store_true", help="exit with 0 where there are only warnings"
+        "--allow-warnings", action="store_true", help="exit with 0 if there are only warnings"
     )

@@ -1,4 +1,4 @@
-"""The step that gives the lease back, and looks whether PostgreSQL still has the role."""
+"""The step that revokes the lease, and checks whether PostgreSQL still has the role."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def check_revocation(
     session: RoleSession | None,
     owner: str | None,
 ) -> None:
-    """Give the role back, and say what is left of it.
+    """Revoke the lease, and say what remains of the role.
 
     Args:
-        provider: where it came from; closed where only the end of its token takes the role away.
+        provider: where it came from; closed if only the end of its token removes the role.
         findings: where to write what is found.
         grant: what was minted.
         session: a connection of the role, if there is one.
-        owner: the role that should get what it owns, where that is known.
+        owner: the role that should own its objects, if known.
     """
     name = grant.credentials.username
     try:
@@ -75,15 +75,18 @@ def check_revocation(
         findings.add(
             "revocation",
             "warn",
-            f"it ended our session, and whether the role {name!r} is gone cannot be told: {error}",
+            f"it ended the session of the check; whether the role {name!r} is gone is not "
+            f"known: {error}",
         )
 
 
 def _look(findings: Findings, session: RoleSession | None, name: str, owner: str | None) -> None:
     if session is None:
-        findings.add("revocation", "ok", "Vault says that the role is gone; nobody looked")
+        findings.add(
+            "revocation", "ok", "Vault reports the lease as revoked; PostgreSQL was not asked"
+        )
     elif (left := session.left_behind()) is not None:
-        _say_left(findings, name, "Vault says that the lease is given back", left, owner)
+        _say_left(findings, name, "Vault reports the lease as revoked", left, owner)
     elif session.ended:
         findings.add("revocation", "ok", f"the role {name!r} has no sessions and no login any more")
     else:
@@ -97,7 +100,7 @@ def _end_with_token(
     name: str,
     why: str,
 ) -> None:
-    """Without a policy for leases, the end of our token takes them along."""
+    """Revoke the token, which ends its leases: the policy does not allow to revoke them."""
     provider.close()
     give_up_at = time.monotonic() + _GONE_WITHIN
     while session is not None and session.left_behind() is not None:
@@ -115,8 +118,8 @@ def _say_left(findings: Findings, name: str, why: str, left: str | None, owner: 
     objects = (
         ""
         if owner is not None
-        else "where the service's objects belong to a role that stays, write that one in place of "
-        "CURRENT_USER, which is Vault's own user,\n"
+        else "if the service's objects belong to a permanent role, replace CURRENT_USER, which is "
+        "Vault's own user, with that role,\n"
     )
     findings.add(
         "revocation",
@@ -125,5 +128,5 @@ def _say_left(findings: Findings, name: str, why: str, left: str | None, owner: 
         "set the role's revocation_statements to\n"
         f"{statements}\n"
         f"{objects}"
-        f"and drop this one by hand, with its own name for {{{{name}}}}: {name}",
+        f"and run them by hand for this role, with {{{{name}}}} replaced by {name}",
     )

@@ -1,4 +1,4 @@
-"""One check from the URL to the verdict."""
+"""The whole check, from the URL to the exit status."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "check_file", "run_check"]
 
-# Any of these says that libpq knows where to connect to without being told.
+# With any of these libpq knows where to connect without a connection string.
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGPORT")
-_LOOK = 0.5  # seconds between two looks at a source; a pod's start takes longer
+_LOOK = 0.5  # seconds between two attempts; a pod's start takes longer
 
 
 def run_check(options: CheckOptions) -> int:
@@ -45,15 +45,15 @@ def run_check(options: CheckOptions) -> int:
 
 
 def check(options: CheckOptions, interruption: PromptInterruption) -> Findings:
-    """Try a provider step by step; what one step needs and does not have ends it there.
+    """Try a provider step by step, up to the first step that the others depend on and that fails.
 
-    A signal breaks it off. What was minted by then is given back, and nothing breaks that off.
+    A signal stops it. What was minted by then is revoked, which no signal stops.
     """
     try:
         provider = provider_from_url(options.url)
     except ConfigurationError as error:
         findings = Findings("the provider's URL")
-        findings.add("url", "fail", str(error), "see the reference of settings for what it may say")
+        findings.add("url", "fail", str(error), "see the reference of settings for valid URLs")
         return findings
     findings = Findings(provider.description, complete=False)
     findings.add("url", "ok", f"means {provider.description}")
@@ -73,7 +73,7 @@ def check_file(provider: FileProvider, findings: Findings) -> bool:
     try:
         provider.fetch()
     except EphemeralCredsError as error:
-        # A match on a message, which is ours: all others say themselves what to do.
+        # A match on a message of the library: all others say themselves what to do.
         irregular = "not a regular file" in str(error)
         remedy = "give the path of the file that the sidecar writes, or of the directory"
         findings.add("file", "fail", str(error), remedy if irregular else "")
@@ -104,7 +104,7 @@ def _take_steps(
     if not usable:
         return
     if options.dry_run and provider.mints:
-        findings.add("mint", "skipped", "a dry run mints nothing, and ends here")
+        findings.add("mint", "skipped", "a dry run stops before the mint")
         return
     conninfo = options.conninfo
     if conninfo is None and any(name in os.environ for name in _LIBPQ):
@@ -115,9 +115,9 @@ def _take_steps(
 
 
 def _wait_for_source(provider: CredentialProvider, seconds: float) -> float:
-    """Wait until there is something to check, or waiting does not help; return how long it took.
+    """Wait until there is something to check, or waiting does not help; return the seconds.
 
-    What starts at the same time may come late: the sidecar that writes the file, or Vault.
+    The sidecar that writes the file, or Vault, may start later than this process.
     """
     begun = time.monotonic()
     while _may_come(provider):

@@ -1,4 +1,4 @@
-"""The steps over a connection of the role: encryption, user, settings, rights, VALID UNTIL."""
+"""Steps of a check over a connection of the role: encryption, user, rights, VALID UNTIL."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _TIME_SERVICE = "run a time service (NTP) on PostgreSQL's and Vault's machines"
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """When a role's login ends; instants are Unix time.
+    """When a role's login expires; instants are Unix time.
 
     Attributes:
         until: the instant, by PostgreSQL's clock; ``inf`` for never.
-        database: what PostgreSQL's clock said.
-        here: what this machine's said at that moment.
-        lease: seconds that the lease had left then; ``inf`` where there is none.
+        database: PostgreSQL's clock.
+        here: this machine's clock at that moment.
+        lease: seconds that the lease had left then; ``inf`` without a lease.
         mints: whether Vault wrote `until`, for a role that it made.
     """
 
@@ -48,17 +48,17 @@ def check_session(
     mints: bool,
     findings: Findings,
 ) -> str | None:
-    """Look at all that a connection of the role shows.
+    """Check everything that a connection of the role shows.
 
     Args:
         session: the connection.
         session_role: the role that sessions are to act as, if another one.
-        lease_ends_at: by the monotonic clock; ``inf`` where there is no lease.
+        lease_ends_at: by the monotonic clock; ``inf`` without a lease.
         mints: whether Vault made the role.
         findings: where to write what is found.
 
     Returns:
-        The role that should own what sessions create, where that is known.
+        The role that should own what sessions create, if known.
 
     Raises:
         psycopg.Error: a query failed.
@@ -75,7 +75,7 @@ def check_session(
 
 
 def check_encryption(line: Line, findings: Findings) -> None:
-    """Say who else may read what goes over the connection."""
+    """Check whether the connection is encrypted and the server verified."""
     if line.gss:
         findings.add("encryption", "ok", "the connection is encrypted by GSSAPI")
     elif line.tls and line.sslmode in ("verify-ca", "verify-full"):
@@ -84,7 +84,7 @@ def check_encryption(line: Line, findings: Findings) -> None:
         findings.add(
             "encryption",
             "ok",
-            f"TLS, but nobody looks whose certificate it is (sslmode={line.sslmode}): {_VERIFY}",
+            f"TLS without verification of the certificate (sslmode={line.sslmode}): use {_VERIFY}",
         )
     elif line.local:
         findings.add("encryption", "ok", "not encrypted, within this machine")
@@ -92,9 +92,9 @@ def check_encryption(line: Line, findings: Findings) -> None:
         findings.add(
             "encryption",
             "warn",
-            f"the connection to {line.host} is not encrypted: whoever is in between reads and "
-            "changes what goes over it",
-            _VERIFY,
+            f"the connection to {line.host} is not encrypted: anything in between can read "
+            "and change the traffic",
+            f"use {_VERIFY}",
         )
 
 
@@ -105,9 +105,9 @@ def _check_user(session: RoleSession, session_role: str | None, findings: Findin
         findings.add(
             "connect",
             "fail",
-            f"PostgreSQL knows the session as {logged_in_as!r}, not as {session.username!r}: what "
-            "is in between logs in there with a user of its own, so that the lease protects "
-            "nothing. Neither its end nor its revocation takes this access away",
+            f"PostgreSQL knows the session as {logged_in_as!r}, not as {session.username!r}: a "
+            "proxy in between logs in with its own user, so that neither the end of the lease nor "
+            "its revocation ends this access",
             "leave user= out of the database's entry in PgBouncer, and have it learn users "
             "through auth_query",
         )
@@ -125,17 +125,17 @@ def _check_user(session: RoleSession, session_role: str | None, findings: Findin
         findings.add(
             "settings",
             "warn",
-            f"{acts_as} has settings that do not hold here: {', '.join(lost)}. PostgreSQL "
+            f"{acts_as} has settings that do not apply here: {', '.join(lost)}. PostgreSQL "
             "applies those of the role that logs in",
-            "have that role made with them, in the creation_statements:\n"
+            "set them for that role in the creation_statements:\n"
             f'  ALTER ROLE "{{{{name}}}}" SET {lost[0]} = …;\n'
-            "or say them in options= of the connection string",
+            "or in options= of the connection string",
         )
     return acts_as
 
 
 def _check_rights(rights: Rights, session_role: str | None, findings: Findings) -> None:
-    """Say whether the role has too many rights, too few, or those that get in the way later."""
+    """Say whether the role has too many rights, too few, or rights that block its removal."""
     may = ", ".join(f"{what} {count}" for what, count in rights.may.items())
     text = f"of {rights.tables} tables and views it may {may}"
     if session_role is not None:
@@ -146,8 +146,8 @@ def _check_rights(rights: Rights, session_role: str | None, findings: Findings) 
         findings.add(
             "rights",
             "warn",
-            f"it has {', '.join(rights.powers)}, which a service needs for nothing; {text}",
-            "leave that out of the creation_statements, and of the roles it is a member of",
+            f"it has {', '.join(rights.powers)}, which a service does not need; {text}",
+            "remove that from the creation_statements, and from the roles it is a member of",
         )
     elif not rights.tables or any(rights.may.values()):
         findings.add("rights", "ok", text)
@@ -166,7 +166,7 @@ def _check_rights(rights: Rights, session_role: str | None, findings: Findings) 
             "rights",
             "warn",
             f"it may use no table; {text}",
-            "grant something in the creation_statements, as a rule membership: GRANT app TO "
+            "grant rights in the creation_statements, usually a membership: GRANT app TO "
             '"{{name}}"',
         )
     if rights.blocked_sequences:
@@ -177,31 +177,31 @@ def _check_rights(rights: Rights, session_role: str | None, findings: Findings) 
             f"{', '.join(rights.blocked_sequences)}",
             "GRANT USAGE ON ALL SEQUENCES IN SCHEMA … TO the role that has INSERT",
         )
-    # What a session makes as another role belongs to that one.
+    # Objects that a session creates as another role belong to that role.
     if rights.creates_in and not rights.powers and session_role is None:
         owner = rights.stable_owner or "ROLE"
         findings.add(
             "rights",
             "warn",
             f"it may create objects in {', '.join(rights.creates_in)}: they belong to it, and "
-            "keep Vault from dropping it unless its revocation_statements hand them on",
-            f"have sessions act as a role that stays, session_role={owner!r} of the pool, and say "
-            f"so here with --session-role {owner}; or revoke CREATE on the schema",
+            "keep Vault from dropping it unless its revocation_statements reassign them",
+            f"have sessions act as a permanent role: session_role={owner!r} of the pool, and "
+            f"--session-role {owner} here; or revoke CREATE on the schema",
         )
 
 
 def check_expiry(validity: Validity, findings: Findings) -> None:
-    """Hold VALID UNTIL against the lease, and PostgreSQL's clock against this machine's."""
-    ahead = validity.database - validity.here
-    clock = f"PostgreSQL's clock is {ahead_of(ahead)} this machine's"
-    if abs(ahead) > CLOCK_TOLERANCE:
+    """Compare VALID UNTIL with the lease, and PostgreSQL's clock with this machine's."""
+    difference = validity.database - validity.here
+    clock = f"PostgreSQL's clock is {ahead_of(difference)} this machine's"
+    if abs(difference) > CLOCK_TOLERANCE:
         findings.add("expiry", "warn", clock, _TIME_SERVICE)
     left = validity.until - validity.database
     text = f"logins work for another {left:.0f} s by PostgreSQL's clock"
     if validity.until == math.inf:
-        text = "the role has no VALID UNTIL: its login works until somebody drops it"
+        text = "the role has no VALID UNTIL: its login works until it is dropped"
         if validity.mints:
-            remedy = "write VALID UNTIL '{{expiration}}' into the creation_statements"
+            remedy = "add VALID UNTIL '{{expiration}}' to the creation_statements"
             findings.add("expiry", "warn", text, remedy)
         else:
             findings.add("expiry", "ok", text)
@@ -210,7 +210,9 @@ def check_expiry(validity: Validity, findings: Findings) -> None:
             "expiry",
             "fail",
             f"VALID UNTIL has passed, {-left:.0f} s ago; {clock}",
-            _TIME_SERVICE if validity.mints else "nobody renews these credentials",
+            _TIME_SERVICE
+            if validity.mints
+            else "what writes these credentials no longer renews them: check it",
         )
     elif validity.lease != math.inf and left < validity.lease - 1.0:
         findings.add(

@@ -1,4 +1,4 @@
-"""The steps before there are credentials: the nodes of Vault, the login, policies, the role."""
+"""Steps of a check before the mint: the nodes of Vault, the login, policies, the role."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["check_vault", "may_come_up"]
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """One address, its answer, and the instant of it, Unix time."""
+    """One address, its health, and when it was asked, Unix time."""
 
     address: str
     health: Health | EphemeralCredsError
@@ -40,13 +40,13 @@ class _Node:
 
 
 def may_come_up(provider: VaultProvider) -> bool:
-    """Whether no address leads to a Vault that serves, and waiting may change that."""
+    """Whether no address has a Vault that serves, and waiting may change that."""
     nodes = _ask(Inspector(provider))
     return not any(node.serves or isinstance(node.health, ConfigurationError) for node in nodes)
 
 
 def check_vault(provider: VaultProvider, findings: Findings) -> bool:
-    """Look at Vault as far as possible without minting; say whether to ask for credentials."""
+    """Check Vault as far as possible without a mint; return whether to ask for credentials."""
     inspector = Inspector(provider)
     if not _check_nodes(inspector, findings):
         return False
@@ -60,7 +60,7 @@ def check_vault(provider: VaultProvider, findings: Findings) -> bool:
 
 
 def _check_nodes(inspector: Inspector, findings: Findings) -> bool:
-    """Look at each address on its own; say whether one of them is enough to go on."""
+    """Check each address; return whether one of them can serve."""
     nodes = _ask(inspector)
     enough = any(node.serves for node in nodes)
     level: Level = "warn" if enough else "fail"
@@ -94,7 +94,7 @@ def _check_answer(node: _Node, findings: Findings, level: Level) -> None:
     health = node.health
     if isinstance(health, Health):
         findings.add("address", "ok", f"{node.address} answers: Vault {health.version}")
-    # A match on a message, which is ours: it only decides what the step is called.
+    # A match on a message of the library: it only decides the name of the step.
     elif "certificate" in str(health):
         findings.add("tls", level, str(health))
     else:
@@ -123,19 +123,19 @@ def _check_seal(address: str, health: Health, findings: Findings, level: Level) 
         findings.add("seal", level, f"{address} has never been initialised", "vault operator init")
     elif health.sealed:
         remedy = "unseal it: vault operator unseal"
-        findings.add("seal", level, f"{address} is sealed and can do nothing", remedy)
+        findings.add("seal", level, f"{address} is sealed", remedy)
     else:
-        role = "a standby that passes requests on" if health.standby else "active"
+        role = "a standby that forwards requests" if health.standby else "active"
         findings.add("seal", "ok", f"{address}: unsealed, {role}")
 
 
 def _check_namespace(namespace: str | None, health: Health, findings: Findings) -> None:
-    # Every Vault takes the last two for what it has, as its own command does.
+    # Every Vault accepts the last two, as its own command does.
     if not health.enterprise and namespace not in (None, "", "root"):
         findings.add(
             "namespace",
             "warn",
-            f"this Vault knows no namespaces and takes no notice of {namespace!r}",
+            f"this Vault has no namespaces and ignores {namespace!r}",
             "unset VAULT_NAMESPACE, or check that this is the right Vault",
         )
 
@@ -143,10 +143,10 @@ def _check_namespace(namespace: str | None, health: Health, findings: Findings) 
 def _check_clock(address: str, health: Health, here: float, findings: Findings) -> None:
     if health.time is None:
         return
-    # It says whole seconds, cut off.
-    ahead = health.time + 0.5 - here
-    text = f"the clock of {address} is {ahead_of(ahead)} this machine's"
-    if abs(ahead) > CLOCK_TOLERANCE:
+    # It reports whole seconds, rounded down.
+    difference = health.time + 0.5 - here
+    text = f"the clock of {address} is {ahead_of(difference)} this machine's"
+    if abs(difference) > CLOCK_TOLERANCE:
         findings.add("clock", "warn", text, "run a time service (NTP) on both")
     else:
         findings.add("clock", "ok", text)
@@ -167,7 +167,7 @@ def _check_login(inspector: Inspector, findings: Findings) -> TokenFacts | None:
     policies = ", ".join(token.policies)
     text = f"a {kind} token that {life}, {renewable}, with the policies {policies}"
     if "root" in token.policies:
-        remedy = "a root token may do everything: give the service one of its own"
+        remedy = "a root token may do everything: give the service a token with its own policy"
         findings.add("login", "warn", text, remedy)
     else:
         findings.add("login", "ok", text)
@@ -180,14 +180,14 @@ def _check_policy(inspector: Inspector, findings: Findings, *, minting: bool) ->
     if minting:
         never_renewed = "leases cannot be renewed: each lives for default_ttl only"
         never_revoked = (
-            "leases cannot be given back: replaced roles stay until their lease or token ends"
+            "leases cannot be revoked: replaced roles stay until their lease or token ends"
         )
         wanted.append(("sys/leases/renew", "update", "warn", never_renewed))
         wanted.append(("sys/leases/revoke", "update", "warn", never_revoked))
     try:
         granted = inspector.capabilities([path for path, *_ in wanted])
     except EphemeralCredsError as error:
-        findings.add("policy", "warn", f"what the token may do cannot be told: {error}")
+        findings.add("policy", "warn", f"the capabilities of the token cannot be read: {error}")
         return True
     possible = True
     for path, capability, level, consequence in wanted:
@@ -221,7 +221,7 @@ def _check_role(inspector: Inspector, token: TokenFacts, findings: Findings) -> 
         return True
     if role is None:
         findings.add(
-            "role", "skipped", "it is not a database engine's: of its definition nothing is known"
+            "role", "skipped", "not a role of a database engine: its definition is not checked"
         )
         return True
     if isinstance(role, RoleFacts):
@@ -243,7 +243,7 @@ def _check_times(name: str, role: RoleFacts, token: TokenFacts, findings: Findin
             "role",
             "warn",
             f"the token lives {in_words(token.ttl)}, the lease {in_words(role.default_ttl)}: "
-            "leases die with the token that they were made under",
+            "leases end with the token that requested them",
             LONGER_LIFE,
         )
 
@@ -251,15 +251,15 @@ def _check_times(name: str, role: RoleFacts, token: TokenFacts, findings: Findin
 def _check_statements(role: RoleFacts, findings: Findings) -> None:
     if "NOLOGIN" in " ".join(role.creation).upper():
         findings.add(
-            "role", "warn", "its creation_statements say NOLOGIN", "write WITH LOGIN instead"
+            "role", "warn", "its creation_statements say NOLOGIN", "use WITH LOGIN instead"
         )
     renewal = " ".join(role.renewal).upper()
     if renewal and "VALID UNTIL" not in renewal:
         findings.add(
             "role",
             "warn",
-            "its renew_statements do not move VALID UNTIL: a renewed lease outlives its login",
-            "leave renew_statements empty, so that Vault does it by itself",
+            "its renew_statements do not move VALID UNTIL: a renewed lease outlasts its login",
+            "leave renew_statements empty, so that Vault extends it",
         )
 
 
@@ -272,9 +272,9 @@ def _check_rotation(name: str, role: StaticRoleFacts, findings: Findings) -> Non
         findings.add(
             "role",
             "warn",
-            "its rotation_statements set no {{password}}: what Vault hands out does not log in "
+            "its rotation_statements set no {{password}}: what Vault hands out cannot log in "
             "after the next rotation",
-            "leave rotation_statements empty, so that Vault does it by itself",
+            "leave rotation_statements empty, so that Vault sets it",
         )
 
 
@@ -300,5 +300,5 @@ def _check_allowed(inspector: Inspector, connection: str, findings: Findings) ->
 
 
 def _matches(pattern: str, role: str) -> bool:
-    """Whether Vault takes a role for one of `pattern`: a star stands for anything, nothing else."""
+    """Whether a role matches one of allowed_roles, where only a star is special."""
     return bool(re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), role, re.DOTALL))

@@ -73,7 +73,7 @@ def test_within_the_machine_it_may_be(address: str) -> None:
 
 
 def test_tls_says_whether_the_certificate_counts() -> None:
-    assert "nobody looks whose certificate" in encryption(sslmode="require")[1]
+    assert "without verification of the certificate" in encryption(sslmode="require")[1]
     assert encryption(sslmode="verify-full") == ("ok", "TLS, with sslmode=verify-full")
 
 

@@ -50,7 +50,7 @@ def test_a_vault_that_was_never_set_up(found: Found, stub: StubVault) -> None:
 
 
 def test_a_standby_is_fine(found: Found, stub: StubVault) -> None:
-    text = f"{stub.address}: unsealed, a standby that passes requests on"
+    text = f"{stub.address}: unsealed, a standby that forwards requests"
     assert found({"standby": True})["seal"] == ("ok", text)
 
 
@@ -78,7 +78,7 @@ def test_a_namespace_that_nobody_heeds(found: Found) -> None:
 def test_something_that_is_not_vault(found: Found) -> None:
     said = found({"hello": 1, "sealed": "no"})
     assert list(said) == ["address"]
-    assert "nothing about being sealed" in said["address"][1]
+    assert "no 'sealed' in the reply" in said["address"][1]
 
 
 def test_capabilities_that_cannot_be_asked_for_stop_nothing(found: Found) -> None:
