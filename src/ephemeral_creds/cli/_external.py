@@ -1,4 +1,4 @@
-"""A Vault that somebody else runs: used under one random name, and left as it was."""
+"""`ExternalVault`: a Vault that already runs, used under one random name and left unchanged."""
 
 from __future__ import annotations
 

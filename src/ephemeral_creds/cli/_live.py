@@ -1,4 +1,4 @@
-"""What is shown meanwhile on a terminal; the only importer of rich."""
+"""The live view on a terminal; the only importer of rich."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service that must not notice: worker threads on one pool, and what PostgreSQL sees of it."""
+"""Worker threads on one pool, and a census of its connections and roles in PostgreSQL."""
 
 from __future__ import annotations
 

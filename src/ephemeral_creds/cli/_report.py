@@ -14,7 +14,7 @@ __all__ = ["Report", "quantile", "rotations_due", "verdict"]
 
 _SECONDS_PER_ROTATION = 12  # the role's max_ttl: nothing lives longer
 _UNREVOKED = (
-    "the others left to end by themselves: a revocation failed, or the machine was too busy to be "
+    "the others expire by themselves: a revocation failed, or the machine was too busy to revoke "
     "in time"
 )
 
@@ -33,14 +33,14 @@ class Report:
         rotations: changes of the generation that the pool uses.
         renewals: how often a lease was extended.
         mints: roles that Vault made.
-        revocations: roles that were given back.
+        revocations: leases that were revoked.
         peak_connections: the most connections at once.
         max_connections: how many were allowed at once.
         roles_left: roles of ours in PostgreSQL at the end.
         p50_ms: median latency; ``None`` where nothing succeeded.
         p999_ms: what all but one in a thousand did not exceed.
         failures: what failed, and how often.
-        unrevoked: how giving a lease back failed, each time that it did.
+        unrevoked: the events of failed revocations.
         trouble: what else is wrong, with the figures or with what is left behind.
         interrupted: the signal that ended it early.
     """
@@ -81,7 +81,7 @@ class Report:
             ("rotations", f"{self.rotations} (at least {rotations_due(self.seconds)})"),
             (
                 "leases",
-                f"{self.mints} minted, {self.renewals} renewals, {self.revocations} given back",
+                f"{self.mints} minted, {self.renewals} renewals, {self.revocations} revoked",
             ),
             ("connections", f"{self.peak_connections} at most (allowed {self.max_connections})"),
             ("roles left", f"{self.roles_left}"),
@@ -90,7 +90,7 @@ class Report:
 
 
 def quantile(durations: Sequence[float], fraction: float) -> float | None:
-    """Return what `fraction` of the sorted durations did not exceed; ``None`` where none is."""
+    """Return what `fraction` of the sorted durations did not exceed; ``None`` without any."""
     return durations[max(math.ceil(fraction * len(durations)), 1) - 1] if durations else None
 
 
@@ -116,7 +116,7 @@ def verdict(report: Report) -> list[str]:
         (
             # With a sidecar, leases are its business: what we see of them is the roles.
             report.source == "file" or report.revocations == report.mints,
-            f"{report.revocations} of {report.mints} leases were given back, {_UNREVOKED}",
+            f"{report.revocations} of {report.mints} leases were revoked, {_UNREVOKED}",
         ),
         (report.roles_left == 0, f"{report.roles_left} roles were left in PostgreSQL"),
     ]

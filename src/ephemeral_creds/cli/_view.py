@@ -1,4 +1,4 @@
-"""What is shown meanwhile, in plain lines for logs and pipes."""
+"""The plain view, in lines for logs and pipes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["EventLog", "PlainView", "Snapshot", "conclusion", "left", "make_view
 class Snapshot:
     """The state of the demo at one moment: `elapsed` of `seconds` of load, the generation in use.
 
-    `expires_in` is in seconds, and ``None`` where nobody knows, as with a file; `connections` are
+    `expires_in` is in seconds, and ``None`` if not known, as with a file; `connections` are
     by generation; `rate` is in queries per second, of late.
     """
 
@@ -56,7 +56,7 @@ class EventLog:
 
     @property
     def unrevoked(self) -> tuple[str, ...]:
-        """The latest of the lines that say how giving a lease back failed."""
+        """The latest of the lines about failed revocations."""
         return tuple(self._unrevoked)
 
     def take(self) -> list[str]:
@@ -138,7 +138,7 @@ def conclusion(report: Report) -> list[str]:
     lines = [f"  {count} × {text}" for text, count in report.failures.items()]
     lines += [f"  {line}" for line in report.unrevoked]
     if report.interrupted is not None:
-        rest = "" if report.trouble else "; everything has been put away"
+        rest = "" if report.trouble else "; everything has been cleaned up"
         return [*lines, f"Stopped by {report.interrupted}{rest}.", *report.trouble]
     problems = verdict(report)
     if not problems and not report.rotations:

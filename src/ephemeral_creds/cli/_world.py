@@ -119,7 +119,7 @@ class Sidecar:
 
 
 def _to_reach_vault() -> dict[str, str]:
-    """Return the variables that tell how; whoever started the demo is not the agent."""
+    """Return the variables for reaching Vault, without the token: the agent has its own."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -141,8 +141,8 @@ def open_world(
         stack: gets what stops and removes it all again.
         check: called between two steps; may raise.
         say: called with what happens, for people.
-        left_behind: gets a line for each thing that `stack` could not remove from a Vault that
-            is somebody else's.
+        left_behind: gets a line for each thing that `stack` could not remove from an
+            external Vault.
 
     Raises:
         EphemeralCredsError: a server does not start or is not there.

@@ -1,9 +1,9 @@
-"""Real servers and fakes, for the tests of whoever uses the library.
+"""Real servers and fakes for the tests of services that use the library.
 
-`PostgresServer`, `VaultServer` and `VaultAgent` run the real things, Vault or OpenBao, and leave
-nothing behind. A `VaultServer` goes wrong on request, by a `Fault`, and `TCPProxy` breaks the
-network. `DatabaseEngine` and `VaultAdmin` set up what a test needs. For pytest there are fixtures:
-see `ephemeral_creds.testing.pytest_plugin`.
+`PostgresServer`, `VaultServer` and `VaultAgent` run the real programs, Vault or OpenBao, and
+clean up after themselves. A `VaultServer` fails on request, by a `Fault`, and `TCPProxy` breaks
+the network. `DatabaseEngine` and `VaultAdmin` set up what a test needs. For pytest there are
+fixtures: see `ephemeral_creds.testing.pytest_plugin`.
 
 What a name needs is imported when it is first used.
 """

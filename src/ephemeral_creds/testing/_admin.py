@@ -1,4 +1,4 @@
-"""Setting up a Vault for tests: the few lines of HTTP, from the standard library alone."""
+"""Requests that set up a Vault for tests, with the standard library's HTTP client."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class VaultResponse:
 
     Attributes:
         status: the HTTP status.
-        body: the JSON object; empty where there was none. It holds secrets: it is not shown.
+        body: the JSON object; empty without one. It holds secrets and is not shown in `repr`.
         headers: names in lower case.
     """
 
@@ -43,7 +43,7 @@ class VaultResponse:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The member ``data``; empty where there is none."""
+        """The member ``data``; empty without one."""
         return self.body.get("data") or {}
 
     @property

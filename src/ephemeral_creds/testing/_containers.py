@@ -102,4 +102,4 @@ def _wait(image: str, answers: Callable[[], object]) -> None:
         return False
 
     if not wait_until(attempt, _START_TIMEOUT):
-        raise ConfigurationError(f"the container of {image} does not answer: see its log")
+        raise ConfigurationError(f"the container of {image} does not answer: read its log")

@@ -115,7 +115,7 @@ class DatabaseEngine(Generic[VT, PT]):
             grants: further statements, for example ``GRANT SELECT ON t TO "{{name}}"``.
             creation_statements: what creates a role.
             revocation_statements: what removes it; none for Vault's own way.
-            renew_statements: what prolongs it; none for Vault's own way.
+            renew_statements: what extends it; none for Vault's own way.
         """
         self.admin.call(
             "POST",
@@ -139,7 +139,7 @@ class DatabaseEngine(Generic[VT, PT]):
         rotation_period: str | float | None = None,
         rotation_schedule: str | None = None,
     ) -> str:
-        """Put a PostgreSQL role that exists under Vault's care, and return the path to read.
+        """Let Vault rotate the password of an existing PostgreSQL role; return the path to read.
 
         Vault changes its password at once.
 
@@ -168,7 +168,7 @@ class DatabaseEngine(Generic[VT, PT]):
     def policy(self, role: str, *, may_revoke: bool = True) -> str:
         """Write a policy that allows to use `role`, and return its name.
 
-        With `may_revoke` also to give leases back, which ``default`` does not.
+        With `may_revoke` also to revoke leases, which ``default`` does not allow.
         """
         rules: dict[str, Sequence[str]] = {f"{self.mount}/creds/{role}": ["read"]}
         if may_revoke:

@@ -1,4 +1,4 @@
-"""What may become of the credentials of one test: the verbs of the pytest plugin."""
+"""`EphemeralVault` and `CredentialsFile`: the Vault and the file of one test."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _IN_USE_TIMEOUT = 30.0
 class EphemeralVault:
     """A Vault as one test sees it: with a role of its own, and verbs for what can happen to it.
 
-    The verbs concern the credentials of that role, whoever minted them. Those that wait for a
-    keeper know the keepers of this process.
+    The verbs concern the credentials of that role, no matter which keeper minted them. Those that
+    wait for a keeper know the keepers of this process.
 
     Attributes:
         engine: the database engine, for all else that a test sets up.
@@ -165,7 +165,7 @@ class CredentialsFile:
     """A file as a sidecar writes it: ``DB_USERNAME`` and ``DB_PASSWORD``, replaced as a whole.
 
     Attributes:
-        path: where it is; nobody else can read it.
+        path: where it is; only its owner can read it.
     """
 
     def __init__(self, path: Path, vault: EphemeralVault) -> None:
@@ -179,7 +179,7 @@ class CredentialsFile:
     def rewrite(self) -> str:
         """Write new credentials, and return their user name when all readers use them.
 
-        Readers are the keepers of this process; where there are none, nothing is waited for. In a
+        Readers are the keepers of this process; without any, it returns at once. In a
         coroutine: ``await asyncio.to_thread(credentials_file.rewrite)``.
 
         Raises:
@@ -206,7 +206,7 @@ def _keepers_of(source: str) -> list[CredentialKeeper]:
 
 
 def _fetch_anew(keeper: CredentialKeeper) -> None:
-    """Have `keeper` fetch, and wait until no pool of it lends what is older."""
+    """Have `keeper` fetch, and wait until none of its pools has older connections idle."""
     status = keeper.status()
     if status.fetches > status.grants + status.failed_fetches:
         # A refresh joins the fetch in flight, which may fail by a fault that is gone, or have read
@@ -222,7 +222,7 @@ def _fetch_anew(keeper: CredentialKeeper) -> None:
             return pool.closed or has_moved(pool, generation)
 
         if not wait_until(is_done, _IN_USE_TIMEOUT):
-            raise TimeoutError(f"{pool.name} still lends connections of older credentials")
+            raise TimeoutError(f"{pool.name} still hands out connections with older credentials")
 
 
 def _refuse_loop(verb: str) -> None:

@@ -1,4 +1,4 @@
-"""Fakes that need no server: clocks that a test moves, a provider that obeys, and a collector."""
+"""Fakes that need no server: clocks that a test moves, a scripted provider, an event collector."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FakeClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move time forward and wake whoever waits for it."""
+        """Move time forward and wake the threads that wait for it."""
         with self._lock:
             self._now += seconds
             waiting = list(self._waiting)
@@ -47,7 +47,7 @@ class FakeClock:
                 condition.notify_all()
 
     def suspend(self, seconds: float) -> None:
-        """Move time forward as a suspended machine does: whoever waits for it sleeps on."""
+        """Move time forward as a suspended machine does: waiting threads sleep on."""
         self._now += seconds
 
     def wait(self, condition: threading.Condition, until: float) -> None:
@@ -158,7 +158,7 @@ class ScriptedProvider(CredentialProvider):
         )
 
     def revoke(self, grant: Grant) -> None:
-        """Take credentials back."""
+        """Revoke credentials."""
         self._called(f"revoke {grant.generation}", "revoke")
         self.live.discard(grant.credentials.username)
 
@@ -198,7 +198,7 @@ class EventCollector:
         self._changed = threading.Condition()
 
     def __call__(self, event: Event, /) -> None:
-        """Take note of `event`."""
+        """Record `event`."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()

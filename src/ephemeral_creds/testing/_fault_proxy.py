@@ -1,4 +1,4 @@
-"""A Vault behind an HTTP proxy, which notes what passes and goes wrong on request."""
+"""A Vault behind an HTTP proxy, which records requests and fails on request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade",
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request that passed; `status` is 0 without an answer, `leased` tells of a lease in it."""
+    """One request that passed; `status` is 0 without a reply, `leased` whether it had a lease."""
 
     method: str
     path: str
@@ -85,7 +85,7 @@ class VaultAccess:
 
 
 class ExternalVault(VaultAccess):
-    """A Vault or OpenBao that somebody else runs at `address`, with a proxy of our own in front.
+    """A Vault or OpenBao that already runs at `address`, behind a fault proxy.
 
     Raises:
         ConfigurationError: the address is not of the form ``http://HOST:PORT``.
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.request(self.command, self.path, sent, _passed_on(self.headers.items()))
             ready = select.select([server.sock, client], [], [])[0] if client else [server.sock]
             if client and server.sock not in ready and not client.recv(1, socket.MSG_PEEK):
-                raise ConnectionAbortedError("nobody waits for the answer any more")
+                raise ConnectionAbortedError("the client no longer waits for the reply")
             response = server.getresponse()
             body = response.read()
         finally:

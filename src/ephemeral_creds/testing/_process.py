@@ -1,4 +1,4 @@
-"""Servers that run as processes of ours: a free port, a user to run as, a folder, a certain end."""
+"""Servers as child processes: free ports, the user to run as, the folder, and a sure end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def private_file(path: Path, text: str) -> Path:
-    """Write a file that nobody else can read, and return its path."""
+    """Write a file that only its owner can read, and return its path."""
     path.touch(0o600)
     path.write_text(text)
     return path
@@ -172,7 +172,7 @@ class OwnedProcess:
         raise NotImplementedError
 
     def _make_folder(self) -> Path:
-        """Return the folder, and make it if there is none."""
+        """Return the folder, and create it if necessary."""
         if self._folder is None:
             atexit.register(self.close)
             self._folder = Path(tempfile.mkdtemp(prefix=f"ephemeral-creds-{self._NAME}-"))
@@ -214,7 +214,7 @@ class OwnedProcess:
         return (self.folder / "log").read_text(errors="replace")
 
     def _send(self, signum: signal.Signals) -> subprocess.Popen[bytes] | None:
-        """Send a signal, and return the process; ``None`` if there is none of ours."""
+        """Send a signal, and return the process; ``None`` if none of ours runs."""
         process = self._process
         if process is None or process.poll() is not None or os.getpid() != self._owner:
             return None

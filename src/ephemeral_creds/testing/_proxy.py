@@ -67,7 +67,7 @@ class Listener(ThreadingTCPServer):
             self.broken |= self.connections
             for connection in self.broken:
                 with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RD)  # whoever reads from it wakes up
+                    connection.shutdown(socket.SHUT_RD)  # wakes a thread that reads from it
             self.changed.notify_all()
             self.changed.wait_for(lambda: not self.broken, _LET_GO)
 
@@ -165,7 +165,7 @@ class TCPProxy:
         self.cut()
 
     def _forward(self, client: socket.socket, _: Any, listener: Listener) -> None:
-        # An error on either end breaks the other one, and is nobody else's: the listener is silent.
+        # An error on either end breaks the other one; the listener does not report it.
         with listener.changed:
             self.total += 1
             self.peak = max(self.peak, len(listener.connections))

@@ -1,4 +1,4 @@
-"""The servers of the pytest plugin, started from where they were found."""
+"""The servers of the pytest plugin, started from their sources."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _own_database(dsn: str) -> Iterator[PostgresAccess]:
 def running_vault(
     source: Source, token: str, postgres: PostgresAccess
 ) -> AbstractContextManager[VaultAccess]:
-    """Start a Vault or OpenBao, or stand in front of one that runs already."""
+    """Start a Vault or OpenBao, or put a proxy in front of one that already runs."""
     if source.kind == "external":
         if not token:
             raise ConfigurationError(
@@ -86,14 +86,14 @@ def database_engine(
 ) -> Iterator[tuple[DatabaseEngine[VaultAccess, PostgresAccess], AppRole]]:
     """Set up a database engine, and a login that may use every role of it.
 
-    In a Vault of somebody else's they have names of our own, and are removed at the end.
+    In a Vault that already ran, they get random names and are removed at the end.
     """
     shared = source.kind == "external"
     mount = f"ephemeral-{secrets.token_hex(6)}" if shared else "database"
     approle = f"{mount}-approle" if shared else "approle"
     contained = source.kind == "testcontainers"
     with ExitStack() as stack:
-        # What a test sets up is none of the requests that it counts, or lets go wrong.
+        # Requests of the set-up are not counted, and no fault applies to them.
         admin = VaultAdmin(vault, vault.server_address)
         if shared:
             for path in (f"policies/acl/{mount}", f"auth/{approle}", f"mounts/{mount}"):

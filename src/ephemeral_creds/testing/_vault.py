@@ -1,4 +1,4 @@
-"""A Vault or OpenBao of one's own, in development mode: all in memory, gone at the end."""
+"""`VaultServer`: a Vault or OpenBao in development mode, all in memory."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class VaultServer(VaultAccess, OwnedProcess):
         # It answers requests before it has printed what it has to say.
         match = wait_until(lambda: re.search(r"Unseal Key: (\S+)", self._log()), _START_TIMEOUT)
         if match is None:
-            raise VaultCallFailed("the server did not say its unseal key")
+            raise VaultCallFailed("the server did not print its unseal key")
         return Secret(match[1])
 
     def _wait_until_ready(self) -> None:

@@ -51,7 +51,7 @@ def test_kept() -> None:
         ({"rotations": 4}, "4 rotations, 5 were due"),
         ({"peak_connections": 13}, "13 connections at once, 12 are allowed"),
         ({"roles_left": 2}, "2 roles were left"),
-        ({"revocations": 5}, "5 of 6 leases were given back"),
+        ({"revocations": 5}, "5 of 6 leases were revoked"),
         ({"queries": 0}, "no query"),
         ({"trouble": ("PostgreSQL could not be watched",)}, "PostgreSQL could not be watched"),
     ],
@@ -119,7 +119,7 @@ def test_the_end_says_why_a_lease_was_not_given_back() -> None:
     report = replace(GOOD, revocations=5, unrevoked=("RevocationFailed generation=6",))
     why, problem = conclusion(report)
     assert why == "  RevocationFailed generation=6"
-    assert problem.startswith("NOT KEPT: 5 of 6 leases were given back")
+    assert problem.startswith("NOT KEPT: 5 of 6 leases were revoked")
     assert json.loads(report.as_json())["unrevoked"] == ["RevocationFailed generation=6"]
 
 

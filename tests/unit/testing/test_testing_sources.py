@@ -112,7 +112,7 @@ def test_one_word_forces_a_kind() -> None:
 def test_a_forced_kind_that_is_not_there_fails_and_says_what_it_needs() -> None:
     with pytest.raises(ConfigurationError, match=r"postgres=testcontainers.* needs the package"):
         postgres_source("testcontainers", "postgres:17")
-    with pytest.raises(ConfigurationError, match="--ephemeral-vault=path finds none on PATH"):
+    with pytest.raises(ConfigurationError, match="--ephemeral-vault=path found no program on PATH"):
         vault_source("path", "", WHEEL)
 
 
@@ -157,5 +157,5 @@ def test_these_reach_each_other(vault: Source, postgres: Source, host: str) -> N
 def test_these_do_not_and_it_is_said_before_vault_tries(
     vault: Source, postgres: Source, host: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"cannot reach PostgreSQL.*have both from"):
+    with pytest.raises(ConfigurationError, match=r"cannot reach PostgreSQL.*take both from"):
         check_reach(vault, postgres, host)
