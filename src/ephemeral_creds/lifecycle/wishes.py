@@ -55,6 +55,8 @@ class Wishes:
         self.failures = 0
         self.is_fetching = False
         self._at: dict[Reason, float] = {}
+        # What the last fetch is to answer, the reason for it first.
+        self._fetched_for: list[Reason] = []
         self._mints = Limiter(policy.mint_interval if mints else 0.0, policy.mint_burst)
         self._changes = Limiter(CHANGE_INTERVAL, CHANGE_BURST)
 
@@ -72,9 +74,11 @@ class Wishes:
         return self._mints.available_at(self.earliest)
 
     def want(self, reason: Reason, at: float) -> None:
-        """Wish for a fetch at `at`; one that is in flight will do."""
+        """Wish for a fetch at `at`; one that is in flight will do, unless it fails."""
         if not self.is_fetching:
             self._add(reason, at)
+        elif reason not in self._fetched_for:
+            self._fetched_for.append(reason)
 
     def want_change(self, now: float) -> None:
         """Wish for what a changed source has now; a fetch in flight may bring what it had."""
@@ -93,7 +97,8 @@ class Wishes:
 
     def fetch(self, now: float) -> None:
         """Note that one fetch is made at `now`, for all of them."""
-        self.reason = min(self._at, key=self._at.__getitem__)
+        self._fetched_for = sorted(self._at, key=self._at.__getitem__)
+        self.reason = self._fetched_for[0]
         self.clear()
         self.is_fetching = True
         self._mints.take(now)
@@ -110,5 +115,6 @@ class Wishes:
         self.failures += 1
 
     def retry(self, at: float) -> None:
-        """Wish for the same once more."""
-        self.want(self.reason, at)
+        """Wish for all that it was to answer once more: each may be called off by itself."""
+        for reason in self._fetched_for:
+            self.want(reason, at)

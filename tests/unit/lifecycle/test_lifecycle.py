@@ -43,6 +43,7 @@ from ephemeral_creds.lifecycle.signals import (
     Revoked,
     SourceChanged,
     Start,
+    Tick,
 )
 from ephemeral_creds.lifecycle.wishes import CHANGE_BURST, CHANGE_INTERVAL
 
@@ -262,6 +263,25 @@ class TestRenewal:
         assert not driver.machine.settled
         assert driver.renewed(1, 3600.0) == []
         assert driver.machine.settled
+
+    @pytest.mark.parametrize("fetching", [False, True])
+    def test_r4_but_not_what_was_asked_for_meanwhile(self, fetching: bool) -> None:
+        driver = Driver().serving(3600.0)
+        driver.after(2400.0)
+        driver.failed(AWAY)
+        # As after a suspend: the next renewal and the mint are due at once.
+        driver.now += 700.0
+        assert [type(a) for a in driver.send(Tick())] == [Renew]
+        if not fetching:
+            driver.send(RefreshRequested())
+        assert driver.failed(AWAY) == [Fetch()]
+        if fetching:
+            driver.send(RefreshRequested())
+        driver.failed(AccessDenied("no creds/app"))
+        assert [type(a) for a in driver.at(driver.machine.deadline)] == [Renew]
+        driver.renewed(1, 3600.0)
+        assert not driver.machine.settled
+        assert driver.after(30.0) == [Fetch()]
 
     def test_r4_each_row_of_failures_leads_to_a_mint(self) -> None:
         driver = Driver().serving(3600.0)

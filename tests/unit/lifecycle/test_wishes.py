@@ -79,6 +79,30 @@ def test_one_that_fails_is_wanted_for_the_same_reason_again(wishes: Wishes) -> N
     assert wishes.failures == 0
 
 
+def test_one_that_fails_is_wanted_again_for_each_of_its_reasons(wishes: Wishes) -> None:
+    wishes.want(Reason.RENEWALS_FAIL, 100.0)
+    wishes.want(Reason.LOGIN_REFUSED, 110.0)
+    wishes.fetch(110.0)
+    wishes.want(Reason.ASKED_FOR, 111.0)
+    wishes.fail()
+    wishes.retry(130.0)
+    assert wishes.at == 130.0
+    wishes.drop(Reason.RENEWALS_FAIL)
+    assert Reason.LOGIN_REFUSED in wishes
+    assert Reason.ASKED_FOR in wishes
+    assert wishes.at == 130.0
+
+
+def test_the_reason_stays_the_same_when_all_are_wanted_again(wishes: Wishes) -> None:
+    wishes.want(Reason.ASKED_FOR, 110.0)
+    wishes.want(Reason.RENEWALS_FAIL, 100.0)
+    wishes.fetch(110.0)
+    wishes.fail()
+    wishes.retry(130.0)
+    wishes.fetch(130.0)
+    assert wishes.reason is Reason.RENEWALS_FAIL
+
+
 def test_mints_are_rationed_whatever_they_are_for(wishes: Wishes) -> None:
     times = []
     for reason in (Reason.START, Reason.ASKED_FOR, Reason.EXPIRED, Reason.LOGIN_REFUSED):
