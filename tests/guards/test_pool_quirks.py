@@ -251,7 +251,9 @@ def test_a_connection_of_a_pool_may_be_returned_by_its_close(connecting: Callabl
     assert connection.closed
 
 
-def test_so_may_an_async_one(connecting: Callable[[], Any]) -> None:
+def test_an_async_connection_of_a_pool_may_be_returned_by_its_close(
+    connecting: Callable[[], Any],
+) -> None:
     async def scenario() -> None:
         connection: Any = psycopg.AsyncConnection(connecting())
         connection._pool = pool = AsyncClosedForGood()

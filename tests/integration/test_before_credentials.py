@@ -131,7 +131,9 @@ def test_who_waits_is_told_at_once_that_it_does_not_help(setup: Setup, error: Ex
 
 
 @pytest.mark.parametrize("error", HOPELESS)
-def test_so_is_who_comes_later_until_somebody_has_helped(setup: Setup, error: Exception) -> None:
+def test_later_checkouts_fail_at_once_until_the_fault_is_fixed(
+    setup: Setup, error: Exception
+) -> None:
     setup.provider.failures["fetch"] = [error] * 1000
     pool = setup.pool(wait=False, min_size=1, max_size=1)
     setup.events.wait_for(FetchFailed)

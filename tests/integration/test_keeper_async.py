@@ -77,7 +77,7 @@ def test_a_provider_that_hangs_does_not_stall_the_loop() -> None:
     asyncio.run(main())
 
 
-def test_nor_does_one_of_a_pools_own() -> None:
+def test_a_pool_whose_own_provider_hangs_does_not_stall_the_loop() -> None:
     async def main() -> None:
         provider = ScriptedProvider(SystemClock())
         provider.gate.clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from strict import postgres_with_tls
+from restricted_postgres import postgres_with_tls
 
 from certificates import Authority
 from ephemeral_creds.testing import (
@@ -151,7 +151,7 @@ def test_a_server_that_is_there_is_used_and_left_as_it_was(
     assert (databases(postgres), postgres.roles(), set_up(admin)) == before
 
 
-# --- A PostgreSQL that takes nobody without TLS -------------------------------------------------
+# --- A PostgreSQL that accepts no connection without TLS ------------------------------------------
 
 HOSTSSL = "hostssl all all all scram-sha-256\n"
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from minting import BRIEF, PATIENCE, RoleProvider
 from pooler import pgbouncer
-from strict import strict_postgres
+from restricted_postgres import strict_postgres
 from twins import EAGER, TWINS, Setup, Worker, user_of, wait_until
 
 from ephemeral_creds import (

@@ -159,7 +159,7 @@ class TestActsAs:
     @pytest.mark.parametrize(
         "place", ["PGOPTIONS", "PGSERVICE", "service in conninfo", "service in kwargs"]
     )
-    def test_so_do_those_that_libpq_finds_by_itself(
+    def test_options_that_libpq_finds_by_itself_hold_too(
         self,
         setup: Setup,
         owner: str,

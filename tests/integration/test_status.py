@@ -93,7 +93,9 @@ class TestReady:
         assert status.keeper.failed_fetches >= 2
         assert "vault is sealed" in str(status.keeper.last_error)
 
-    def test_nor_does_one_that_outlasts_the_lease_while_sessions_live(self, setup: Setup) -> None:
+    def test_an_outage_that_outlasts_the_lease_leaves_the_pool_ready_while_sessions_live(
+        self, setup: Setup
+    ) -> None:
         clock = setup.clock()
         setup.provider.duration = 60.0
         pool = setup.pool(min_size=1)

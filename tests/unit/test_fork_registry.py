@@ -55,13 +55,13 @@ class Other(Inherited):
     pass
 
 
-def test_what_is_registered_is_found_by_its_kind() -> None:
+def test_registered_objects_are_found_by_type() -> None:
     one, other = Inherited(), Other()
     assert set(registered(Inherited)) == {one, other}
     assert registered(Other) == [other]
 
 
-def test_and_forgotten_when_nobody_else_has_it() -> None:
+def test_unreferenced_objects_are_forgotten() -> None:
     Inherited()
     gc.collect()
     assert registered(Inherited) == []

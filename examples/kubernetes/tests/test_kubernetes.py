@@ -32,7 +32,7 @@ from example_world import ROLE
 from kubernetes_cluster import POD_PATIENCE, Cluster, KubectlFailed, missing
 from kubernetes_settings import ISSUER
 from load import Load
-from strict import find_postgres_with_tls
+from restricted_postgres import find_postgres_with_tls
 from twins import wait_until
 
 from docker_engine import require_images

@@ -242,7 +242,7 @@ class TestErrorsThatAreRaised:
         gc.collect()
         assert caller() is None
 
-    def test_nor_does_what_is_chained(self, world: World) -> None:
+    def test_the_chained_cause_is_a_copy_without_the_callers_variables(self, world: World) -> None:
         world.provider.failures["fetch"] = [ProviderUnavailable("away")]
         keeper = world.keeper()
         keeper.start()
@@ -618,7 +618,7 @@ class TestPoolsAreToldThatThereAreNoCredentials:
         keeper.close()
         assert member.seen == ["KeeperClosed"]
 
-    def test_and_one_that_cannot_be_told_stops_nothing(self, world: World) -> None:
+    def test_a_consumer_whose_callback_fails_does_not_stop_the_others(self, world: World) -> None:
         keeper = world.keeper()
         member = Member(keeper)
         member.failed = refuse  # type: ignore[method-assign]

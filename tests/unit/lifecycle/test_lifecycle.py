@@ -111,7 +111,7 @@ class TestStart:
         driver.failed(ProviderUnavailable("quota", status=429, retry_after=86400.0))
         assert driver.machine.deadline - driver.now == 300.0
 
-    def test_r6_nor_to_let_the_credentials_in_use_end(self) -> None:
+    def test_r6_retry_after_does_not_let_the_credentials_in_use_expire(self) -> None:
         """Each wish is granted half of what is left at most, down to our own pace."""
         driver = Driver().serving(600.0)
         refused = ProviderUnavailable("quota", status=429, retry_after=86400.0)

@@ -78,7 +78,7 @@ class TestWhoseFault:
         driver = Driver().serving()
         assert driver.send(LoginRejected(1, 1, PG_HBA)) == [Fetch()]
 
-    def test_r10_and_about_the_address_or_database_where_it_never_was(self) -> None:
+    def test_r10_pg_hba_is_about_address_or_database_where_the_pool_was_never_let_in(self) -> None:
         driver = Driver().serving()
         driver.machine.join(2)
         for _ in range(100):
@@ -124,7 +124,7 @@ class TestNoProof:
         (publish, retire) = driver.send(LoginAccepted(1, 2))[:2]
         assert (type(publish), type(retire)) == (Publish, Retire)
 
-    def test_r9_nor_is_a_login_that_does_not_end(self) -> None:
+    def test_r9_a_login_that_does_not_end_is_no_proof(self) -> None:
         driver = candidate(3600.0, new=7200.0)
         assert published(driver.at(4599.0)) == []
         assert published(driver.at(4600.0)) == [2]
@@ -169,7 +169,9 @@ class TestNoProof:
             assert published(driver.after(10.0, LoginRejected(2, 1, CREDENTIALS))) == []
         assert driver.machine.counts.fetches == 2
 
-    def test_nor_does_it_hold_up_what_the_others_are_let_in_with(self) -> None:
+    def test_a_pool_that_is_let_in_nowhere_does_not_delay_credentials_that_others_log_in_with(
+        self,
+    ) -> None:
         driver = candidate(3600.0, pools=2)
         driver.send(LoginRejected(2, 1, CREDENTIALS))
         driver.send(LoginRejected(2, 2, CREDENTIALS))
@@ -208,7 +210,7 @@ class TestNoProof:
         assert published(driver.send(LoginAccepted(1, 2))) == []
         assert published(driver.send(LoginRejected(1, 1, CREDENTIALS))) == [2]
 
-    def test_so_are_all_where_the_old_one_is_refused_everywhere(self) -> None:
+    def test_all_pools_get_the_new_one_where_the_old_one_is_refused_everywhere(self) -> None:
         driver = candidate(3600.0, pools=2)
         assert published(driver.send(LoginRejected(1, 1, CREDENTIALS))) == []
         assert published(driver.send(LoginRejected(2, 1, CREDENTIALS))) == [2]
@@ -288,7 +290,7 @@ class TestPatience:
             assert driver.events_of(events.CandidateDiscarded)[-1].reason == "superseded"
             assert published(driver.send(LoginAccepted(1, 3))) == [3]
 
-    def test_so_is_who_changes_the_source(self) -> None:
+    def test_a_change_of_the_source_is_fetched_after_a_refusal(self) -> None:
         driver = candidate(math.inf, math.inf, mints=False)
         driver.send(LoginRejected(1, 2, CREDENTIALS))
         assert Fetch() in driver.send(SourceChanged())
@@ -317,7 +319,7 @@ class TestStartOnAReplica:
     def test_what_mints_nothing_is_asked_at_once(self) -> None:
         assert self.started(mints=False).send(LoginRejected(1, 1, CREDENTIALS)) == [Fetch()]
 
-    def test_so_is_what_the_pool_has_logged_in_with_before(self) -> None:
+    def test_refusal_after_a_login_with_the_same_credentials_is_asked_at_once(self) -> None:
         driver = self.started()
         driver.send(LoginAccepted(1, 1))
         assert driver.send(LoginRejected(1, 1, CREDENTIALS)) == [Fetch()]

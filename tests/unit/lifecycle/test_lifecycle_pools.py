@@ -282,7 +282,7 @@ class TestReturning:
         assert driver.send(Close()) == []
         assert kinds(driver.failed(error)) == [Revoke]
 
-    def test_nor_does_it_count_against_its_attempts(self) -> None:
+    def test_a_failed_renewal_does_not_count_as_an_attempt_to_revoke(self) -> None:
         driver = candidate(pools=1, tuning=Tuning(revoke_attempts=2))
         driver.send(LoginAccepted(1, 2))
         assert [a.grant.generation for a in driver.after(2400.0) if isinstance(a, Renew)] == [1]
@@ -324,7 +324,7 @@ class TestSettled:
         assert in_use(driver) == 2
         assert driver.machine.settled
 
-    def test_so_do_renewals_that_fail_until_they_ask_for_another(self) -> None:
+    def test_failed_renewals_leave_it_settled_until_a_replacement_is_wanted(self) -> None:
         driver = Driver().serving()
         driver.after(2400.0)
         driver.failed(AccessDenied("no sys/leases/renew"))
@@ -424,7 +424,7 @@ class TestRefusals:
         assert driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == []
         assert driver.machine.deadline - driver.now == 30.0
 
-    def test_nor_are_failed_fetches_repeated_by_more_refusals(self) -> None:
+    def test_more_refusals_do_not_repeat_a_failed_fetch(self) -> None:
         driver = Driver(mints=False, pools=2).serving(math.inf)
         driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
         driver.failed(AccessDenied("not readable"))

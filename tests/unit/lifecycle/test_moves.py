@@ -128,7 +128,7 @@ class TestState:
         assert driver.machine.deadline == math.inf
 
     @pytest.mark.parametrize("signal", [s.RefreshRequested(), s.SourceChanged()])
-    def test_nor_once_it_closes(self, signal: s.Signal) -> None:
+    def test_after_close_nothing_is_asked_for(self, signal: s.Signal) -> None:
         driver = Driver().serving()
         driver.send(s.Close())
         driver.send(signal)
@@ -149,7 +149,7 @@ class TestEnds:
         assert not driver.machine.proving
         assert driver.machine.retired == ()
 
-    def test_so_is_one_whose_lease_is_lost(self) -> None:
+    def test_a_candidate_whose_lease_is_lost_is_given_up_and_another_is_fetched(self) -> None:
         driver = Driver().serving(86400.0)
         driver.send(s.RefreshRequested())
         driver.send(s.Granted(grant(2, driver.now, 60.0)))

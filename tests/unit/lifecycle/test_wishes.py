@@ -56,7 +56,7 @@ def test_the_fetch_in_flight_will_do(wishes: Wishes) -> None:
     assert wishes.at == math.inf
 
 
-def test_but_not_for_what_the_source_has_now(wishes: Wishes) -> None:
+def test_the_fetch_in_flight_does_not_do_for_a_later_change_of_the_source(wishes: Wishes) -> None:
     wishes.want(Reason.START, 100.0)
     wishes.fetch(100.0)
     wishes.want_change(101.0)

@@ -44,7 +44,9 @@ def test_r27_a_password_that_cannot_be_encoded_is_not_quoted(canary: Canary) -> 
     assert not canary.seen_in(everything_of(outcome.error))
 
 
-def test_r27_nor_is_what_a_class_of_the_users_puts_into_its_errors(canary: Canary) -> None:
+def test_r27_a_password_in_an_error_of_a_custom_connection_class_is_not_quoted(
+    canary: Canary,
+) -> None:
     def connect(_: str, **kwargs: object) -> None:
         raise TypeError(f"unexpected {kwargs}") from ValueError(kwargs)
 

@@ -253,7 +253,7 @@ class TestMove:
         succeed(rotation, job, 0.1)
         assert only(jobs(rotation, 0.1), ReplaceIdle) == [ReplaceIdle()]
 
-    def test_and_by_and_by_for_those_that_came_back_without_a_word(
+    def test_idle_connections_are_looked_for_again_after_an_unnoticed_return(
         self, rotation: Rotation[Any]
     ) -> None:
         opened(rotation, 1)
@@ -382,7 +382,9 @@ class TestMove:
 
 
 class TestRelease:
-    def test_not_while_a_login_is_about_to_start(self, rotation: Rotation[Any]) -> None:
+    def test_a_generation_is_not_released_while_a_login_is_about_to_start(
+        self, rotation: Rotation[Any]
+    ) -> None:
         opening = rotation.begin(0.0)
         assert rotation.log_in(opening, 1)
         rotation.publish(grant(2))
@@ -391,7 +393,9 @@ class TestRelease:
         rotation.end(opening)
         assert told(jobs(rotation, 0.0)) == [ConsumerReleased(7, 1)]
 
-    def test_nor_while_a_connection_is_open(self, rotation: Rotation[Any]) -> None:
+    def test_a_generation_is_not_released_while_a_connection_is_open(
+        self, rotation: Rotation[Any]
+    ) -> None:
         old = opened(rotation, 1)
         jobs(rotation, 0.0)
         rotation.publish(grant(2))

@@ -375,7 +375,7 @@ def test_a_map_that_is_named_is_verbatim() -> None:
     assert credentials.password.reveal() == f' "{CANARY}" # '
 
 
-def test_so_can_the_keys_of_lines_that_are_indented() -> None:
+def test_keys_of_indented_lines_can_be_named() -> None:
     text = f"db:\n  main:\n    login: {USER}\n  other: x\n  pass: {CANARY}\n"
     credentials = parse(text, keys=Keys((("db.main.login", "db.pass"),), ())).credentials
     assert (credentials.username, credentials.password.reveal()) == (USER, CANARY)

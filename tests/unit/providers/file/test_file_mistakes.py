@@ -119,7 +119,9 @@ def test_a_placeholder_is_no_password(write: Callable[[str], str], value: str, w
 
 
 @pytest.mark.parametrize("value", PLACEHOLDERS)
-def test_nor_a_user_name_nor_in_a_directory(value: str, tmp_path: Path) -> None:
+def test_a_placeholder_is_no_user_name_and_no_password_in_a_directory(
+    value: str, tmp_path: Path
+) -> None:
     assert isinstance(read(json.dumps({"username": value, "password": "x"})), ConfigurationError)
     (tmp_path / "username").write_text("app")
     (tmp_path / "password").write_text(value)
@@ -266,12 +268,12 @@ def test_a_password_alone_has_the_users_name_from_elsewhere(text: str, tmp_path:
         f"user=other password={CANARY}",
     ],
 )
-def test_but_not_where_the_file_names_another(text: str, tmp_path: Path) -> None:
+def test_a_file_that_names_another_user_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is not the user name in username="):
         with_name(tmp_path / "creds", text).fetch()
 
 
-def test_nor_where_a_function_does(tmp_path: Path) -> None:
+def test_a_parse_function_that_returns_another_user_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "creds"
     path.write_text(CANARY)
     other = Credentials("other", Secret(CANARY))

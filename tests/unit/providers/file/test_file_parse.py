@@ -316,7 +316,7 @@ def test_passwords_are_verbatim(password: str) -> None:
 
 
 @pytest.mark.parametrize("password", ["a$b", "$a1", "a$Bc", "a${b", "a$(b", "a`b", "a`B`c", "$`"])
-def test_so_are_the_random_characters_of_one_in_double_quotes(password: str) -> None:
+def test_random_passwords_in_double_quotes_are_verbatim(password: str) -> None:
     """Who writes for a shell has a backslash before them, who means a variable writes its name."""
     text = f'DB_USERNAME="u"\nDB_PASSWORD="{password}"\n'
     assert parse_env(text).password.reveal() == password

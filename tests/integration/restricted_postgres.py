@@ -1,4 +1,4 @@
-"""A PostgreSQL that is particular about whom it lets in, and how."""
+"""PostgreSQL servers that restrict who may log in, and how."""
 
 from __future__ import annotations
 
