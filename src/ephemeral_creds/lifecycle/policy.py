@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar, cast
+import warnings
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ephemeral_creds._backoff import backoff
 from ephemeral_creds.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["RETRY_AFTER_MAX", "Limiter", "RefreshPolicy", "Tuning", "check_numbers", "number"]
 
@@ -224,6 +229,38 @@ class RefreshPolicy:
         twentieth part does not count.
         """
         return answered < asked * 0.95
+
+
+# What 0.1 could set besides. The other five of that version are fields of `Tuning`.
+_FORMER_SETTINGS = frozenset(
+    (
+        *("retry_after_max", "escalate_at", "change_interval", "change_burst"),
+        *("rotation_lag", "rotation_attempts"),
+    )
+)
+
+
+def _accept_former_settings(init: Callable[..., None]) -> Callable[..., None]:
+    tuned = {each.name for each in fields(Tuning)}
+
+    @functools.wraps(init)
+    def __init__(self: RefreshPolicy, *args: Any, **settings: Any) -> None:  # noqa: N807
+        former = [name for name in settings if name in _FORMER_SETTINGS or name in tuned]
+        if former:
+            names = ", ".join(f"{name}=" for name in former)
+            text = f"RefreshPolicy({names}): a constant now; leave it out"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            values = {name: settings.pop(name) for name in former}
+            kept = {name: value for name, value in values.items() if name in tuned}
+            settings["_tuning"] = replace(settings.get("_tuning", Tuning()), **kept)
+        init(self, *args, **settings)
+
+    return __init__
+
+
+RefreshPolicy.__init__ = _accept_former_settings(  # type: ignore[method-assign]
+    RefreshPolicy.__init__
+)
 
 
 class Limiter:

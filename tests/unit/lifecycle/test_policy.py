@@ -66,10 +66,17 @@ def test_the_longest_delay_is_not_below_the_first() -> None:
     assert RefreshPolicy(retry_initial=4.0, retry_max=4.0).retry_max == 4.0
 
 
-def test_constants_are_no_settings() -> None:
-    with pytest.raises(TypeError, match="config_retry"):
-        RefreshPolicy(config_retry=1.0)  # type: ignore[call-arg]
-    assert "uning" not in repr(RefreshPolicy())
+def test_former_settings_are_told_of_and_refused_no_more() -> None:
+    with pytest.warns(DeprecationWarning, match=r"escalate_at=, config_retry=.*constant") as told:
+        policy = RefreshPolicy(escalate_at=0.4, config_retry=7.0, margin=3.0)  # type: ignore[call-arg]
+    assert told[0].filename == __file__
+    assert policy.margin == 3.0
+    assert policy.tuning == Tuning(config_retry=7.0)
+
+
+def test_what_was_never_a_setting_is_refused() -> None:
+    with pytest.raises(TypeError, match="renew_sometimes"):
+        RefreshPolicy(renew_sometimes=0.5)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("wrong", [{"proof_attempts": 0}, {"config_retry": math.inf}])
