@@ -31,7 +31,6 @@ from ephemeral_creds.testing._process import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 __all__ = ["PostgresAccess", "PostgresLike", "PostgresServer"]
 
 _START_TIMEOUT = 30.0  # generous: a busy machine with two cores; the usual time is 0.03 s
@@ -251,14 +250,7 @@ class PostgresServer(PostgresAccess, OwnedProcess):
         for _ in range(1 if self.port else _PORT_ATTEMPTS):
             port, self.port = self.port, self.port or free_port()
             settings = [f"-c{name}={value}" for name, value in self._options.items()]
-            where: list[str | Path] = [
-                "-D",
-                self.folder / "data",
-                "-h",
-                self.host,
-                "-p",
-                str(self.port),
-            ]
+            where = [f"-D{self.folder / 'data'}", f"-h{self.host}", f"-p{self.port}"]
             self._spawn([self._bin / "postgres", *where, *settings], run_as=self._run_as)
             if self._is_ready():
                 return

@@ -1,6 +1,7 @@
 """Fixtures for the tests of a service: servers, credentials that rotate, pools.
 
-pytest loads this module in every run, so it imports nothing until a fixture is asked for.
+pytest loads this module in every run, so it imports nothing until a fixture is asked for:
+names of the packages, too, are imported when they are used.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import ephemeral_creds as creds
+from ephemeral_creds import testing
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from psycopg import AsyncConnection, Connection
 
-    import ephemeral_creds as creds
-    from ephemeral_creds import testing
     from ephemeral_creds.testing._sources import Source
 
     Engine = tuple[
@@ -57,11 +59,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which servers would be used; none is started for this."""
-    from ephemeral_creds.exceptions import ConfigurationError
-
     try:
         postgres, vault = _sources(config)
-    except ConfigurationError as error:
+    except creds.ConfigurationError as error:
         return f"ephemeral-creds: {error}"
     return f"ephemeral-creds: {postgres.text}; {vault.text}"
 
@@ -135,9 +135,7 @@ def ephemeral_vault(
     _ephemeral_engine: Engine, ephemeral_grants: Sequence[str]
 ) -> Iterator[testing.EphemeralVault]:
     """A Vault with a role of this test's own, and verbs such as ``rotate()`` and ``outage()``."""
-    from ephemeral_creds.testing import EphemeralVault
-
-    vault = EphemeralVault(*_ephemeral_engine, ephemeral_grants)
+    vault = testing.EphemeralVault(*_ephemeral_engine, ephemeral_grants)
     yield vault
     vault.close()
 
@@ -151,9 +149,7 @@ def ephemeral_provider(ephemeral_vault: testing.EphemeralVault) -> creds.VaultDy
 @pytest.fixture
 def credential_events() -> testing.EventCollector:
     """What `credential_keeper` and its pools report."""
-    from ephemeral_creds.testing import EventCollector
-
-    return EventCollector()
+    return testing.EventCollector()
 
 
 @pytest.fixture
@@ -163,12 +159,10 @@ def credential_keeper(
     credential_events: testing.EventCollector,
 ) -> Iterator[creds.CredentialKeeper]:
     """A keeper that has credentials, and is as quick as a test wants it."""
-    from ephemeral_creds import CredentialKeeper, RefreshPolicy, log_event
-
-    with CredentialKeeper(
+    with creds.CredentialKeeper(
         ephemeral_provider,
-        refresh=RefreshPolicy(mint_interval=0.0, retry_initial=0.05, retry_max=0.5),
-        observers=[log_event, credential_events],
+        refresh=creds.RefreshPolicy(mint_interval=0.0, retry_initial=0.05, retry_max=0.5),
+        observers=[creds.log_event, credential_events],
         clock=ephemeral_vault.clock,
     ) as keeper:
         keeper.wait()
@@ -180,10 +174,8 @@ def rotating_pool(
     credential_keeper: creds.CredentialKeeper, ephemeral_postgres: testing.PostgresAccess
 ) -> Iterator[creds.RotatingConnectionPool[Connection]]:
     """An open pool of up to four connections."""
-    from ephemeral_creds import RotatingConnectionPool
-
     conninfo = ephemeral_postgres.conninfo()
-    with RotatingConnectionPool(credential_keeper, conninfo, min_size=1, max_size=4) as pool:
+    with creds.RotatingConnectionPool(credential_keeper, conninfo, min_size=1, max_size=4) as pool:
         pool.wait()
         yield pool
 
@@ -193,10 +185,8 @@ def async_rotating_pool(
     credential_keeper: creds.CredentialKeeper, ephemeral_postgres: testing.PostgresAccess
 ) -> creds.AsyncRotatingConnectionPool[AsyncConnection]:
     """The same for asyncio, to be opened by the test: ``async with async_rotating_pool:``."""
-    from ephemeral_creds import AsyncRotatingConnectionPool
-
     conninfo = ephemeral_postgres.conninfo()
-    return AsyncRotatingConnectionPool(credential_keeper, conninfo, min_size=1, max_size=4)
+    return creds.AsyncRotatingConnectionPool(credential_keeper, conninfo, min_size=1, max_size=4)
 
 
 @pytest.fixture
@@ -204,8 +194,6 @@ def credentials_file(
     tmp_path: Path, ephemeral_vault: testing.EphemeralVault
 ) -> Iterator[testing.CredentialsFile]:
     """A sidecar's file with the role's credentials; ``rewrite()`` puts others into it."""
-    from ephemeral_creds.testing import CredentialsFile
-
-    file = CredentialsFile(tmp_path / "db-creds", ephemeral_vault)
+    file = testing.CredentialsFile(tmp_path / "db-creds", ephemeral_vault)
     yield file
     file.close()
