@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from dataclasses import dataclass
+from time import time as unix_time
 from typing import TYPE_CHECKING
 
 from ephemeral_creds import (
@@ -81,12 +81,12 @@ def _check_nodes(inspector: Inspector, findings: Findings) -> bool:
 def _ask(inspector: Inspector) -> list[_Node]:
     nodes = []
     for address in inspector.config.addresses:
-        begun = time.time()
+        begun = unix_time()
         try:
             health: Health | EphemeralCredsError = inspector.health(address)
         except EphemeralCredsError as error:
             health = error
-        nodes.append(_Node(address, health, (begun + time.time()) / 2))
+        nodes.append(_Node(address, health, (begun + unix_time()) / 2))
     return nodes
 
 
