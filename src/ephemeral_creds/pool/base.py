@@ -114,6 +114,12 @@ class LeasedPool(_PsycopgPool):
         """Do what `verify_connections` does; this is its old name."""
         self.verify_connections()
 
+    def __repr__(self) -> str:
+        if not hasattr(self, "name"):
+            # Its constructor has failed, and what reports that may look at it.
+            return f"<{type(self).__name__} not made>"
+        return super().__repr__()
+
     def __del__(self) -> None:
         # What __init__() sets last: where it failed, nothing was begun.
         if hasattr(self, "_worker"):

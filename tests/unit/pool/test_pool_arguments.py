@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
@@ -27,6 +29,27 @@ from ephemeral_creds.pool.shortage import Shortage
 from ephemeral_creds.testing import ScriptedProvider
 
 POOLS = [RotatingConnectionPool, AsyncRotatingConnectionPool]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_pool_with_a_check_is_no_cycle(pool: Any) -> None:
+    def check(_: object) -> None:
+        raise NotImplementedError
+
+    made = pool(ScriptedProvider(SystemClock()), check=check)
+    gone = weakref.ref(made)
+    gc.disable()
+    try:
+        del made
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_pool_that_was_not_made_has_a_repr(pool: Any) -> None:
+    unmade = pool.__new__(pool)
+    assert repr(unmade) == f"<{pool.__name__} not made>"
 
 
 @pytest.mark.parametrize("pool", POOLS)

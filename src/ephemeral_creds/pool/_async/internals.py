@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import weakref
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from psycopg_pool.abc import ACT
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnection
@@ -104,6 +105,21 @@ class AsyncInternals(LeasedPool, AsyncConnectionPool[ACT]):
             if not alive:
                 await discard_async(self, connection)
         return alive
+
+    def _weak_check(self, check: AsyncConnectionCB[ACT]) -> AsyncConnectionCB[ACT]:
+        """Return what psycopg_pool is to call as ``check``.
+
+        The pool has it, so it must not have the pool: one that is forgotten is to end at once.
+        """
+        run = weakref.WeakMethod(self._run_check)
+
+        async def call(connection: ACT) -> None:
+            method = run()
+            if method is None:
+                raise PoolClosed("the pool is gone")
+            await method(check, connection)
+
+        return call
 
     async def _run_check(self, check: AsyncConnectionCB[ACT], connection: ACT) -> None:
         """Have the user's function look at a connection that psycopg_pool is about to lend."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Sequence
 from threading import RLock
 from time import monotonic
@@ -155,7 +154,7 @@ class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
             max_size=max_size,
             open=False,
             configure=self._connector.configure,
-            check=functools.partial(self._run_check, check) if check is not None else None,
+            check=self._weak_check(check) if check is not None else None,
             reset=reset,
             name=name,
             close_returns=close_returns,

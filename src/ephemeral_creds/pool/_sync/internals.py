@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import math
+import weakref
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from psycopg_pool.abc import CT
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool import AddConnection, MaintenanceTask, ReturnConnection
@@ -105,6 +106,21 @@ class Internals(LeasedPool, ConnectionPool[CT]):
             if not alive:
                 discard(self, connection)
         return alive
+
+    def _weak_check(self, check: ConnectionCB[CT]) -> ConnectionCB[CT]:
+        """Return what psycopg_pool is to call as ``check``.
+
+        The pool has it, so it must not have the pool: one that is forgotten is to end at once.
+        """
+        run = weakref.WeakMethod(self._run_check)
+
+        def call(connection: CT) -> None:
+            method = run()
+            if method is None:
+                raise PoolClosed("the pool is gone")
+            method(check, connection)
+
+        return call
 
     def _run_check(self, check: ConnectionCB[CT], connection: CT) -> None:
         """Have the user's function look at a connection that psycopg_pool is about to lend."""
