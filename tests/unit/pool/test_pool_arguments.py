@@ -6,6 +6,7 @@ import gc
 import inspect
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any, get_type_hints
@@ -44,6 +45,30 @@ def test_a_pool_with_a_check_is_no_cycle(pool: Any) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_pool_whose_thread_could_not_start_starts_it_when_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "app-rotation":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    pool = RotatingConnectionPool(
+        ScriptedProvider(SystemClock()), name="app", min_size=0, max_size=1
+    )
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                pool.open()
+        pool.open()
+        assert "app-rotation" in [thread.name for thread in threading.enumerate()]
+    finally:
+        pool.close()
 
 
 @pytest.mark.parametrize("pool", POOLS)

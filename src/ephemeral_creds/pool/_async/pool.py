@@ -194,7 +194,8 @@ class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
                     self._own_keeper.start()
                 self._rotation.join(*self._keeper.join(self._rotation))
                 self._begun = True
-                self._worker.start()
+            # Also where that failed the last time.
+            self._worker.start()
             await super().open(wait=False)
         if wait:
             await self.wait(timeout)

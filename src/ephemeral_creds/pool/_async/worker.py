@@ -68,11 +68,18 @@ class AsyncWorker(Generic[ACT]):
         self._rotation = rotation
         self._wakeup = wakeup
         self._tasks = AsyncTasks()
+        self._started = False
 
     def start(self) -> None:
-        """Start working."""
-        self._rotation.name = self._name
-        self._tasks.spawn(self._work, f"{self._name}-rotation")
+        """Start working, unless it does already.
+
+        Raises:
+            RuntimeError: the system allows the process no further thread. It can be tried again.
+        """
+        if not self._started:
+            self._rotation.name = self._name
+            self._tasks.spawn(self._work, f"{self._name}-rotation")
+            self._started = True
 
     async def join(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for its end; `Rotation.stop` has been called."""

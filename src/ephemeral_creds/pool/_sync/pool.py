@@ -178,7 +178,8 @@ class RotatingConnectionPool(Internals[CT]):
                     self._own_keeper.start()
                 self._rotation.join(*self._keeper.join(self._rotation))
                 self._begun = True
-                self._worker.start()
+            # Also where that failed the last time.
+            self._worker.start()
             super().open(wait=False)
         if wait:
             self.wait(timeout)
