@@ -593,6 +593,15 @@ class TestExpiry:
         wanted = driver.after(0.0)
         assert [type(a) for a in wanted] == [Expire, Fetch]
 
+    def test_r3_a_renewal_that_is_answered_late_has_it_used_again(self) -> None:
+        driver = Driver().serving(60.0)
+        driver.at(driver.machine.deadline)
+        assert isinstance(driver.in_flight, Renew)
+        extended = Lease(driver.now, 60.0, renewable=True, lease_id="lease-1")
+        assert [type(a) for a in driver.at(1060.0)] == [Expire]
+        assert Publish in [type(a) for a in driver.send(Renewed(1, extended))]
+        assert driver.machine.state is State.SERVING
+
     def test_a_clock_that_goes_back_moves_nothing(self) -> None:
         driver = Driver().serving(4.0)
         driver.after(2.0)
@@ -669,6 +678,15 @@ class TestDoubledAnswers:
         driver = Driver().serving()
         assert driver.send(Granted(grant(1, driver.now))) == []
         assert driver.machine.counts.grants == 1
+
+    def test_an_answer_about_another_generation_is_ignored(self) -> None:
+        driver = Driver().serving()
+        driver.after(2400.0)
+        asked = driver.in_flight
+        assert isinstance(asked, Renew)
+        assert driver.renewed(2, 3600.0) == []
+        assert driver.send(Revoked(1)) == []
+        assert driver.in_flight is asked
 
     def test_a_failure_of_nothing_in_flight_is_ignored(self) -> None:
         driver = Driver().serving()

@@ -60,6 +60,12 @@ def test_values_out_of_range_are_named(wrong: dict[str, float]) -> None:
         RefreshPolicy(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["proof_timeout", "margin", "grace", "mint_interval", "jitter"])
+def test_next_to_nothing_is_enough(name: str) -> None:
+    policy = RefreshPolicy(**{name: 0.01})  # type: ignore[arg-type]
+    assert getattr(policy, name) == 0.01
+
+
 def test_the_longest_delay_is_not_below_the_first() -> None:
     with pytest.raises(ConfigurationError, match=r"retry_max=3.*at least retry_initial"):
         RefreshPolicy(retry_initial=4.0, retry_max=3.0)

@@ -259,6 +259,12 @@ class TestExpectedEnd:
         end.note_lease(Lease(1000.0, announced_duration=100.0))
         assert end.ends_at == 4600.0, "PostgreSQL's word counts more"
 
+    def test_another_end_is_asked_about_as_well(self) -> None:
+        end = ExpectedEnd(5.0, 5.0)
+        for duration in (100.0, 200.0):
+            end.note_lease(Lease(1000.0, announced_duration=duration))
+            assert end.due(end.at, can_ask=True) == "ask"
+
 
 def test_a_problem_of_the_source_is_told_when_it_lasts() -> None:
     trouble = SourceTrouble(3.0)

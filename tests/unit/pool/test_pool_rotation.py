@@ -93,6 +93,30 @@ def test_whoever_drives_it_is_woken_for_each_order() -> None:
     assert len(woken) == 2
 
 
+def test_it_is_woken_too_when_there_may_be_more_to_do() -> None:
+    woken: list[int] = []
+    policy = RotationPolicy(overshoot=1)
+    rotation: Rotation[Any] = Rotation(policy, nullcontext, lambda: woken.append(1))
+    rotation.join(7, grant(1))
+    opened(rotation, 1)
+    rotation.prove(grant(2))
+    (prove,) = only(jobs(rotation, 0.0), Prove)
+    woken.clear()
+    succeed(rotation, prove, 0.0)
+    assert woken
+    rotation.publish(grant(2))
+    spare = rotation.take_spare()
+    woken.clear()
+    rotation.replaced(spare)
+    assert woken
+    woken.clear()
+    rotation.done(ReplaceIdle(), True, 0.0)
+    assert woken
+    woken.clear()
+    rotation.hold("a connect of psycopg_pool's", 0.0)
+    assert woken
+
+
 class TestProof:
     def test_it_accepts(self, rotation: Rotation[Any]) -> None:
         proven(rotation, 2)

@@ -173,8 +173,8 @@ class TestValidUntil:
         assert not refused.wants_valid_until(2)
 
     def test_the_answer_explains_this_failure_and_the_next(self, refused: Rotation[Any]) -> None:
-        refused.valid_until_learned(1, -5.0, now=600.0)
-        event = ValidUntilPassed(generation=1, ends_in=-5.0, expires_in=3000.0)
+        refused.valid_until_learned(1, -0.5, now=600.0)
+        event = ValidUntilPassed(generation=1, ends_in=-0.5, expires_in=3000.0)
         assert jobs(refused, 0.0) == [Report(event)]
         assert not refused.wants_valid_until(1)
         for now in (1.0, 2.0):
@@ -183,7 +183,9 @@ class TestValidUntil:
             assert event.remedy in str(failure.error)
             failed(refused, REFUSED, now)
 
-    @pytest.mark.parametrize(("remaining", "now"), [(None, 0.0), (5.0, 0.0), (-5.0, 3600.0)])
+    @pytest.mark.parametrize(
+        ("remaining", "now"), [(None, 0.0), (5.0, 0.0), (0.5, 0.0), (-5.0, 3600.0)]
+    )
     def test_another_answer_explains_nothing(
         self, refused: Rotation[Any], remaining: float | None, now: float
     ) -> None:
