@@ -1,4 +1,4 @@
-"""Who has to be told of a fork: the one registry of the package.
+"""The one registry of what a fork invalidates.
 
 A child of a fork has the objects of its parent and none of its threads. A lock that another thread
 held is never released there; sockets, watches and leases go on being the parent's.
@@ -40,7 +40,7 @@ def _tell_all() -> None:
     for reference in list(_references):
         thing = reference()
         if thing is not None:
-            thing._after_fork()  # noqa: SLF001 - called by nobody else
+            thing._after_fork()  # noqa: SLF001 - called only here
 
 
 if hasattr(os, "register_at_fork"):

@@ -86,15 +86,15 @@ class Lease:
             lease's own duration and what remained of the token that it was requested with.
             ``inf`` where it is not known, as with a file.
         renewable: whether the lease can be renewed.
-        lease_id: the server's id of the lease; empty where there is none.
+        lease_id: the server's id of the lease; empty without a lease.
         rotates_in: for a static role, whose password the server changes: seconds from
             ``requested_at`` until the next change, ``inf`` where the server does not say. Sessions
             outlive it. ``None`` where the role is not static, or it is not known.
         ask_again_in: seconds from ``requested_at`` after which to fetch again in any case; ``inf``
             for never.
         announced_duration: seconds from ``requested_at`` until the end that the source expects and
-            cannot promise. It is reported, and PostgreSQL is asked about it, but it keeps nobody
-            from logging in. ``inf`` where there is none.
+            cannot promise. It is reported, and PostgreSQL is asked about it, but it keeps no one
+            from logging in. ``inf`` without one.
     """
 
     requested_at: float

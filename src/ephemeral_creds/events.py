@@ -48,7 +48,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem(Event):
-    """The base of all events that somebody should look into if they repeat."""
+    """The base of all events that an operator should look into if they repeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

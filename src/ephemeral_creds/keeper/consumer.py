@@ -39,7 +39,7 @@ class KeeperStatus:
         failed_fetches: requests for credentials that failed.
         failed_renewals: renewals that failed.
         failed_revocations: revocations that failed.
-        last_error: text of the last failure, also if it is over; ``None`` if there was none.
+        last_error: text of the last failure, also after a success; ``None`` if there was none.
         ends_in: seconds until the expected end of credentials that have no lease and thus no
             ``expires_in``, by ``VALID UNTIL`` in PostgreSQL or by the source. Negative where they
             are past it and still in use, since there are no others. ``None`` where it is not
@@ -105,7 +105,7 @@ class Consumer(Protocol):
         """
 
     def failed(self) -> None:
-        """Have whoever waits for credentials ask `Keeper.wait` again, with a timeout of 0.
+        """Have callers that wait for credentials ask `Keeper.wait` again, with a timeout of 0.
 
         Called when a fetch has failed, be it for good or not, when the keeper's thread has
         crashed, and when the keeper is closed; then from the thread that closes it.

@@ -25,7 +25,7 @@ Instruction: TypeAlias = (
 
 
 class Consumers:
-    """Whoever logs in with one keeper's credentials. One that fails does not stop the others.
+    """All consumers of one keeper. One that fails does not stop the others.
 
     They are added and removed with the keeper's lock held, and told without it.
     """

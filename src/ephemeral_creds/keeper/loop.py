@@ -23,7 +23,7 @@ def require_asyncio(what: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         raise ConfigurationError(
-            f"{what} needs a running asyncio event loop, and there is none here; trio is not "
+            f"{what} needs a running asyncio event loop, but none runs in this thread; trio is not "
             "supported, anyio is where it runs on asyncio"
         ) from None
 

@@ -15,7 +15,7 @@ class Phase(Enum):
     CLOSING = "closing"
     """Its thread revokes what was granted."""
     HUNG = "hung"
-    """The same, but nobody waits for it any more: the provider does not answer."""
+    """The same, but `close` no longer waits for it: the provider does not answer."""
     STOPPED = "stopped"
     CRASHED = "crashed"
     """A defect has ended its thread. What is in use works until its deadline."""

@@ -29,7 +29,7 @@ _PATIENCE = 1.0
 # At the end of the process, for all keepers together.
 _EXIT_TIMEOUT = 5.0
 
-# Not one that is hung: waiting for it was in vain before.
+# Not one that is hung: `close` has waited for it without success.
 _TO_CLOSE = (Phase.RUNNING, Phase.CLOSING, Phase.CRASHED)
 
 _sources: dict[Callable[[], list[KeeperThread]], None] = {}

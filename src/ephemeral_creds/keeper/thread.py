@@ -134,7 +134,7 @@ class KeeperThread:
     # -- closing ---------------------------------------------------------------------------
 
     def ask_to_close(self) -> None:
-        """Have the thread give back what was granted, and end; without one, close the provider."""
+        """Have the thread revoke what was granted, and end; without one, close the provider."""
         with self.changed:
             alone = self.phase in (Phase.NEW, Phase.CRASHED)
             if alone:
@@ -173,7 +173,7 @@ class KeeperThread:
     def _run(self) -> None:
         try:
             self._work()
-        except BaseException as error:  # noqa: BLE001 - nobody else would ever hear of it
+        except BaseException as error:  # noqa: BLE001 - otherwise it would be lost
             if self._crashed(where_raised(error)):
                 return
         self._close_provider()

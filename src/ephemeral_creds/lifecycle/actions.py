@@ -95,7 +95,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Everything has been given back; the machine will not ask for anything again."""
+    """Everything has been revoked; the machine will not ask for anything again."""
 
 
 Operation = Fetch | Renew | Revoke

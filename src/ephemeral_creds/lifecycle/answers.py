@@ -93,7 +93,7 @@ def _confirm(core: Core, generation: Generation, lease: Lease) -> None:
 
 
 def _change_password(core: Core, generation: Generation, grant: Grant) -> None:
-    """Have consumers log in with the new one; there is nothing to move or to give back."""
+    """Have consumers log in with the new one; there is nothing to move or revoke."""
     generation.grant = replace(grant, generation=generation.number)
     generation.password.note_change()
     core.refusals.forget()

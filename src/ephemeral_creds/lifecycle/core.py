@@ -134,7 +134,7 @@ class Core:
             case Stage.RETIRED:
                 self.act(a.Retire(generation.grant))
                 if not generation.is_shared:
-                    # Nobody tells when it is free: it works until its lease ends.
+                    # No consumer reports when it is free: it works until its lease ends.
                     generation.renewal.stop()
             case Stage.RETURNING:
                 generation.renewal.stop()

@@ -17,7 +17,7 @@ _SAME = 1.0
 class ExpectedEnd:
     """What the source announced and what PostgreSQL knows, and when that has to be looked into.
 
-    Shortly before PostgreSQL's own date it is asked again, because somebody else may have renewed
+    Shortly before PostgreSQL's own date it is asked again, because another process may have renewed
     the credentials; only then is the end reported. Nothing else follows from it.
 
     Args:
@@ -25,7 +25,7 @@ class ExpectedEnd:
         patience: how long to wait for an answer, in seconds; more than 0.
 
     Attributes:
-        ends_at: when they are expected to end; ``inf`` where nobody knows.
+        ends_at: when they are expected to end; ``inf`` where that is unknown.
         at: when to look into it: to call `due`.
     """
 

@@ -75,7 +75,7 @@ class Generation:
     Attributes:
         stage: changed by `Core.move` alone.
         consumers: those that may have connections of it.
-        is_shared: whether there ever were any. Without them nobody tells when it is free.
+        is_shared: whether there ever were any. Without them no consumer reports when it is free.
         accepted: the consumers that have logged in with it, and were not refused since.
         refused: the consumers that were refused with it, and have not logged in since.
         is_expired: whether its deadline has come, as far as that has been noticed.
@@ -136,7 +136,7 @@ class Generation:
         return math.inf if self.is_expired and waits else self.expires_at
 
     def schedule(self, now: float, draw: float) -> None:
-        """Plan its renewal or, where there is none, its replacement; and the next reading."""
+        """Plan its renewal or, if it cannot be renewed, its replacement; and the next reading."""
         self.renewal.schedule(self.grant.lease, draw)
         self.password.schedule(self.grant.lease, now, draw)
 

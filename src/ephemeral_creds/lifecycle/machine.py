@@ -120,7 +120,7 @@ class Lifecycle:
             case s.SourceSeen(error):
                 core.trouble.see(core.now, error)
             case s.RefreshRequested():
-                # Whoever asks may have mended what keeps the candidate from logging in.
+                # The caller may have mended what keeps the candidate from logging in.
                 if core.candidate is None or core.candidate.trial.is_stuck:
                     core.wishes.want(Reason.ASKED_FOR, core.now)
             case s.ConsumerLeft(consumer):
@@ -158,7 +158,7 @@ class Lifecycle:
         """Count a consumer in, and return the grant that it starts with, if there is one.
 
         An input like a signal, but one that is answered: from this instant on the consumer may
-        have connections of that grant, which must not be given back while a signal waits.
+        have connections of that grant, which must not be revoked while a signal waits.
         """
         self._core.join(consumer)
         return self.current

@@ -68,7 +68,7 @@ class Tuning:
     # A script that redirects into the file empties it before it asks for the credentials, and a
     # sidecar that is restarted may take its file away first.
     source_patience: float = number(3.0, 0.0)
-    """How long what the source has may be unusable before an event tells of it."""
+    """How long what the source has may be unusable before an event reports it."""
 
     # As a rule a replica's lag is of milliseconds. A sidecar hands over a second before the old
     # credentials end: a second attempt that came after that would be too late.

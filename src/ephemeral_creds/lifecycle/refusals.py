@@ -86,7 +86,7 @@ class Refusals:
         """
         # A replica may not know of it yet, and would know of another one no sooner.
         may_lag = age < self._policy.proof_timeout
-        # For this consumer one was minted already, in vain.
+        # One was minted for this consumer already, and did not help.
         return not may_lag and not (others_work and consumer in self._minted_for)
 
     def answer(self, consumer: int, *, others_work: bool) -> None:

@@ -16,7 +16,7 @@ class SourceTrouble:
         patience: how long a problem has to last, in seconds.
 
     Attributes:
-        error: the problem that was reported; empty where there is none, or none any more.
+        error: the problem that was reported; empty if there is no problem now.
         at: when to call `take`.
     """
 
@@ -34,7 +34,7 @@ class SourceTrouble:
         elif not error:
             self.at = now
         elif not before or self.at == math.inf:
-            # From the first look on: a source that is wrong in ever new ways is wrong all the same.
+            # From the first look on: a source that is wrong in ever new ways is wrong anyway.
             self.at = now + self._patience
 
     def take(self) -> str:

@@ -46,7 +46,7 @@ class Trial:
 
     @property
     def at(self) -> float:
-        """The instant from which it `is_passed`, or there is somebody to `ask`."""
+        """The instant from which it `is_passed`, or there is a consumer to `ask`."""
         if not self._proofs:
             return -math.inf
         return min(*(proof.ask_at for proof in self._proofs.values()), self._suffices_at)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["CHANGE_BURST", "CHANGE_INTERVAL", "Reason", "Wishes"]
 
 # One fetch is made per this many seconds because the source changed, after a burst. A file that
-# somebody writes in a loop is followed at this pace; each new version may be a rotation. No honest
+# is written in a loop is followed at this pace; each new version may be a rotation. No honest
 # writer comes near it.
 CHANGE_INTERVAL = 0.2
 CHANGE_BURST = 20

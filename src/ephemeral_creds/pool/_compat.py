@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-# -- waking whoever waits --------------------------------------------------------------------
+# -- wake-ups --------------------------------------------------------------------------------
 
 
 class AsyncWakeup:
@@ -53,11 +53,11 @@ class AsyncWakeup:
         self._waiting: set[asyncio.Future[None]] = set()
 
     def wake(self) -> None:
-        """Wake everybody."""
+        """Wake all that wait."""
         # Not += 1: of two threads that add at a time, one would bring back an old number.
         self.count = next(self._counter)
         if self._loop is not None:
-            # A loop that is closed has nobody left to wake.
+            # Nothing waits in a closed loop.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._wake)
 
@@ -92,7 +92,7 @@ class Wakeup:
         self._condition = threading.Condition()
 
     def wake(self) -> None:
-        """Wake everybody."""
+        """Wake all that wait."""
         with self._condition:
             self.count += 1
             self._condition.notify_all()

@@ -127,7 +127,7 @@ class LeasedPool(_PsycopgPool):
             if self._begun and not self._ended:
                 self._leave()
             if self._abandoned:
-                # Its threads, and whoever held its locks, stayed in the parent.
+                # Its threads, and the holders of its locks, stayed in the parent.
                 return
         # psycopg_pool's for threads has one, its other has none.
         delete = getattr(super(), "__del__", None)
@@ -156,7 +156,7 @@ class LeasedPool(_PsycopgPool):
 
     @property
     def _may_begin(self) -> bool:
-        """Whether the first credentials may come without anybody's help."""
+        """Whether the first credentials may come without a person's help."""
         try:
             self._keeper.wait(0.0)
         except (NotReady, CredentialsExpired):

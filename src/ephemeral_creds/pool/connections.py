@@ -180,7 +180,7 @@ class Connections(Generic[T]):
 
     @locked
     def end(self, opening: Opening[T]) -> None:
-        """It was given up, unless something else was told of it."""
+        """It was given up, unless another failure was reported."""
         self._ledger.end(opening)
 
     @locked

@@ -1,4 +1,4 @@
-"""Which keeper a pool goes by: one of its own, or one that it shares."""
+"""The keeper of a pool: its own, or one that it shares."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def keeper_for(
 
     Raises:
         ConfigurationError: there are no credentials in the first argument, or the others are for
-            a keeper that somebody else has made.
+            a keeper that its user has made.
     """
     if isinstance(credentials, CredentialProvider):
         own = CredentialKeeper(

@@ -187,7 +187,7 @@ class Ledger(Generic[T]):
         return found
 
     def take_unwanted(self, unwanted: Callable[[int], bool], now: float) -> tuple[T, ...]:
-        """Take all whose generation is `unwanted`, or whose time is over; `release` follows."""
+        """Take all whose generation is `unwanted`, or whose time has passed; `release` follows."""
         found = [
             c for c, until in self._spare.items() if until <= now or unwanted(generation_of(c))
         ]
@@ -216,5 +216,5 @@ class Ledger(Generic[T]):
 
     @property
     def spare_until(self) -> float:
-        """When the time of a spare one is over next."""
+        """The instant at which the next spare one is to be closed."""
         return min(self._spare.values(), default=math.inf)

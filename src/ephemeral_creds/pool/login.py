@@ -51,7 +51,7 @@ def clean_failure(error: Exception) -> ConnectFailure:
 
     psycopg keeps the connection in ``pgconn``, whose repr has the password in clear, and the
     frames of the traceback have it in their variables: neither is taken along. An error of
-    anybody else's may hold anything, as a `UnicodeEncodeError` does what could not be encoded:
+    those of other code may hold anything, as a `UnicodeEncodeError` does what could not be encoded:
     only what it is, and where it was raised, is kept of it.
     """
     if isinstance(error, EphemeralCredsError):

@@ -224,7 +224,7 @@ async def discard_async(pool: AsyncConnectionPool[ACT], connection: ACT) -> None
 
 
 def fail_waiting(pool: ConnectionPool[Any], error: PoolTimeout) -> None:
-    """Have whoever waits for a connection get `error`; who waits for a full pool goes on."""
+    """Have clients that wait for a connection get `error`; `wait` for a full pool goes on."""
     with pool._lock:
         waiting, full = _take_waiting(pool)
     for client in waiting:

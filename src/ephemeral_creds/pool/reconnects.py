@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectFailure", "Reconnects"]
 
-# Before what nobody has explained is tried again, in seconds.
+# Seconds before an unexplained failure is tried again.
 _UNEXPLAINED = 0.25
 
 
@@ -131,7 +131,7 @@ class Reconnects:
         return self._release_at if self._held else math.inf
 
     def release(self, now: float) -> list[Any]:
-        """Take the retries that are due: one, as long as nobody knows that it works again."""
+        """Take the retries that are due: one, until a login succeeds again."""
         if self.release_at > now:
             return []
         if self._failures:

@@ -66,8 +66,8 @@ def retry_on_rotation(
 
     Using it says that **the block is one transaction, and may run more than once**. It takes its
     connection from the pool itself, and does nothing that a rollback leaves behind, like sending
-    a mail. Mind the COMMIT: where its answer is lost, the transaction may have happened all the
-    same, and happens again. Only a key that the second run finds taken excludes that.
+    a mail. Mind the COMMIT: where its answer is lost, the transaction may have happened
+    anyway, and happens again. Only a key that the second run finds taken excludes that.
 
     Run again is what failed because the session ended (SQLSTATE 57P01, 57P02, 57P03, 57P05,
     class 08, or none on a connection that broke); because the pool cut off a connection at its

@@ -1,6 +1,6 @@
 """The pool's own machine: what is to be done to move from generation to generation, and when.
 
-Like the lifecycle it reads no clock, never sleeps and talks to nobody. Whoever drives it takes
+Like the lifecycle it reads no clock, never sleeps and does no I/O. Its driver takes
 `Rotation.jobs`, does them, tells `Rotation.done` of each, and looks again at `Rotation.deadline`,
 or when it is woken.
 """
@@ -41,7 +41,7 @@ __all__ = ["LOOK_AGAIN", "Rotation"]
 T = TypeVar("T")
 
 LOOK_AGAIN = 0.5
-"""Seconds until the next look while old connections are open. Nobody tells of one that breaks in
+"""Seconds until the next look while old connections are open. Nothing reports one that breaks in
 its borrower's hands, or that psycopg_pool has put back by itself."""
 
 
@@ -77,7 +77,7 @@ class Rotation(Connections[T]):
         self._moving_since: float | None = None
         self._moved = 0
         # Whether an old connection may have become idle since the last look, and when to look
-        # anyway; whether a spare one has waited in vain since.
+        # anyway; whether a spare one has waited without being used since.
         self._may_be_idle = self._all_borrowed = False
         self._look_at = self._now = -math.inf
 
@@ -151,7 +151,7 @@ class Rotation(Connections[T]):
         self.wake()
 
     def failed(self) -> None:
-        """Have whoever waits for credentials ask the keeper again: it may raise by now."""
+        """Have callers that wait for credentials ask the keeper again: it may raise by now."""
         self.wake()
 
     # -- what is to be done ----------------------------------------------------------------
@@ -181,7 +181,7 @@ class Rotation(Connections[T]):
     @property
     @locked
     def deadline(self) -> float:
-        """The instant from which `jobs` has something although nobody has said anything."""
+        """The instant from which `jobs` has something although nothing was reported."""
         at = [
             self._ledger.spare_until,
             self._reconnects.release_at,

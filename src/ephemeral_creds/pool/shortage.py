@@ -28,13 +28,13 @@ class Shortage:
     Attributes:
         size: how many the pool counts, whatever has become of them.
         max_size: how many it may have.
-        idle: those that nobody had borrowed.
+        idle: those that were not borrowed.
         borrowed: those that were in use.
         connecting: for how many seconds each of those has waited for PostgreSQL.
         configuring: for how many seconds each of those has been in ``configure=``.
         waiting: those that are to be opened when it is time, or when a worker is free.
         check_error: what ``check=`` said last, if that was no success.
-        hurried: whether whoever asked for one would not wait at all.
+        hurried: whether the caller would not wait at all.
     """
 
     size: int

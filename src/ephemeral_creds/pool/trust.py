@@ -56,7 +56,7 @@ class Trust:
         self.expired_through = max(self.expired_through, generation)
 
     def expired(self, now: float) -> int:
-        """Return the last generation past its deadline that nobody suspects yet; 0 for none."""
+        """Return the last generation past its deadline that is not suspected yet; 0 for none."""
         late = [g for g, lease in self._leases.items() if lease.expires_at <= now]
         return max((g for g in late if g not in self._suspects), default=0)
 

@@ -342,7 +342,7 @@ class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
             # Giving the lease back drops the role, and what it runs fails then.
             await self._worker.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
-            # Also where it was interrupted: the lease is given back in the background then.
+            # Also where it was interrupted: the lease is revoked in the background then.
             self._leave()
         if self._own_keeper is not None:
             await in_thread(self._own_keeper.close, timeout)
@@ -356,7 +356,7 @@ class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
         await self.close()
 
     def _after_fork(self) -> None:
-        # Somebody else in the parent may have held it.
+        # Another thread of the parent may have held it.
         self._beginning = asyncio.Lock()
         if self._begun:
             self._ended = self._abandoned = True

@@ -149,7 +149,7 @@ class AsyncWorker(Generic[ACT]):
         finally:
             self._rotation.done(job, outcome, monotonic())
         if self._rotation.stopped and outcome is not None:
-            # It came too late to be done by anybody else.
+            # It came too late for another task to do it.
             await self.do_jobs()
 
     async def _perform(self, job: jobs.Job) -> ACT | ConnectFailure | bool | None:

@@ -124,7 +124,7 @@ class Connector(Generic[CT]):
     def connect(self, conninfo: str, kwargs: dict[str, Any]) -> CT:
         """Do what the ``connect`` of the pool's ``connection_class`` does.
 
-        It is for anybody to call. Who asks for itself gets a connection as it asked for, with the
+        Anyone may call it. A caller other than the pool gets a connection as it asked for, with the
         credentials in use, that the pool knows nothing of.
         """
         opening = _OPENING.get()

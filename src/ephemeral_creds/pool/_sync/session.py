@@ -86,7 +86,7 @@ def derive(
 
     class Leased(Unpooled):
         _lease: LeaseInfo | None = None
-        # Its presence tells psycopg that nobody forgot to close it, also before a pool has it.
+        # Its presence tells psycopg that it was not forgotten, also before a pool has it.
         _pool: Any = None
 
         def rollback(self) -> None:
@@ -102,7 +102,7 @@ def derive(
             pool, broken = self._pool, self.closed
             super().close()
             if broken and pool is not None and pool.close_returns:
-                # psycopg's own does nothing then, and the pool would miss it for ever.
+                # psycopg's own does nothing then, and the pool would miss it permanently.
                 pool.putconn(self)
                 self._pool = None
             elif self.closed and (rotation.stopped or generation_of(self) < rotation.serving):

@@ -150,7 +150,7 @@ class Worker(Generic[CT]):
         finally:
             self._rotation.done(job, outcome, monotonic())
         if self._rotation.stopped and outcome is not None:
-            # It came too late to be done by anybody else.
+            # It came too late for another task to do it.
             self.do_jobs()
 
     def _perform(self, job: jobs.Job) -> CT | ConnectFailure | bool | None:
