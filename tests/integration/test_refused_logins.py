@@ -173,7 +173,11 @@ class TestServer:
             ({"dbname": "closed"}, "55000", "ALLOW_CONNECTIONS"),
             ({"dbname": "private"}, "42501", "GRANT CONNECT ON DATABASE"),
             ({"options": "-c stament_timeout=5s"}, "42704", "check the names in 'options'"),
-            ({"options": "-c statement_timeout=soon"}, "22023", "has a value"),
+            (
+                {"options": "-c statement_timeout=soon"},
+                "22023",
+                "does not accept the value",
+            ),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
