@@ -36,6 +36,11 @@ class Consumers:
         self._numbers = itertools.count(1)
         self._report = report
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of those that have joined and not left."""
+        return tuple(self._by_number)
+
     def add(self, consumer: Consumer) -> int:
         """Add a consumer, and return its number."""
         number = next(self._numbers)

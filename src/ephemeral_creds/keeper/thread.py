@@ -124,6 +124,10 @@ class KeeperThread:
         if Phase.INHERITED in MOVES[self.phase]:
             with self.changed:
                 self._move(Phase.INHERITED)
+        elif self.phase is Phase.NEW:
+            # The child may start it; consumers that joined before stayed in the parent.
+            for number in self._consumers.numbers:
+                self.leave(number)
 
     def _move(self, phase: Phase) -> None:
         if phase not in MOVES[self.phase]:

@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import pickle
+import signal
 import threading
 import weakref
 from collections import deque
@@ -650,6 +651,26 @@ class SilentMember(Member):
 
     def prove(self, grant: Grant) -> None:
         self.asked.set()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_r19_a_child_that_starts_the_keeper_does_not_wait_for_the_parents_pools(
+    world: World,
+) -> None:
+    keeper = world.keeper()
+    SilentMember(keeper)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(int(PATIENCE))  # its clock stands still: it would wait for the pool
+        status = 1
+        try:
+            keeper.start()
+            keeper.wait(PATIENCE)
+            status = 0 if keeper.refresh(PATIENCE).generation == 2 else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 class HeldMember(Member):
