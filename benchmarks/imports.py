@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,9 @@ def _seconds(code: str) -> float:
 
 
 def _output(code: str) -> str:
+    # Installers compile what they install; with this variable set, only ours, which is installed
+    # for editing, would be compiled anew by each interpreter.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     ).stdout

@@ -37,7 +37,7 @@ _HOMES = {
     "JSONLogObserver": "observers",
     "JWTAuth": "providers.vault",
     "KeeperClosed": "exceptions",
-    "KeeperStatus": "keeper.consumer",
+    "KeeperStatus": "keeper.status",
     "KubernetesAuth": "providers.vault",
     "LDAPAuth": "providers.vault",
     "Lease": "_values",

@@ -2,72 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Grant
     from ephemeral_creds.events import Event
+    from ephemeral_creds.keeper.status import KeeperStatus
     from ephemeral_creds.lifecycle.signals import Signal
 
-__all__ = ["Consumer", "Keeper", "KeeperStatus"]
-
-
-@dataclass(frozen=True, slots=True)
-class KeeperStatus:
-    """A snapshot of a keeper, fit for a health endpoint: plain values and no secret.
-
-    Attributes:
-        name: the keeper's name.
-        provider: where the credentials come from.
-        state: ``new``, ``acquiring`` (nothing to log in with), ``serving``, ``closing``,
-            ``closed`` (also in the child of a fork), or ``failed`` where the keeper's thread has
-            crashed: what is in use works until its deadline, and nothing replaces it.
-        ready: whether a login is possible right now.
-        generation: the generation in use; 0 before the first.
-        username: its user name.
-        expires_in: seconds until its deadline; ``None`` where it has none, negative after it.
-        retired: generations whose connections are being replaced or whose lease is being
-            revoked.
-        fetches: requests for new credentials.
-        grants: new credentials received; each is a minted role where the provider mints.
-        renewals: leases renewed.
-        revocations: leases revoked.
-        rotations: changes from one generation to the next.
-        rejected_logins: logins that PostgreSQL answered with an error, whatever the reason.
-        failed_fetches: requests for credentials that failed.
-        failed_renewals: renewals that failed.
-        failed_revocations: revocations that failed.
-        last_error: text of the last failure, also after a success; ``None`` if there was none.
-        ends_in: seconds until the expected end of credentials that have no lease and thus no
-            ``expires_in``, by ``VALID UNTIL`` in PostgreSQL or by the source. Negative where they
-            are past it and still in use, since there are no others. ``None`` where it is not
-            known.
-        source_error: why the source cannot be used now, while older credentials are in use: its
-            file is malformed, for example. ``None`` where it can, and in the first three seconds.
-    """
-
-    name: str
-    provider: str
-    state: str
-    ready: bool
-    generation: int
-    username: str | None
-    expires_in: float | None
-    retired: tuple[int, ...]
-    fetches: int
-    grants: int
-    renewals: int
-    revocations: int
-    rotations: int
-    rejected_logins: int
-    failed_fetches: int
-    failed_renewals: int
-    failed_revocations: int
-    last_error: str | None
-    ends_in: float | None = None
-    source_error: str | None = None
+__all__ = ["Consumer", "Keeper"]
 
 
 class Consumer(Protocol):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from ephemeral_creds._clock import Clock, SystemClock
 from ephemeral_creds._fork import register, registered
 from ephemeral_creds.exceptions import AccessDenied, ConfigurationError
-from ephemeral_creds.keeper.consumer import Consumer, KeeperStatus
 from ephemeral_creds.keeper.messages import no_credentials, refresh_unfinished
 from ephemeral_creds.keeper.phase import Phase
 from ephemeral_creds.keeper.registry import close_all, close_at_process_end
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
     from ephemeral_creds import events
     from ephemeral_creds._values import Grant
+    from ephemeral_creds.keeper.consumer import Consumer
+    from ephemeral_creds.keeper.status import KeeperStatus
 
 __all__ = ["CredentialKeeper"]
 
@@ -206,6 +207,8 @@ class CredentialKeeper:
 
     def status(self) -> KeeperStatus:
         """Return a snapshot for a health endpoint or a person."""
+        from ephemeral_creds.keeper.status import KeeperStatus
+
         with self._thread.changed:
             now = self.clock.now()
             machine, counts = self._machine, self._machine.counts

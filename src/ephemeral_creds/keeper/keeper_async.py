@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Grant
-    from ephemeral_creds.keeper.consumer import KeeperStatus
     from ephemeral_creds.keeper.keeper import CredentialKeeper
+    from ephemeral_creds.keeper.status import KeeperStatus
     from ephemeral_creds.lifecycle.policy import RefreshPolicy
     from ephemeral_creds.observers import Observer
     from ephemeral_creds.providers.base import CredentialProvider

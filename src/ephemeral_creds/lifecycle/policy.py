@@ -6,17 +6,16 @@ import functools
 import math
 import warnings
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from ephemeral_creds._backoff import backoff
 from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.lifecycle.numbers import check_numbers, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RETRY_AFTER_MAX", "Limiter", "RefreshPolicy", "Tuning", "check_numbers", "number"]
-
-N = TypeVar("N", bound=float)
+__all__ = ["RETRY_AFTER_MAX", "RefreshPolicy", "Tuning"]
 
 # The longest delay that a server may ask for (``Retry-After``). A rate limit's interval is of
 # seconds to minutes; a longer wish is a proxy's mistake, and must not be what lets credentials end.
@@ -26,31 +25,6 @@ RETRY_AFTER_MAX = 300.0
 # in whole seconds, so that at zero up to one is left; looking later than needed costs nothing but
 # the refused logins of that time, each of which makes us look at once.
 _ROTATION_LAG = 1.0
-
-
-def number(default: N, low: float, high: float = math.inf) -> N:
-    """Declare a dataclass field that is a number from `low` to `high`, and finite.
-
-    It must be a whole number where `default` is one.
-    """
-    return field(default=default, metadata={"range": (low, high)})
-
-
-def check_numbers(policy: object) -> None:
-    """Raise a `ConfigurationError` unless all that was declared by `number` is in its range."""
-    for declared in fields(cast("Any", policy)):
-        if "range" not in declared.metadata:
-            continue
-        low, high = declared.metadata["range"]
-        value = getattr(policy, declared.name)
-        whole = isinstance(declared.default, int)
-        wanted, kind = ("a whole number", int) if whole else ("a number", (int, float))
-        right = isinstance(value, kind) and not isinstance(value, bool)
-        if not right or not low <= value <= high or value == math.inf:
-            until = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}, finite"
-            raise ConfigurationError(
-                f"{type(policy).__name__}({declared.name}={value!r}): must be {wanted}, {until}"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,22 +235,3 @@ def _accept_former_settings(init: Callable[..., None]) -> Callable[..., None]:
 RefreshPolicy.__init__ = _accept_former_settings(  # type: ignore[method-assign]
     RefreshPolicy.__init__
 )
-
-
-class Limiter:
-    """A token bucket: `burst` operations at once, then one per `interval` seconds."""
-
-    def __init__(self, interval: float, burst: int) -> None:
-        self._interval = interval
-        self._burst = burst
-        # The instant at which the bucket was, or will be, empty of debts: the "virtual
-        # scheduling" form of the algorithm, which needs no timer to refill.
-        self._full_at = -math.inf
-
-    def available_at(self, now: float) -> float:
-        """Return the earliest instant, from `now` on, at which one more is allowed."""
-        return max(now, self._full_at - (self._burst - 1) * self._interval)
-
-    def take(self, now: float) -> None:
-        """Count one."""
-        self._full_at = max(now, self._full_at) + self._interval

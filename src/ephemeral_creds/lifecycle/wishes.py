@@ -6,7 +6,7 @@ import math
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.lifecycle.policy import Limiter
+from ephemeral_creds.lifecycle.limiter import Limiter
 
 if TYPE_CHECKING:
     from ephemeral_creds.lifecycle.policy import RefreshPolicy

@@ -19,13 +19,13 @@ from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, 
 from ephemeral_creds.pool.errors import as_checkout_failed, explain
 from ephemeral_creds.pool.ledger import Borrowed
 from ephemeral_creds.pool.psycopg_pool_quirks import count_lent, has_idle
-from ephemeral_creds.pool.status import lease_stats, pool_status
 
 if TYPE_CHECKING:
     from psycopg_pool import PoolTimeout
 
-    from ephemeral_creds.keeper.consumer import Keeper, KeeperStatus
+    from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.keeper.keeper import CredentialKeeper
+    from ephemeral_creds.keeper.status import KeeperStatus
     from ephemeral_creds.pool.rotation import Rotation
     from ephemeral_creds.pool.shortage import Shortage
     from ephemeral_creds.pool.status import PoolStatus
@@ -83,14 +83,21 @@ class LeasedPool(_PsycopgPool):
         ``lease_renewals``, ``lease_revocations``, ``lease_rejected_logins`` and, for connections
         that wait to be replaced, ``connections_stale``.
         """
-        return super().get_stats() | lease_stats(self._rotation, self._keeper)
+        return super().get_stats() | self._lease_stats()
 
     def pop_stats(self) -> dict[str, int]:
         """Return the counters as `get_stats` does, and set psycopg_pool's own to zero."""
-        return super().pop_stats() | lease_stats(self._rotation, self._keeper)
+        return super().pop_stats() | self._lease_stats()
+
+    def _lease_stats(self) -> dict[str, int]:
+        from ephemeral_creds.pool.status import lease_stats
+
+        return lease_stats(self._rotation, self._keeper)
 
     def status(self) -> PoolStatus:
         """Return a snapshot for a health endpoint or a person; see `PoolStatus.ready`."""
+        from ephemeral_creds.pool.status import pool_status
+
         return pool_status(
             self.name, self.closed, self._rotation, self._keeper, super().get_stats()
         )

@@ -13,7 +13,7 @@ from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.remedies import advice
 
 if TYPE_CHECKING:
-    from ephemeral_creds.keeper.consumer import KeeperStatus
+    from ephemeral_creds.keeper.status import KeeperStatus
     from ephemeral_creds.pool.reconnects import ConnectFailure
     from ephemeral_creds.pool.shortage import Shortage
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ephemeral_creds._backoff import backoff
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.lifecycle.policy import check_numbers, number
+from ephemeral_creds.lifecycle.numbers import check_numbers, number
 
 __all__ = ["RotationPolicy"]
 

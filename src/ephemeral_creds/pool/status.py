@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ephemeral_creds.keeper.consumer import Keeper, KeeperStatus
+    from ephemeral_creds.keeper.consumer import Keeper
+    from ephemeral_creds.keeper.status import KeeperStatus
     from ephemeral_creds.pool.rotation import Rotation
 
 __all__ = ["PoolStatus", "lease_stats", "pool_status"]

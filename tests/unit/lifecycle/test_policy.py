@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ephemeral_creds import ConfigurationError, RefreshPolicy, RotationPolicy
-from ephemeral_creds.lifecycle.policy import Limiter, Tuning
+from ephemeral_creds.lifecycle.limiter import Limiter
+from ephemeral_creds.lifecycle.policy import Tuning
 
 
 @given(st.floats(0.001, 1e9), st.floats(0, 1))
