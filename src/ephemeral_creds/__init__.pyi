@@ -19,11 +19,16 @@ from ephemeral_creds.exceptions import NoCredentials as NoCredentials
 from ephemeral_creds.exceptions import NotReady as NotReady
 from ephemeral_creds.exceptions import ProviderError as ProviderError
 from ephemeral_creds.exceptions import ProviderUnavailable as ProviderUnavailable
+from ephemeral_creds.keeper.consumer import Consumer as Consumer
+from ephemeral_creds.keeper.consumer import Keeper as Keeper
 from ephemeral_creds.keeper.keeper import CredentialKeeper as CredentialKeeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper as AsyncCredentialKeeper
 from ephemeral_creds.keeper.registry import close_on_sigterm as close_on_sigterm
+from ephemeral_creds.keeper.sessions import Session as Session
+from ephemeral_creds.keeper.sessions import Sessions as Sessions
 from ephemeral_creds.keeper.status import KeeperStatus as KeeperStatus
 from ephemeral_creds.lifecycle.policy import RefreshPolicy as RefreshPolicy
+from ephemeral_creds.lifecycle.refusals import LoginFailure as LoginFailure
 from ephemeral_creds.observers import JSONLogObserver as JSONLogObserver
 from ephemeral_creds.observers import Observer as Observer
 from ephemeral_creds.observers import log_event as log_event

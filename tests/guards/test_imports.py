@@ -57,7 +57,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 # These decide; others look at clocks, wait, log, draw lots and talk to the world.
 PURE = {
     "exceptions", "_backoff", "_values", "events", "lifecycle", "keeper.consumer",
-    "pool.rotation", "pool.connections", "pool.jobs", "pool.ledger", "pool.trust",
+    "pool.rotation", "pool.connections", "pool.jobs", "pool.ledger", "keeper.trust",
     "pool.reconnects", "pool.shortage",
     "providers.base", "providers.file.formats",
 }  # fmt: skip

@@ -1,10 +1,12 @@
-"""How a keeper and its pools know each other: by these protocols, not by their classes."""
+"""How a keeper and its consumers know each other: by these protocols, not by their classes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Grant
     from ephemeral_creds.events import Event
@@ -68,6 +70,15 @@ class Keeper(Protocol):
     @property
     def clock(self) -> Clock:
         """What the deadlines of its grants are instants of."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """The generation in use; 0 before the first."""
+        ...
+
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after each change, until what is returned is called."""
         ...
 
     def join(self, consumer: Consumer) -> tuple[int, Grant | None]:

@@ -33,6 +33,7 @@ class Consumers:
     def __init__(self, report: Callable[[Event], None]) -> None:
         # Replaced as a whole: a thread may be telling those that were there before.
         self._by_number: dict[int, Consumer] = {}
+        self._listeners: dict[int, Callable[[], None]] = {}
         self._numbers = itertools.count(1)
         self._report = report
 
@@ -53,16 +54,33 @@ class Consumers:
         self._by_number = {n: c for n, c in self._by_number.items() if n != number}
         return found
 
+    def listen(self, callback: Callable[[], None]) -> int:
+        """Add what is only called after changes; return the number to `ignore` it by."""
+        number = next(self._numbers)
+        self._listeners = {**self._listeners, number: callback}
+        return number
+
+    def ignore(self, number: int) -> None:
+        """Remove a listener."""
+        self._listeners = {n: call for n, call in self._listeners.items() if n != number}
+
     def tell_failed(self) -> None:
         """Tell all that there are no new credentials."""
         for consumer in self._by_number.values():
             self._call(consumer.failed)
+        self._tell_listeners()
 
     def tell(self, action: Instruction) -> None:
         """Tell the one that `action` is for, or all of them."""
         for number, consumer in self._by_number.items():
             if not isinstance(action, a.Prove) or action.consumer == number:
                 self._call(partial(_method(consumer, action), action.grant))
+        if isinstance(action, a.Publish):
+            self._tell_listeners()
+
+    def _tell_listeners(self) -> None:
+        for callback in self._listeners.values():
+            self._call(callback)
 
     def _call(self, tell: Callable[[], None]) -> None:
         try:

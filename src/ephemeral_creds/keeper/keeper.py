@@ -23,7 +23,7 @@ from ephemeral_creds.observers import Observer, log_event
 from ephemeral_creds.providers.base import CredentialProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from ephemeral_creds import events
@@ -110,6 +110,34 @@ class CredentialKeeper:
     def clock(self) -> Clock:
         """The clock that the deadlines of its grants are read on."""
         return self._thread.clock
+
+    @property
+    def generation(self) -> int:
+        """The generation in use, be it expired or not; 0 before the first. Never blocks or raises.
+
+        It changes with each rotation: compare it with the one that a session logged in with.
+        """
+        grant = self._machine.current
+        return 0 if grant is None else grant.generation
+
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` whenever other credentials are in use.
+
+        It is also called when a fetch has failed, the keeper's thread has crashed, or the keeper is
+        closed: look at `generation`, or call `current`. It is called from the keeper's thread, or
+        from the one that closes the keeper, and has to return at once; what it raises is reported
+        as a `KeeperFailed` event.
+
+        Returns:
+            A function that ends this.
+        """
+        with self._thread.changed:
+            return self._thread.listen(callback)
+
+    def require_running(self) -> None:
+        """Raise what `refresh` raises where there will be no other credentials any more."""
+        if self._thread.phase not in (Phase.NEW, Phase.RUNNING):
+            raise no_credentials(self._thread)
 
     def start(self) -> None:
         """Start to fetch credentials, in the background. Does nothing if it runs already.

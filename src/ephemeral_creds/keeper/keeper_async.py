@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.keeper.loop import in_thread, require_asyncio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from ephemeral_creds._clock import Clock
@@ -75,6 +77,46 @@ class AsyncCredentialKeeper:
     def current(self) -> Grant:
         """Return what to log in with, as `CredentialKeeper.current` does."""
         return self._keeper.current()
+
+    @property
+    def generation(self) -> int:
+        """The generation in use, as `CredentialKeeper.generation` has it."""
+        return self._keeper.generation
+
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` whenever other credentials are in use.
+
+        As `CredentialKeeper.on_change` does, but in the event loop that runs where this is called.
+        """
+        loop = asyncio.get_running_loop()
+
+        def call() -> None:
+            # Nothing waits in a closed loop.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(callback)
+
+        return self._keeper.on_change(call)
+
+    async def changed(self, generation: int) -> Grant:
+        """Wait until another generation than `generation` is in use, and return its grant.
+
+        Returns at once if that is so already. Waits without limit; put it into `asyncio.timeout`.
+
+        Raises:
+            KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
+            NotReady: its thread has crashed.
+            CredentialsExpired: the other generation has expired already.
+        """
+        changed = asyncio.Event()
+        ignore = self.on_change(changed.set)
+        try:
+            while self.generation == generation:
+                self._keeper.require_running()
+                await changed.wait()
+                changed.clear()
+            return self.current()
+        finally:
+            ignore()
 
     async def wait(self, timeout: float = 30.0) -> Grant:
         """Wait for something to log in with, as `CredentialKeeper.wait` does."""

@@ -16,7 +16,7 @@ from ephemeral_creds.lifecycle import signals as s
 from ephemeral_creds.observers import logger, notify, where_raised
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Grant
@@ -106,6 +106,16 @@ class KeeperThread:
         """Add a consumer; return its number and the grant in use. The lock is held."""
         number = self._consumers.add(consumer)
         return number, self.machine.join(number)
+
+    def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after changes, until what is returned is called. The lock is held."""
+        number = self._consumers.listen(callback)
+
+        def ignore() -> None:
+            with self.changed:
+                self._consumers.ignore(number)
+
+        return ignore
 
     def leave(self, number: int) -> None:
         """Remove a consumer."""

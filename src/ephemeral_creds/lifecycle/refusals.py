@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 __all__ = ["LoginFailure", "Refusals"]
 
 
+# It looks the role up, after pg_hba.conf has let it in.
+_ROLE_LOOKED_UP = "InitializeSessionUserId"
+
+
 class LoginFailure(Enum):
     """What stopped a login; the value is what events and errors call it."""
 
@@ -23,6 +27,22 @@ class LoginFailure(Enum):
     """The server said no for a reason that no other credentials change: no free slot, say."""
     UNREACHABLE = "unreachable"
     """The server did not answer, or not in time."""
+
+    @classmethod
+    def from_sqlstate(cls, sqlstate: str | None, routine: str | None = None) -> LoginFailure:
+        """Return what a server's error of a failed login says.
+
+        Args:
+            sqlstate: its code; ``None`` where there was no answer.
+            routine: the name of PostgreSQL's function that raised it, if known: both
+                ``pg_hba.conf`` and a role that does not exist have the code 28000
+                (https://www.postgresql.org/docs/current/protocol-error-fields.html).
+        """
+        if sqlstate is None:
+            return cls.UNREACHABLE
+        if sqlstate == "28000" and routine not in (None, _ROLE_LOOKED_UP):
+            return cls.PG_HBA
+        return cls.CREDENTIALS if sqlstate.startswith("28") else cls.SERVER
 
 
 class Refusals:

@@ -7,12 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
+from ephemeral_creds.keeper.trust import Trust
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import EndLearned, LoginAccepted, LoginRejected, Tick
 from ephemeral_creds.pool.jobs import Report, Tell
 from ephemeral_creds.pool.ledger import Ledger, Opening, generation_of
 from ephemeral_creds.pool.reconnects import Reconnects
-from ephemeral_creds.pool.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,7 +202,8 @@ class Connections(Generic[T]):
         if generation and failure.refused:
             # Open sessions of the same role are asked why, or one of them has answered.
             self.suspect_generation(generation)
-            failure = self._trust.refuse(generation, failure)
+            if remedy := self._trust.refuse(generation):
+                failure = failure.with_hint(remedy)
         self._reconnects.failed(failure, generation or self.serving, now)
         if generation:
             self._reject(generation, failure)

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from ephemeral_creds._values import Grant, Lease
-    from ephemeral_creds.pool.reconnects import ConnectFailure
 
 __all__ = ["Trust"]
 
@@ -87,13 +86,13 @@ class Trust:
 
     # -- why PostgreSQL refuses a role whose lease has time left ---------------------------
 
-    def refuse(self, generation: int, failure: ConnectFailure) -> ConnectFailure:
-        """A login was refused: return why, as far as a session of the same role has told."""
+    def refuse(self, generation: int) -> str:
+        """A login was refused: return the remedy, if a session of the same role has told why."""
         answer = self._valid_until_passed
         if answer is not None and answer.generation == generation:
-            return failure.with_hint(answer.remedy)
+            return answer.remedy
         self._refused.add(generation)
-        return failure
+        return ""
 
     def wants_valid_until(self, generation: int) -> bool:
         """Tell whether a login was refused, and no session has been asked for the reason."""
