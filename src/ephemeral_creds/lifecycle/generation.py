@@ -38,13 +38,13 @@ class Turn(Enum):
     DISCARDED = "refused, expired, lost or superseded before it was in use"
     REPLACED = "a newer one is in use"
     DRAINED = "no consumer has connections of it"
-    UNWANTED = "nobody waits for it any more"
+    UNWANTED = "it came too late to be used"
     CLOSED = "the keeper closes"
     REVOKED = "its lease has been revoked"
     GIVEN_UP = "revoking its lease has failed for good"
     NOTHING_TO_REVOKE = "it has no lease"
     LEASE_LOST = "the server does not know its lease"
-    EXPIRED = "its deadline has come, and no renewal of it is in flight"
+    EXPIRED = "its deadline has come, and no renewal is in flight"
 
 
 # A pair that is missing is a defect; `Core.move` says so.
@@ -126,7 +126,7 @@ class Generation:
 
     @property
     def drain_at(self) -> float:
-        """Now, where no consumer has connections of it or, without consumers, it has no lease."""
+        """Now, if no consumer has connections of it or, without consumers, it has no lease."""
         is_free = not self.consumers if self.is_shared else not self.grant.lease.lease_id
         return -math.inf if self.stage is Stage.RETIRED and is_free else math.inf
 

@@ -1,4 +1,4 @@
-"""What the lifecycle machine is told: frozen values, nothing else."""
+"""Signals to the lifecycle machine: frozen values, nothing else."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Renewed:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The provider took a grant back."""
+    """The provider revoked a grant."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The provider could not do what was asked."""
+    """A request to the provider failed."""
 
     operation: Operation
     error: Exception
@@ -48,19 +48,19 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class SourceChanged:
-    """The provider noticed that a fetch may now bring something else."""
+    """The provider noticed that a fetch may now bring other credentials."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSeen:
-    """The provider looked at its source; `error` says why it cannot be used; empty where it can."""
+    """The provider looked at its source; `error` says why it cannot be used, or is empty."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshRequested:
-    """Somebody asked for new credentials."""
+    """A caller asked for new credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class LoginRejected:
 
 @dataclass(frozen=True, slots=True)
 class EndLearned:
-    """PostgreSQL lets this generation log in for `remaining` seconds more; ``inf`` for no limit."""
+    """PostgreSQL accepts this generation for `remaining` seconds more; ``inf`` for no limit."""
 
     generation: int
     remaining: float
@@ -107,12 +107,12 @@ class ConsumerReleased:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """The deadline came."""
+    """The machine's `deadline` has come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Give everything back and stop."""
+    """Revoke everything and stop."""
 
 
 Signal = (
