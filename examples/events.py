@@ -43,7 +43,7 @@ class EventCounter:
             return dict(self._counts)
 
     def problems(self) -> dict[str, int]:
-        """Return the same for those that somebody should look at."""
+        """Return the same for those that an operator should look at."""
         with self._lock:
             return dict(self._problems)
 
@@ -66,7 +66,7 @@ def main() -> None:
     auth = AppRoleAuth(os.environ["VAULT_ROLE_ID"], os.environ["VAULT_SECRET_ID"])
     provider = VaultDynamicProvider(os.environ["VAULT_ROLE"], auth=auth)
     counter = EventCounter()
-    # With observers of one's own, log_event has to be named to get the usual log lines as well.
+    # With observers of your own, include log_event to keep the usual log lines.
     with (
         CredentialKeeper(provider, observers=[counter, log_event]) as keeper,
         RotatingConnectionPool(keeper, os.environ["DB_CONNINFO"], max_size=10) as pool,

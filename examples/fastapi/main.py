@@ -83,7 +83,7 @@ async def show_job(number: int, pool: InPool) -> dict[str, object]:
 
 @app.get("/healthz")
 async def is_alive() -> dict[str, bool]:
-    """Say that the process answers; a restart would mend nothing else."""
+    """Say that the process answers; a restart would fix nothing else."""
     return {"alive": True}
 
 

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Let the service account my-app of the namespace production log in. After ../vault/database.sh.
 #
-# AUDIENCE is whom a token has to be meant for. native-sidecar.yaml and vault-secrets-operator.yaml
-# ask for what is the default here. A token that nobody asked anything of, which the injector's agent
-# and KubernetesAuth find in a pod, is meant for the cluster's own API, and that has another name
-# with kubeadm and elsewhere. What it is:
+# AUDIENCE is the audience that a token must have. native-sidecar.yaml and
+# vault-secrets-operator.yaml request the default here. The default token of a pod, which the injector's agent and
+# KubernetesAuth use, is for the cluster's own API, and that has another name with kubeadm and
+# elsewhere. To print it:
 #   kubectl create token my-app -n production |
 #       jq -Rr 'split(".")[1] | @base64d | fromjson | .aud[0]'
 #

@@ -22,7 +22,7 @@ class OrderBook:
     """Takes orders.
 
     Args:
-        pool: an open pool; whoever made it closes it.
+        pool: an open pool; its creator closes it.
     """
 
     def __init__(self, pool: RotatingConnectionPool[psycopg.Connection]) -> None:

@@ -39,7 +39,7 @@ def test_orders_are_taken_across_a_rotation(
 def test_orders_are_taken_while_vault_is_away(
     book: OrderBook, ephemeral_vault: EphemeralVault
 ) -> None:
-    """Credentials in hand go on working."""
+    """The current credentials still work."""
     with ephemeral_vault.outage():
         book.take("tea")
     assert book.items() == ["tea"]
@@ -64,7 +64,7 @@ def test_a_dropped_user_loses_no_order(book: OrderBook, ephemeral_vault: Ephemer
 def test_the_shop_closes_when_the_credentials_have_expired(
     book: OrderBook, ephemeral_vault: EphemeralVault, credential_events: EventCollector
 ) -> None:
-    """Vault was away for too long; when it is back, so are we."""
+    """Vault was unreachable for too long; the service recovers with it."""
     with ephemeral_vault.outage():
         ephemeral_vault.expire()
         credential_events.wait_for(LeaseExpired)

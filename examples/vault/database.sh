@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 vault secrets enable -path=database database
 
 # The braces are Vault's: it puts the values in, percent-encoded. sslmode=verify-full, so that
-# Vault talks to this PostgreSQL and to nobody who pretends to be it. A CA that Vault's machine does
+# Vault talks to this PostgreSQL and to no server that pretends to be it. A CA that Vault's machine does
 # not know goes into SSL_CERT_FILE of Vault's own process. The password is read from standard input:
 # arguments can be read by every user of the machine.
 printf '%s' "$DB_PASSWORD" | vault write database/config/my-db \

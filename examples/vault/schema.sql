@@ -1,6 +1,6 @@
 -- What PostgreSQL needs once, as a superuser: an owner that stays, and Vault's own login.
 --   psql -v admin_password="$(openssl rand -base64 24)" -f schema.sql mydb
--- Vault changes that password afterwards (database.sh: rotate-root), so that nobody knows it.
+-- Vault changes that password afterwards (database.sh: rotate-root), so that no person knows it.
 
 -- Objects belong to this role. The roles that Vault makes are members of it.
 CREATE ROLE my_app NOLOGIN;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Print a wrapping token for a new secret id, good for one use within ten minutes. Whoever deploys
-# runs this and puts the token on the machine, and has never seen the secret id:
+# Print a wrapping token for a new secret id, good for one use within ten minutes. The person who
+# deploys runs this and puts the token on the machine, and never sees the secret id:
 #   ./deliver.sh | ssh root@machine 'umask 077 && cat > /etc/my-app/wrapped-secret-id'
 #   ssh root@machine systemctl restart my-app-secret-id.service my-app.service
 set -eu

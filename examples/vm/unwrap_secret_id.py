@@ -1,8 +1,8 @@
 """Exchange a wrapping token for the secret id that it wraps, and print that.
 
 Run by `my-app-secret-id.service`, with the token in the credential ``wrapped-secret-id``. Needs
-nothing but Python's standard library. A token that was used already is worth an alarm: somebody
-else has the secret id.
+nothing but Python's standard library. A token that was used already is an alarm: another party
+has the secret id.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
     except urllib.error.HTTPError as error:
         sys.exit(
             f"Vault refuses the wrapping token (HTTP {error.code}). If it is not older than ten "
-            "minutes, somebody else has used it: revoke the secret ids of auth/approle/role/my-app"
+            "minutes, another party has used it: revoke the secret ids of auth/approle/role/my-app"
         )
     except OSError as error:
         reason = getattr(error, "reason", None) or error

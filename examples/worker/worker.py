@@ -48,7 +48,7 @@ def make_provider() -> CredentialProvider:
     if secret_id := os.environ.get("VAULT_SECRET_ID"):
         auth = AppRoleAuth(role_id, secret_id)
     else:
-        # Read anew at each login.
+        # Read at each login.
         folder = Path(os.environ["CREDENTIALS_DIRECTORY"])
         auth = AppRoleAuth(role_id, secret_id_file=folder / "secret-id")
     return VaultDynamicProvider(os.environ["VAULT_ROLE"], auth=auth)

@@ -125,9 +125,9 @@ def test_a_token_that_somebody_has_used_is_an_alarm(world: MachineWorld) -> None
     assert not world.systemctl("restart", "my-app-secret-id")
     assert world.show("my-app-secret-id", "Result") == "exit-code"
     said = world.journal("my-app-secret-id")
-    assert "somebody else has used it: revoke the secret ids" in said
+    assert "another party has used it: revoke the secret ids" in said
     assert "Traceback" not in said
-    # The service goes on with what it has.
+    # The service keeps the secret id that it has.
     assert world.systemctl("restart", "my-app")
     world.do_job()
 
