@@ -33,9 +33,9 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """Seconds since boot, those spent in suspend included where the system counts them.
+    """Seconds since boot, those spent in suspend included if the system counts them.
 
-    A lease goes on ageing while a laptop or a virtual machine sleeps. ``CLOCK_BOOTTIME`` ticks
+    A lease ages while a laptop or a virtual machine sleeps. ``CLOCK_BOOTTIME`` ticks
     through suspend (Linux, clock_gettime(2)); ``CLOCK_MONOTONIC``, which is the fallback, does
     so on macOS but not on Linux.
     """

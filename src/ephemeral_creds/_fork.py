@@ -1,7 +1,7 @@
 """The one registry of what a fork invalidates.
 
 A child of a fork has the objects of its parent and none of its threads. A lock that another thread
-held is never released there; sockets, watches and leases go on being the parent's.
+held is never released there; sockets, watches and leases remain the parent's.
 """
 
 from __future__ import annotations

@@ -84,12 +84,12 @@ class Lease:
             so counting from here errs on the safe side however slow the answer was.
         duration: seconds from ``requested_at`` for which the credentials work: the lesser of the
             lease's own duration and what remained of the token that it was requested with.
-            ``inf`` where it is not known, as with a file.
+            ``inf`` if it is not known, as with a file.
         renewable: whether the lease can be renewed.
         lease_id: the server's id of the lease; empty without a lease.
         rotates_in: for a static role, whose password the server changes: seconds from
-            ``requested_at`` until the next change, ``inf`` where the server does not say. Sessions
-            outlive it. ``None`` where the role is not static, or it is not known.
+            ``requested_at`` until the next change, ``inf`` if the server does not say. Sessions
+            outlive it. ``None`` if the role is not static, or it is not known.
         ask_again_in: seconds from ``requested_at`` after which to fetch again in any case; ``inf``
             for never.
         announced_duration: seconds from ``requested_at`` until the end that the source expects and

@@ -70,7 +70,7 @@ class CredentialsPublished(Event):
         username: its user name.
         previous: the generation before it; ``None`` for the first.
         proven: whether it was tested: at least one pool has logged in with it, and so have all
-            that still use the keeper. False where there was nothing to fall back on, or where a
+            that still use the keeper. False if there was nothing to fall back on, or if a
             pool's server did not answer in time.
     """
 
@@ -90,7 +90,7 @@ class PasswordChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRenewed(Event):
-    """A lease was renewed; `shortened` where the server granted less time than before."""
+    """A lease was renewed; `shortened` if the server granted less time than before."""
 
     generation: int
     duration: float
@@ -122,10 +122,10 @@ class LoginRejected(Problem):
     Attributes:
         generation: the generation whose credentials were sent.
         current: whether that generation is in use; false while it is being tested.
-        reason: ``credentials`` where the server refused user or password, ``pg_hba`` where it
-            rejected the login before it asked for a password, ``server`` where it refused for a
+        reason: ``credentials`` if the server refused user or password, ``pg_hba`` if it
+            rejected the login before it asked for a password, ``server`` if it refused for a
             reason that other credentials do not change.
-        sqlstate: the server's code, such as ``28P01``; ``None`` where it is not known.
+        sqlstate: the server's code, such as ``28P01``; ``None`` if it is not known.
     """
 
     generation: int
@@ -168,7 +168,7 @@ class CredentialsEnding(Problem):
         ends_in: seconds until ``VALID UNTIL`` in PostgreSQL, or until the end that the source
             expects; negative afterwards.
         source_error: why the content of the source cannot be used, as in `SourceUnusable`; empty
-            where it can, and holds the same credentials.
+            if it can, and holds the same credentials.
     """
 
     generation: int
@@ -204,7 +204,7 @@ class LeaseRevoked(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationFailed(Problem):
-    """A lease could not be revoked; `final` where it is now left to expire by itself."""
+    """A lease could not be revoked; `final` if it is now left to expire by itself."""
 
     generation: int
     error: str
@@ -215,21 +215,21 @@ class RevocationFailed(Problem):
 class KeeperFailed(Problem):
     """There is a defect in the keeper or in its provider; the credentials in use keep working.
 
-    The keeper's thread goes on, unless `error` says that it has crashed.
+    The keeper's thread continues, unless `error` says that it has crashed.
     """
 
     error: str
 
 
 Outcome: TypeAlias = Literal["done", "refused", "failed", "unknown"]
-"""How a request ended; ``unknown`` where the server may have done it, but no usable answer came."""
+"""How a request ended; ``unknown`` if the server may have done it, but no usable answer came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderRequest(Event):
     """A provider has sent a request to its server: a line of an audit trail.
 
-    Not a `Problem` even where it failed: the consequence is an event of its own, such as
+    Not a `Problem` even if it failed: the consequence is an event of its own, such as
     `FetchFailed`.
 
     Attributes:

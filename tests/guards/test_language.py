@@ -28,18 +28,28 @@ IDIOMS = {
     r"(?:tells?|told|telling) of": "report",
     r"(?:give|gives|given|gave|giving) (?:it |them |leases? )?back": "revoke",
     r"lapse[sd]?": "expired",
-}
-# In code, where a subject is always known; documents may need them.
-IN_CODE = {
-    r"(?<!['\"])(?:no|some|any|every)body": "name who or what: Vault, another process",
+    r"(?:go|goes|going|went) on": "continue; keep trying",
+    r"(?:go|goes|going|went) before": "override; take precedence",
+    r"as a rule": "usually",
+    r"anew": "again; at each login",
+    r"mend(?:s|ed|ing)?": "fix",
+    r"(?:is|are|was|were) away": "is unreachable",
+    r"of one's own": "of your own; a private …",
+    r"(?<!['\"`])(?:no|some|any|every)body": "name who or what: Vault, another process",
     r"whoever": "name who",
+    r"where (?:there (?:is|are|was)|nothing|none|something|neither|only a)": "if",
+    r"where it (?:is not known|has none|failed|succeeded)": "if",
+    r"[.;]\s+what (?:is|was|were|has|may|can|cannot|only|we)": "a noun: the request that …",
+}
+# In code only: documents may need them.
+IN_CODE = {
     r"goes by": "depends on; uses",
     r"all the same": "anyway",
     r"is over": "has expired; has ended",
 }
 
 CODE = ("src/ephemeral_creds",)
-DOCUMENTS = ("README.md", "docs")
+DOCUMENTS = ("README.md", "docs", "examples")
 
 
 def texts(roots: tuple[str, ...], suffix: str) -> Iterator[Path]:

@@ -74,7 +74,7 @@ _MAY_CREATE_IN = """
 """
 _GSS = "SELECT coalesce(bool_or(encrypted), false) FROM pg_stat_gssapi WHERE pid = pg_backend_pid()"
 # PostgreSQL applies those of the role that logs in, and of no other one that it acts as then. Its
-# view does not have settings with names of one's own.
+# view does not have settings with custom names.
 _LOST_SETTINGS = """
     SELECT DISTINCT name FROM pg_db_role_setting
     CROSS JOIN unnest(setconfig) entry CROSS JOIN split_part(entry, '=', 1) name

@@ -39,7 +39,7 @@ class Finding:
         step: the step's name.
         level: how bad it is.
         text: what was found, in one line.
-        remedy: what to do, in several lines if need be; empty where there is nothing to do.
+        remedy: what to do, in several lines if need be; empty if there is nothing to do.
     """
 
     step: str
@@ -92,7 +92,7 @@ class Findings:
 
     @property
     def severity(self) -> int:
-        """The exit status: 0 where all is well, 1 with warnings only, 2 where something fails."""
+        """The exit status: 0 if all is well, 1 with warnings only, 2 if something fails."""
         return max((_SEVERITY[finding.level] for finding in self.found), default=0)
 
     def as_text(self) -> str:

@@ -30,7 +30,7 @@ class Health:
     """What a node says about itself.
 
     OpenBao leaves `enterprise` out; it counts as true there, since it knows namespaces. `time` is
-    Unix time in whole seconds, ``None`` where the node does not say.
+    Unix time in whole seconds, ``None`` if the node does not say.
     """
 
     initialized: bool
@@ -135,7 +135,7 @@ class Inspector:
         )
 
     def definition(self) -> RoleFacts | StaticRoleFacts | None:
-        """Return how the role is defined, where the token may read that.
+        """Return how the role is defined, if the token may read that.
 
         Returns:
             The definition; ``None`` if the engine is not a database secrets engine.
@@ -156,7 +156,7 @@ class Inspector:
         )
 
     def allowed_roles(self, connection: str) -> tuple[str, ...]:
-        """Return the roles that a connection allows, where the token may read that."""
+        """Return the roles that a connection allows, if the token may read that."""
         return self._provider.query(
             lambda vault: vault.secrets.database.read_connection(
                 connection, mount_point=self.mount

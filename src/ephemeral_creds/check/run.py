@@ -47,7 +47,7 @@ def run_check(options: CheckOptions) -> int:
 def check(options: CheckOptions, interruption: PromptInterruption) -> Findings:
     """Try a provider step by step, up to the first step that the others depend on and that fails.
 
-    A signal stops it. What was minted by then is revoked, which no signal stops.
+    A signal stops it. Roles that were minted by then are revoked, which no signal stops.
     """
     try:
         provider = provider_from_url(options.url)

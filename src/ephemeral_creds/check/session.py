@@ -99,7 +99,7 @@ def check_encryption(line: Line, findings: Findings) -> None:
 
 
 def _check_user(session: RoleSession, session_role: str | None, findings: Findings) -> str | None:
-    """Return the role that the session acts as, where that is not the one it logged in as."""
+    """Return the role that the session acts as, if that is not the one it logged in as."""
     logged_in_as, acts_as = session.logged_in_as(), session.acts_as()
     if not same_role(logged_in_as, session.username):
         findings.add(

@@ -202,7 +202,7 @@ def _check_policy(inspector: Inspector, findings: Findings, *, minting: bool) ->
     return possible
 
 
-# --- the role's definition, where the token may read it -------------------------------------------
+# --- the role's definition, if the token may read it -------------------------------------------
 
 
 def _check_role(inspector: Inspector, token: TokenFacts, findings: Findings) -> bool:
@@ -300,5 +300,5 @@ def _check_allowed(inspector: Inspector, connection: str, findings: Findings) ->
 
 
 def _matches(pattern: str, role: str) -> bool:
-    """Whether a role matches one of allowed_roles, where only a star is special."""
+    """Whether a role matches one of allowed_roles, if only a star is special."""
     return bool(re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), role, re.DOTALL))

@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows the command's name; ``None`` takes the process's own.
 
     Returns:
-        The exit status: 0 where all went as promised, 1 where it did not, 2 where the command
-        could not run, 128 and the signal's number where one stopped it. A check returns 1 for
+        The exit status: 0 if all went as promised, 1 if it did not, 2 where the command
+        could not run, 128 and the signal's number if one stopped it. A check returns 1 for
         warnings and 2 for what fails.
     """
     parsed = build_parser().parse_args(arguments)
@@ -64,7 +64,7 @@ def _check(options: CheckOptions) -> int:
 def _missing() -> str | None:
     """Say what has to be installed for the demo, if anything has."""
     for module, what in (
-        ("psycopg", "psycopg cannot be used, as a rule because there is no libpq"),
+        ("psycopg", "psycopg cannot be used, usually because there is no libpq"),
         ("rich", "the package rich cannot be used"),
     ):
         try:

@@ -20,7 +20,7 @@ Shows, on real servers and under load, that a pool's user name may change while 
 
 Starts a PostgreSQL of its own and a Vault, and lets worker threads run transactions through one
 RotatingConnectionPool. The credentials live 4 s at a time and 12 s at most, so that they are
-renewed, replaced and revoked all the while. At the end everything is stopped and removed.
+renewed, replaced and revoked throughout. At the end everything is stopped and removed.
 """
 
 _EPILOG = """\
@@ -121,8 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--external",
         action="store_true",
         help="use the Vault at VAULT_ADDR, which must reach 127.0.0.1 here, with the token in "
-        "VAULT_TOKEN, which must be allowed to mount engines; what is set up there, all under "
-        "one random name, is removed at the end",
+        "VAULT_TOKEN, which must be allowed to mount engines; everything that is set up "
+        "there, under one random name, is removed at the end",
     )
     return parser
 

@@ -103,7 +103,7 @@ class _Demo:
         """Run it.
 
         Args:
-            left_behind: gets a line for each thing that could not be put away again, also where
+            left_behind: gets a line for each thing that could not be put away again, also if
                 there is no report.
 
         Raises:

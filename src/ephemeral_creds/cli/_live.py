@@ -34,7 +34,7 @@ class LiveView(PlainView):
     """Panels that fill the terminal's alternate screen, as those of ``top`` do.
 
     Whatever gets into them, an echoed ``^C`` or the window's new size, is gone with that screen.
-    What is written to stderr meanwhile is held back and follows at the end.
+    Output to stderr is held back meanwhile and follows at the end.
     """
 
     def __init__(self, console: Console | None = None) -> None:

@@ -113,7 +113,7 @@ class Census:
         peak_connections: the most connections of the pool that PostgreSQL had at once, in two
             looks in a row.
         renewals: how often a role's VALID UNTIL was seen to move.
-        error: why sampling ended early; ``None`` where it did not.
+        error: why sampling ended early; ``None`` if it did not.
     """
 
     def __init__(self, postgres: PostgresServer) -> None:

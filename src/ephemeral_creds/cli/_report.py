@@ -37,7 +37,7 @@ class Report:
         peak_connections: the most connections at once.
         max_connections: how many were allowed at once.
         roles_left: roles of ours in PostgreSQL at the end.
-        p50_ms: median latency; ``None`` where nothing succeeded.
+        p50_ms: median latency; ``None`` if nothing succeeded.
         p999_ms: what all but one in a thousand did not exceed.
         failures: what failed, and how often.
         unrevoked: the events of failed revocations.
@@ -100,7 +100,7 @@ def rotations_due(seconds: float) -> int:
 
 
 def verdict(report: Report) -> list[str]:
-    """Return what is wrong; empty where the promise was kept.
+    """Return what is wrong; empty if the promise was kept.
 
     A run that was interrupted is judged by what it did until then.
     """

@@ -106,7 +106,7 @@ class PlainView:
 
 
 def make_view(*, json: bool) -> PlainView:
-    """Return the live view where there is a terminal for it, else the plain one.
+    """Return the live view if there is a terminal for it, else the plain one.
 
     Args:
         json: whether stdout has to be kept free.

@@ -181,7 +181,7 @@ class CredentialKeeper:
 
         Raises:
             ConfigurationError, AccessDenied: at once, where there have been no credentials yet
-                and only a person can help. The keeper goes on trying, slowly.
+                and only a person can help. The keeper keeps trying, slowly.
             NotReady, CredentialsExpired: there were none in time; the cause is chained.
             KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
         """
@@ -211,7 +211,7 @@ class CredentialKeeper:
 
         Raises:
             ProviderError, ConfigurationError: the provider failed. The credentials in use stay.
-            NotReady: it took longer than `timeout`, and goes on in the background. Or, at once,
+            NotReady: it took longer than `timeout`, and continues in the background. Or, at once,
                 the keeper has not been started.
             KeeperClosed: the keeper was closed, or belongs to the parent process of a fork.
         """

@@ -14,7 +14,7 @@ __all__ = ["no_credentials", "refresh_unfinished"]
 
 
 def no_credentials(keeper: KeeperThread) -> NoCredentials:
-    """Return the error to raise where there is nothing to log in with."""
+    """Return the error to raise if there is nothing to log in with."""
     source, name = keeper.provider.description, keeper.name
     match keeper.phase:
         case Phase.NEW:
@@ -58,7 +58,7 @@ def _because(keeper: KeeperThread, now: float) -> str:
 
 
 def refresh_unfinished(keeper: KeeperThread, timeout: float) -> NotReady:
-    """Return the error to raise where a refresh takes longer than `timeout` seconds."""
+    """Return the error to raise if a refresh takes longer than `timeout` seconds."""
     why = ""
     if keeper.machine.proving:
         why = (

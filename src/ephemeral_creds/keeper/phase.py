@@ -18,7 +18,7 @@ class Phase(Enum):
     """The same, but `close` no longer waits for it: the provider does not answer."""
     STOPPED = "stopped"
     CRASHED = "crashed"
-    """A defect has ended its thread. What is in use works until its deadline."""
+    """A defect has ended its thread. The current credentials work until their deadline."""
     INHERITED = "inherited"
     """This is the child of a fork; thread and leases are the parent's."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["close_all", "close_at_process_end", "close_on_sigterm"]
 
 # How long, in seconds, the main thread waits after a SIGTERM. It may hold a lock that the closing
-# needs, of a logging handler for example: then it has to go on.
+# needs, of a logging handler for example: then it has to continue.
 _PATIENCE = 1.0
 
 # At the end of the process, for all keepers together.
@@ -75,7 +75,7 @@ def close_on_sigterm() -> None:
 
     For programs without a handler of their own: SIGTERM ends those at once, and roles stay until
     their leases expire. Takes up to 5 seconds if Vault hangs; a second SIGTERM ends the process at
-    once. The main thread waits for up to a second of that, and then goes on until the end.
+    once. The main thread waits for up to a second of that, and then continues until the end.
 
     A handler that was installed before is called after the closing. If SIGTERM is ignored, it stays
     so.

@@ -15,16 +15,16 @@ class KeeperStatus:
         name: the keeper's name.
         provider: where the credentials come from.
         state: ``new``, ``acquiring`` (nothing to log in with), ``serving``, ``closing``,
-            ``closed`` (also in the child of a fork), or ``failed`` where the keeper's thread has
+            ``closed`` (also in the child of a fork), or ``failed`` if the keeper's thread has
             crashed: what is in use works until its deadline, and nothing replaces it.
         ready: whether a login is possible right now.
         generation: the generation in use; 0 before the first.
         username: its user name.
-        expires_in: seconds until its deadline; ``None`` where it has none, negative after it.
+        expires_in: seconds until its deadline; ``None`` if it has none, negative after it.
         retired: generations whose connections are being replaced or whose lease is being
             revoked.
         fetches: requests for new credentials.
-        grants: new credentials received; each is a minted role where the provider mints.
+        grants: new credentials received; each is a minted role if the provider mints.
         renewals: leases renewed.
         revocations: leases revoked.
         rotations: changes from one generation to the next.
@@ -34,11 +34,11 @@ class KeeperStatus:
         failed_revocations: revocations that failed.
         last_error: text of the last failure, also after a success; ``None`` if there was none.
         ends_in: seconds until the expected end of credentials that have no lease and thus no
-            ``expires_in``, by ``VALID UNTIL`` in PostgreSQL or by the source. Negative where they
-            are past it and still in use, since there are no others. ``None`` where it is not
+            ``expires_in``, by ``VALID UNTIL`` in PostgreSQL or by the source. Negative if they
+            are past it and still in use, since there are no others. ``None`` if it is not
             known.
         source_error: why the source cannot be used now, while older credentials are in use: its
-            file is malformed, for example. ``None`` where it can, and in the first three seconds.
+            file is malformed, for example. ``None`` if it can, and in the first three seconds.
     """
 
     name: str

@@ -23,8 +23,8 @@ class Trust:
 
     Attributes:
         until: the instant, on the keeper's clock, up to which no checkout needs a test: the first
-            deadline of a generation that connections are open of; ``-inf`` where one needs it now.
-        expired_through: the last generation that is past its deadline; 0 where none is.
+            deadline of a generation that connections are open of; ``-inf`` if one needs it now.
+        expired_through: the last generation that is past its deadline; 0 if none is.
     """
 
     def __init__(self, *, always_vet: bool) -> None:
@@ -103,7 +103,7 @@ class Trust:
     ) -> ValidUntilPassed | None:
         """A session was told that its role may log in for `remaining` seconds; return the reason.
 
-        ``None`` where it is another one: there is no limit, or the lease is past it as well.
+        ``None`` if it is another one: there is no limit, or the lease is past it as well.
         """
         self._refused.discard(generation)
         lease = self._leases.get(generation)

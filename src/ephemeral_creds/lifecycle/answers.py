@@ -26,7 +26,7 @@ __all__ = ["note_failure", "note_grant", "note_renewal", "note_revocation"]
 
 
 def _complete(core: Core, kind: type[a.Operation], number: int = 0) -> a.Operation | None:
-    """Return the operation that an answer is to; ``None`` where it comes late or twice."""
+    """Return the operation that an answer is to; ``None`` if it comes late or twice."""
     asked = core.in_flight
     if type(asked) is not kind:
         return None

@@ -205,7 +205,7 @@ class Core:
         generation.schedule(self.now, self.draw())
 
     def replace(self, generation: Generation, reason: Reason) -> None:
-        """Wish for another one where `generation` is the newest there is."""
+        """Wish for another one if `generation` is the newest there is."""
         if generation is self.current and self.candidate is None:
             self.wishes.want(reason, self.now)
 
@@ -220,7 +220,7 @@ class Core:
         Args:
             error: why it failed.
             failures: how often in a row.
-            ends_in: within how many seconds it has to succeed; 0 or less where it is too late.
+            ends_in: within how many seconds it has to succeed; 0 or less if it is too late.
         """
         delay = self.policy.retry_after(failures, self.draw())
         if isinstance(error, AccessDenied | ConfigurationError):

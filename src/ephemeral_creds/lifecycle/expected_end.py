@@ -25,7 +25,7 @@ class ExpectedEnd:
         patience: how long to wait for an answer, in seconds; more than 0.
 
     Attributes:
-        ends_at: when they are expected to end; ``inf`` where that is unknown.
+        ends_at: when they are expected to end; ``inf`` if that is unknown.
         at: when to look into it: to call `due`.
     """
 

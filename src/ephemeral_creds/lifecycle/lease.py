@@ -1,4 +1,4 @@
-"""When a lease is renewed and, where that fails or comes to an end, replaced."""
+"""When a lease is renewed and, if that fails or comes to an end, replaced."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Renewal:
         self._policy = policy
 
     def schedule(self, lease: Lease, draw: float) -> None:
-        """Plan what comes next: a renewal or, where `lease` allows none, a replacement."""
+        """Plan what comes next: a renewal or, if `lease` allows none, a replacement."""
         at = lease.requested_at + self._policy.renew_after(lease.duration, draw)
         self.at = at if lease.renewable else math.inf
         self.replace_at = math.inf if lease.renewable else at

@@ -120,7 +120,7 @@ class Lifecycle:
             case s.SourceSeen(error):
                 core.trouble.see(core.now, error)
             case s.RefreshRequested():
-                # The caller may have mended what keeps the candidate from logging in.
+                # The caller may have fixed what keeps the candidate from logging in.
                 if core.candidate is None or core.candidate.trial.is_stuck:
                     core.wishes.want(Reason.ASKED_FOR, core.now)
             case s.ConsumerLeft(consumer):
@@ -146,7 +146,7 @@ class Lifecycle:
 
     @property
     def deadline(self) -> float:
-        """The instant at which to come again with `Tick`; ``inf`` where only a signal can help."""
+        """The instant at which to come again with `Tick`; ``inf`` if only a signal can help."""
         return min((at for at, _ in timers(self._core)), default=math.inf)
 
     @property
@@ -181,7 +181,7 @@ class Lifecycle:
 
     @property
     def source_error(self) -> str:
-        """Why what the source has now is not used; empty where it is, or might be in a moment."""
+        """Why what the source has now is not used; empty if it is, or might be in a moment."""
         return self._core.trouble.error
 
     @property

@@ -26,7 +26,7 @@ class PasswordReading:
         self._unchanged = 0
 
     def schedule(self, lease: Lease, now: float, draw: float) -> None:
-        """Plan the reading that follows one at `now`; none where the server changes nothing."""
+        """Plan the reading that follows one at `now`; none if the server changes nothing."""
         if lease.rotates_in is None:
             self.at = math.inf
             return
@@ -43,9 +43,9 @@ class PasswordReading:
     def note_same(self, before: Lease, now: float, *, refused: bool) -> None:
         """Count a password that is still the same at `now` although it should have changed.
 
-        The server changes it late, or in the database before it lets us know. What was announced
-        `before` decides: the new announcement may be ahead of the password. Where a login was
-        `refused`, it should have changed as well.
+        The server changes it late, or in the database before it lets us know. The announcement
+        `before` decides: the new one may be ahead of the password. If a login was `refused`, it
+        should have changed as well.
         """
         rotates_in = before.rotates_in
         is_due = rotates_in is not None and (refused or now >= before.requested_at + rotates_in)

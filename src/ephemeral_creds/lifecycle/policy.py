@@ -35,16 +35,16 @@ class Tuning:
     here may become a constant, or go, in any version.
     """
 
-    # A wrong policy or role is mended by people, who take minutes; but no restart is needed then.
+    # A wrong policy or role is fixed by people, who take minutes; but no restart is needed then.
     config_retry: float = number(30.0, 0.0)
-    """The shortest delay after a failure that only a change of configuration mends."""
+    """The shortest delay after a failure that only a change of configuration fixes."""
 
     # A script that redirects into the file empties it before it asks for the credentials, and a
     # sidecar that is restarted may take its file away first.
     source_patience: float = number(3.0, 0.0)
     """How long what the source has may be unusable before an event reports it."""
 
-    # As a rule a replica's lag is of milliseconds. A sidecar hands over a second before the old
+    # A replica's lag is usually milliseconds. A sidecar hands over a second before the old
     # credentials end: a second attempt that came after that would be too late.
     proof_retry: float = number(0.1, 0.001)
     """The first delay after a refused login with a new generation. It doubles with each further
@@ -84,7 +84,7 @@ class RefreshPolicy:
 
     # Half a minute is what minting, proving and moving a large pool take on a bad day.
     margin: float = number(30.0, 0.0)
-    """Renew at least this long before the deadline, where the lease is at least twice as long."""
+    """Renew at least this long before the deadline, if the lease is at least twice as long."""
 
     # Vault answers most failures within a second; a minute keeps a fleet from hammering it.
     retry_initial: float = number(1.0, 0.001)
@@ -151,7 +151,7 @@ class RefreshPolicy:
 
         Args:
             asked: what it asked for.
-            remaining: what is left of the lease; 0 or less where it has ended.
+            remaining: what is left of the lease; 0 or less if it has ended.
         """
         granted = min(asked, RETRY_AFTER_MAX)
         return min(granted, remaining / 2) if remaining > 0 else granted
@@ -205,7 +205,7 @@ class RefreshPolicy:
         return answered < asked * 0.95
 
 
-# What 0.1 could set besides. The other five of that version are fields of `Tuning`.
+# What 0.1 could set as well. The other five of that version are fields of `Tuning`.
 _FORMER_SETTINGS = frozenset(
     (
         *("retry_after_max", "escalate_at", "change_interval", "change_burst"),

@@ -48,8 +48,8 @@ class LoginFailure(Enum):
 class Refusals:
     """Refused logins with the credentials in use.
 
-    The first one is answered at once where the consumer had been accepted with them, and ever more
-    slowly where it never was. For a consumer that is accepted nowhere, as with the address of some
+    The first one is answered at once if the consumer had been accepted with them, and ever more
+    slowly if it never was. For a consumer that is accepted nowhere, as with the address of some
     other server, one role is minted, not one after the other.
     """
 
@@ -97,7 +97,7 @@ class Refusals:
         return max(self._policy.tuning.config_retry, self._policy.retry_after(self._in_row, draw))
 
     def may_help(self, consumer: int, age: float, *, others_work: bool) -> bool:
-        """Tell whether another role may be accepted from `consumer` where this one never was.
+        """Tell whether another role may be accepted from `consumer` if this one never was.
 
         Args:
             consumer: who is refused.

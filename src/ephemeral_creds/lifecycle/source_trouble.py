@@ -27,7 +27,7 @@ class SourceTrouble:
         self._seen = ""
 
     def see(self, now: float, error: str) -> None:
-        """Take note of a look at the source at `now`; `error` is empty where it can be used."""
+        """Take note of a look at the source at `now`; `error` is empty if it can be used."""
         before, self._seen = self._seen, error
         if error == self.error:
             self.at = math.inf

@@ -35,7 +35,7 @@ def timers(core: Core) -> Iterator[tuple[float, Callable[[], None]]]:
         has_fallback = core.state is State.SERVING and core.consumers
         yield candidate.trial.at if has_fallback else -math.inf, partial(_judge, core, candidate)
     if core.state is State.SERVING:
-        # Where nothing serves, each failed fetch reports it.
+        # If nothing serves, each failed fetch reports it.
         yield core.trouble.at, partial(_report_trouble, core)
     if current is not None:
         yield current.end.at, partial(_expect_end, core, current)

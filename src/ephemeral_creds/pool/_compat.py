@@ -161,7 +161,7 @@ class Tasks:
 
 async def cancel_query_async(connection: psycopg.AsyncConnection[Any], timeout: float) -> None:
     """Have the server cancel what `connection` runs; wait `timeout` seconds for it at most."""
-    # Without libpq 17 it goes on in a thread, for as long as the server does not answer.
+    # Without libpq 17 it continues in a thread, for as long as the server does not answer.
     with contextlib.suppress(psycopg.Error, TimeoutError):
         async with asyncio.timeout(timeout):
             await connection.cancel_safe(timeout=timeout)

@@ -79,7 +79,7 @@ class LeasedPool(_PsycopgPool):
         """Return psycopg_pool's counters, and those of the credentials.
 
         They do not count what rotations do. Added are ``lease_generation``,
-        ``lease_expires_in`` (whole seconds; absent where there is no end), ``lease_mints``,
+        ``lease_expires_in`` (whole seconds; absent if there is no end), ``lease_mints``,
         ``lease_renewals``, ``lease_revocations``, ``lease_rejected_logins`` and, for connections
         that wait to be replaced, ``connections_stale``.
         """
@@ -128,7 +128,7 @@ class LeasedPool(_PsycopgPool):
         return super().__repr__()
 
     def __del__(self) -> None:
-        # What __init__() sets last: where it failed, nothing was begun.
+        # What __init__() sets last: if it failed, nothing was begun.
         if hasattr(self, "_worker"):
             self._rotation.stop()
             if self._begun and not self._ended:

@@ -71,7 +71,7 @@ class Overview:
 
     @property
     def misconfigured(self) -> bool:
-        """Whether no connection is open, or about to be, because of what only a person can mend."""
+        """Whether none is open, or about to be, because of a fault that only a person can fix."""
         return self.failure is not None and self.failure.hopeless and not self.size
 
 
@@ -93,7 +93,7 @@ class Connections(Generic[T]):
         serving: the generation that new connections log in with; 0 before the first.
         must_vet: whether a checkout has more to do than psycopg_pool's own.
         trusted_until: the instant, on the keeper's clock, from which it has: the first deadline
-            of a generation that connections are open of; ``-inf`` where that is now.
+            of a generation that connections are open of; ``-inf`` if that is now.
         disruptions: grows whenever a query may have failed because of its connection's generation:
             a role was replaced or found to be gone, or a connection of a replaced one came back.
         stopped: whether nothing is to be done any more but to close what is spare.
@@ -249,7 +249,7 @@ class Connections(Generic[T]):
     def suspect_expired(self, now: float) -> None:
         """Have what is past its deadline tested, although the keeper has not spoken yet.
 
-        After a suspend its thread may go on sleeping for some seconds; it is woken.
+        After a suspend its thread may sleep for some more seconds; it is woken.
 
         Args:
             now: the instant on the keeper's clock.

@@ -29,7 +29,7 @@ __all__ = ["Diagnosis", "FailedLogin", "Verdict", "read_trace"]
 
 _WHERE = ("host", "hostaddr", "port")
 
-# How long a diagnosis goes on after it was told to stop, at most.
+# How long a diagnosis continues after it was told to stop, at most.
 _LOOK_UP = 0.1
 
 # A server that says more than this says nothing that helps.
@@ -249,9 +249,9 @@ class Diagnosis:
         return verdict
 
     def _traced(self, options: Mapping[str, str]) -> tuple[str, str] | None:
-        """Connect; return the trace and libpq's words, or ``None`` where it succeeded.
+        """Connect; return the trace and libpq's words, or ``None`` if it succeeded.
 
-        The words are empty where it took too long.
+        The words are empty if it took too long.
         """
         asked = float(options.get("connect_timeout") or 0.0)
         deadline = monotonic() + min(self._timeout, asked if asked > 0.0 else math.inf)

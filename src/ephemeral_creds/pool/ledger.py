@@ -194,7 +194,7 @@ class Ledger(Generic[T]):
         return self._take_all(found)
 
     def make_room(self) -> tuple[T, ...]:
-        """Take a spare one, where there is no room without; `release` follows."""
+        """Take a spare one, if there is no room without; `release` follows."""
         return self._take_all([] if self.room() else list(self._spare)[:1])
 
     def _take_all(self, connections: list[T]) -> tuple[T, ...]:

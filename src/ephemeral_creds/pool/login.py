@@ -70,7 +70,7 @@ def clean_failure(error: Exception) -> ConnectFailure:
 
 
 def said_by(error: Exception) -> str:
-    """Return what `error` is and, where that is safe, what it says."""
+    """Return what `error` is and, if that is safe, what it says."""
     text = str(clean_failure(error).error)
     return f"{type(error).__name__}: {text}" if isinstance(error, psycopg.Error) else text
 
@@ -116,7 +116,7 @@ def acting_as(role: str, conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, 
 def _startup_options(conninfo: str, kwargs: Mapping[str, Any]) -> str:
     """Ask libpq for what it would send as ``options``.
 
-    What is given to it goes before the options of a service file and PGOPTIONS, which would be
+    The parameter overrides the options of a service file and PGOPTIONS, which would be
     lost where a role is added to what is given alone.
     """
     given = conninfo_to_dict(conninfo) | {k: v for k, v in kwargs.items() if v is not None}

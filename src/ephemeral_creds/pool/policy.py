@@ -51,7 +51,7 @@ class RotationPolicy:
 
     # Proofs and replacements are connected in the background; none of them may take longer.
     connect_timeout: float = number(10.0, _LEAST)
-    """The limit for connects in the background, where neither ``conninfo`` nor ``kwargs`` sets
+    """The limit for connects in the background, if neither ``conninfo`` nor ``kwargs`` sets
     ``connect_timeout``."""
 
     def __post_init__(self) -> None:

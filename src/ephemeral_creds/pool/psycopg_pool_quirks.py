@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 AT_ONCE = 0.001
-"""What a checkout is given where no time is left, in seconds: with 0 it gets nothing."""
+"""What a checkout is given if no time is left, in seconds: with 0 it gets nothing."""
 
 
 def replace_idle(pool: ConnectionPool[CT], is_old: Callable[[CT], bool], new: CT) -> CT | None:
@@ -60,7 +60,7 @@ def replace_idle(pool: ConnectionPool[CT], is_old: Callable[[CT], bool], new: CT
     ``check`` and ``reset`` as well, and count a request.
 
     Returns:
-        The old connection, to be closed; ``None`` where no old one is idle.
+        The old connection, to be closed; ``None`` if no old one is idle.
     """
     with pool._lock:
         return _replace_idle(pool, is_old, new)
@@ -130,7 +130,7 @@ def finish_return_async(pool: AsyncConnectionPool[ACT], connection: ACT) -> None
     """Have a worker return a connection, where the task that returned it was cancelled.
 
     Call it while the error is handled. psycopg_pool has let go of the connection then, and lost it
-    where it had to wait for its lock.
+    if it had to wait for its lock.
     """
     if isinstance(sys.exception(), asyncio.CancelledError) and connection._pool is None:
         pool.run_task(AsyncReturnConnection(pool, connection, from_getconn=True))
@@ -224,7 +224,7 @@ async def discard_async(pool: AsyncConnectionPool[ACT], connection: ACT) -> None
 
 
 def fail_waiting(pool: ConnectionPool[Any], error: PoolTimeout) -> None:
-    """Have clients that wait for a connection get `error`; `wait` for a full pool goes on."""
+    """Have clients that wait for a connection get `error`; `wait` for a full pool continues."""
     with pool._lock:
         waiting, full = _take_waiting(pool)
     for client in waiting:

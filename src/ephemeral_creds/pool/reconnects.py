@@ -112,7 +112,7 @@ class Reconnects:
     def hold(self, retry: object, now: float) -> None:
         """Keep psycopg_pool's `retry` until it is time for it.
 
-        Where no connect is known to have failed, something around it did, or it was put right
+        If no connect is known to have failed, something around it did, or it was put right
         meanwhile: a moment passes in any case.
         """
         self._held.append(retry)
@@ -127,7 +127,7 @@ class Reconnects:
 
     @property
     def release_at(self) -> float:
-        """When a retry is due; ``inf`` where none is held."""
+        """When a retry is due; ``inf`` if none is held."""
         return self._release_at if self._held else math.inf
 
     def release(self, now: float) -> list[Any]:

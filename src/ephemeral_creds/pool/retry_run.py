@@ -84,8 +84,9 @@ class Attempt:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        # tenacity holds everything back until the loop comes round, even Ctrl-C. What is raised
-        # in any case is better raised here, where a ``break`` after the block cannot lose it.
+        # tenacity holds everything back until the loop comes round, even Ctrl-C. An error
+        # that is raised in any case is raised here, where a ``break`` after the block cannot lose
+        # it.
         if exc is not None and kind_of(exc) is None:
             return False
         return bool(self._manager.__exit__(exc_type, exc, traceback))
@@ -123,7 +124,7 @@ class Run:
     def explains(self, state: RetryCallState) -> bool | None:
         """Tell whether to try again; ``None``: if there is a `disruption` after a checkout.
 
-        An error does not say which connection it is from. That a rotation went on, or that a
+        An error does not say which connection it is from. That a rotation took place, or that a
         role turned out to be gone, is near enough: what else failed then is tried again, too.
         """
         kind = kind_of(_error_of(state))

@@ -200,7 +200,7 @@ class Rotation(Connections[T]):
         Args:
             job: which one.
             outcome: what a login has brought, or why it failed; what `ReplaceIdle` says; ``None``
-                for all others, and where it could not be done.
+                for all others, and if it could not be done.
             now: the instant.
         """
         match job:

@@ -60,9 +60,7 @@ class Shortage:
 
     def __str__(self) -> str:
         if self.hurried:
-            return (
-                "it was given no time: a checkout needs a timeout above 0, also where one is idle"
-            )
+            return "it was given no time: a checkout needs a timeout above 0, also if one is idle"
         if self.borrowed >= self.max_size:
             return (
                 "all connections are in use; raise max_size or hold connections for a shorter time"

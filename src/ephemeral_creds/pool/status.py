@@ -26,7 +26,7 @@ class PoolStatus:
             connect has failed since one succeeded, and none is waiting for an answer. An outage
             of Vault alone does not make it false.
         generation: the generation that new connections log in with; 0 before the first.
-        expires_in: seconds until its deadline; ``None`` where it has none.
+        expires_in: seconds until its deadline; ``None`` if it has none.
         connections: how many connections are open, by generation.
         stale: how many of them are of older generations, and wait to be replaced.
         available: how many are idle.
@@ -35,11 +35,11 @@ class PoolStatus:
         max_size: the pool's maximum size, without what a rotation adds.
         peak: the most connections that were ever open, or being opened, at the same time.
         suspect: whether connections are tested before they are lent.
-        last_error: why the last connect failed; ``None`` where it succeeded.
+        last_error: why the last connect failed; ``None`` if it succeeded.
         last_error_reason: the reason as one word: ``credentials``, ``pg_hba`` or ``server``, as in
-            `LoginRejected`, or ``unreachable``; ``None`` where the connect succeeded, or where
+            `LoginRejected`, or ``unreachable``; ``None`` if the connect succeeded, or if
             something other than the login failed, such as ``configure=``.
-        last_error_sqlstate: the server's code, such as ``53300``; ``None`` where it is not known.
+        last_error_sqlstate: the server's code, such as ``53300``; ``None`` if it is not known.
         keeper: the keeper's own status.
     """
 
@@ -68,7 +68,7 @@ def pool_status(
     status = keeper.status()
     overview = rotation.overview
     connections, failure = overview.connections, overview.failure
-    # One that has no answer yet, where nothing is open: the server may be silent.
+    # One that has no answer yet, if nothing is open: the server may be silent.
     doubtful = failure is not None or overview.size > 0
     return PoolStatus(
         name=name,

@@ -37,7 +37,7 @@ class TimeLimit:
     may not hear of it.
 
     Args:
-        connection: it cannot be used again where there was no answer.
+        connection: it cannot be used again if there was no answer.
         seconds: how long the block may take.
     """
 

@@ -38,8 +38,9 @@ class VaultAgent(OwnedProcess):
     It logs in by itself, renders templates into files and keeps those fresh. With ``api_proxy``
     it also passes requests on to Vault with its own token, and keeps answers in its cache.
 
-    `start` returns at once; see `wait`. After `stop` or `kill` it goes on as a restarted container
-    does: with a login of its own, and new credentials. The files stay, also after `close`.
+    `start` returns at once; see `wait`. After `stop` or `kill` it continues
+    like a restarted container: with a login of its own, and new credentials. The files
+    stay, also after `close`.
 
     Args:
         vault: the address of a Vault.
@@ -123,7 +124,7 @@ class VaultAgent(OwnedProcess):
             raise self._failed(f"has not logged in and written its files after {timeout:g} s")
 
     def check(self) -> None:
-        """Go on unless it has ended by itself.
+        """Continue unless it has ended by itself.
 
         Raises:
             ConfigurationError: it has; the message has the last lines of its log.
@@ -153,7 +154,7 @@ class VaultAgent(OwnedProcess):
         )
 
     def _config(self) -> dict[str, object]:
-        # Its own minimum is a second, far longer than a Vault on the same machine is away.
+        # Its own minimum is a second, far longer than a Vault on the same machine is unreachable.
         method = {"min_backoff": "100ms", **self._method()}
         sink = {"type": "file", "config": {"path": str(self.folder / "token"), "mode": 0o600}}
         mode = {} if self._perms is None else {"perms": self._perms}

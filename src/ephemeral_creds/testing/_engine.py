@@ -48,7 +48,7 @@ class DatabaseEngine(Generic[VT, PT]):
         parameters: how Vault and `login` connect, by libpq's names, such as ``sslmode`` and
             ``sslrootcert``; ``None`` takes those of a `PostgresAccess`. Of these Vault is told what
             concerns TLS; it has to find files under the same paths.
-        seen_at: host and port of `postgres` as Vault sees them, where they are not its own.
+        seen_at: host and port of `postgres` as Vault sees them, if they are not its own.
         admin: sets it up; ``None`` is root, through the server's fault proxy.
     """
 
@@ -79,7 +79,7 @@ class DatabaseEngine(Generic[VT, PT]):
         host, port = seen_at or (postgres.host, postgres.port)
         if ":" in host:
             host = f"[{host}]"
-        # libpq's default where nothing is said: what the pool can connect to, Vault can, too.
+        # libpq's default if nothing is said: what the pool can connect to, Vault can, too.
         tls = {"sslmode": "prefer"} | {k: v for k, v in parameters.items() if k in _TLS}
         url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/{quote(dbname)}"
         self.admin.call(

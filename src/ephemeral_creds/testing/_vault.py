@@ -29,7 +29,7 @@ class VaultServer(VaultAccess, OwnedProcess):
     """A real server in development mode on 127.0.0.1.
 
     It keeps everything in memory, so a stopped one has forgotten it all; use `pause`, `seal` or
-    faults for outages that pass. What is sent to `tls_address` goes past the proxy.
+    faults for outages that pass. Requests to `tls_address` bypass the proxy.
 
     Args:
         binary: the program; ``None`` takes what `find_vault` finds.
@@ -100,7 +100,7 @@ class VaultServer(VaultAccess, OwnedProcess):
             os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         self._send(signal.SIGCONT)
 
     def seal(self) -> None:
@@ -108,7 +108,7 @@ class VaultServer(VaultAccess, OwnedProcess):
         VaultAdmin(self).call("PUT", "sys/seal")
 
     def unseal(self) -> None:
-        """Go on after `seal`, and return once requests are served again."""
+        """Continue after `seal`, and return once requests are served again."""
         VaultAdmin(self).call("PUT", "sys/unseal", {"key": self._unseal_key().reveal()})
         self._wait_until_ready()
 

@@ -99,7 +99,7 @@ class AsyncConnector(Generic[ACT]):
 
     @property
     def configure(self) -> Callable[[ACT], Awaitable[None]] | None:
-        """What psycopg_pool is to call for a new connection, where there is anything to call."""
+        """What psycopg_pool is to call for a new connection, if there is anything to call."""
         return self._configure_for_pool if self._user_configure is not None else None
 
     async def credentials(self, timeout: float) -> Grant:
@@ -214,7 +214,7 @@ class AsyncConnector(Generic[ACT]):
         conninfo: str,
         kwargs: dict[str, Any],
     ) -> ACT | ConnectFailure:
-        """Log in, as the session role where there is one."""
+        """Log in, as the session role if there is one."""
         role = self._session_role
         if role is None:
             return await login_async(connect, conninfo, kwargs, grant, self._diagnosis)

@@ -101,7 +101,7 @@ class AsyncInternals(LeasedPool, AsyncConnectionPool[ACT]):
                 alive = await self._is_alive(connection, timeout)
                 rotation.tested(generation, alive=alive)
         finally:
-            # Where it was interrupted, it may be in the middle of the query.
+            # If it was interrupted, it may be in the middle of the query.
             if not alive:
                 await discard_async(self, connection)
         return alive

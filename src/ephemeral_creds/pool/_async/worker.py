@@ -117,7 +117,7 @@ class AsyncWorker(Generic[ACT]):
         await self.do_jobs()
 
     async def do_jobs(self) -> None:
-        """Do what is to be done now; what waits for PostgreSQL goes on after that."""
+        """Do what is to be done now; what waits for PostgreSQL continues after that."""
         while todo := self._rotation.jobs(monotonic()):
             for job in todo:
                 match job:

@@ -96,7 +96,7 @@ class Connector(Generic[CT]):
 
     @property
     def configure(self) -> Callable[[CT], None] | None:
-        """What psycopg_pool is to call for a new connection, where there is anything to call."""
+        """What psycopg_pool is to call for a new connection, if there is anything to call."""
         return self._configure_for_pool if self._user_configure is not None else None
 
     def credentials(self, timeout: float) -> Grant:
@@ -207,7 +207,7 @@ class Connector(Generic[CT]):
     def _session(
         self, connect: Callable[..., CT], grant: Grant, conninfo: str, kwargs: dict[str, Any]
     ) -> CT | ConnectFailure:
-        """Log in, as the session role where there is one."""
+        """Log in, as the session role if there is one."""
         role = self._session_role
         if role is None:
             return login(connect, conninfo, kwargs, grant, self._diagnosis)

@@ -102,7 +102,7 @@ class Internals(LeasedPool, ConnectionPool[CT]):
                 alive = self._is_alive(connection, timeout)
                 rotation.tested(generation, alive=alive)
         finally:
-            # Where it was interrupted, it may be in the middle of the query.
+            # If it was interrupted, it may be in the middle of the query.
             if not alive:
                 discard(self, connection)
         return alive

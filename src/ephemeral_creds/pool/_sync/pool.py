@@ -178,7 +178,7 @@ class RotatingConnectionPool(Internals[CT]):
                     self._own_keeper.start()
                 self._rotation.join(*self._keeper.join(self._rotation))
                 self._begun = True
-            # Also where that failed the last time.
+            # Also if that failed the last time.
             self._worker.start()
             super().open(wait=False)
         if wait:
@@ -193,7 +193,7 @@ class RotatingConnectionPool(Internals[CT]):
             timeout: how long to wait, in seconds.
 
         Raises:
-            ConfigurationError, AccessDenied: at once, where only a person can help.
+            ConfigurationError, AccessDenied: at once, if only a person can help.
             NotReady: there were no credentials in time; the message has the last failure.
             LoginRefused: PostgreSQL refuses the credentials.
             ServerRefused: PostgreSQL refuses for another reason.
@@ -289,11 +289,11 @@ class RotatingConnectionPool(Internals[CT]):
             timeout: how long to wait, in seconds.
 
         Returns:
-            The grant in use afterwards; the same as before where the provider had no other.
+            The grant in use afterwards; the same as before if the provider had no other.
 
         Raises:
-            ProviderError, ConfigurationError: the provider failed. What was in use stays.
-            NotReady: it took longer than `timeout` and goes on in the background; or the pool
+            ProviderError, ConfigurationError: the provider failed. The credentials in use stay.
+            NotReady: it took longer than `timeout` and continues in the background; or the pool
                 was not opened.
             KeeperClosed: the pool was closed, or belongs to the parent process of a fork.
         """
@@ -326,7 +326,7 @@ class RotatingConnectionPool(Internals[CT]):
             # Giving the lease back drops the role, and what it runs fails then.
             self._worker.wait_until_returned(max(deadline - monotonic(), 0.0))
         finally:
-            # Also where it was interrupted: the lease is revoked in the background then.
+            # Also if it was interrupted: the lease is revoked in the background then.
             self._leave()
         if self._own_keeper is not None:
             self._own_keeper.close(timeout)

@@ -91,7 +91,7 @@ def derive(
 
         def rollback(self) -> None:
             # Called while the error that led to it is being handled: nothing has to be looked at
-            # where there was none. psycopg_pool calls it later; the error may be any one then.
+            # if there was none. psycopg_pool calls it later; the error may be any one then.
             error = sys.exception()
             failed = error is None and self.pgconn.transaction_status == TransactionStatus.INERROR
             if failed or may_lack_its_role(error):

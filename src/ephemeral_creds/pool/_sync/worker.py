@@ -118,7 +118,7 @@ class Worker(Generic[CT]):
         self.do_jobs()
 
     def do_jobs(self) -> None:
-        """Do what is to be done now; what waits for PostgreSQL goes on after that."""
+        """Do what is to be done now; what waits for PostgreSQL continues after that."""
         while todo := self._rotation.jobs(monotonic()):
             for job in todo:
                 match job:

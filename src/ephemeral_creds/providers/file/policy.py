@@ -24,7 +24,7 @@ _logger = logging.getLogger("ephemeral_creds")
 _WORLD_READABLE = (
     'is readable by every user (mode {mode:04o}); set perms = "0400" in the agent\'s template, the '
     'annotation vault.hashicorp.com/agent-inject-perms-{name}: "0400" with the injector, or '
-    "defaultMode: 0400 in a Secret volume; 0440 where the service has another user"
+    "defaultMode: 0400 in a Secret volume; 0440 if the service has another user"
 )
 _FOREIGN_OWNER = "belongs to uid {owner}, which is neither this process's user ({user}) nor root"
 _MOUNTED_ALONE = (

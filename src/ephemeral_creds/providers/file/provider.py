@@ -84,7 +84,7 @@ class FileProvider(FromURL, CredentialProvider):
             a second is cheap, and short against the life of any credential.
         notify: whether the operating system's file notifications are used as well, which make a
             change known within milliseconds. They cost three threads and do not work on every
-            file system; polls go on regardless.
+            file system; polling continues regardless.
         clock: where the time of a `fetch` comes from.
 
     Raises:
@@ -235,7 +235,7 @@ class FileProvider(FromURL, CredentialProvider):
         self._report = report
 
     def close(self) -> None:
-        """Stop watching. `fetch` goes on working."""
+        """Stop watching. `fetch` still works."""
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.close()
@@ -247,7 +247,7 @@ class FileProvider(FromURL, CredentialProvider):
             content = self._source.read()
         except EphemeralCredsError as error:
             self._report_once(f"{type(error).__name__}: {error}")
-            return False  # what mends it need not show in the file
+            return False  # what fixes it need not be visible in the file
         self._report_once("")
         changed = self._last.record(ticket, content)
         if changed:

@@ -24,7 +24,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
 # Vault's own limit for one request is 90 s (default_max_request_duration). A client that gives up
-# sooner leaves a role behind that Vault goes on creating.
+# sooner leaves a role behind that Vault still creates.
 _READ_TIMEOUT = 90.0
 
 _PEM = "-----BEGIN CERTIFICATE-----"
@@ -39,7 +39,7 @@ class VaultConfig:
     Attributes:
         address: scheme, host and port, for example ``https://vault:8200``; or the socket of a
             local agent, ``unix:///run/vault.sock``. Several, separated by commas, are the nodes of
-            one cluster: where one cannot be reached, or is sealed, the next is asked; one that
+            one cluster: if one cannot be reached, or is sealed, the next is asked; one that
             fails in another way is asked last for some time.
         namespace: the namespace of the secrets engine, and of leases (Enterprise, OpenBao).
         auth_namespace: the namespace of the auth method; ``None`` means the same.
@@ -92,7 +92,7 @@ class VaultConfig:
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> VaultConfig:
         """Read the variables that the ``vault`` and ``bao`` commands read.
 
-        ``VAULT_ADDR`` (``VAULT_AGENT_ADDR`` goes before it), ``VAULT_NAMESPACE``,
+        ``VAULT_ADDR`` (``VAULT_AGENT_ADDR`` takes precedence), ``VAULT_NAMESPACE``,
         ``VAULT_CACERT``, ``VAULT_CACERT_BYTES``, ``VAULT_CAPATH`` (the first that is set),
         ``VAULT_CLIENT_CERT``, ``VAULT_CLIENT_KEY``, ``VAULT_TLS_SERVER_NAME``,
         ``VAULT_SKIP_VERIFY``, ``VAULT_CLIENT_TIMEOUT``, ``VAULT_PROXY_ADDR`` and

@@ -40,8 +40,8 @@ class VaultDynamicProvider(VaultProvider):
 
     Each `fetch` makes Vault create a role in PostgreSQL, by one request that is never repeated.
     A grant's deadline is the earlier one of its lease's and of the Vault token's that it was minted
-    under; `renew` extends both, the token only where it would be the limit. Where a token cannot
-    be renewed, the next `fetch` logs in anew first; the old token is kept until the last grant
+    under; `renew` extends both, the token only where it would be the limit. If a token cannot
+    be renewed, the next `fetch` logs in again first; the old token is kept until the last grant
     minted under it is revoked, and is then revoked as well if we logged in for it.
 
     May be used from several threads, one request at a time; `close` does not wait for a request
@@ -91,7 +91,7 @@ class VaultDynamicProvider(VaultProvider):
         """Ask for the lease's initial duration, and renew the token too if it needs it.
 
         Returns:
-            The extended lease; shorter than at first where lease or token is near its maximum.
+            The extended lease; shorter than at first if lease or token is near its maximum.
 
         Raises:
             LeaseLost: the lease is gone or expired, or the token that it was made under.
@@ -104,7 +104,7 @@ class VaultDynamicProvider(VaultProvider):
             raise LeaseLost(f"{self.description}: the lease belongs to the parent process")
         session = origin.session
         with self._exclusive() as tokens:
-            # The token only where it, not the lease, would be the limit: one request as a rule.
+            # The token only if it, not the lease, would be the limit: usually one request.
             if not session.covers(origin.initial_duration, self._clock.now()):
                 tokens.renew(session, origin.initial_duration)
             if not session.dead:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VaultStaticProvider"]
 
-# Seconds until the next read where Vault does not announce the rotation: as often as Vault Agent
+# Seconds until the next read if Vault does not announce the rotation: as often as Vault Agent
 # reads (static_secret_render_interval).
 _READ_AGAIN = 300.0
 
@@ -27,7 +27,7 @@ class VaultStaticProvider(VaultProvider):
 
     The role stays; Vault changes its password every ``rotation_period``, by ``rotation_schedule``
     or on request. A `fetch` reads it and changes nothing. It has no deadline: only Vault ends it,
-    so it works on while Vault is away. Vault announces the rotation; the password is read again
+    so it works while Vault is unreachable. Vault announces the rotation; the password is read again
     right after it, and whenever PostgreSQL refuses it. Open connections stay: PostgreSQL asks for
     the password only at the login.
 

@@ -141,7 +141,7 @@ class Tokens:
         return session, False
 
     def login(self) -> TokenSession:
-        """Log in anew. The previous token lives on until its last grant is revoked."""
+        """Log in again. The previous token is kept until its last grant is revoked."""
         token = self._auth.login(self.client, self._clock)
         address = self.client.config.address
         if token.uses:
@@ -235,7 +235,7 @@ class Tokens:
             try:
                 self.client.revoke_self(token.value)
             except AccessDenied as error:
-                return error  # dead already, as a rule
+                return error  # usually invalid already
             except EphemeralCredsError as error:
                 logger.warning("a Vault token was not revoked; it will expire: %s", error)
                 return error

@@ -33,7 +33,7 @@ _logger = logging.getLogger("ephemeral_creds")
 _DirectoryId: TypeAlias = "tuple[int, int]"
 
 # Polls until notifications are tried again after a failure; doubled each time. Watchdog 6 leaks
-# three descriptors where the system's watches have run out.
+# three descriptors if the system's watches have run out.
 _REARM_AFTER = 30
 
 # Descriptors that watchdog takes for a directory at most, and those that reading the file needs.
@@ -47,7 +47,7 @@ _PATCHERS = (
     ("eventlet", "patcher", "is_monkey_patched", "thread"),
 )
 
-# Seconds that stopping waits for a thread; longer only where a file system hangs.
+# Seconds that stopping waits for a thread; longer only if a file system hangs.
 _JOIN = 2.0
 
 # Reading the file causes these events: reacting to them would be an endless loop.
@@ -92,7 +92,7 @@ class Notifications:
                 return
         self.stop()
         self._armed = wanted
-        # If it dies later, it is armed again at once: a directory made anew may get its old number.
+        # If it dies later, it is armed again at once: a recreated directory may get its old number.
         self._on_trial = True
         if not self._arm():
             self._back_off()

@@ -39,7 +39,7 @@ _SETTLE_ROUNDS = 10
 _FAST_POLL = 0.05
 _FAST_POLLS = 40
 
-# Seconds that closing waits for a thread; longer only where a file system hangs.
+# Seconds that closing waits for a thread; longer only if a file system hangs.
 _JOIN = 2.0
 
 
@@ -105,7 +105,7 @@ class FileWatcher:
     def _pause(self) -> float:
         """Return the seconds to wait: few after a file has gone.
 
-        Its directory may be made anew, of which there is no notification.
+        Its directory may be recreated, of which there is no notification.
         """
         if self._fast_polls == 0:
             return self._poll_interval

@@ -30,7 +30,7 @@ class AppRoleAuth(MountedAuth):
     Args:
         role_id: the role's id; not a secret by itself, yet not shown in `repr`.
         secret_id: the secret id; ``None`` for a role without one (``bind_secret_id=false``).
-        secret_id_file: a file to read it from, anew at each login.
+        secret_id_file: a file to read it from at each login.
         wrapped: whether a wrapping token is given instead of the secret id
             (``vault write -wrap-ttl=…``). It is unwrapped once, and the secret id is kept in
             memory for further logins, until the file holds another token.

@@ -38,13 +38,13 @@ class AWSAuth(MountedAuth):
 
     See https://developer.hashicorp.com/vault/docs/auth/aws#iam-auth-method. Needs the extra
     ``aws``: botocore finds the credentials where every AWS tool does (environment, profile,
-    web identity, container, instance), anew at each login.
+    web identity, container, instance), at each login.
 
     Args:
         role: the role of the auth method.
         region: whose STS the request is signed for; ``None`` for the global one, which Vault asks
             unless its ``sts_endpoint`` and ``sts_region`` say otherwise.
-        server_id: the value of ``X-Vault-AWS-IAM-Server-ID``, where Vault demands one.
+        server_id: the value of ``X-Vault-AWS-IAM-Server-ID``, if Vault demands one.
         mount: where the auth method is mounted.
 
     Raises:

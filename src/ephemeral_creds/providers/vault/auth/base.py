@@ -1,6 +1,6 @@
 """The contract of an auth method, and the token that a login returns.
 
-To add an auth method, subclass `MountedAuth`: read the proof of identity anew at each login, wrap
+To add an auth method, subclass `MountedAuth`: read the proof of identity at each login, wrap
 it in `Secret` at once, and return it from `_fields`.
 """
 

@@ -19,7 +19,7 @@ __all__ = ["CertAuth"]
 class CertAuth(MountedAuth):
     """The certificate that `VaultConfig.client_cert` (``VAULT_CLIENT_CERT``) names.
 
-    See https://developer.hashicorp.com/vault/docs/auth/cert. The files are read anew at each
+    See https://developer.hashicorp.com/vault/docs/auth/cert. The files are read at each
     login, so nothing has to be restarted after they are renewed.
 
     Args:

@@ -32,7 +32,7 @@ class KubernetesAuth(MountedAuth):
     Args:
         role: the role of the auth method.
         jwt_path: the service account's token. Kubernetes replaces it about once an hour, so it is
-            read anew at each login.
+            read at each login.
         mount: where the auth method is mounted.
     """
 
@@ -72,7 +72,7 @@ class JWTAuth(MountedAuth):
         role: the role of the auth method; empty for its ``default_role``.
         jwt: the token, or a function that returns one and is called at each login, on the keeper's
             thread; not an async one.
-        path: a file to read it from, anew at each login.
+        path: a file to read it from at each login.
         mount: where the auth method is mounted.
 
     Raises:

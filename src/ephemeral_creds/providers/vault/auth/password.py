@@ -73,7 +73,7 @@ class UserpassAuth(_PasswordAuth):
     Args:
         username: the user.
         password: the password.
-        password_file: a file to read it from, anew at each login.
+        password_file: a file to read it from at each login.
         mount: where the auth method is mounted; ``None`` means ``userpass``.
 
     Raises:

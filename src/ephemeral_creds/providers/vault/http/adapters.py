@@ -1,6 +1,6 @@
 """Connections to Vault: with a time limit for the whole reply, over sockets, with server names.
 
-A socket's timeout starts anew with each byte, so that a server or proxy that sends one a second is
+A socket's timeout starts again with each byte, so that a server or proxy that sends one a second is
 waited for without end. Here the timeout at the beginning of a reply limits all of it: status line,
 headers and body.
 """

@@ -83,7 +83,7 @@ class VaultClient:
             path: below the mount, percent-encoded.
             fields: the body of the request.
             what: what is asked for, for messages: ``an AppRole login at auth/approle``.
-            check: what to check where Vault refuses.
+            check: what to check if Vault refuses.
             role: the role or the user that is logged in as, for events.
         """
 

@@ -1,6 +1,6 @@
 """The bodies of Vault's replies, checked, with their secrets wrapped.
 
-Each function raises `Malformed` where a body is not what Vault's API documentation promises. They
+Each function raises `Malformed` if a body is not what Vault's API documentation promises. They
 run where no exception gets out, since bodies hold secrets.
 """
 

@@ -36,7 +36,7 @@ class Reply:
 
     Attributes:
         status: the HTTP status.
-        body: the JSON object in the body, or an empty one where the status says that there is no
+        body: the JSON object in the body, or an empty one if the status says that there is no
             body; ``None`` for anything else.
         kind: the kind of body, for messages.
         text: the body, if it is plain text, as Go's HTTP server writes its errors.
@@ -151,7 +151,7 @@ def read_reply(response: requests.Response) -> Reply:
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of a Retry-After header (RFC 9110 §10.2.3), if they can be read.
 
-    Vault sends it with a 429 where an operator has switched on its rate limit headers
+    Vault sends it with a 429 if an operator has switched on its rate limit headers
     (https://developer.hashicorp.com/vault/api-docs/system/quotas-config).
     """
     value = headers.get("Retry-After", "").strip()
