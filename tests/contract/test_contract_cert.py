@@ -261,7 +261,7 @@ def test_constraints(
 
 
 @needs("another certificate")
-def test_a_token_is_renewed_by_who_could_log_in(
+def test_a_token_is_renewed_by_a_client_that_could_log_in(
     mount: Mount, authority: Authority, client: Issued, stranger: Issued, unique: Unique
 ) -> None:
     mount.write("web", authority.pem, token_ttl=600)
@@ -288,7 +288,7 @@ def test_a_token_is_renewed_by_who_could_log_in(
 
 
 @needs("another certificate", there=False)
-def test_a_token_is_renewed_by_who_logged_in(
+def test_a_token_is_renewed_by_the_client_that_logged_in(
     mount: Mount, authority: Authority, client: Issued, unique: Unique
 ) -> None:
     mount.write("web", authority.pem, token_ttl=600)

@@ -68,7 +68,7 @@ def test_a_wrapped_secret_id_opens_once(engine: DatabaseEngine, path: str) -> No
     assert refusal(unwrap(engine, root, token)) == INVALID
 
 
-def test_by_somebody_else(engine: DatabaseEngine, path: str) -> None:
+def test_unwrapping_with_another_token(engine: DatabaseEngine, path: str) -> None:
     admin = engine.admin
     default = admin.create_token()
     nothing = admin.create_token(["nothing-at-all"], no_default_policy=True)
@@ -142,7 +142,7 @@ def test_anything_can_be_wrapped(engine: DatabaseEngine, unique: Unique) -> None
     assert opened.data == {"a": "b"}
 
 
-def test_what_is_not_wrapped(engine: DatabaseEngine, path: str) -> None:
+def test_requests_that_are_not_wrapped(engine: DatabaseEngine, path: str) -> None:
     ask = engine.admin.request
     assert ask("POST", path, {}, wrap_ttl="0").data["secret_id"]
     bad = "error parsing X-Vault-Wrap-TTL header:"

@@ -65,7 +65,7 @@ def test_the_twin_of_a_line(make_sync: Any, source: str, twin: str) -> None:
 @pytest.mark.parametrize(
     "line", ["from keeper.keeper_async import AsyncCredentialKeeper\n", "asynchronous = awaited\n"]
 )
-def test_what_both_have(make_sync: Any, line: str) -> None:
+def test_lines_of_both_pools_stay_the_same(make_sync: Any, line: str) -> None:
     assert make_sync.convert(line)[0] == line
 
 

@@ -88,7 +88,7 @@ def test_the_methods_are_there(kind: Any, name: str, parameters: list[str]) -> N
 
 
 @pytest.mark.parametrize("kind", POOLS)
-def test_what_is_idle_is_in_a_deque_and_counters_in_a_counter(kind: Any) -> None:
+def test_idle_connections_are_in_a_deque_and_counters_in_a_counter(kind: Any) -> None:
     pool = made(kind)
     assert (type(pool._pool), type(pool._stats)) == (deque, Counter)
     quirks.count_connect(pool, 0.25, failed=False)
@@ -145,7 +145,7 @@ def test_another_one_is_opened_for_one_that_is_discarded() -> None:
 
 
 @pytest.mark.parametrize("waits_for", ["connection", "pool"])
-def test_who_waits_is_let_go(waits_for: str) -> None:
+def test_a_waiting_client_is_released(waits_for: str) -> None:
     """For a connection by an error, for a full pool as if it were one."""
     error = PoolTimeout("no use")
     pool = made(ConnectionPool, timeout=60.0, min_size=0, max_size=1)

@@ -98,7 +98,7 @@ def test_renewed_files_are_read_at_the_next_login(
         provider.revoke(provider.fetch())
 
 
-def test_a_token_is_renewed_by_whoever_shows_the_certificate(
+def test_a_token_is_renewed_by_any_client_with_the_certificate(
     engine: DatabaseEngine, authority: Authority, mount: str, role: str
 ) -> None:
     limits = {"token_ttl": "10m", "token_max_ttl": "2h"}

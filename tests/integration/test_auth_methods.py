@@ -96,7 +96,7 @@ class TestAppRole:
         path.write_text(wrapped_secret_id(engine, "wrapped").reveal())
         assert fetch(auth).startswith("v-approle-app-")
 
-    def test_a_wrapping_token_that_somebody_opened_is_an_alarm(
+    def test_a_wrapping_token_that_was_already_used_is_an_alarm(
         self, engine: DatabaseEngine, admin: VaultAdmin, fetch: Fetch
     ) -> None:
         role = admin.create_approle("stolen", POLICY)

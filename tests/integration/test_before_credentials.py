@@ -78,7 +78,7 @@ def test_a_timeout_counts_and_says_what_is_missing(setup: Setup) -> None:
     assert (stats["requests_num"], stats["requests_errors"]) == (1, 1)
 
 
-def test_a_pool_without_a_minimum_opens_the_first_for_who_waits(setup: Setup) -> None:
+def test_a_pool_without_a_minimum_opens_a_connection_for_the_first_client(setup: Setup) -> None:
     pool = without_credentials(setup, min_size=0, max_size=2)
     (client,) = queue(pool, 1)
     setup.provider.gate.set()
@@ -88,7 +88,7 @@ def test_a_pool_without_a_minimum_opens_the_first_for_who_waits(setup: Setup) ->
     pool.putconn(connection)
 
 
-def test_who_waits_hears_that_the_pool_is_closed(setup: Setup) -> None:
+def test_a_waiting_checkout_fails_with_pool_closed(setup: Setup) -> None:
     pool = without_credentials(setup)
     clients = queue(pool, 2)
     closing = Worker(pool.close, BRIEF)
@@ -98,7 +98,7 @@ def test_who_waits_hears_that_the_pool_is_closed(setup: Setup) -> None:
     closing.get()
 
 
-def test_who_waits_for_the_pool_does_so_until_it_is_closed(setup: Setup) -> None:
+def test_waiting_for_the_pool_ends_when_it_is_closed(setup: Setup) -> None:
     """The keeper is another's and goes on."""
     setup.clock()
     pool = without_credentials(setup)
@@ -118,7 +118,9 @@ def test_drain_before_the_pool_is_open_has_nothing_to_do(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("error", HOPELESS)
-def test_who_waits_is_told_at_once_that_it_does_not_help(setup: Setup, error: Exception) -> None:
+def test_waiting_checkouts_fail_at_once_where_waiting_cannot_help(
+    setup: Setup, error: Exception
+) -> None:
     pool = without_credentials(setup, max_size=2)
     clients = queue(pool, 3, timeout=3600.0)
     setup.provider.failures["fetch"] = [error] * 1000

@@ -61,7 +61,9 @@ def reported(setup: Setup, count: int = 1) -> BorrowedAtDeadline:
 
 
 class TestLeave:
-    def test_d7_what_is_borrowed_past_the_deadline_is_reported_and_left(self, setup: Setup) -> None:
+    def test_d7_a_connection_borrowed_past_the_deadline_is_reported_and_left(
+        self, setup: Setup
+    ) -> None:
         world = ShortLived(setup)
         pool = world.pool
         with pool.connection() as borrowed:
@@ -83,7 +85,7 @@ class TestLeave:
         assert here in where
         assert "ephemeral_creds" not in where.rpartition("/")[2]
 
-    def test_what_is_returned_in_time_is_not_reported(self, setup: Setup) -> None:
+    def test_a_connection_that_is_returned_in_time_is_not_reported(self, setup: Setup) -> None:
         world = ShortLived(setup)
         with world.pool.connection():
             world.is_replaced()
@@ -138,7 +140,7 @@ class TestCancel:
                 borrowed.execute("SELECT 1")
         over.set()
 
-    def test_the_lease_is_given_back_before_it_ends(self, setup: Setup) -> None:
+    def test_the_lease_is_revoked_before_it_ends(self, setup: Setup) -> None:
         """The clock stands still at five seconds before it."""
         world = ShortLived(setup, rotation=CANCEL)
         with world.pool.connection() as borrowed:

@@ -452,7 +452,7 @@ def test_settings_that_a_session_role_does_not_bring(
     assert checker.run(url) == {}
 
 
-def test_a_pooler_that_logs_in_as_somebody_else(
+def test_a_pooler_that_logs_in_as_another_user(
     checker: Checker, good: str, app: str, postgres: PostgresServer
 ) -> None:
     owner = f"owner_of_{app}"

@@ -72,7 +72,7 @@ def finish(check: subprocess.Popen[str]) -> tuple[int, list[dict[str, str]], str
 @pytest.mark.parametrize(
     ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
-def test_what_was_minted_is_given_back(
+def test_a_minted_role_is_revoked(
     engine: DatabaseEngine, own_vault: VaultServer, signum: signal.Signals, status: int
 ) -> None:
     own_vault.faults.add("PUT", "sys/leases/renew", Fault.hang())
@@ -87,7 +87,7 @@ def test_what_was_minted_is_given_back(
     assert signum.name in said
 
 
-def test_a_role_that_is_being_minted_is_given_back(
+def test_a_role_that_is_being_minted_is_revoked(
     engine: DatabaseEngine, own_vault: VaultServer
 ) -> None:
     own_vault.faults.add("GET", "database/creds/stopped", Fault.late(2.0, handled=True))

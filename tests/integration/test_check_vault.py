@@ -54,7 +54,7 @@ def test_tls(checker: Checker, role: str, authority: Authority) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
-def test_a_certificate_that_nobody_verifies(checker: Checker, role: str) -> None:
+def test_a_certificate_that_is_not_verified_is_a_warning(checker: Checker, role: str) -> None:
     address = checker.engine.vault.tls_address
     bad = checker.run(checker.url(role, checker.login(role), address=address, skip_verify="true"))
     assert list(bad) == ["tls"]

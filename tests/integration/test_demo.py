@@ -205,7 +205,7 @@ def test_an_external_vault_is_left_as_it_was(place: Place, vault: VaultServer) -
     assert state() == before
 
 
-def test_what_must_stay_in_an_external_vault_is_named_with_the_figures(
+def test_leftovers_in_an_external_vault_are_named_with_the_figures(
     place: Place, vault: VaultServer
 ) -> None:
     admin = VaultAdmin(vault)

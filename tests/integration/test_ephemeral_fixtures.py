@@ -115,7 +115,7 @@ def test_rotate_knows_a_pool_that_the_service_made(
         assert user(pool) != before
 
 
-def test_rotate_says_that_nobody_would_rotate(ephemeral_vault: EphemeralVault) -> None:
+def test_rotate_says_that_no_pool_would_rotate(ephemeral_vault: EphemeralVault) -> None:
     with pytest.raises(RuntimeError, match="ephemeral_provider"):
         ephemeral_vault.rotate()
 

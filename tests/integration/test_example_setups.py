@@ -223,7 +223,7 @@ def test_a_worker_with_a_wrapped_secret_id(world: ExampleWorld, role_id: str, fo
     first, second = unwrap(world, folder, token), unwrap(world, folder, token)
     assert first.returncode == 0, first.stderr
     assert second.returncode != 0
-    assert "somebody else has used it" in second.stderr
+    assert "another party has used it" in second.stderr
     (folder / "secret-id").write_text(first.stdout)
     [(number,)] = world.query("INSERT INTO my_app.jobs (payload) VALUES ('work') RETURNING id")
     worker = subprocess.Popen(

@@ -149,7 +149,9 @@ def test_a_lease_that_the_agent_renews_is_nothing_to_warn_of(
     assert pool.peak_connections <= 4 + 2
 
 
-def test_past_the_end_it_is_told_and_served_on(setup: Setup, sidecar: Sidecar) -> None:
+def test_credentials_past_their_end_are_reported_and_stay_in_use(
+    setup: Setup, sidecar: Sidecar
+) -> None:
     clock = FakeClock()
     sidecar.write("15 minutes")
     pool = reading(setup, sidecar, clock=clock)

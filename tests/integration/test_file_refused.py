@@ -50,7 +50,7 @@ def write_next(setup: Setup, path: Path) -> str:
     ],
     ids=["a placeholder", "two readings", "two pairs", "not JSON"],
 )
-def test_what_is_no_credential_is_told_at_once_and_never_tried(
+def test_a_placeholder_is_reported_at_once_and_never_tried(
     setup: Setup, tmp_path: Path, canary: Canary, text: str, words: str
 ) -> None:
     canary.allow_secret_file(tmp_path)

@@ -75,7 +75,7 @@ class TestReplica:
         assert log_in(pool) == lagging.role(1)
         assert lagging.provider.calls.count("fetch") == 1
 
-    def test_r9_a_rotation_waits_for_it_and_fails_nobody(
+    def test_r9_a_rotation_waits_for_it_and_no_checkout_fails(
         self, lagging: Setup, replica: Replica
     ) -> None:
         # Refused so often long before the replica knows the role.

@@ -307,7 +307,7 @@ class TestCancelledAtEveryAwait:
         asyncio.run(main())
 
     @pytest.mark.parametrize("rotated", [False, True])
-    def test_a_return_while_somebody_has_the_lock(self, world: World, rotated: bool) -> None:
+    def test_a_return_while_another_task_holds_the_lock(self, world: World, rotated: bool) -> None:
         """As one does who hands a connection to a client that gives up (seen on Python 3.11)."""
 
         async def main() -> None:

@@ -54,7 +54,7 @@ class TestFailures:
         pool.check()
 
     @pytest.mark.parametrize("min_size", [0, 2])
-    def test_d4_d5_new_credentials_serve_who_waits_at_once(
+    def test_d4_d5_new_credentials_serve_waiting_clients_at_once(
         self, setup: Setup, min_size: int
     ) -> None:
         """The next plain retry is an hour away; only the new credentials can have served it."""
@@ -165,7 +165,7 @@ class TestFailures:
             pool.getconn(timeout=BRIEF)
         assert isinstance(caught.value, psycopg_pool.PoolTimeout)
 
-    def test_configuration_errors_are_told_at_once(self, setup: Setup) -> None:
+    def test_configuration_errors_are_reported_at_once(self, setup: Setup) -> None:
         setup.provider.failures["fetch"] = [ConfigurationError("unknown role")] * 1000
         pool = setup.pool(wait=False)
         with pytest.raises(ConfigurationError, match="unknown role"):
@@ -190,7 +190,7 @@ class TestFailures:
             pool.getconn(timeout=BRIEF)
         assert setup.provider.calls.count("fetch") == 2
 
-    def test_an_outage_of_vault_is_none_of_the_service(self, setup: Setup) -> None:
+    def test_an_outage_of_vault_does_not_affect_the_service(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1, max_size=3)
         setup.provider.failures["fetch"] = [ProviderUnavailable("away")] * 1000
         setup.provider.change()
@@ -201,7 +201,7 @@ class TestFailures:
             pool.putconn(connection)
 
     @pytest.mark.parametrize("what", ["configure", "kwargs", "conninfo"])
-    def test_a_mistake_in_the_users_own_is_told_and_not_repeated_without_a_pause(
+    def test_an_error_in_a_users_function_is_reported_and_retried_with_a_pause(
         self, setup: Setup, what: str
     ) -> None:
         calls: list[int] = []

@@ -77,7 +77,7 @@ class TestUsersOptions:
         setup.revoked(1)
 
     @pytest.mark.parametrize("close_returns", [False, True])
-    def test_a_configure_that_fails_is_told_and_not_repeated_at_once(
+    def test_a_failed_configure_is_reported_and_not_repeated_at_once(
         self, setup: Setup, close_returns: bool
     ) -> None:
         calls: list[object] = []

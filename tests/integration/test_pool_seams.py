@@ -94,7 +94,7 @@ def counting_loans(setup: Setup, loans: list[int]) -> type[Any]:
 
 
 class TestConnectionClass:
-    def test_who_connects_with_it_gets_what_was_asked_for(self, setup: Setup) -> None:
+    def test_an_unpooled_connection_has_the_given_arguments(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1)
         connection = apart(setup, pool, application_name="listener")
         assert connection.autocommit
@@ -166,7 +166,7 @@ class TestConnectionClass:
             apart(setup, pool)
         assert isinstance(caught.value, psycopg.OperationalError)
 
-    def test_who_brings_a_user_is_told(self, setup: Setup) -> None:
+    def test_a_user_among_the_arguments_is_an_error(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1)
         with pytest.raises(ConfigurationError, match="remove it"):
             apart(setup, pool, user="somebody")
@@ -304,7 +304,7 @@ class TestOutages:
 
 class TestAttributes:
     @pytest.mark.parametrize("name", ["conninfo", "kwargs"])
-    def test_what_is_set_later_holds_after_a_rotation(self, setup: Setup, name: str) -> None:
+    def test_a_later_setting_applies_after_a_rotation(self, setup: Setup, name: str) -> None:
         pool: Any = setup.pool(min_size=2)
         raw = getattr(pool, "raw", pool)
         if name == "conninfo":

@@ -93,7 +93,7 @@ def test_it_is_where_a_reset_goes_back_to(
     ],
     ids=["refused", "dropped"],
 )
-def test_a_session_role_that_does_not_get_through_is_told_at_once(
+def test_a_session_role_that_does_not_get_through_is_reported_at_once(
     setup: Setup, postgres: PostgresServer, owner: str, settings: dict[str, str], said: str
 ) -> None:
     begun = time.monotonic()

@@ -177,7 +177,7 @@ class TestSigterm:
             """
         assert self.check(postgres, unique("term"), body, 7) == "up\nclosed\n"
 
-    def test_what_it_interrupts_may_hold_what_the_closing_needs(
+    def test_the_interrupted_code_may_hold_a_lock_that_closing_needs(
         self, postgres: PostgresServer, unique: Callable[[str], str]
     ) -> None:
         """As one that writes a line of a log does, and the closing wants to write one, too."""
@@ -202,7 +202,7 @@ class TestSigterm:
             """
         assert self.check(postgres, unique("term"), body, -signal.SIGTERM) == "up\nclosed\n"
 
-    def test_what_is_ignored_stays_so(
+    def test_an_ignored_signal_stays_ignored(
         self, postgres: PostgresServer, unique: Callable[[str], str]
     ) -> None:
         body = """

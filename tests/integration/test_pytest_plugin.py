@@ -171,7 +171,7 @@ def encrypted(authority: Authority) -> Iterator[PostgresServer]:
 
 
 @pytest.mark.parametrize("sslmode", [None, "verify-full"])
-def test_what_the_dsn_says_of_tls_is_kept(
+def test_the_tls_settings_of_the_dsn_are_kept(
     tmp_path: Path, run: Run, encrypted: PostgresServer, authority: Authority, sslmode: str | None
 ) -> None:
     (tmp_path / "test_it.py").write_text(ROTATION + ENCRYPTED.format(sslmode=sslmode))
@@ -185,7 +185,7 @@ def test_what_the_dsn_says_of_tls_is_kept(
     assert "2 passed" in said
 
 
-def test_an_engine_verifies_whom_it_is_told_to(
+def test_an_engine_verifies_the_server_by_the_given_ca(
     vault: VaultServer, encrypted: PostgresServer, authority: Authority, tmp_path: Path
 ) -> None:
     tls = {"sslmode": "verify-full", "sslrootcert": str(authority.path)}
@@ -215,7 +215,7 @@ def set_up(admin: VaultAdmin) -> list[list[str]]:
     return [sorted(data.get("keys", data)) for data in found]
 
 
-def test_what_was_asked_for_and_is_not_there_fails_the_test_alone(tmp_path: Path, run: Run) -> None:
+def test_a_missing_server_fails_only_the_test_that_needs_it(tmp_path: Path, run: Run) -> None:
     (tmp_path / "test_it.py").write_text(ROTATION + "\ndef test_else(): pass\n")
     said = run("--ephemeral-postgres=testcontainers", ends=1, DOCKER_HOST="unix:///nowhere")
     assert "ephemeral-creds: --ephemeral-postgres=testcontainers needs the package" in said
@@ -231,7 +231,7 @@ def test_what_was_asked_for_and_is_not_there_fails_the_test_alone(tmp_path: Path
         ({"EPHEMERAL_CREDS_VAULT": "http://127.0.0.1:1"}, "EPHEMERAL_CREDS_VAULT_TOKEN"),
     ],
 )
-def test_what_cannot_work_is_said(
+def test_an_impossible_combination_is_reported(
     tmp_path: Path, run: Run, environment: dict[str, str], reason: str
 ) -> None:
     (tmp_path / "test_it.py").write_text(ROTATION)

@@ -181,7 +181,7 @@ class TestServer:
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_what_is_asked_for_cannot_be_had(
+    def test_the_server_refuses_the_settings(
         self, strict: Setup, options: dict[str, str], sqlstate: str, hint: str
     ) -> None:
         pool = strict.pool(min_size=1, wait=False, rotation=OFTEN, kwargs=options)

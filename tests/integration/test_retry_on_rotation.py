@@ -239,7 +239,7 @@ class TestRunAgain:
         deadline.get()
         assert transaction.calls == 2
 
-    def test_what_it_did_before_is_rolled_back(self, setup: Setup, world: World, run: Run) -> None:
+    def test_the_failed_attempt_is_rolled_back(self, setup: Setup, world: World, run: Run) -> None:
         pool = setup.pool(min_size=1)
         insert = f"INSERT INTO {world.open} VALUES (1) RETURNING number::text"
         transaction = Transaction(insert, meanwhile=only_first(world.terminate))

@@ -186,7 +186,7 @@ def test_a_connection_is_returned_once(setup: Setup) -> None:
     setup.provider.wait_for_sessions({2: 1})
 
 
-def test_what_came_in_its_place_grows_old_like_any_other(setup: Setup) -> None:
+def test_a_replacement_reaches_its_max_lifetime_like_any_other(setup: Setup) -> None:
     pool = setup.pool(min_size=1, max_size=1, max_lifetime=3600.0)
     rotate(setup, 1)
     first = pool.getconn()

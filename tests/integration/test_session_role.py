@@ -231,7 +231,7 @@ class TestUsersFunctions:
         pool.close()
         assert seen == {name: {owner.encode()} for name in seen}
 
-    def test_what_a_user_set_is_gone_after_a_reset(self, setup: Setup, owner: str) -> None:
+    def test_a_users_own_role_is_undone_by_a_reset(self, setup: Setup, owner: str) -> None:
         """DISCARD ALL in ``reset=`` is what careful services have."""
 
         def reset(connection: Any) -> None:

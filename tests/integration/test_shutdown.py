@@ -43,7 +43,7 @@ def closes(pool: Any, timeout: float) -> None:
 
 
 class TestClose:
-    def test_the_lease_is_given_back(self, setup: Setup) -> None:
+    def test_the_lease_is_revoked(self, setup: Setup) -> None:
         pool = setup.pool()
         pool.close()
         assert setup.provider.roles() == []
@@ -65,7 +65,7 @@ class TestClose:
         assert setup.provider.roles() == []
         wait_until(lambda: setup.provider.sessions() == {})
 
-    def test_what_is_borrowed_keeps_its_role_until_it_is_returned(self, setup: Setup) -> None:
+    def test_a_borrowed_connection_keeps_its_role_until_it_is_returned(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1)
         borrowed = pool.getconn()
         closing = Worker(pool.close, PATIENCE)
@@ -79,7 +79,7 @@ class TestClose:
         assert borrowed.closed
         assert setup.provider.roles() == []
 
-    def test_what_waits_to_be_reset_is_closed(
+    def test_a_connection_that_waits_to_be_reset_is_closed(
         self, setup: Setup, caplog: pytest.LogCaptureFixture
     ) -> None:
         """psycopg_pool forgets it, and leaves it open."""
@@ -108,7 +108,7 @@ class TestClose:
         assert setup.provider.roles() == []
         assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
-    def test_what_has_just_been_returned_does_not_hold_it_up(
+    def test_connections_that_were_just_returned_do_not_delay_close(
         self, setup: Setup, caplog: pytest.LogCaptureFixture
     ) -> None:
         for _ in range(5):
@@ -124,7 +124,7 @@ class TestClose:
             setup.stack.callback(setup.provider.disconnect)
         assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
-    def test_what_is_never_returned_is_not_waited_for_for_ever(
+    def test_a_connection_that_is_never_returned_does_not_block_close(
         self, setup: Setup, caplog: pytest.LogCaptureFixture
     ) -> None:
         pool = setup.pool(min_size=1)
@@ -324,7 +324,7 @@ class TestClose:
 
 
 class TestForgotten:
-    def test_a_pool_that_nobody_closed_gives_its_lease_back(
+    def test_a_pool_that_was_not_closed_revokes_its_lease(
         self, postgres: PostgresServer, unique: Callable[[str], str]
     ) -> None:
         provider, events = RoleProvider(postgres, unique("pool")), Events()

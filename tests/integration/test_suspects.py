@@ -145,7 +145,9 @@ class TestZombies:
         wait_until(lambda: not pool.status().suspect)
 
     @pytest.mark.parametrize("autocommit", [False, True])
-    def test_a_login_refused_by_valid_until_is_told(self, setup: Setup, autocommit: bool) -> None:
+    def test_a_login_refused_by_valid_until_is_reported(
+        self, setup: Setup, autocommit: bool
+    ) -> None:
         """The lease has an hour left: whoever renews it forgets the role."""
         pool = setup.pool(min_size=2, max_size=3, kwargs={"autocommit": autocommit})
         setup.provider.gate.clear()

@@ -117,7 +117,7 @@ def test_the_time_that_is_told_is_the_one_that_was_given(setup: Setup) -> None:
     gate.opened.set()
 
 
-def test_whatever_fails_on_an_old_connection_replaces_it(setup: Setup) -> None:
+def test_any_failure_on_an_old_connection_replaces_it(setup: Setup) -> None:
     rotated = threading.Event()
 
     def check(connection: Any) -> None:

@@ -136,7 +136,7 @@ def test_r3_a_token_shorter_than_the_lease_is_the_deadline_until_it_is_extended(
     assert provider.renew(grant).duration == pytest.approx(3600, abs=100)
 
 
-def test_r3_a_token_at_its_maximum_is_replaced_and_then_given_back(
+def test_r3_a_token_at_its_maximum_is_replaced_and_then_revoked(
     engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
     auth = approle(engine, role, may_revoke=False, token_ttl="20m", token_max_ttl="30m")
@@ -283,7 +283,7 @@ def test_r17_a_policy_that_an_auth_role_gets_later_is_picked_up(
     login(engine.postgres, provider.fetch())
 
 
-def test_what_does_not_exist_is_a_mistake_in_the_configuration(
+def test_a_role_or_mount_that_does_not_exist_is_a_configuration_error(
     engine: DatabaseEngine, make: Callable[..., VaultDynamicProvider], role: str
 ) -> None:
     root = TokenAuth(engine.vault.root_token)

@@ -83,7 +83,7 @@ def test_the_namespace_has_what_every_deployment_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_A_FILE)
-def test_what_every_deployment_does(name: str) -> None:
+def test_every_deployment_follows_the_rules(name: str) -> None:
     pod = one(name, "Deployment")["spec"]["template"]["spec"]
     [service] = pod["containers"]
     settings = {entry["name"]: entry["value"] for entry in service["env"]}

@@ -124,7 +124,7 @@ class Peculiar(Exception):
 
 
 @pytest.mark.parametrize("cause", [Peculiar("here", "so"), ValueError("no", threading.Lock())])
-def test_a_cause_that_cannot_be_sent_is_told(cause: Exception) -> None:
+def test_a_cause_that_cannot_be_sent_is_reported(cause: Exception) -> None:
     error = errors.CheckoutFailed("configure= fails")
     error.last_error = error.__cause__ = cause
     copied = copy.copy(error)

@@ -67,7 +67,7 @@ def test_unreferenced_objects_are_forgotten() -> None:
     assert registered(Inherited) == []
 
 
-def test_each_is_told_in_each_child_and_none_in_the_parent() -> None:
+def test_each_owner_is_notified_in_each_child_and_none_in_the_parent() -> None:
     one, other = Inherited(), Other()
 
     def told() -> bool:

@@ -57,7 +57,7 @@ def test_where_is_a_list() -> None:
     assert written(event)[0]["where"] == ["app.py:3"]
 
 
-def test_what_is_not_on_the_list_is_not_written() -> None:
+def test_a_field_that_is_not_on_the_list_is_not_written() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Custom(Event):
         password: str = "open-sesame-1"

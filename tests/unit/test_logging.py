@@ -32,7 +32,7 @@ def test_problems_are_warnings_and_the_rest_is_information(
     ]
 
 
-def test_nothing_is_formatted_for_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_without_a_handler_is_not_formatted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, "ephemeral_creds")
     log_event(FetchFailed(keeper="k", error="e", failures=1, retry_in=1.0))
     assert caplog.records == []

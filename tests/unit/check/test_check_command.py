@@ -85,7 +85,7 @@ def test_no_url_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert "EPHEMERAL_CREDS_URL" in capsys.readouterr().out
 
 
-def test_what_was_tried_in_part_only_says_so() -> None:
+def test_an_incomplete_check_says_so() -> None:
     made = Findings("x", complete=False)
     assert made.as_text().endswith("no problem found in the steps that ran")
     assert json.loads(made.as_json())["complete"] is False
@@ -106,9 +106,7 @@ def test_without_a_database_it_warns_and_the_rest_is_checked(
     assert said["complete"] is False
 
 
-def test_a_connection_string_that_is_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_connection_string(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "creds"
     path.write_text("DB_USERNAME=me\nDB_PASSWORD=mine")
     path.chmod(0o600)

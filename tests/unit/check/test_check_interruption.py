@@ -63,7 +63,7 @@ def test_waiting_says_whether_it_came_true() -> None:
         assert not interruption.wait_for(lambda: False, 0.0)
 
 
-def test_what_waits_is_broken_off_once() -> None:
+def test_a_waiting_block_is_interrupted_once() -> None:
     with PromptInterruption(print) as interruption:
         with pytest.raises(KeyboardInterrupt), interruption.breakable():
             signal.raise_signal(signal.SIGTERM)
@@ -81,7 +81,7 @@ def mint(interruption: PromptInterruption, signals: int, steps: list[str]) -> No
 
 
 @pytest.mark.parametrize(("signals", "done"), [(1, ["minted"]), (2, [])])
-def test_what_must_not_be_torn_bears_one_signal(signals: int, done: list[str]) -> None:
+def test_an_unbroken_block_survives_one_signal(signals: int, done: list[str]) -> None:
     steps: list[str] = []
     with PromptInterruption(print) as interruption:
         with pytest.raises(KeyboardInterrupt), interruption.breakable():
@@ -97,7 +97,7 @@ def test_a_signal_before_what_it_would_break_off() -> None:
             pytest.fail("this is begun")
 
 
-def test_what_ends_in_another_way_may_be_followed_by_a_block() -> None:
+def test_a_block_may_follow_one_that_ended_with_another_error() -> None:
     with PromptInterruption(print) as interruption, interruption.breakable():
         with pytest.raises(ValueError, match="x"), interruption.unbroken():
             raise ValueError("x")

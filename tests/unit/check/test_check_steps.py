@@ -40,7 +40,7 @@ def test_time_that_has_passed_since_the_mint_is_no_clock_that_is_wrong() -> None
     assert [level for level, _ in expiry(NOW + 3500, lease=3500.0)] == ["ok"]
 
 
-def test_a_slow_clock_is_told_of_as_well() -> None:
+def test_a_slow_clock_is_reported_as_well() -> None:
     assert expiry(NOW + 3605, ahead=-30.0)[0][0] == "ok"
     assert "30 s behind" in expiry(NOW + 3605, ahead=-30.0)[0][1]
     assert [level for level, _ in expiry(NOW + 3605, ahead=-300.0)] == ["warn", "ok"]
@@ -99,7 +99,9 @@ def test_an_owner_with_a_name_that_needs_quotes() -> None:
         (600, 600, True, True),
     ],
 )
-def test_what_ends_a_lease(duration: float, again: float, put_off: bool, with_token: bool) -> None:
+def test_the_cause_of_a_leases_end_is_found(
+    duration: float, again: float, put_off: bool, with_token: bool
+) -> None:
     minted, renewed = Lease(100.0, duration), Lease(101.2, again)
     assert was_put_off(minted, renewed) is put_off
     assert ends_with_token(minted, renewed, 10 if duration == 10 else 3600) is with_token

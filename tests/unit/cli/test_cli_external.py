@@ -69,7 +69,7 @@ def test_all_that_was_made_is_removed_once(
     assert len(deleted(own_vault)) == 3
 
 
-def test_what_may_not_be_removed_does_not_keep_the_rest(
+def test_a_refused_removal_does_not_prevent_the_others(
     own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rules = EVERYTHING | {"sys/mounts/*": ["create", "update"]}
@@ -110,7 +110,7 @@ def test_a_token_that_may_not_make_anything_leaves_nothing_to_remove(
     assert deleted(own_vault) == []
 
 
-def test_what_may_be_there_is_removed(
+def test_an_object_whose_creation_is_in_doubt_is_removed(
     own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin = connect(own_vault, monkeypatch, token_for(somebody, EVERYTHING))

@@ -102,7 +102,7 @@ def test_a_short_run_does_not_claim_a_rotation() -> None:
     assert conclusion(GOOD)[-1].startswith("Kept: the user name changed")
 
 
-def test_what_is_left_behind_is_said_after_a_signal_too() -> None:
+def test_leftovers_are_reported_after_a_signal_too() -> None:
     report = replace(GOOD, interrupted="SIGINT", trouble=("sys/mounts/x is left",))
     assert conclusion(report) == ["Stopped by SIGINT.", "sys/mounts/x is left"]
 
@@ -115,7 +115,7 @@ def test_the_end_says_what_failed() -> None:
     ]
 
 
-def test_the_end_says_why_a_lease_was_not_given_back() -> None:
+def test_the_report_says_why_a_lease_was_not_revoked() -> None:
     report = replace(GOOD, revocations=5, unrevoked=("RevocationFailed generation=6",))
     why, problem = conclusion(report)
     assert why == "  RevocationFailed generation=6"

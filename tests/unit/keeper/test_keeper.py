@@ -313,7 +313,7 @@ class TestClosing:
         keeper.close(0.05)
         assert "does not answer" in caplog.text
 
-    def test_what_a_hanging_fetch_brings_late_is_given_back(self, world: World) -> None:
+    def test_credentials_from_a_fetch_that_hung_are_revoked(self, world: World) -> None:
         keeper = world.started()
         world.provider.gate.clear()
         world.provider.change()
@@ -568,7 +568,7 @@ class Member:
         self.seen.append("failed")
 
 
-def test_pools_are_told_in_order(world: World) -> None:
+def test_pools_are_notified_in_order(world: World) -> None:
     keeper = world.started()
     member = Member(keeper)
     keeper.refresh(math.inf)
@@ -629,7 +629,7 @@ class TestPoolsAreToldThatThereAreNoCredentials:
         assert world.recorder.count(KeeperFailed) == 1
 
 
-def test_pools_are_asked_about_an_end_that_nobody_promised(world: World) -> None:
+def test_pools_are_asked_about_an_unconfirmed_end(world: World) -> None:
     world.provider.duration = math.inf
     keeper = world.started()
     member = Member(keeper)
@@ -686,7 +686,7 @@ class HeldMember(Member):
         self.go.wait(PATIENCE)
 
 
-def test_what_a_pool_is_handed_is_not_revoked_under_it(world: World) -> None:
+def test_credentials_that_a_new_pool_receives_are_not_revoked(world: World) -> None:
     keeper = world.started(refresh=RefreshPolicy(mint_interval=0.0))
     first = HeldMember(keeper)
     keeper.signal(RefreshRequested())

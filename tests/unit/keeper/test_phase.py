@@ -109,7 +109,7 @@ def test_a_close_stops_it_and_closes_the_provider(world: World, phase: Phase) ->
             use()
 
 
-def test_what_hangs_stops_when_the_provider_answers(world: World) -> None:
+def test_a_hung_keeper_stops_when_the_provider_answers(world: World) -> None:
     keeper = hung(world)
     world.provider.gate.set()
     keeper.close(PATIENCE)

@@ -521,7 +521,7 @@ class TestRetirement:
         driver.send(LoginAccepted(1, 3))
         assert [type(a) for a in driver.send(LoginAccepted(2, 3))] == [Publish, Retire]
 
-    def test_without_pools_it_lapses_since_nobody_says_when_it_is_free(self) -> None:
+    def test_without_pools_it_expires_since_no_pool_reports_its_release(self) -> None:
         driver = Driver(pools=0).serving(3600.0)
         driver.send(RefreshRequested())
         driver.send(Granted(grant(2, driver.now, 7200.0)))
@@ -639,7 +639,7 @@ class TestClose:
         assert driver.send(Revoked(2)) == [Stop()]
         assert driver.machine.state is State.CLOSED
 
-    def test_what_a_fetch_in_flight_brings_is_revoked(self) -> None:
+    def test_credentials_of_a_fetch_in_flight_are_revoked(self) -> None:
         driver = Driver()
         driver.send(Start())
         assert driver.send(Close()) == []
@@ -669,7 +669,7 @@ class TestClose:
 
 
 class TestDoubledAnswers:
-    def test_a_grant_that_nobody_asked_for_is_given_back(self) -> None:
+    def test_an_unrequested_grant_is_revoked(self) -> None:
         driver = Driver().serving()
         (revoke,) = driver.send(Granted(grant(9, driver.now)))
         assert isinstance(revoke, Revoke)

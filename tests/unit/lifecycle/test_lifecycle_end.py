@@ -56,7 +56,7 @@ class TestEnd:
         driver.send(EndLearned(1, math.inf))
         assert driver.machine.deadline == math.inf
 
-    def test_postgresql_is_asked_again_shortly_before_it_and_then_it_is_told_once(self) -> None:
+    def test_postgresql_is_asked_again_shortly_before_it_and_then_it_is_reported_once(self) -> None:
         driver = serving()
         driver.send(EndLearned(1, 3600.0))
         assert driver.machine.ends_at == START + 3600
@@ -94,14 +94,14 @@ class TestEnd:
         driver.at(START + 3600)
         assert warnings(driver) == [(1, 0.0)]
 
-    def test_without_pools_nobody_is_asked(self) -> None:
+    def test_without_pools_no_pool_is_asked(self) -> None:
         driver = serving(100.0, pools=0)
         assert asked([*driver.at(START + 104.9)]) == []
         assert warnings(driver) == []
         assert asked([*driver.at(START + 105)]) == []
         assert warnings(driver) == [(1, -5.0)]
 
-    def test_what_the_source_says_counts_until_postgresql_knows(self) -> None:
+    def test_the_end_in_the_source_counts_until_postgresql_knows_one(self) -> None:
         driver = serving(100.0)
         assert driver.machine.ends_at == START + 100
         driver.send(EndLearned(1, math.inf))

@@ -92,7 +92,7 @@ class TestWhoseFault:
         assert driver.send(LoginRejected(2, 1, PG_HBA)) == []
 
     @pytest.mark.parametrize("current", [True, False])
-    def test_each_refusal_is_told_with_its_reason(self, current: bool) -> None:
+    def test_each_refusal_is_reported_with_its_reason(self, current: bool) -> None:
         driver = candidate(3600.0)
         number = 1 if current else 2
         driver.send(LoginRejected(1, number, SERVER, "53300"))
@@ -278,7 +278,9 @@ class TestPatience:
 
     @pytest.mark.parametrize("reason", [CREDENTIALS, SERVER])
     @pytest.mark.parametrize("attempts", [6, 7])
-    def test_who_asks_again_is_given_another(self, attempts: int, reason: LoginFailure) -> None:
+    def test_another_refresh_replaces_the_candidate_after_seven_failures(
+        self, attempts: int, reason: LoginFailure
+    ) -> None:
         driver = candidate(3600.0)
         for _ in range(attempts):
             driver.send(LoginRejected(1, 2, reason))
@@ -316,7 +318,7 @@ class TestStartOnAReplica:
         assert driver.after(29.9, LoginRejected(1, 1, CREDENTIALS)) == []
         assert driver.after(0.1, LoginRejected(1, 1, CREDENTIALS)) == [Fetch()]
 
-    def test_what_mints_nothing_is_asked_at_once(self) -> None:
+    def test_a_source_that_mints_nothing_is_asked_at_once(self) -> None:
         assert self.started(mints=False).send(LoginRejected(1, 1, CREDENTIALS)) == [Fetch()]
 
     def test_refusal_after_a_login_with_the_same_credentials_is_asked_at_once(self) -> None:

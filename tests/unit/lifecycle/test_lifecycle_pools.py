@@ -80,7 +80,7 @@ def in_use(driver: Driver) -> int:
 
 
 class TestJoining:
-    def test_what_a_pool_is_handed_is_held_for_it_from_that_instant(self) -> None:
+    def test_a_generation_is_kept_for_a_pool_from_its_joining(self) -> None:
         driver = candidate(pools=1)
         given = driver.machine.join(2)
         assert given is not None
@@ -108,7 +108,7 @@ class TestJoining:
         assert driver.send(ConsumerReleased(1, 2)) == []
         assert kinds(driver.send(ConsumerReleased(2, 2))) == [Revoke]
 
-    def test_what_is_published_after_the_last_has_left_is_not_revoked_for_want_of_any(self) -> None:
+    def test_credentials_published_after_the_last_pool_left_are_not_revoked(self) -> None:
         driver = candidate(pools=1)
         assert kinds(driver.send(ConsumerLeft(1))) == [Publish, Retire, Revoke]
         driver.send(Revoked(1))
@@ -221,7 +221,7 @@ class TestLateRenewals:
         assert kinds(driver.at(1030.0)) == [Renew]
         return driver
 
-    def test_what_is_borrowed_and_alive_after_all_is_not_revoked(self) -> None:
+    def test_a_late_renewal_keeps_a_borrowed_generation(self) -> None:
         driver = self.renewing()
         lease = Lease(1030.0, 60.0, renewable=True, lease_id="lease-1")
         assert kinds(driver.at(1060.5)) == [Reclaim]
@@ -230,7 +230,7 @@ class TestLateRenewals:
         # Due again since 1060, and renewed for as long as it is borrowed.
         assert isinstance(driver.in_flight, Renew)
 
-    def test_it_is_given_back_when_it_is_let_go_of(self) -> None:
+    def test_it_is_revoked_when_it_is_released(self) -> None:
         driver = self.renewing()
         driver.at(1060.5)
         driver.send(ConsumerReleased(1, 1))

@@ -37,7 +37,7 @@ def told(driver: Driver) -> list[str]:
     return [event.error if isinstance(event, events.SourceUnusable) else "" for event in found]
 
 
-def test_a_problem_that_lasts_is_told_once_and_nothing_stops_for_it() -> None:
+def test_a_problem_that_lasts_is_reported_once_and_nothing_stops_for_it() -> None:
     driver = serving()
     assert driver.send(SourceSeen(GARBAGE)) == []
     driver.after(PATIENCE - 0.1)
@@ -64,7 +64,7 @@ def test_a_moment_is_nothing_to_tell() -> None:
     assert driver.machine.deadline == math.inf
 
 
-def test_recovery_is_told_at_once_and_then_it_may_break_again() -> None:
+def test_recovery_is_reported_at_once_and_then_it_may_break_again() -> None:
     driver = serving()
     driver.send(SourceSeen(GARBAGE))
     driver.after(PATIENCE)
@@ -77,7 +77,7 @@ def test_recovery_is_told_at_once_and_then_it_may_break_again() -> None:
     assert told(driver) == [GARBAGE, "", GARBAGE]
 
 
-def test_another_problem_is_told_where_it_lasts_too() -> None:
+def test_another_problem_is_reported_where_it_lasts_too() -> None:
     driver = serving()
     driver.send(SourceSeen(GARBAGE))
     driver.after(PATIENCE)
@@ -99,7 +99,7 @@ def test_ever_new_problems_are_one_that_lasts() -> None:
     assert told(driver) == ["line 30"]
 
 
-def test_what_is_half_written_after_a_problem_is_given_its_moment_too() -> None:
+def test_a_half_written_file_after_a_problem_is_not_reported_at_once() -> None:
     driver = serving()
     driver.send(SourceSeen(GONE))
     driver.after(PATIENCE)
@@ -144,7 +144,7 @@ def test_patience_may_be_none() -> None:
     assert told(driver) == [GARBAGE]
 
 
-def test_nothing_is_told_while_closing() -> None:
+def test_nothing_is_reported_while_closing() -> None:
     driver = serving()
     driver.send(SourceSeen(GARBAGE))
     driver.machine.handle(Close(), driver.now)

@@ -64,7 +64,7 @@ def test_every_stage_is_left_but_the_last() -> None:
     assert {before for before, _ in MOVES} == set(Stage) - {Stage.GONE}
 
 
-def test_what_has_no_lease_is_gone_at_once() -> None:
+def test_a_generation_without_a_lease_is_gone_at_once() -> None:
     core = Core(RefreshPolicy(), lambda: 0.0, mints=False)
     generation = core.add(grant(1, 0.0, math.inf))
     core.move(generation, Turn.UNWANTED)
@@ -91,7 +91,7 @@ class TestState:
         driver.renewed(1, 120.0)
         assert state(driver) is State.SERVING
 
-    def test_it_is_closed_when_all_is_given_back(self) -> None:
+    def test_it_is_closed_when_everything_is_revoked(self) -> None:
         driver = Driver().serving()
         driver.send(s.Close())
         assert state(driver) is State.CLOSING
@@ -172,7 +172,7 @@ class TestEnds:
         assert is_reclaimed(3690.0)
 
     @pytest.mark.parametrize(("duration", "grace"), [(3600.0, 5.0), (20.0, 2.0)])
-    def test_what_is_borrowed_is_reclaimed_before_the_end(
+    def test_borrowed_connections_are_reclaimed_before_the_end(
         self, duration: float, grace: float
     ) -> None:
         driver = Driver(RefreshPolicy(grace=5.0)).serving(duration, renewable=False)
@@ -183,7 +183,7 @@ class TestEnds:
         (reclaim,) = driver.at(1000.0 + duration - grace)
         assert isinstance(reclaim, a.Reclaim)
 
-    def test_a_grant_that_came_too_late_is_given_back_unless_it_is_known(self) -> None:
+    def test_a_late_grant_is_revoked_unless_it_is_known(self) -> None:
         for known in (False, True):
             driver = Driver().serving()
             driver.send(s.RefreshRequested())

@@ -73,7 +73,7 @@ def test_the_longest_delay_is_not_below_the_first() -> None:
     assert RefreshPolicy(retry_initial=4.0, retry_max=4.0).retry_max == 4.0
 
 
-def test_former_settings_are_told_of_and_refused_no_more() -> None:
+def test_former_settings_cause_a_warning_and_no_error() -> None:
     with pytest.warns(DeprecationWarning, match=r"escalate_at=, config_retry=.*constant") as told:
         policy = RefreshPolicy(escalate_at=0.4, config_retry=7.0, margin=3.0)  # type: ignore[call-arg]
     assert told[0].filename == __file__
@@ -81,7 +81,7 @@ def test_former_settings_are_told_of_and_refused_no_more() -> None:
     assert policy.tuning == Tuning(config_retry=7.0)
 
 
-def test_what_was_never_a_setting_is_refused() -> None:
+def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(TypeError, match="renew_sometimes"):
         RefreshPolicy(renew_sometimes=0.5)  # type: ignore[call-arg]
 

@@ -81,14 +81,14 @@ class TestTrial:
         assert trial.is_complete
         assert trial.is_passed(1000.0)
 
-    def test_who_does_not_answer_holds_it_up_for_a_while(self) -> None:
+    def test_a_silent_consumer_delays_the_candidate_for_a_while(self) -> None:
         trial = self.trial(1, 2, accepted={1})
         assert trial.at == 1030.0
         assert not trial.is_passed(1029.9)
         assert trial.is_passed(1030.0)
         assert not trial.is_complete
 
-    def test_who_was_refused_holds_it_up_until_it_is_accepted(self) -> None:
+    def test_a_refused_consumer_delays_the_candidate_until_it_is_accepted(self) -> None:
         trial = self.trial(1, 2, accepted={1})
         trial.fail(2, 1000.0, 3600.0, 0.0, blamed=True, worse=True)
         assert not trial.is_passed(9999.0)
@@ -105,7 +105,7 @@ class TestTrial:
         assert not trial.is_complete
         assert trial.ask([2], 1001.0) == [2]
 
-    def test_nobody_is_asked_twice_before_an_answer(self) -> None:
+    def test_no_consumer_is_asked_twice_before_an_answer(self) -> None:
         trial = self.trial(1)
         assert trial.awaits(1)
         assert trial.ask([1], 2000.0) == []
@@ -149,7 +149,7 @@ class TestTrial:
 
 
 class TestPassword:
-    def test_what_is_not_changed_is_not_read_again(self) -> None:
+    def test_a_password_that_does_not_change_is_not_read_again(self) -> None:
         reading = PasswordReading(POLICY)
         reading.schedule(Lease(1000.0), 1000.0, 0.0)
         assert reading.at == math.inf
@@ -266,7 +266,7 @@ class TestExpectedEnd:
             assert end.due(end.at, can_ask=True) == "ask"
 
 
-def test_a_problem_of_the_source_is_told_when_it_lasts() -> None:
+def test_a_problem_of_the_source_is_reported_when_it_lasts() -> None:
     trouble = SourceTrouble(3.0)
     trouble.see(1000.0, "gone")
     assert (trouble.at, trouble.error) == (1003.0, "")

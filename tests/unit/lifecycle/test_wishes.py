@@ -113,7 +113,7 @@ def test_mints_are_rationed_whatever_they_are_for(wishes: Wishes) -> None:
     assert times == [100.0, 100.0, 110.0, 120.0]
 
 
-def test_what_mints_nothing_is_not_rationed_but_changes_are() -> None:
+def test_fetches_that_mint_nothing_are_unlimited_but_changes_are_limited() -> None:
     wishes = Wishes(RefreshPolicy(), mints=False)
     for _ in range(100):
         wishes.want(Reason.ASKED_FOR, 100.0)

@@ -13,7 +13,7 @@ from ephemeral_creds.pool.ledger import Ledger
 from ephemeral_creds.pool.rotation import Rotation
 
 
-def test_what_is_logging_in_counts_as_open() -> None:
+def test_a_connection_that_is_logging_in_counts_as_open() -> None:
     ledger: Ledger[Session] = Ledger(2)
     session = Session(1)
     opening = ledger.begin(0.0)
@@ -116,7 +116,7 @@ class TestSpare:
         assert ledger.room(2) == 1
         assert ledger.room(9) == 3
 
-    def test_what_was_taken_counts_until_the_old_one_is_closed(self) -> None:
+    def test_a_taken_replacement_counts_until_the_old_connection_is_closed(self) -> None:
         ledger: Ledger[Session] = Ledger(1)
         session = ready(ledger, 2)
         assert ledger.has_spare(2)
@@ -128,7 +128,7 @@ class TestSpare:
         ledger.release(session)
         assert ledger.room() == 1
 
-    def test_what_is_put_back_waits_no_longer_than_before(self) -> None:
+    def test_a_replacement_that_is_put_back_waits_no_longer_than_before(self) -> None:
         ledger: Ledger[Session] = Ledger(1)
         session = ready(ledger, 2, until=2.0)
         assert ledger.take(2) is session

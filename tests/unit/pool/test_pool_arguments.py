@@ -133,7 +133,7 @@ def test_an_async_pool_may_be_told_not_to_open_itself() -> None:
         ("postgresql://db:hunter2/mydb?x", "cannot be read: it has to look like"),
     ],
 )
-def test_a_conninfo_that_is_none_is_refused(pool: Any, conninfo: str, said: str) -> None:
+def test_an_invalid_conninfo_is_refused(pool: Any, conninfo: str, said: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         pool(FixedProvider("me", "x"), conninfo)
     assert said in str(caught.value)
@@ -147,7 +147,7 @@ def test_a_keepers_is_a_provider() -> None:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_what_is_the_keepers_is_not_the_pools(pool: Any) -> None:
+def test_settings_of_the_keeper_are_refused_by_a_pool(pool: Any) -> None:
     keeper = CredentialKeeper(ScriptedProvider(SystemClock()))
     with pytest.raises(ConfigurationError, match="belong to the keeper"):
         pool(keeper, observers=[])

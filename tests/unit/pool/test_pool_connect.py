@@ -86,7 +86,7 @@ def test_of_psycopgs_errors_kind_and_text_are_kept() -> None:
     assert str(cleaned) == "slots are reserved"
 
 
-def test_what_we_say_ourselves_is_kept() -> None:
+def test_our_own_error_is_kept() -> None:
     error = ConfigurationError("remove it")
     assert clean_failure(error).error is error
 

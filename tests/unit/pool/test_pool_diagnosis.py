@@ -157,7 +157,7 @@ def test_each_host_and_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None
     assert [host for host, *_ in places("dbname=db")] == ["127.0.0.4", "127.0.0.5"]
 
 
-def test_what_psycopg_tried_goes_before_what_it_was_given() -> None:
+def test_the_address_that_psycopg_tried_comes_before_the_given_one() -> None:
     """A connection class of the user's connects through a tunnel of its own, say."""
     with pytest.raises(psycopg.OperationalError) as caught:
         psycopg.connect("host=127.0.0.1 port=1 sslmode=disable user=app")

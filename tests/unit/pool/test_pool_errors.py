@@ -131,7 +131,7 @@ def test_an_error_names_cause_and_cure(
         (ConfigurationError("no such setting"), None),
     ],
 )
-def test_only_what_is_lost_without_a_word_is_called_unreachable(
+def test_only_a_connection_lost_without_an_error_is_called_unreachable(
     error: Exception, reason: LoginFailure | None
 ) -> None:
     failure = clean_failure(error)
@@ -141,7 +141,7 @@ def test_only_what_is_lost_without_a_word_is_called_unreachable(
     assert "hunter2" not in str(said)
 
 
-def test_what_is_no_refused_credential_names_no_role_s_sql() -> None:
+def test_advice_for_other_refusals_does_not_mention_the_roles_sql() -> None:
     assert "PASSWORD" not in advice(LoginFailure.SERVER, "53300").upper()
 
 

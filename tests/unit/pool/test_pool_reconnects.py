@@ -56,7 +56,7 @@ def test_one_connect_finds_out_and_the_others_wait_for_its_answer(reconnects: Re
     assert reconnects.release_at == math.inf
 
 
-def test_what_failed_without_a_word_waits_as_well(reconnects: Reconnects) -> None:
+def test_a_connect_that_failed_without_an_error_waits_as_well(reconnects: Reconnects) -> None:
     reconnects.hold("a", now=5.0)
     assert reconnects.release(5.0) == []
     assert reconnects.release(6.0) == ["a"]
@@ -71,7 +71,7 @@ def test_one_that_gets_no_answer_is_not_waited_for_for_ever(reconnects: Reconnec
 
 
 @pytest.mark.parametrize("error", [AccessDenied("no policy"), ConfigurationError("no role")])
-def test_what_only_a_person_can_mend_is_forgotten_with_new_credentials(
+def test_a_configuration_error_is_forgotten_with_new_credentials(
     reconnects: Reconnects, error: Exception
 ) -> None:
     reconnects.failed(ConnectFailure(error), 0, now=0.0)
@@ -83,7 +83,9 @@ def test_what_only_a_person_can_mend_is_forgotten_with_new_credentials(
 
 
 class TestOutage:
-    def test_it_is_told_on_time_and_not_with_the_next_failure(self, reconnects: Reconnects) -> None:
+    def test_it_is_reported_on_time_and_not_with_the_next_failure(
+        self, reconnects: Reconnects
+    ) -> None:
         for now in (10.0, 11.0, 13.0, 17.0):
             reconnects.failed(FAILURE, 1, now)
             reconnects.hold("a", now)
@@ -91,7 +93,7 @@ class TestOutage:
         assert not reconnects.take_outage(17.9, patience=8.0)
         assert reconnects.take_outage(18.0, patience=8.0)
 
-    def test_it_is_told_once_until_a_connect_succeeds(self, reconnects: Reconnects) -> None:
+    def test_it_is_reported_once_until_a_connect_succeeds(self, reconnects: Reconnects) -> None:
         reconnects.failed(FAILURE, 1, now=0.0)
         reconnects.hold("a", now=0.0)
         assert reconnects.take_outage(9.0, patience=8.0)

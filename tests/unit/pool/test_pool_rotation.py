@@ -74,7 +74,7 @@ def test_with_nothing_old_there_is_nothing_to_do(rotation: Rotation[Any]) -> Non
     assert rotation.deadline == math.inf
 
 
-def test_whoever_drives_it_is_woken_for_each_order() -> None:
+def test_the_driver_is_woken_for_each_order() -> None:
     woken: list[int] = []
     rotation: Rotation[Any] = Rotation(RotationPolicy(), nullcontext, lambda: woken.append(1))
     rotation.join(7, grant(1))
@@ -217,14 +217,16 @@ class TestQuestion:
         assert rotation.claim_question(endless(2))
         assert only(jobs(rotation, 0.0), AskEnd) == []
 
-    def test_what_asked_is_closed_where_nothing_is_old(self, rotation: Rotation[Any]) -> None:
+    def test_the_connection_that_asked_for_the_end_is_closed_if_none_is_old(
+        self, rotation: Rotation[Any]
+    ) -> None:
         rotation.publish(endless(2))
         rotation.ask_end(endless(2))
         (job,) = only(jobs(rotation, 0.0), AskEnd)
         session = succeed(rotation, job, 0.0)
         assert only(jobs(rotation, 0.0), CloseUnwanted) == [CloseUnwanted((session,))]
 
-    def test_a_failure_is_told(self, rotation: Rotation[Any]) -> None:
+    def test_a_failure_is_reported(self, rotation: Rotation[Any]) -> None:
         rotation.ask_end(endless(1))
         (job,) = jobs(rotation, 0.0)
         rotation.done(job, REFUSED, 0.0)
@@ -296,7 +298,7 @@ class TestMove:
         assert rotation.take_spare() is None
         assert jobs(rotation, 0.0) == [CloseUnwanted((ready,))]
 
-    def test_what_is_spare_is_unwanted_once_nothing_is_old(self, rotation: Rotation[Any]) -> None:
+    def test_a_spare_connection_is_unwanted_once_none_is_old(self, rotation: Rotation[Any]) -> None:
         old = opened(rotation, 1)
         ready = proven(rotation, 2)
         assert only(jobs(rotation, 0.0), CloseUnwanted) == []
@@ -305,7 +307,7 @@ class TestMove:
         old.closed = True
         assert only(jobs(rotation, 0.0), CloseUnwanted) == [CloseUnwanted((ready,))]
 
-    def test_what_a_proof_leaves_waits_no_longer_than_any_other(
+    def test_the_connection_of_a_proof_waits_no_longer_than_any_other(
         self, rotation: Rotation[Any]
     ) -> None:
         opened(rotation, 1)
@@ -382,7 +384,7 @@ class TestMove:
         assert rotation.overview.size == 1
         assert len(only(jobs(rotation, 0.0), Preconnect)) == 1
 
-    def test_what_is_opened_ahead_is_no_longer_wanted_once_it_is_replaced(
+    def test_a_replacement_of_a_superseded_generation_is_unwanted(
         self, rotation: Rotation[Any]
     ) -> None:
         opened(rotation, 1)
@@ -529,7 +531,7 @@ class TestRetries:
         assert not rotation.barred(1.0)
         assert only(jobs(rotation, 1.0), Retry) == [Retry(("a",))]
 
-    def test_what_fails_around_the_login_is_not_told(self, rotation: Rotation[Any]) -> None:
+    def test_a_failure_around_the_login_is_not_reported(self, rotation: Rotation[Any]) -> None:
         opening = rotation.begin(0.0)
         assert rotation.log_in(opening, 1)
         rotation.failed_to_open(opening, AWAY, 0.0)
@@ -537,7 +539,7 @@ class TestRetries:
         assert rotation.overview.failure is AWAY
         assert rotation.barred(0.0)
 
-    def test_an_outage_is_told_once(self) -> None:
+    def test_an_outage_is_reported_once(self) -> None:
         rotation = rotation_of(1, retry_initial=1.0)
         rotation.patience = 8.0
         failed(rotation, AWAY, 10.0)
@@ -547,7 +549,7 @@ class TestRetries:
         assert only(rotation.jobs(18.0), TellOutage) == [TellOutage()]
         assert only(rotation.jobs(99.0), TellOutage) == []
 
-    def test_what_only_a_person_can_mend_is_an_end_where_nothing_is_open(
+    def test_a_configuration_error_ends_waiting_if_no_connection_is_open(
         self, rotation: Rotation[Any]
     ) -> None:
         hopeless = ConnectFailure(ConfigurationError("no role"), None)

@@ -132,7 +132,7 @@ class TestKinds:
         error.orig = "nothing of psycopg's"  # type: ignore[attr-defined]
         assert kind_of(error) is None
 
-    def test_what_was_raised_while_another_was_handled_is_none_of_it(self) -> None:
+    def test_an_error_raised_while_another_was_handled_does_not_count(self) -> None:
         error = KeyError("a mistake in an except clause")
         error.__context__ = LOST
         assert kind_of(error) is None
@@ -228,13 +228,13 @@ def pool_for(run: Runner) -> Any:
 
 
 class TestAttempts:
-    def test_what_succeeds_runs_once(self, run: Runner) -> None:
+    def test_a_successful_block_runs_once(self, run: Runner) -> None:
         script = Script()
         assert run(script) == "done"
         assert script.calls == 1
 
     @pytest.mark.parametrize("failures", [1, 2])
-    def test_what_was_lost_runs_again(self, run: Runner, failures: int) -> None:
+    def test_a_block_whose_connection_was_lost_runs_again(self, run: Runner, failures: int) -> None:
         script = Script(*[LOST] * failures)
         assert run(script) == "done"
         assert script.calls == 1 + failures
@@ -287,7 +287,7 @@ class TestAttempts:
     @pytest.mark.parametrize(
         "error", [KeyboardInterrupt(), ValueError("mine"), psycopg.errors.UniqueViolation("taken")]
     )
-    def test_what_is_not_ours_leaves_the_block_at_once(self, error: BaseException) -> None:
+    def test_another_error_leaves_the_block_at_once(self, error: BaseException) -> None:
         def loop() -> None:
             for attempt in retry_on_rotation(sync_pool()):
                 with attempt:
@@ -398,7 +398,7 @@ class TestReasons:
         script = Script(self.during(pool, self.CANCELED, lambda: self.cut_off(pool)))
         assert run(script, pool=pool) == "done"
 
-    def test_a_query_that_somebody_else_cancelled(self, run: Runner) -> None:
+    def test_a_query_that_another_client_cancelled(self, run: Runner) -> None:
         pool = pool_for(run)
         self.cut_off(pool)
         script = Script(self.CANCELED)

@@ -97,7 +97,7 @@ def test_a_renewal_that_came_late_helps(rotation: Rotation[Any]) -> None:
 class TestSuspended:
     """Nobody has said anything: the clock alone tells."""
 
-    def test_what_is_past_its_deadline_is_suspect(self, rotation: Rotation[Any]) -> None:
+    def test_a_generation_past_its_deadline_is_suspect(self, rotation: Rotation[Any]) -> None:
         assert rotation.trusted_until == 3600.0
         rotation.suspect_expired(3599.0)
         assert not rotation.must_vet
@@ -130,14 +130,14 @@ class TestSuspended:
         rotation.tested(1, alive=True)
         assert not rotation.must_vet
 
-    def test_what_is_gone_is_forgotten(self, rotation: Rotation[Any]) -> None:
+    def test_a_generation_that_is_gone_is_forgotten(self, rotation: Rotation[Any]) -> None:
         rotation.publish(grant(2, requested_at=2000.0))
         rotation.extend(grant(3, requested_at=0.0))
         jobs(rotation, 0.0)
         assert rotation.trusted_until == 5600.0
 
 
-def test_what_counts_as_a_disruption(rotation: Rotation[Any]) -> None:
+def test_disruptions_are_counted(rotation: Rotation[Any]) -> None:
     seen = [rotation.disruptions]
     rotation.publish(grant(1))
     rotation.tested(1, alive=True)
@@ -151,7 +151,7 @@ def test_what_counts_as_a_disruption(rotation: Rotation[Any]) -> None:
     assert seen == [0, 0, 1, 2, 3]
 
 
-def test_a_session_without_its_role_is_told() -> None:
+def test_a_session_without_its_role_is_reported() -> None:
     rotation = rotation_of(1)
     rotation.tested(1, alive=False)
     assert told(jobs(rotation, 0.0)) == [LoginRejected(7, 1, LoginFailure.CREDENTIALS)]

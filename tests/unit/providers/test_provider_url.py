@@ -121,7 +121,7 @@ def test_a_file(tmp_path: Path) -> None:
     assert provider._notify
 
 
-def test_a_file_of_at_most_so_many_bytes_with_a_uri_in_it(tmp_path: Path) -> None:
+def test_a_file_with_a_uri_and_a_maximum_size(tmp_path: Path) -> None:
     path = tmp_path / "db.env"
     path.write_text("REPORTS_DB=postgresql://me:x@db/reports\n", encoding="utf-8")
     url = f"{path.as_uri()}?url_key=REPORTS_DB&max_size="
@@ -244,7 +244,7 @@ def test_timeouts() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["VAULT", "BAO"])
-def test_what_the_url_says_of_certificates_replaces_what_the_environment_says(prefix: str) -> None:
+def test_certificate_keys_of_the_url_replace_the_environments(prefix: str) -> None:
     environ = {
         **ENVIRON,
         f"{prefix}_CACERT": "/env/ca.pem",
@@ -284,7 +284,7 @@ def test_an_error_is_about_what_is_wrong(url: str, text: str) -> None:
         vault(url)
 
 
-def test_what_is_no_auth_method_may_be_a_token() -> None:
+def test_an_unknown_auth_method_is_not_shown_since_it_may_be_a_token() -> None:
     with pytest.raises(ConfigurationError, match="no such auth method") as caught:
         vault(f"vault://my-app?auth={CANARY}")
     assert CANARY not in str(caught.value)

@@ -81,7 +81,7 @@ def test_a_rule_without_end_lasts_until_cleared(faulty: VaultServer) -> None:
     assert look(faulty) == 200
 
 
-def test_what_does_not_match_is_left_alone(faulty: VaultServer) -> None:
+def test_a_request_that_does_not_match_is_not_changed(faulty: VaultServer) -> None:
     faulty.faults.add("PUT", SELF, Fault.error(500))
     faulty.faults.add("GET", "auth/token/renew-self", Fault.error(500))
     assert look(faulty) == 200

@@ -60,7 +60,7 @@ def nothing_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("engine", "on_path")
-def test_what_is_given_comes_first() -> None:
+def test_a_given_address_comes_first() -> None:
     postgres = postgres_source(DSN, "postgres:17")
     assert (postgres.kind, postgres.where) == ("external", DSN)
     vault = vault_source("http://vault:8200", "image", postgres)

@@ -430,7 +430,9 @@ def test_java_escapes() -> None:
         ("ROTATION_PERIOD=60", None, None),
     ],
 )
-def test_what_is_said_of_the_end(lines: str, at: float | None, after: float | None) -> None:
+def test_the_end_of_the_credentials_is_read(
+    lines: str, at: float | None, after: float | None
+) -> None:
     end = parse(f"DB_USERNAME=u\nDB_PASSWORD=p\n{lines}\n").end
     inf = float("inf")
     assert (end.at, end.after) == (at or inf, after or inf)

@@ -131,7 +131,9 @@ def test_a_placeholder_is_no_user_name_and_no_password_in_a_directory(
 
 @pytest.mark.parametrize("value", HONEST)
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_what_only_resembles_one_is_a_password(write: Callable[[str], str], value: str) -> None:
+def test_a_value_that_only_resembles_a_placeholder_is_a_password(
+    write: Callable[[str], str], value: str
+) -> None:
     assert read(write(value)) == value
 
 
@@ -185,7 +187,7 @@ OTHER_FILES = {
 
 
 @pytest.mark.parametrize(("text", "words"), OTHER_FILES.values(), ids=OTHER_FILES)
-def test_another_kind_of_file_is_told_as_that(text: str, words: str) -> None:
+def test_another_kind_of_file_is_named(text: str, words: str) -> None:
     outcome = read(text)
     assert isinstance(outcome, ConfigurationError)
     assert CANARY not in str(outcome)
@@ -193,7 +195,7 @@ def test_another_kind_of_file_is_told_as_that(text: str, words: str) -> None:
         raise outcome
 
 
-def test_utf16_is_told_as_that(tmp_path: Path) -> None:
+def test_utf16_is_named(tmp_path: Path) -> None:
     path = tmp_path / "creds"
     for encoding in ("utf-16", "utf-16-be"):
         path.write_text("\ufeffDB_USERNAME=app\nDB_PASSWORD=x\n", encoding=encoding)
@@ -220,7 +222,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("text", WHOLE.values(), ids=WHOLE)
-def test_what_is_half_written_is_never_told_as_wrong(text: str) -> None:
+def test_a_half_written_file_is_never_a_configuration_error(text: str) -> None:
     """A writer in place leaves the beginning of the text for a moment."""
     for end in range(len(text)):
         outcome = read(text[:end])
@@ -290,7 +292,7 @@ def test_a_parse_function_that_returns_another_user_is_refused(tmp_path: Path) -
     assert read({"password": CANARY}) == Credentials("app", Secret(CANARY))
 
 
-def test_what_a_password_alone_looks_like_can_be_said(tmp_path: Path) -> None:
+def test_the_format_of_a_password_alone_can_be_set(tmp_path: Path) -> None:
     path = tmp_path / "creds"
     awkward = '{"a"=b: #c'
     with pytest.raises(EphemeralCredsError):
@@ -306,7 +308,7 @@ def test_what_a_password_alone_looks_like_can_be_said(tmp_path: Path) -> None:
         provider.fetch()
 
 
-def test_no_password_is_named_as_what_is_missing(tmp_path: Path) -> None:
+def test_a_missing_password_is_named(tmp_path: Path) -> None:
     with pytest.raises(MalformedResponse, match=r"it has no password: .* format='password'"):
         with_name(tmp_path / "creds", "HOST=db\n").fetch()
     with pytest.raises(MalformedResponse, match="DB_PASSWORD is missing"):

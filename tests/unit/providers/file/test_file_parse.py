@@ -364,7 +364,7 @@ def as_dotenv(password: str) -> str:
     "write", [shlex.quote, as_shell, as_dotenv, json.dumps, str, "'{}'".format]
 )
 @given(password=st.text(st.sampled_from("ab'\"\\$` #;é&<"), min_size=1))
-def test_whoever_wrote_it_no_other_password_is_read(
+def test_no_writers_password_is_read_as_another_one(
     write: Callable[[str], str], password: str
 ) -> None:
     outcome = read(f"DB_USERNAME=u\nDB_PASSWORD={write(password)}\n", format="env")

@@ -52,7 +52,7 @@ def test_a_private_file_is_nothing_to_tell(path: Path, caplog: pytest.LogCapture
     assert told(caplog) == []
 
 
-def test_world_readable_is_told_once_with_its_cure(
+def test_world_readable_is_reported_once_with_its_cure(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider = FileProvider(path)

@@ -378,7 +378,7 @@ def test_a_file_that_cannot_be_used(watched: Watched) -> None:
     assert watched.changes.value == 0
 
 
-def test_what_a_fetch_has_seen_already(watched: Watched) -> None:
+def test_a_change_that_a_fetch_has_read_is_not_reported_again(watched: Watched) -> None:
     # Written, noticed at most once, and not again after the fetch.
     rename_over(watched.path, text("two"))
     watched.provider.fetch()

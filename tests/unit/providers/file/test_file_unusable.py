@@ -140,7 +140,7 @@ BREAKS: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("breaks", "words"), BREAKS, ids=[b.__name__ for b, _ in BREAKS])
-def test_it_is_told_once_and_the_old_ones_serve(
+def test_it_is_reported_once_and_the_old_credentials_serve(
     breaks: Callable[[Path], None], words: str, path: Path, keeper: CredentialKeeper, told: Events
 ) -> None:
     breaks(path)
@@ -200,7 +200,7 @@ def test_a_provider_tells_what_it_sees_and_a_keeper_what_lasts(path: Path) -> No
     assert not told.of(Problem)
 
 
-def test_who_only_fetches_is_not_told(path: Path) -> None:
+def test_a_fetch_alone_reports_nothing_to_the_observer(path: Path) -> None:
     provider = FileProvider(path)
     seen = Events()
     provider.observe(seen)

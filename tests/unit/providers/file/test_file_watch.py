@@ -157,7 +157,7 @@ def test_rearms_after_the_emitter_died(
     wakes.wait_for(before + 1)
 
 
-def test_what_dies_at_once_is_not_armed_at_each_poll(
+def test_a_watch_that_dies_at_once_is_not_set_up_at_each_poll(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Counter()
@@ -221,7 +221,7 @@ def test_looks_again_when_the_look_could_not_tell(tmp_path: Path) -> None:
     assert not watcher.alive
 
 
-def test_what_watchdog_says_of_being_stopped_is_no_error(
+def test_watchdogs_messages_about_being_stopped_are_not_logged(
     notifications: tuple[Notifications, Counter], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "volume").mkdir()
@@ -235,7 +235,7 @@ def test_what_watchdog_says_of_being_stopped_is_no_error(
     assert len(logger.filters) == 1
 
 
-def test_what_has_gone_is_looked_for_more_often(tmp_path: Path) -> None:
+def test_a_missing_directory_is_polled_more_often(tmp_path: Path) -> None:
     path = tmp_path / "volume" / "creds"
     watched = Watched(path, notify=True, poll_interval=3600.0)
     with watched:

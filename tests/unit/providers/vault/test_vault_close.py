@@ -202,6 +202,6 @@ def test_r19_a_child_mints_its_own(stub: StubVault, provider: VaultDynamicProvid
     assert {r.token for r in stub.requests[1:]} == {f"{TOKEN[:-1]}2"}
 
 
-def test_a_grant_of_somebody_else_is_a_mistake(provider: VaultDynamicProvider) -> None:
+def test_a_grant_of_another_provider_is_a_mistake(provider: VaultDynamicProvider) -> None:
     with pytest.raises(TypeError, match="does not come from"):
         provider.renew(Grant(Credentials("u", Secret("p")), Lease(0.0)))

@@ -61,7 +61,7 @@ def test_openbaos_names_are_twins() -> None:
     )
 
 
-def test_what_is_not_set_has_its_default() -> None:
+def test_an_unset_variable_has_its_default() -> None:
     assert VaultConfig.from_env({"VAULT_ADDR": "http://v"}) == VaultConfig("http://v")
 
 
@@ -166,7 +166,7 @@ def test_an_agents_address_goes_first() -> None:
         ("HTTPS://vault:8200", {"verify": False}, "VAULT_SKIP_VERIFY"),
     ],
 )
-def test_what_is_weak_is_warned_about(
+def test_a_weak_setting_is_warned_about(
     address: str, settings: dict[str, bool], text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = VaultConfig(address, **settings)  # type: ignore[arg-type]

@@ -101,7 +101,7 @@ class TestStatic:
             ({"ttl": -3}, 0),
         ],
     )
-    def test_what_servers_call_a_ttl(
+    def test_the_ttl_of_a_static_role_is_read(
         self,
         stub: StubVault,
         static: VaultStaticProvider,

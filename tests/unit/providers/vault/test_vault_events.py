@@ -47,7 +47,7 @@ def seen(provider: VaultDynamicProvider) -> list[ProviderRequest]:
     return found
 
 
-def test_a_life_is_told_from_login_to_logout(
+def test_a_life_is_reported_from_login_to_logout(
     stub: StubVault, provider: VaultDynamicProvider, seen: list[ProviderRequest]
 ) -> None:
     grant = provider.fetch()
@@ -88,7 +88,7 @@ LEASE = "database/creds/app/AbCdEfGhIjKlMnOp"
     ids=["denied", "repeated", "no answer"],
 )
 @pytest.mark.parametrize("what", [RENEW, REVOKE])
-def test_no_whole_lease_id_leaves(
+def test_no_complete_lease_id_is_shown(
     stub: StubVault,
     provider: VaultDynamicProvider,
     seen: list[ProviderRequest],
@@ -106,7 +106,7 @@ def test_no_whole_lease_id_leaves(
         assert "GhIjKl" not in text
 
 
-def test_no_whole_lease_id_of_a_dead_token_leaves(
+def test_no_complete_lease_id_of_a_dead_token_is_shown(
     stub: StubVault, provider: VaultDynamicProvider
 ) -> None:
     stub.script(CREDS, Reply(body=stub.creds(lease_id=LEASE)))
@@ -152,7 +152,7 @@ def test_unwrapping_is_an_operation_of_its_own(stub: StubVault, config: VaultCon
     assert operations == ["unwrap", "login", "mint", "revoke-token"]
 
 
-def test_how_long_a_request_took_is_told(
+def test_the_duration_of_a_request_is_reported(
     stub: StubVault,
     provider: VaultDynamicProvider,
     seen: list[ProviderRequest],
@@ -205,7 +205,7 @@ def test_a_refused_login_and_a_lost_lease_are_refusals(
     ]  # fmt: skip
 
 
-def test_nobody_there_is_not_in_doubt(config: VaultConfig) -> None:
+def test_a_refused_connection_is_not_in_doubt(config: VaultConfig) -> None:
     provider = VaultDynamicProvider(
         "app",
         auth=AppRoleAuth("role-id", SECRET_ID),

@@ -355,7 +355,7 @@ def login(fault: Fault, *, elsewhere: str = "") -> tuple[bool, list[ProviderRequ
 
 
 @pytest.mark.parametrize("make", NOT_SENT.values(), ids=NOT_SENT)
-def test_what_was_not_sent_is_not_in_doubt(
+def test_a_request_that_was_not_sent_is_not_in_doubt(
     make: Callable[..., contextlib.AbstractContextManager[Fault]],
     ca: Authority,
     monkeypatch: pytest.MonkeyPatch,
@@ -369,7 +369,7 @@ def test_what_was_not_sent_is_not_in_doubt(
 
 
 @pytest.mark.parametrize("make", NOT_SENT.values(), ids=NOT_SENT)
-def test_what_was_not_sent_is_sent_to_the_next_address(
+def test_a_request_that_was_not_sent_goes_to_the_next_address(
     make: Callable[..., contextlib.AbstractContextManager[Fault]],
     ca: Authority,
     monkeypatch: pytest.MonkeyPatch,
@@ -383,7 +383,7 @@ def test_what_was_not_sent_is_sent_to_the_next_address(
 
 
 @pytest.mark.parametrize("make", SENT.values(), ids=SENT)
-def test_what_was_sent_is_in_doubt(
+def test_a_request_that_was_sent_is_in_doubt(
     make: Callable[..., contextlib.AbstractContextManager[Fault]],
     ca: Authority,
     monkeypatch: pytest.MonkeyPatch,
@@ -400,7 +400,7 @@ def test_what_was_sent_is_in_doubt(
 
 
 @pytest.mark.parametrize("make", SENT.values(), ids=SENT)
-def test_what_was_sent_is_sent_nowhere_else(
+def test_a_request_that_was_sent_goes_to_no_other_address(
     make: Callable[..., contextlib.AbstractContextManager[Fault]],
     ca: Authority,
     monkeypatch: pytest.MonkeyPatch,

@@ -70,7 +70,7 @@ async def later() -> str:
 
 
 @pytest.mark.parametrize(("make", "text"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_right_is_refused_at_once(make: Callable[[], object], text: str) -> None:
+def test_an_impossible_argument_is_refused_at_once(make: Callable[[], object], text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         make()
     assert text in str(caught.value)
@@ -92,7 +92,7 @@ def test_what_cannot_be_right_is_refused_at_once(make: Callable[[], object], tex
     ],
     ids=["coroutine", "number", "nothing", "blank"],
 )
-def test_what_a_function_returns_is_looked_at(
+def test_the_result_of_a_function_is_validated(
     stub: StubVault,
     config: VaultConfig,
     clock: FakeClock,

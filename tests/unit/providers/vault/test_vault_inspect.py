@@ -71,7 +71,7 @@ def test_clocks_are_compared(
     assert said[1].endswith(f" is {text}")
 
 
-def test_a_namespace_that_nobody_heeds(found: Found) -> None:
+def test_a_namespace_that_the_server_ignores(found: Found) -> None:
     assert found(namespace="team")["namespace"][0] == "warn"
     assert "namespace" not in found({"enterprise": True}, namespace="team")
     assert "namespace" not in found(namespace="root")

@@ -181,7 +181,7 @@ def unavailable() -> str:
         lambda: AppRoleAuth("role", wrapped=True),
     ],
 )
-def test_what_cannot_be_right_is_refused(make: Callable[[], AuthMethod]) -> None:
+def test_an_impossible_argument_is_refused(make: Callable[[], AuthMethod]) -> None:
     with pytest.raises(ConfigurationError):
         make()
 
@@ -210,7 +210,7 @@ def test_a_cloud_token_is_scrubbed_from_what_vault_says(
     assert JWT not in str(caught.value)
 
 
-def test_without_an_agent_nobody_adds_a_token(
+def test_without_an_agent_no_token_is_added(
     stub: StubVault, client: VaultClient, clock: FakeClock
 ) -> None:
     stub.script("GET /v1/auth/token/lookup-self", errors(403, "permission denied"))

@@ -108,7 +108,7 @@ def test_a_node_that_hangs_costs_one_connect_timeout(
     ],
     ids=["reset", "502", "web page", "no leader"],
 )
-def test_what_may_have_been_done_is_not_sent_again_but_the_next_request_begins_elsewhere(
+def test_a_request_in_doubt_is_not_repeated_and_the_next_one_begins_at_another_node(
     nodes: list[Node], make: Callable[..., VaultDynamicProvider], ill: Reply | Fault
 ) -> None:
     provider = make()

@@ -99,7 +99,7 @@ def test_r16_what_is_no_answer_of_vaults(
     ],
     ids=["closes", "says so"],
 )
-def test_plain_http_to_a_tls_port_is_told(pieces: list[bytes]) -> None:
+def test_plain_http_to_a_tls_port_is_reported(pieces: list[bytes]) -> None:
     with RawServer(pieces) as server:
         error, _ = asked_of(server.address)
     assert "the address begins with https://" in str(error)

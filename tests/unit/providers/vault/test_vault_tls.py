@@ -58,7 +58,7 @@ def test_a_certificate_of_the_given_ca_is_trusted(ca: Authority) -> None:
     ],
     ids=["other name", "expired", "not yet valid"],
 )
-def test_what_is_wrong_with_a_certificate_is_told(
+def test_the_fault_of_a_certificate_is_named(
     ca: Authority, ip: str, from_now: int, remedy: str
 ) -> None:
     error, outcome, times = asked(ca, ip=ip, from_now=from_now)
@@ -91,7 +91,7 @@ def test_a_directory_of_plain_certificates_is_trusted(ca: Authority, tmp_path: P
     assert (outcome, times) == ("refused", 1)
 
 
-def test_certificates_by_value_are_trusted_and_nobody_else_is(
+def test_only_certificates_given_by_value_are_trusted(
     ca: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No file is written; and what requests would trust besides is not."""
@@ -110,7 +110,7 @@ def test_certificates_by_value_are_trusted_and_nobody_else_is(
 
 
 @pytest.mark.parametrize("text", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nxx\n"])
-def test_a_ca_file_that_is_none_is_not_held_for_an_outage(
+def test_an_invalid_ca_file_is_not_treated_as_an_outage(
     ca: Authority, tmp_path: Path, text: str
 ) -> None:
     bundle = tmp_path / "empty.pem"
@@ -123,7 +123,7 @@ def test_a_ca_file_that_is_none_is_not_held_for_an_outage(
 
 
 @pytest.mark.parametrize("fault", ["empty", "key of another"])
-def test_a_client_certificate_that_is_none_is_not_held_for_an_outage(
+def test_an_invalid_client_certificate_is_not_treated_as_an_outage(
     ca: Authority, tmp_path: Path, fault: str
 ) -> None:
     mine, other = ca.issue("mine"), ca.issue("other")
@@ -136,7 +136,7 @@ def test_a_client_certificate_that_is_none_is_not_held_for_an_outage(
     assert (outcome, times) == ("failed", 0)
 
 
-def test_who_skips_the_check_is_not_warned_of_each_request(
+def test_without_the_check_there_is_no_warning_for_each_request(
     ca: Authority, recwarn: pytest.WarningsRecorder
 ) -> None:
     error, _, times = asked(ca, verify=False)

@@ -382,7 +382,7 @@ def test_a_token_that_never_expires_is_no_limit(
     provider.close()
 
 
-def test_a_token_for_a_few_requests_is_refused_and_given_back(
+def test_a_token_for_a_few_requests_is_refused_and_revoked(
     stub: StubVault, provider: VaultDynamicProvider
 ) -> None:
     stub.script(LOGIN, Reply(body={"auth": stub.auth(FIRST) | {"num_uses": 3}}))
@@ -417,7 +417,7 @@ def test_r14_a_forbidden_revocation_is_done_by_revoking_a_superseded_token(
     assert {r.token for r in stub.requests} == {FIRST}
 
 
-def test_r14_an_unknown_lease_is_given_back_already(
+def test_r14_an_unknown_lease_counts_as_revoked(
     stub: StubVault, provider: VaultDynamicProvider
 ) -> None:
     grant = provider.fetch()

@@ -269,7 +269,7 @@ def test_r16_a_reset_is_never_retried(stub: StubVault, provider: VaultDynamicPro
     provider.fetch()
 
 
-def test_r18_nobody_there(make: Callable[..., VaultDynamicProvider]) -> None:
+def test_r18_connection_refused(make: Callable[..., VaultDynamicProvider]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refuses
         provider = make(address=f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -362,7 +362,7 @@ def test_r16_a_base_path_is_kept(
         ({"username": "u", "password": ""}, MalformedResponse, "password"),
     ],
 )
-def test_what_is_no_password_is_refused_and_given_back(
+def test_credentials_without_a_password_are_refused_and_revoked(
     stub: StubVault,
     provider: VaultDynamicProvider,
     data: dict[str, str],
@@ -375,7 +375,7 @@ def test_what_is_no_password_is_refused_and_given_back(
     assert stub.asked == ["login", "app", "revoke"]
 
 
-def test_a_lease_that_is_over_at_once_is_refused_and_given_back(
+def test_a_lease_without_a_duration_is_refused_and_revoked(
     stub: StubVault, provider: VaultDynamicProvider
 ) -> None:
     stub.script(CREDS, Reply(body=stub.creds(lease_duration=0)))
@@ -412,7 +412,7 @@ def test_a_login_that_brings_no_token(
         provider.fetch()
 
 
-def test_what_vault_says_is_cut_and_put_on_one_line(
+def test_vaults_message_is_shortened_to_one_line(
     stub: StubVault, provider: VaultDynamicProvider
 ) -> None:
     stub.script(CREDS, errors(500, "1 error occurred:\n\t* " + "x" * 5000))
