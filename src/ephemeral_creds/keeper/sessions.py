@@ -148,7 +148,7 @@ class Sessions:
         self._number = 0
         self._prove = prove
         self._on_change = on_change
-        self._begin_anew()
+        self._begin_again()
         # The keeper may ask for a login before it has said by which number it knows the answer.
         with self._lock:
             self._number, current = self._keeper.join(self)
@@ -156,7 +156,7 @@ class Sessions:
             self.publish(current)
         register(self)
 
-    def _begin_anew(self) -> None:
+    def _begin_again(self) -> None:
         # Reentrant: a collection while it is held may close a session that was forgotten.
         self._lock = threading.RLock()
         self._counts: Counter[int] = Counter()
@@ -166,8 +166,8 @@ class Sessions:
         self._is_closed = False
 
     def _after_fork(self) -> None:
-        # Open sessions are the parent's: here they are stale, and nobody is told that they close.
-        self._begin_anew()
+        # Open sessions are the parent's: here they are stale, and their end is not reported.
+        self._begin_again()
         self._is_closed = True
 
     # -- for the driver --------------------------------------------------------------------
@@ -242,7 +242,7 @@ class Sessions:
         with self._lock:
             expired = self._trust.expired(self._keeper.clock.now())
             if expired:
-                # After a suspend the keeper's thread may go on sleeping for some seconds.
+                # After a suspend the keeper's thread may sleep for some more seconds.
                 self._trust.expire(expired)
                 self._suspect(expired)
         if expired:

@@ -33,7 +33,7 @@ class LoginFailure(Enum):
         """Return what a server's error of a failed login says.
 
         Args:
-            sqlstate: its code; ``None`` where there was no answer.
+            sqlstate: its code; ``None`` if there was no answer.
             routine: the name of PostgreSQL's function that raised it, if known: both
                 ``pg_hba.conf`` and a role that does not exist have the code 28000
                 (https://www.postgresql.org/docs/current/protocol-error-fields.html).
