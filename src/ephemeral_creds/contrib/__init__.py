@@ -1,1 +1,1 @@
-"""Doors to frameworks and drivers: one module each, and an extra of the same name."""
+"""Integrations with frameworks and drivers: one module each, and an extra of the same name."""

@@ -1,4 +1,4 @@
-"""What is said where a library is not installed."""
+"""The error for a library that is not installed."""
 
 from __future__ import annotations
 
