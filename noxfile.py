@@ -291,7 +291,7 @@ def soak(session: nox.Session) -> None:
 @nox.session(default=False)
 def build(session: nox.Session) -> None:
     """Build sdist and wheel into dist/, and run the tests against the installed wheel."""
-    session.install("build", "twine")
+    session.install(*GROUPS["release"])
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", "dist")
     session.run("twine", "check", "--strict", *map(str, ROOT.glob("dist/*")))
@@ -299,12 +299,9 @@ def build(session: nox.Session) -> None:
     # In an environment of its own, and with the tests copied away from src/.
     with tempfile.TemporaryDirectory() as folder:
         away = Path(folder)
-        scripts = away / "venv" / ("Scripts" if platform.system() == "Windows" else "bin")
-        session.run("python", "-m", "venv", str(away / "venv"))
-        python = str(scripts / "python")
+        python = new_environment(session, away / "venv", f"{wheel}{EXTRAS}")
         session.run(
-            *(python, "-m", "pip", "install", "-q", f"{wheel}{EXTRAS}"),
-            *(*GROUPS["tests"], *GROUPS["examples"]),
+            *(python, "-m", "pip", "install", "-q", *GROUPS["tests"], *GROUPS["examples"]),
             external=True,
         )
         session.run(python, "-c", "import ephemeral_creds", external=True)
@@ -317,6 +314,44 @@ def build(session: nox.Session) -> None:
                 *(python, "-m", "pytest", "--ignore=tests/guards", *session.posargs),
                 external=True,
             )
+
+
+@nox.session(default=False)
+def release(session: nox.Session) -> None:
+    """Build what is uploaded into dist/, with a bill of materials; `-- v1.2.3` is the tag.
+
+    Fails unless tag, version and changelog agree, the tests pass against the wheel, and each extra
+    can be installed alone.
+    """
+    version = PROJECT["version"]
+    if session.posargs and session.posargs != [f"v{version}"]:
+        session.error(f"the tag {session.posargs[0]} is not that of version {version}")
+    if f"## [{version}]" not in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"):
+        session.error(f"CHANGELOG.md has no section [{version}]")
+    session.posargs.clear()
+    session.install(*GROUPS["release"])
+    with tempfile.TemporaryDirectory() as folder:
+        python = new_environment(session, Path(folder) / "venv", str(ROOT))
+        (ROOT / "build").mkdir(exist_ok=True)
+        session.run(
+            *("cyclonedx-py", "environment", "--output-reproducible", "--mc-type", "library"),
+            *("--pyproject", "pyproject.toml", "-o", "build/sbom.cdx.json", python),
+        )
+    build(session)
+    (wheel,) = ROOT.glob("dist/*.whl")
+    for extra in PROJECT["optional-dependencies"]:
+        with tempfile.TemporaryDirectory() as folder:
+            python = new_environment(session, Path(folder) / "venv", f"{wheel}[{extra}]")
+            session.run(python, "-m", "pip", "check", external=True)
+            session.run(python, "-c", "import ephemeral_creds", external=True)
+
+
+def new_environment(session: nox.Session, folder: Path, what: str) -> str:
+    """Make a virtual environment with nothing but `what` in it; return its interpreter."""
+    session.run("python", "-m", "venv", str(folder))
+    python = str(folder / ("Scripts" if platform.system() == "Windows" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "-q", what, external=True)
+    return python
 
 
 @nox.session(default=False)
