@@ -74,7 +74,7 @@ def test_a_connection_is_shown_without_its_password(engine: DatabaseEngine) -> N
     assert refusal(engine.admin.request("GET", "database/roles/nobody")) == (404, [])
 
 
-def test_writing_a_connection_keeps_what_is_not_said(
+def test_writing_a_connection_keeps_the_fields_that_are_not_given(
     engine: DatabaseEngine, unique: Unique
 ) -> None:
     admin, path = engine.admin, f"database/config/{unique('partial')}"

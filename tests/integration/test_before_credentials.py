@@ -69,7 +69,7 @@ def test_max_waiting_counts(setup: Setup) -> None:
     assert counted(pool) == {"num": 5, "waiting": 0, "errors": 2}
 
 
-def test_a_timeout_counts_and_says_what_is_missing(setup: Setup) -> None:
+def test_a_timeout_counts_and_names_the_missing_step(setup: Setup) -> None:
     pool = without_credentials(setup)
     with pytest.raises(NotReady) as caught:
         pool.getconn(BRIEF)

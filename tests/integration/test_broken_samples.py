@@ -69,7 +69,7 @@ def test_an_unquoted_name(
     assert engine.postgres.roles(f"v-root-{role}") == []
 
 
-def test_drop_role_without_giving_rights_back(
+def test_drop_role_without_dropping_rights(
     engine: DatabaseEngine, unique: Callable[[str], str], table: str
 ) -> None:
     role = unique("stays")

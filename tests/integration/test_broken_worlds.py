@@ -280,7 +280,7 @@ def test_a_vault_that_is_away_at_start(world: World, own_engine: DatabaseEngine)
 
 
 @asked_once
-def test_a_vault_that_is_away_at_start_says_what_to_do(
+def test_an_unreachable_vault_at_start_says_what_to_do(
     world: World, own_engine: DatabaseEngine
 ) -> None:
     says(away(world, own_engine), "check")
@@ -302,7 +302,7 @@ def test_a_vault_that_does_not_answer(own_engine: DatabaseEngine) -> None:
     says(caught.value, own_engine.vault.address, "waiting for a reply")
 
 
-def test_a_vault_that_goes_away_after_the_start(own_engine: DatabaseEngine) -> None:
+def test_a_vault_that_becomes_unreachable_after_the_start(own_engine: DatabaseEngine) -> None:
     clock, seen = FakeClock(), Seen()
     provider = vault_provider(own_engine, "app", clock=clock)
     keeper = CredentialKeeper(provider, observers=[seen], clock=clock)
@@ -371,7 +371,7 @@ def test_a_postgresql_that_is_away_from_vault_too(
 
 
 @asked_once
-def test_a_postgresql_that_is_away_from_vault_too_says_what_to_do(
+def test_a_postgresql_that_vault_cannot_reach_either_says_what_to_do(
     world: World,
     vault: VaultServer,
     own_postgres: PostgresServer,

@@ -42,6 +42,6 @@ def test_the_examples_role(
     assert [role for role in world.postgres.roles() if ROLE[:8] in role] == []
 
 
-def test_the_remedy_is_what_the_examples_do() -> None:
+def test_the_remedy_is_that_of_the_examples() -> None:
     statements = (EXAMPLES / "vault/revoke-role.sql").read_text().splitlines()
     assert statements == list(revocation_statements(owner="my_app"))

@@ -167,7 +167,7 @@ def test_rotate_does_not_fail_with_a_fetch_that_began_before(
             earlier.result()
 
 
-def test_outage_as_told(
+def test_outage_with_a_given_fault(
     credential_keeper: CredentialKeeper, ephemeral_vault: EphemeralVault
 ) -> None:
     with (

@@ -107,7 +107,7 @@ def test_postgresql_is_asked_once_per_generation(setup: Setup, sidecar: Sidecar)
         assert user_of(connection) == sidecar.roles[1]
 
 
-def test_no_limit_leaves_what_the_file_says(setup: Setup, sidecar: Sidecar) -> None:
+def test_no_limit_in_postgresql_keeps_the_end_in_the_file(setup: Setup, sidecar: Sidecar) -> None:
     sidecar.write("", more="TTL=600")
     pool = reading(setup, sidecar)
     assert 500 < (ends_in(pool) or 0) <= 600

@@ -53,7 +53,7 @@ def test_sessions_that_break_cost_no_slot_and_their_transactions_are_repeated(
     wait_until(lambda: pool.get_stats()["pool_available"] == 2)
 
 
-def test_it_goes_on_through_rotations(setup: Setup) -> None:
+def test_it_continues_through_rotations(setup: Setup) -> None:
     pool = setup.pool(min_size=2, max_size=2, close_returns=True, timeout=PATIENCE)
     engine = engine_on(pool)
     for generation in (2, 3):

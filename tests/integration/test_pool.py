@@ -269,7 +269,7 @@ class TestRefresh:
         setup.revoked(1)
         setup.provider.wait_for_sessions({2: 3})
 
-    def test_raises_what_the_provider_raised_and_keeps_what_works(self, setup: Setup) -> None:
+    def test_raises_the_providers_error_and_keeps_the_credentials(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1)
         setup.provider.failures["fetch"] = [ProviderUnavailable("away")]
         with pytest.raises(ProviderUnavailable, match="away"):

@@ -142,7 +142,7 @@ async def settled(world: World, pool: Pool) -> None:
 
 
 class TestBlockedLoop:
-    def test_renewal_goes_on(self, world: World) -> None:
+    def test_renewal_continues(self, world: World) -> None:
         async def main(clock: FakeClock, keeper: CredentialKeeper) -> None:
             async with world.pool(keeper) as pool:
                 turns = 0
@@ -185,7 +185,7 @@ class TestBlockedLoop:
         with world.clocked_keeper(duration=60.0) as (clock, keeper):
             asyncio.run(main(clock, keeper))
 
-    def test_a_rotation_waits_for_it_and_then_goes_on(self, world: World) -> None:
+    def test_a_rotation_waits_for_it_and_then_continues(self, world: World) -> None:
         async def main() -> None:
             async with world.pool() as pool:
                 world.provider.change()
@@ -467,7 +467,7 @@ class TestLoops:
             asyncio.run(main(2))
         assert world.provider.roles() == []
 
-    def test_a_pool_may_be_made_where_there_is_no_loop(self, world: World) -> None:
+    def test_a_pool_may_be_created_without_a_loop(self, world: World) -> None:
         pool = world.make()
 
         async def main() -> None:

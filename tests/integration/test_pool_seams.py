@@ -242,9 +242,7 @@ class TestClose:
 
 
 class TestSubclasses:
-    def test_putconn_is_called_for_what_getconn_gave_and_for_nothing_else(
-        self, setup: Setup
-    ) -> None:
+    def test_putconn_is_called_only_for_connections_of_getconn(self, setup: Setup) -> None:
         loans: list[int] = []
         pool = setup.pool(min_size=3, kind=counting_loans(setup, loans))
         for generation in (2, 3):

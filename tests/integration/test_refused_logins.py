@@ -73,7 +73,7 @@ def told(setup: Setup) -> set[tuple[str, str | None]]:
 class TestCredentials:
     """They are to blame: others are fetched at once."""
 
-    def test_where_the_server_takes_tls_only(self, strict: Setup) -> None:
+    def test_a_server_that_accepts_only_tls(self, strict: Setup) -> None:
         """sslmode=prefer tries again without TLS; libpq remembers that attempt only."""
         pool = strict.pool(min_size=1, max_size=2)
         strict.provider.alter(1, "PASSWORD 'changed-out-of-turn'")
@@ -81,7 +81,7 @@ class TestCredentials:
             assert user_of(connection) == strict.role(2)
         assert told(strict) == {("credentials", "28P01")}
 
-    def test_where_a_static_role_is_rotated_out_of_turn(
+    def test_a_static_role_that_is_rotated_out_of_turn(
         self, strict: Setup, vault: VaultServer, unique: Callable[[str], str]
     ) -> None:
         """Its next rotation is a day away, and no earlier look at the password is planned."""
@@ -99,7 +99,7 @@ class TestCredentials:
         pool.close()
 
     @pytest.mark.parametrize("there_first", [True, False])
-    def test_where_another_host_is_down(self, strict: Setup, there_first: bool) -> None:
+    def test_another_host_that_is_down(self, strict: Setup, there_first: bool) -> None:
         ports = [strict.server.port, 1] if there_first else [1, strict.server.port]
         conninfo = "host=127.0.0.1,127.0.0.1 port={},{} dbname=plain".format(*ports)
         pool = strict.pool(min_size=1, max_size=2, conninfo=conninfo)
@@ -107,7 +107,7 @@ class TestCredentials:
         with pool.connection(), pool.connection(PATIENCE) as connection:
             assert user_of(connection) == strict.role(2)
 
-    def test_where_another_address_does_not_answer(
+    def test_another_address_that_does_not_answer(
         self, strict: Setup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A name with an IPv6 and an IPv4 address, say."""
@@ -143,7 +143,7 @@ class TestCredentials:
             error = error.__cause__ or error.__context__
 
     @pytest.mark.parametrize("change", ["PASSWORD 'changed-out-of-turn'", "NOLOGIN", None])
-    def test_where_a_pooler_refuses_them(
+    def test_a_pooler_that_refuses_the_credentials(
         self, setup: Setup, postgres: PostgresServer, change: str | None
     ) -> None:
         """PgBouncer has one code for all that it says."""
@@ -249,7 +249,7 @@ class TestServer:
 
 
 class TestPgHba:
-    def test_a_role_that_is_not_let_in(self, strict: Setup) -> None:
+    def test_a_role_that_pg_hba_refuses(self, strict: Setup) -> None:
         conninfo = strict.server.conninfo("members")
         pool = strict.pool(min_size=1, wait=False, rotation=OFTEN, conninfo=conninfo)
         error = refused(pool, "pg_hba")
@@ -258,7 +258,7 @@ class TestPgHba:
         assert told(strict) == {("pg_hba", "28000")}
         assert pool.status().last_error_sqlstate == "28000"
 
-    def test_r9_one_that_is_not_let_in_does_not_replace_one_that_is(self, strict: Setup) -> None:
+    def test_r9_refused_credentials_do_not_replace_accepted_ones(self, strict: Setup) -> None:
         strict.provider.grants = ["members"]
         policy = replace(EAGER, proof_timeout=0.0, retry_max=0.05)
         pool = strict.pool(
@@ -276,7 +276,7 @@ class TestPgHba:
         strict.published(2)
         assert pool.status().keeper.username == strict.role(3)
 
-    def test_r10_one_that_is_let_in_no_more_is_replaced(self, strict: Setup) -> None:
+    def test_r10_credentials_that_are_no_longer_accepted_are_replaced(self, strict: Setup) -> None:
         strict.provider.grants = ["members"]
         pool = strict.pool(min_size=1, max_size=2, conninfo=strict.server.conninfo("members"))
         with strict.server.admin() as admin, pool.connection():

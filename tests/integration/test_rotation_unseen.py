@@ -106,7 +106,7 @@ def test_it_grows_no_pool(setup: Setup, overshoot: int) -> None:
     assert pool.get_stats()["pool_size"] == 5
 
 
-def test_it_counts_what_users_and_servers_saw(setup: Setup) -> None:
+def test_it_counts_events_of_users_and_servers(setup: Setup) -> None:
     connection_class, connects = counting(setup)
     pool = setup.pool(
         min_size=4,
@@ -134,7 +134,7 @@ def test_it_counts_how_long_connections_took(setup: Setup) -> None:
     assert stats["connections_ms"] >= stats["connections_num"] / 2
 
 
-def test_it_neither_checks_nor_resets_what_is_idle(
+def test_it_neither_checks_nor_resets_idle_connections(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rotation, "LOOK_AGAIN", 0.01)

@@ -54,7 +54,7 @@ class TestClose:
         with pytest.raises(psycopg_pool.PoolClosed):
             pool.open()
 
-    def test_under_load_everybody_hears_of_it(self, setup: Setup) -> None:
+    def test_under_load_all_workers_get_pool_closed(self, setup: Setup) -> None:
         pool = setup.pool(min_size=2, max_size=4)
         workers = [Worker(work_until, pool, threading.Event()) for _ in range(8)]
         wait_until(lambda: pool.get_stats().get("requests_num", 0) > 20)
@@ -251,7 +251,7 @@ class TestClose:
         assert pool.closed
         assert setup.provider.calls.count("revoke 1") == 1
 
-    def test_interrupted_it_gives_the_lease_back_in_the_background(
+    def test_interrupted_it_revokes_the_lease_in_the_background(
         self, setup: Setup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Interrupted(BaseException):

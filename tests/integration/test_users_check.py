@@ -100,7 +100,7 @@ def test_one_that_notices_it_after_the_new_credentials_came(setup: Setup) -> Non
     setup.provider.wait_for_sessions({2: 3})
 
 
-def test_the_time_that_is_told_is_the_one_that_was_given(setup: Setup) -> None:
+def test_the_timeout_in_the_message_is_the_callers(setup: Setup) -> None:
     """Not what a connection that was found dead had left of it."""
 
     def check(connection: Any) -> None:

@@ -268,7 +268,7 @@ def test_a_cache_between_us_and_vault_does_not_keep_old_credentials(
 # --- The class itself ---------------------------------------------------------------------------
 
 
-def test_an_agent_leaves_nothing_but_what_it_wrote(
+def test_an_agent_leaves_only_the_files_that_it_wrote(
     engine: DatabaseEngine, long: Role, file: Path
 ) -> None:
     with agent_by_approle(engine, long, file) as agent:

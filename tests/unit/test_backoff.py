@@ -18,5 +18,5 @@ def test_without_a_longest_it_stays_a_number() -> None:
     assert backoff(10_000, 0.5, math.inf) < math.inf
 
 
-def test_jitter_is_taken_off_what_is_capped() -> None:
+def test_jitter_reduces_the_capped_delay() -> None:
     assert backoff(9, 1.0, 10.0, jitter=0.1) == pytest.approx(9.0)

@@ -98,7 +98,7 @@ class UnwrappingClient:
         return Secret(f"unwrapped from {wrapping.reveal()}")
 
 
-def test_a_login_goes_on_although_another_was_unwrapping() -> None:
+def test_a_login_continues_although_another_was_unwrapping() -> None:
     wrapping = Secret("wrapping-token-of-the-fork")
     auth = AppRoleAuth("role", wrapping, wrapped=True)
     client = cast("VaultClient", UnwrappingClient())

@@ -90,7 +90,7 @@ def test_the_service_is_shut_in(world: MachineWorld) -> None:
     assert world.unencrypted_sessions() == []
 
 
-def test_a_stop_gives_the_role_back(world: MachineWorld) -> None:
+def test_a_stop_revokes_the_role(world: MachineWorld) -> None:
     assert world.systemctl("stop", "my-app")
     assert world.roles() == set()
     assert world.show("my-app", "Result") == "success"
@@ -118,7 +118,7 @@ def test_a_reboot_needs_no_delivery(world: MachineWorld) -> None:
     assert "Traceback" not in world.whole_journal()
 
 
-def test_a_token_that_somebody_has_used_is_an_alarm(world: MachineWorld) -> None:
+def test_a_token_that_was_already_used_is_an_alarm(world: MachineWorld) -> None:
     token = world.wrapping_token()
     world.unwrap(token)
     world.deliver(token)

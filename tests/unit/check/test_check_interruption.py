@@ -90,7 +90,7 @@ def test_an_unbroken_block_survives_one_signal(signals: int, done: list[str]) ->
     assert steps == done
 
 
-def test_a_signal_before_what_it_would_break_off() -> None:
+def test_a_signal_before_a_block_interrupts_it() -> None:
     with PromptInterruption(print) as interruption:
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt), interruption.breakable():

@@ -104,7 +104,7 @@ def test_live_shows_the_same_and_ends_with_the_table() -> None:
     assert "Kept:" in after
 
 
-def test_live_holds_back_what_others_write(capsys: pytest.CaptureFixture[str]) -> None:
+def test_live_holds_back_other_output(capsys: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
     with LiveView(Console(file=out, force_terminal=True, width=100, height=40)) as view:
         print("as a traceback", file=sys.stderr)

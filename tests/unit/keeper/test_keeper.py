@@ -143,7 +143,7 @@ class TestWaiting:
 
 
 class TestRefresh:
-    def test_returns_what_is_in_use_afterwards(self, world: World) -> None:
+    def test_returns_the_credentials_in_use_afterwards(self, world: World) -> None:
         keeper = world.started()
         grant = keeper.refresh(math.inf)
         assert grant.generation == 2
@@ -159,7 +159,7 @@ class TestRefresh:
         assert {getattr(one.get(), "generation", None) for one in refreshing} == {2}
         assert world.provider.calls.count("fetch") == 2
 
-    def test_raises_what_the_provider_raised_and_keeps_what_works(self, world: World) -> None:
+    def test_raises_the_providers_error_and_keeps_the_credentials(self, world: World) -> None:
         keeper = world.started()
         world.provider.failures["fetch"] = [ProviderUnavailable("away")]
         with pytest.raises(ProviderUnavailable, match="away"):
@@ -253,9 +253,7 @@ class TestErrorsThatAreRaised:
         assert str(caught.value.__cause__) == "away"
         assert caught.value.__cause__ is not keeper._machine.last_error
 
-    def test_are_what_the_provider_raised_whatever_its_constructor_takes(
-        self, world: World
-    ) -> None:
+    def test_are_the_providers_own_with_any_constructor(self, world: World) -> None:
         world.provider.failures["fetch"] = [OwnError("app", mount="db")]
         keeper = world.keeper()
         keeper.start()
@@ -341,7 +339,7 @@ class TestClosing:
         assert [p.live for p in providers] == [set()] * 3
         assert all(p.closed for p in providers)
 
-    def test_at_exit_what_hangs_is_left_to_itself(
+    def test_at_exit_a_hung_keeper_is_not_waited_for(
         self, world: World, caplog: pytest.LogCaptureFixture
     ) -> None:
         hanging = [world.started() for _ in range(2)]
@@ -395,7 +393,7 @@ class TestAThreadThatEnded:
         assert "clock-secret-text" not in logged.getMessage()
         assert ended.status().state == "failed"
 
-    def test_leaves_what_is_in_use_to_its_deadline(
+    def test_leaves_the_credentials_in_use_to_their_deadline(
         self, world: World, ended: CredentialKeeper
     ) -> None:
         assert ended.current().generation == 1
@@ -705,7 +703,7 @@ def test_credentials_that_a_new_pool_receives_are_not_revoked(world: World) -> N
     assert "revoke 1" in world.provider.calls
 
 
-def test_a_refresh_of_what_cannot_be_renewed_comes_to_an_end(world: World) -> None:
+def test_a_refresh_of_a_lease_that_cannot_be_renewed_ends(world: World) -> None:
     world.provider.renewable = False
     keeper = world.started()
     assert keeper.refresh(math.inf).generation == 2

@@ -133,7 +133,7 @@ def test_a_crash_while_closing_stops_it_too(world: World, monkeypatch: pytest.Mo
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("phase", IN_PHASE)
-def test_a_child_inherits_what_was_started(world: World, phase: Phase) -> None:
+def test_a_child_inherits_an_active_keeper(world: World, phase: Phase) -> None:
     keeper = IN_PHASE[phase](world)
     child = os.fork()
     if child == 0:

@@ -219,14 +219,14 @@ def test_begin_waits_for_the_first_credentials(world: World) -> None:
     assert getattr(session, "generation", session) == 1
 
 
-def test_begin_raises_what_wait_raises(world: World) -> None:
+def test_begin_raises_the_error_of_wait(world: World) -> None:
     keeper = world.keeper()
     driver = Driver(keeper)
     with pytest.raises(NotReady, match="not been started"):
         driver.sessions.begin(0.0)
 
 
-def test_nothing_is_begun_after_the_close(world: World, driver: Driver) -> None:
+def test_no_session_begins_after_the_close(world: World, driver: Driver) -> None:
     session = driver.open()
     with driver.sessions:
         pass

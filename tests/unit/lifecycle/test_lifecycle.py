@@ -178,7 +178,7 @@ class TestRenewal:
         driver.after(2400.0)
         assert driver.renewed(1, 3599.0) == []
 
-    def test_r2_what_cannot_be_renewed_is_replaced_early(self) -> None:
+    def test_r2_a_lease_that_cannot_be_renewed_is_replaced_early(self) -> None:
         driver = Driver().serving(3600.0, renewable=False)
         assert driver.after(2400.0) == [Fetch()]
 
@@ -186,7 +186,7 @@ class TestRenewal:
         driver = Driver(mints=False).serving(math.inf, renewable=False)
         assert driver.machine.deadline == math.inf
 
-    def test_r2_what_was_shortened_is_not_renewed_again(self) -> None:
+    def test_r2_a_shortened_lease_is_not_renewed_again(self) -> None:
         driver = Driver().serving(3600.0)
         driver.after(2400.0)
         driver.renewed(1, 1200.0)
@@ -196,7 +196,7 @@ class TestRenewal:
                 driver.failed(AWAY)
             driver.at(driver.machine.deadline)
 
-    def test_r2_it_is_measured_by_what_the_last_fetch_brought(self) -> None:
+    def test_r2_a_renewal_is_compared_with_the_last_fetch(self) -> None:
         driver = Driver().serving(3600.0)
         driver.send(RefreshRequested())
         driver.send(Granted(grant(1, driver.now, 600.0)))
@@ -265,7 +265,7 @@ class TestRenewal:
         assert driver.machine.settled
 
     @pytest.mark.parametrize("fetching", [False, True])
-    def test_r4_but_not_what_was_asked_for_meanwhile(self, fetching: bool) -> None:
+    def test_r4_a_refresh_requested_meanwhile_is_not_delayed(self, fetching: bool) -> None:
         driver = Driver().serving(3600.0)
         driver.after(2400.0)
         driver.failed(AWAY)
@@ -333,7 +333,7 @@ class TestMinting:
         assert driver.in_flight is None
         assert driver.at(1010.0) == [Fetch()]
 
-    def test_r4_what_mints_nothing_is_not_rationed(self) -> None:
+    def test_r4_fetches_that_mint_nothing_are_not_limited(self) -> None:
         driver = Driver(mints=False).serving(math.inf)
         for generation in range(2, 12):
             driver.send(SourceChanged())
@@ -489,7 +489,7 @@ class TestRetirement:
         driver.send(LoginAccepted(2, 2))
         return driver
 
-    def test_r14_revoked_when_the_last_pool_let_go(self) -> None:
+    def test_r14_revoked_when_the_last_pool_released_it(self) -> None:
         driver = self.rotated()
         assert driver.send(ConsumerReleased(1, 1)) == []
         (revoke,) = driver.send(ConsumerReleased(2, 1))
@@ -565,7 +565,7 @@ class TestRetirement:
 
 
 class TestExpiry:
-    def test_r13_past_the_deadline_nothing_logs_in_and_fetching_goes_on(self) -> None:
+    def test_r13_past_the_deadline_nothing_logs_in_and_fetching_continues(self) -> None:
         driver = Driver().serving(3600.0)
         driver.after(2400.0)
         driver.failed(AWAY)

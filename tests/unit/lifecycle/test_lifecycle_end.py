@@ -109,7 +109,7 @@ class TestEnd:
         driver.send(EndLearned(1, 60.0))
         assert driver.machine.ends_at == START + 60
 
-    def test_no_limit_in_postgresql_leaves_the_source_s_word(self) -> None:
+    def test_no_limit_in_postgresql_keeps_the_sources_end(self) -> None:
         driver = serving(100.0)
         assert asked([*driver.at(START + 105)]) == [1]
         driver.send(EndLearned(1, math.inf))

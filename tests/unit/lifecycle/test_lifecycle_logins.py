@@ -66,7 +66,7 @@ def refuse_until(driver: Driver, end: float, reason: LoginFailure = CREDENTIALS)
 class TestWhoseFault:
     @pytest.mark.parametrize("reason", [SERVER, UNREACHABLE])
     @pytest.mark.parametrize("mints", [True, False])
-    def test_r10_what_no_other_credentials_change_asks_for_none(
+    def test_r10_a_refusal_for_another_reason_fetches_nothing(
         self, reason: LoginFailure, mints: bool
     ) -> None:
         driver = Driver(mints=mints).serving(math.inf)
@@ -179,7 +179,7 @@ class TestNoProof:
         assert published(driver.at(1029.9)) == []
         assert published(driver.at(1030.0)) == [2]
 
-    def test_one_that_is_refused_with_the_new_one_alone_does(self) -> None:
+    def test_a_pool_that_is_refused_only_with_the_candidate_delays_it(self) -> None:
         """Its replica lags."""
         driver = candidate(3600.0, pools=2)
         driver.send(LoginRejected(2, 1, CREDENTIALS))

@@ -159,7 +159,7 @@ class TestProofs:
         assert Publish in kinds(driver.after(0.1))
         assert not driver.events_of(events.CredentialsPublished)[-1].proven
 
-    def test_a_pool_that_was_refused_does_until_it_is_let_in(self) -> None:
+    def test_a_refused_pool_delays_the_candidate_until_it_is_accepted(self) -> None:
         driver = candidate(pools=2)
         driver.send(LoginRejected(1, 2, LoginFailure.CREDENTIALS))
         wanted = driver.after(40.0)
@@ -177,7 +177,7 @@ class TestProofs:
         driver.send(Granted(grant(2, driver.now)))
         assert not driver.events_of(events.CredentialsPublished)[-1].proven
 
-    def test_when_all_who_were_asked_have_left_those_who_came_are(self) -> None:
+    def test_when_all_asked_pools_have_left_new_pools_are_asked(self) -> None:
         driver = candidate(1)
         driver.machine.join(2)
         assert asked(driver.send(ConsumerLeft(1))) == [2]
@@ -200,7 +200,7 @@ class TestProofs:
         assert driver.machine.settled
         assert driver.machine.counts.fetches == 3
 
-    def test_a_source_that_goes_back_to_what_is_in_use_ends_the_proof(self) -> None:
+    def test_a_source_that_returns_to_the_current_credentials_ends_the_proof(self) -> None:
         driver = Driver(mints=False).serving(math.inf)
         driver.send(SourceChanged())
         driver.send(Granted(grant(2, driver.now, math.inf)))

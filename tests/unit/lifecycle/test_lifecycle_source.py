@@ -91,7 +91,7 @@ def test_another_problem_is_reported_where_it_lasts_too() -> None:
     assert driver.machine.source_error == GONE
 
 
-def test_ever_new_problems_are_one_that_lasts() -> None:
+def test_a_series_of_problems_is_reported_as_one() -> None:
     driver = serving()
     for line in range(1, 60):
         driver.send(SourceSeen(f"line {line}"))

@@ -143,7 +143,7 @@ def test_a_refresh_that_brings_the_same_is_over(driver: Driver) -> None:
     assert driver.machine.settled
 
 
-def test_there_is_nothing_to_give_back(driver: Driver) -> None:
+def test_close_without_a_grant_revokes_nothing(driver: Driver) -> None:
     assert driver.send(Close())[-1] == Stop()
 
 

@@ -26,7 +26,7 @@ HOUR = Lease(1000.0, 3600.0, renewable=True, lease_id="lease")
 
 
 class TestRenewal:
-    def test_it_is_renewed_or_where_that_cannot_be_replaced(self) -> None:
+    def test_it_is_renewed_or_replaced_if_it_cannot_be_renewed(self) -> None:
         renewal = Renewal(POLICY, 3600.0)
         assert renewal.at == renewal.replace_at == math.inf
         renewal.schedule(HOUR, 0.0)

@@ -62,7 +62,7 @@ def test_a_connect_that_failed_without_an_error_waits_as_well(reconnects: Reconn
     assert reconnects.release(6.0) == ["a"]
 
 
-def test_one_that_gets_no_answer_is_not_waited_for_for_ever(reconnects: Reconnects) -> None:
+def test_a_retry_without_an_outcome_does_not_block_the_next(reconnects: Reconnects) -> None:
     reconnects.failed(FAILURE, 1, now=0.0)
     for retry in "ab":
         reconnects.hold(retry, now=0.0)
@@ -110,7 +110,7 @@ class TestOutage:
         reconnects.hold("a", now=0.0)
         assert reconnects.outage_at(patience=math.inf) == math.inf
 
-    def test_a_rotation_that_cannot_begin_is_none(self, reconnects: Reconnects) -> None:
+    def test_a_rotation_that_cannot_begin_is_no_outage(self, reconnects: Reconnects) -> None:
         reconnects.failed(FAILURE, 1, now=0.0)
         assert reconnects.outage_at(patience=8.0) == math.inf
         reconnects.hold("a", now=9.0)

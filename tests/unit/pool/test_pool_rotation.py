@@ -169,7 +169,7 @@ class TestProof:
         rotation.done(close, None, 0.0)
         assert told(jobs(rotation, 0.0)) == [ConsumerReleased(7, 2)]
 
-    def test_it_goes_before_replacements(self, rotation: Rotation[Any]) -> None:
+    def test_a_proof_takes_precedence_over_replacements(self, rotation: Rotation[Any]) -> None:
         opened(rotation, 1)
         session = proven(rotation, 2)
         rotation.publish(grant(2))
@@ -247,7 +247,7 @@ class TestMove:
         found = only(jobs(rotation, 0.0), Preconnect)
         assert [job.grant for job in found] == [grant(2)] * opened_ahead
 
-    def test_a_spare_one_takes_the_place_of_what_is_old_and_ours(
+    def test_a_spare_connection_replaces_an_old_connection_of_ours(
         self, rotation: Rotation[Any]
     ) -> None:
         old = opened(rotation, 1)
@@ -351,7 +351,7 @@ class TestMove:
             rotation.extend(grant(2, requested_at=3600.0))
         assert len(only(jobs(rotation, 0.0), Preconnect)) == renewed
 
-    def test_it_goes_on_when_a_connect_may_be_tried_again(self) -> None:
+    def test_it_continues_when_a_connect_may_be_tried_again(self) -> None:
         rotation = rotation_of(1, overshoot=1, retry_initial=1.0, retry_max=8.0)
         opened(rotation, 1)
         rotation.publish(grant(2))
@@ -492,7 +492,7 @@ class TestBorrowed:
         assert (report.event.age, report.event.where) == (5.0, ())
         assert not session.closed
 
-    def test_nothing_is_reported_of_what_is_closed(self, held: Session) -> None:
+    def test_a_closed_connection_is_not_reported(self, held: Session) -> None:
         rotation = self.overdue(held)
         held.closed = True
         assert not any(

@@ -27,7 +27,7 @@ from ephemeral_creds.pool.shortage import Shortage
         (Shortage(0, 4), ["none open"]),
     ],
 )
-def test_it_says_what_is(found: Shortage, said: list[str]) -> None:
+def test_the_text_names_each_cause(found: Shortage, said: list[str]) -> None:
     text = str(found)
     assert [part for part in said if part not in text] == []
     assert ("raise max_size" in text) == (found.borrowed == found.max_size)

@@ -118,7 +118,7 @@ class TestKinds:
     def test_a_connect_of_the_functions_own(self) -> None:
         assert kind_of(failed_connect()) is None
 
-    def test_an_error_is_what_it_was_raised_from(self) -> None:
+    def test_an_error_counts_as_the_one_it_was_raised_from(self) -> None:
         wrapped: BaseException = LOST
         for _ in range(3):
             wrapped = raised_from(RuntimeError("the order was not saved"), wrapped)

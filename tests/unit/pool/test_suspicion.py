@@ -47,7 +47,7 @@ def test_suspicion_lasts_until_an_answer(rotation: Rotation[Any]) -> None:
     assert not rotation.must_vet
 
 
-def test_it_covers_what_is_still_open_of_older_generations(rotation: Rotation[Any]) -> None:
+def test_it_covers_open_connections_of_older_generations(rotation: Rotation[Any]) -> None:
     old = opened(rotation, 1)
     opened(rotation, 2)
     rotation.publish(grant(2))

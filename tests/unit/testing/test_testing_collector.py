@@ -29,7 +29,7 @@ def test_of_picks_a_kind() -> None:
     assert events.of(Event) == list(events) == [ISSUED]
 
 
-def test_wait_for_goes_on_after_what_it_returned() -> None:
+def test_wait_for_continues_after_the_event_that_it_returned() -> None:
     events = EventCollector()
     events(ISSUED)
     assert events.wait_for(CredentialsIssued) is ISSUED
@@ -37,7 +37,7 @@ def test_wait_for_goes_on_after_what_it_returned() -> None:
         events.wait_for(CredentialsIssued, timeout=0.0)
 
 
-def test_wait_for_names_what_came_instead() -> None:
+def test_wait_for_names_the_events_that_came_instead() -> None:
     events = EventCollector()
     events(ISSUED)
     with pytest.raises(AssertionError, match="no LeaseRenewed in 0 s, only: CredentialsIssued"):
@@ -70,7 +70,7 @@ def test_ticking_clock_moves_by_itself_and_by_a_test() -> None:
     assert 3600.0 <= clock.now() - before < 3660.0
 
 
-def test_ticking_clock_wakes_who_waits_for_an_instant() -> None:
+def test_ticking_clock_wakes_threads_that_wait_for_an_instant() -> None:
     clock, changed = TickingClock(), threading.Condition()
     until = clock.now() + 3600.0
     with changed:

@@ -112,7 +112,7 @@ def test_postgresql_wants_a_password(postgres: PostgresServer) -> None:
     assert hba == ("scram-sha-256",)
 
 
-def test_postgresql_tells_what_is_what(postgres: PostgresServer) -> None:
+def test_a_postgresql_server_has_version_and_conninfo(postgres: PostgresServer) -> None:
     assert postgres.version.startswith("PostgreSQL 1")
     assert postgres.conninfo("other") == f"host=127.0.0.1 port={postgres.port} dbname=other"
     assert postgres.password.reveal() not in f"{postgres!r} {postgres.__dict__}"

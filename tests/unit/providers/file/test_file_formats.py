@@ -389,7 +389,7 @@ def test_a_document_of_yaml_begins_with_a_line_that_means_nothing() -> None:
         parse(f"---\nusername: {USER}\npassword: {CANARY}\n---\n")
 
 
-def test_java_means_by_its_parameters_what_it_says_and_nothing_in_front() -> None:
+def test_a_java_uri_has_credentials_only_in_its_parameters() -> None:
     text = f"jdbc:postgresql://db?user={USER}&password={CANARY}@x/?y"
     assert parse(text).credentials.password.reveal() == f"{CANARY}@x/?y"
 
@@ -567,7 +567,7 @@ def compare(text: str, named: Any) -> None:
 
 @pytest.mark.slow
 @given(st.lists(settings, min_size=1, max_size=5))
-def test_conninfo_means_what_it_means_to_libpq(parts: list[tuple[str, ...]]) -> None:
+def test_conninfo_is_read_as_by_libpq(parts: list[tuple[str, ...]]) -> None:
     compare("".join("".join(part) for part in parts), "conninfo")
 
 
@@ -579,7 +579,7 @@ def test_conninfo_means_what_it_means_to_libpq(parts: list[tuple[str, ...]]) -> 
         max_size=9,
     )
 )  # fmt: skip
-def test_uris_mean_what_they_mean_to_libpq(parts: list[str]) -> None:
+def test_uris_are_read_as_by_libpq(parts: list[str]) -> None:
     compare("postgresql://" + "".join(parts), "uri")
 
 

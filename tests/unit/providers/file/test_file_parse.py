@@ -342,7 +342,7 @@ def test_quoted_passwords_survive_or_are_in_doubt(
 
 @pytest.mark.slow
 @given(st.text(st.sampled_from("ab'\"\\$ #;"), min_size=1), st.sampled_from("\"'"))
-def test_a_shell_agrees_with_what_is_read_in_quotes(password: str, quote: str) -> None:
+def test_a_shell_reads_quoted_values_in_the_same_way(password: str, quote: str) -> None:
     try:
         theirs = shlex.split(f"{quote}{password}{quote}")
     except ValueError:

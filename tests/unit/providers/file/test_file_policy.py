@@ -230,7 +230,7 @@ def test_options_that_cannot_be(path: Path, options: dict[str, Any], words: str)
         FileProvider(path, **options)
 
 
-def test_a_uri_under_a_key_of_ones_own(path: Path) -> None:
+def test_a_uri_under_a_custom_key(path: Path) -> None:
     path.write_text(
         "DB_USERNAME=other\nDB_PASSWORD=x\nREPORTS_DB=postgresql://app:one@db/reports\n"
     )
@@ -268,7 +268,7 @@ def test_yaml_is_read_by_a_reader_of_yaml(path: Path) -> None:
     assert grant.credentials == Credentials("app", Secret("a\tb"))
 
 
-def test_a_function_that_finds_a_number_is_told_so(path: Path) -> None:
+def test_a_number_from_a_parse_function_is_an_error(path: Path) -> None:
     def parse(_: str) -> Any:
         return {"username": "app", "password": 12345678}
 
@@ -276,7 +276,7 @@ def test_a_function_that_finds_a_number_is_told_so(path: Path) -> None:
         FileProvider(path, parse=parse).fetch()
 
 
-def test_keys_of_ones_own(path: Path) -> None:
+def test_custom_keys(path: Path) -> None:
     path.write_text("LOGIN=app\nDB_PASSWORD=one")
     assert FileProvider(path, username_key="login").fetch().credentials.username == "app"
     path.write_text("LOGIN=app\nPASS=one")

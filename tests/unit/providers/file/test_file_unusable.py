@@ -174,7 +174,7 @@ def test_a_file_that_may_not_be_read_any_more(
     told.wait_for(SourceRecovered)
 
 
-def test_a_provider_tells_what_it_sees_and_a_keeper_what_lasts(path: Path) -> None:
+def test_a_provider_reports_each_problem_and_a_keeper_those_that_last(path: Path) -> None:
     """The watch has no patience of its own: when a problem counts is for the machine to say."""
     seen, told = Events(), Events()
     provider = FileProvider(path, poll_interval=POLL)

@@ -164,7 +164,7 @@ def test_a_key_that_leads_nowhere_is_named(tmp_path: Path) -> None:
         FileProvider(tmp_path, policy=QUIET).fetch()
 
 
-def test_a_directory_without_what_is_needed(tmp_path: Path) -> None:
+def test_a_directory_without_the_needed_keys(tmp_path: Path) -> None:
     (tmp_path / "username").write_text("app")
     provider = FileProvider(tmp_path, policy=QUIET)
     with pytest.raises(EphemeralCredsError, match=f"{tmp_path}: PASSWORD is missing"):

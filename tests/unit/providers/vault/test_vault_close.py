@@ -128,7 +128,7 @@ def test_r14_close_does_not_wait_for_a_request_that_hangs(
     assert "is closed" in str(hanging.go_on())
 
 
-def test_r14_a_login_that_ends_after_close_gives_its_token_back(
+def test_r14_a_login_that_ends_after_close_revokes_its_token(
     stub: StubVault, config: VaultConfig
 ) -> None:
     provider = impatient(config, AppRoleAuth("role-id", "secret-id"))
@@ -139,7 +139,7 @@ def test_r14_a_login_that_ends_after_close_gives_its_token_back(
     assert stub.settled("login", "revoke-self")
 
 
-def test_r14_a_mint_that_ends_after_close_gives_its_lease_back(
+def test_r14_a_mint_that_ends_after_close_revokes_its_lease(
     stub: StubVault, config: VaultConfig
 ) -> None:
     provider = impatient(config, TokenAuth(TOKEN))

@@ -36,7 +36,7 @@ def test_the_environment_that_the_vault_command_reads() -> None:
     )
 
 
-def test_certificates_in_a_variable_go_before_a_directory_of_them() -> None:
+def test_certificates_in_a_variable_override_a_directory_of_them() -> None:
     """As Vault's client for Go has it; the command itself would take the directory."""
     environ = {"VAULT_ADDR": "https://v", "VAULT_CACERT_BYTES": PEM, "VAULT_CAPATH": "/ca"}
     config = VaultConfig.from_env(environ)

@@ -161,9 +161,7 @@ class TestStatic:
         assert static.fetch().lease.ask_again_in == 2401
         assert stub.asked == ["renew-self", "app"]
 
-    def test_closing_gives_the_token_back(
-        self, stub: StubVault, static: VaultStaticProvider
-    ) -> None:
+    def test_closing_revokes_the_token(self, stub: StubVault, static: VaultStaticProvider) -> None:
         stub.script(STATIC, data())
         grant = static.fetch()
         static.revoke(grant)

@@ -172,7 +172,7 @@ def test_a_mount_may_have_the_auth_in_front_that_vault_shows(
     assert "mount='team/x'" in repr(make("auth/team/x/"))
 
 
-def test_reprs_show_what_a_method_was_made_with() -> None:
+def test_reprs_show_the_arguments_of_a_method() -> None:
     assert repr(AppRoleAuth("r", SECRET_ID)) == (
         "AppRoleAuth(secret_id=Secret('**********'), "
         "secret_id_file=None, wrapped=False, mount='approle')"

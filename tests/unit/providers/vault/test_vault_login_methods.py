@@ -200,7 +200,7 @@ def test_r27_no_secret_in_a_repr(auth: AuthMethod) -> None:
     assert SECRET_ID not in repr(auth)
 
 
-def test_a_cloud_token_is_scrubbed_from_what_vault_says(
+def test_a_cloud_token_is_masked_in_vaults_message(
     stub: StubVault, metadata: StubVault, client: VaultClient, clock: FakeClock
 ) -> None:
     metadata.script(GCP, Reply(body=JWT, kind="text/html"))

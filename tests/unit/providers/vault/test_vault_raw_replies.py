@@ -74,7 +74,7 @@ RAW: dict[str, tuple[Iterable[bytes], type[EphemeralCredsError], str]] = {
 
 
 @pytest.mark.parametrize("case", RAW.values(), ids=RAW)
-def test_r16_what_is_no_answer_of_vaults(
+def test_r16_a_reply_that_is_not_vaults(
     case: tuple[Iterable[bytes], type[EphemeralCredsError], str],
 ) -> None:
     pieces, kind, text = case
