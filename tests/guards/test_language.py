@@ -48,6 +48,11 @@ IN_CODE = {
     r"is over": "has expired; has ended",
 }
 
+# A test is named by a subject and an expectation; `r4` and `d4` are numbers of rules and defects.
+NOT_A_SUBJECT = re.compile(
+    r"def (test_(?:[rd]\d+_)*(?:what|who|whom|whoever|whatever|that|nobody|somebody)_\w*)"
+)
+
 CODE = ("src/ephemeral_creds",)
 DOCUMENTS = ("README.md", "docs", "examples")
 
@@ -78,6 +83,11 @@ def test_code_is_in_plain_english(path: Path) -> None:
 @pytest.mark.parametrize("path", [*texts(DOCUMENTS, ".md")], ids=lambda path: path.name)
 def test_documents_are_in_plain_english(path: Path) -> None:
     assert found(path, IDIOMS) == []
+
+
+def test_tests_are_named_by_a_subject() -> None:
+    paths = [*texts(("tests", "examples"), ".py")]
+    assert [name for path in paths for name in NOT_A_SUBJECT.findall(path.read_text())] == []
 
 
 def test_a_phrase_is_found_across_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
