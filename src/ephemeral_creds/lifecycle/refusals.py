@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ __all__ = ["LoginFailure", "Refusals"]
 
 # It looks the role up, after pg_hba.conf has let it in.
 _ROLE_LOOKED_UP = "InitializeSessionUserId"
+# PgBouncer has one code for everything that it says itself, in English only, and that it passes on.
+_POOLER_REFUSED = re.compile(
+    r"authentication failed|auth failed|no such user|is not permitted to log in"
+)
 
 
 class LoginFailure(Enum):
@@ -29,7 +34,9 @@ class LoginFailure(Enum):
     """The server did not answer, or not in time."""
 
     @classmethod
-    def from_sqlstate(cls, sqlstate: str | None, routine: str | None = None) -> LoginFailure:
+    def from_sqlstate(
+        cls, sqlstate: str | None, routine: str | None = None, message: str = ""
+    ) -> LoginFailure:
         """Return what a server's error of a failed login says.
 
         Args:
@@ -37,12 +44,14 @@ class LoginFailure(Enum):
             routine: the name of PostgreSQL's function that raised it, if known: both
                 ``pg_hba.conf`` and a role that does not exist have the code 28000
                 (https://www.postgresql.org/docs/current/protocol-error-fields.html).
+            message: its text, if known: PgBouncer has the code 08P01 for every reason of its own.
         """
         if sqlstate is None:
             return cls.UNREACHABLE
         if sqlstate == "28000" and routine not in (None, _ROLE_LOOKED_UP):
             return cls.PG_HBA
-        return cls.CREDENTIALS if sqlstate.startswith("28") else cls.SERVER
+        by_pooler = sqlstate == "08P01" and _POOLER_REFUSED.search(message)
+        return cls.CREDENTIALS if sqlstate.startswith("28") or by_pooler else cls.SERVER
 
 
 class Refusals:

@@ -65,10 +65,6 @@ _ERROR = re.compile(
 _SERVER_SAID = re.compile(r": \S+:  ")
 # PostgreSQL's function that looks the role up, after `pg_hba.conf` has let it in.
 _ROLE_LOOKED_UP = ' R "InitializeSessionUserId"'
-# PgBouncer has one code for everything that it says itself, in English only, and that it passes on.
-_POOLER_REFUSED = re.compile(
-    r"authentication failed|auth failed|no such user|is not permitted to log in"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +177,7 @@ def _verdict(attempt: str, *, spoke: bool) -> Verdict:
     sqlstate, rest = error["sqlstate"], error["rest"]
     if sqlstate == "28000" and not asked and _ROLE_LOOKED_UP not in rest:
         return Verdict(LoginFailure.PG_HBA, sqlstate)
-    if sqlstate.startswith("28") or (sqlstate == "08P01" and _POOLER_REFUSED.search(rest)):
-        return Verdict(LoginFailure.CREDENTIALS, sqlstate)
-    return Verdict(LoginFailure.SERVER, sqlstate)
+    return Verdict(LoginFailure.from_sqlstate(sqlstate, message=rest), sqlstate)
 
 
 class Diagnosis:

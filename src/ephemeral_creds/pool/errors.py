@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from psycopg import Error
 from psycopg_pool import PoolTimeout
 
 from ephemeral_creds import exceptions
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEFT_BORROWED",
-    "ROLE_MISSING",
     "AccessDenied",
     "CheckoutFailed",
     "ConfigurationError",
@@ -32,38 +30,12 @@ __all__ = [
     "UnfitConnection",
     "as_checkout_failed",
     "explain",
-    "may_lack_its_role",
 ]
 
 LEFT_BORROWED = (
     "%s: closed with connections still borrowed or being opened: %d. Their lease is revoked "
     "anyway: return them first, or pass close() a longer timeout"
 )
-
-# insufficient_privilege and undefined_object, see
-# https://www.postgresql.org/docs/current/errcodes-appendix.html: what a session gets whose role
-# was dropped, and who lacks a GRANT.
-ROLE_MISSING = {"42501", "42704"}
-
-# Among how many errors to look for the one that began it.
-_LOOKED_AT = 32
-
-
-def may_lack_its_role(error: BaseException | None) -> bool:
-    """Tell whether `error`, one in it, or one that it came from, is of a session without role."""
-    found: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while found and len(seen) < _LOOKED_AT:
-        error = found.pop()
-        if error is None or id(error) in seen:
-            continue
-        if isinstance(error, Error) and error.sqlstate in ROLE_MISSING:
-            return True
-        seen.add(id(error))
-        found += (error.__context__, error.__cause__)
-        if isinstance(error, BaseExceptionGroup):
-            found += error.exceptions[:_LOOKED_AT]
-    return False
 
 
 class UnfitConnection(BaseException):

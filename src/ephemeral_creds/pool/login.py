@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "CURRENT_USER",
-    "VALID_FOR",
     "acting_as",
     "check_parameters",
     "clean_failure",
@@ -29,16 +27,6 @@ __all__ = [
     "role_at_login",
     "said_by",
 ]
-
-CURRENT_USER = "SELECT current_user::text"
-
-# By the server's clock, which is the one that it compares VALID UNTIL with. The session's user and
-# not the current one, which a session role changes.
-VALID_FOR = """\
-SELECT CASE WHEN isfinite(rolvaliduntil)
-       THEN extract(epoch FROM rolvaliduntil - clock_timestamp())::float8 END
-FROM pg_catalog.pg_roles WHERE rolname = session_user"""
-
 
 # insufficient_privilege and invalid_parameter_value: what the startup option of a role leads to
 # that was not granted, or does not exist.

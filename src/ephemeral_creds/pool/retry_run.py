@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 
 from ephemeral_creds.observers import logger
-from ephemeral_creds.pool.errors import ROLE_MISSING
 from ephemeral_creds.pool.psycopg_pool_quirks import uncount_request
+from ephemeral_creds.pool.role import ROLE_MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -380,3 +380,14 @@ def test_a_code_tells_why_a_login_failed(
     sqlstate: str | None, routine: str | None, reason: LoginFailure
 ) -> None:
     assert LoginFailure.from_sqlstate(sqlstate, routine) is reason
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("no such user: app", LoginFailure.CREDENTIALS),
+        ("unsupported startup parameter: options", LoginFailure.SERVER),
+    ],
+)
+def test_a_pooler_has_one_code_for_all_that_it_says(message: str, reason: LoginFailure) -> None:
+    assert LoginFailure.from_sqlstate("08P01", None, message) is reason

@@ -19,13 +19,11 @@ from ephemeral_creds import (
     ServerRefused,
 )
 from ephemeral_creds.lifecycle.refusals import LoginFailure
-from ephemeral_creds.pool.errors import (
-    explain,
-    may_lack_its_role,
-)
+from ephemeral_creds.pool.errors import explain
 from ephemeral_creds.pool.login import clean_failure
 from ephemeral_creds.pool.reconnects import ConnectFailure
 from ephemeral_creds.pool.remedies import advice
+from ephemeral_creds.pool.role import may_lack_its_role
 from ephemeral_creds.pool.shortage import Shortage
 
 GONE = psycopg.errors.UndefinedObject("invalid role OID: 1")

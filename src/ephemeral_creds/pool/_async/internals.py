@@ -16,7 +16,7 @@ from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnec
 
 from ephemeral_creds.pool._async.session import current_user, valid_for
 from ephemeral_creds.pool.base import LeasedPool, borrowed_here
-from ephemeral_creds.pool.errors import ROLE_MISSING, UnfitConnection, may_lack_its_role
+from ephemeral_creds.pool.errors import UnfitConnection
 from ephemeral_creds.pool.ledger import generation_of
 from ephemeral_creds.pool.login import clean_failure, said_by
 from ephemeral_creds.pool.psycopg_pool_quirks import (
@@ -31,6 +31,7 @@ from ephemeral_creds.pool.psycopg_pool_quirks import (
     return_by_worker_async,
     uncount_request,
 )
+from ephemeral_creds.pool.role import ROLE_MISSING, may_lack_its_role
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
 
-from ephemeral_creds.pool.errors import may_lack_its_role
 from ephemeral_creds.pool.ledger import LeaseInfo, generation_of
-from ephemeral_creds.pool.login import CURRENT_USER, VALID_FOR, clean_failure
+from ephemeral_creds.pool.login import clean_failure
+from ephemeral_creds.pool.role import CURRENT_USER, VALID_FOR, may_lack_its_role
 from ephemeral_creds.pool.time_limit import TimeLimit
 
 if TYPE_CHECKING:
