@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 POOL = Path(__file__).parents[1] / "src" / "ephemeral_creds" / "pool"
-FILES = ("connector.py", "internals.py", "pool.py", "session.py", "worker.py")
+FILES = ("connector.py", "internals.py", "null_pool.py", "pool.py", "session.py", "worker.py")
 
 HEADER = '# Made from _async/{} by tools/make_sync.py: change that, then run "nox -s twins".\n'
 

@@ -32,8 +32,14 @@ from ephemeral_creds.lifecycle.refusals import LoginFailure as LoginFailure
 from ephemeral_creds.observers import JSONLogObserver as JSONLogObserver
 from ephemeral_creds.observers import Observer as Observer
 from ephemeral_creds.observers import log_event as log_event
+from ephemeral_creds.pool._async.null_pool import (
+    AsyncRotatingNullConnectionPool as AsyncRotatingNullConnectionPool,
+)
 from ephemeral_creds.pool._async.pool import (
     AsyncRotatingConnectionPool as AsyncRotatingConnectionPool,
+)
+from ephemeral_creds.pool._sync.null_pool import (
+    RotatingNullConnectionPool as RotatingNullConnectionPool,
 )
 from ephemeral_creds.pool._sync.pool import RotatingConnectionPool as RotatingConnectionPool
 from ephemeral_creds.pool.errors import CheckoutFailed as CheckoutFailed

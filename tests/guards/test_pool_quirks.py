@@ -15,7 +15,13 @@ import psycopg
 import psycopg_pool
 import pytest
 from psycopg.pq import PGconn, TransactionStatus
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from psycopg_pool import (
+    AsyncConnectionPool,
+    AsyncNullConnectionPool,
+    ConnectionPool,
+    NullConnectionPool,
+    PoolTimeout,
+)
 from psycopg_pool import pool as pool_module
 from psycopg_pool import pool_async as pool_async_module
 from psycopg_pool.base import AttemptWithBackoff
@@ -60,8 +66,10 @@ class AsyncSession(Session):
 
 
 def made(kind: Any, **options: Any) -> Any:
-    sessions = Session if kind is ConnectionPool else AsyncSession
-    return kind(connection_class=sessions, open=False, **{"min_size": 1} | options)
+    sessions = Session if issubclass(kind, ConnectionPool) else AsyncSession
+    if not issubclass(kind, NullConnectionPool):
+        options = {"min_size": 1} | options
+    return kind(connection_class=sessions, open=False, **options)
 
 
 def test_the_version_was_looked_at() -> None:
@@ -384,3 +392,49 @@ def test_a_checkout_without_time_gets_nothing_although_something_is_idle() -> No
         with pytest.raises(PoolTimeout):
             pool.getconn(0.0)
         pool.putconn(pool.getconn(quirks.AT_ONCE))
+
+
+# -- the pools that keep nothing -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [NullConnectionPool, AsyncNullConnectionPool])
+def test_a_null_pool_has_its_own_way_to_close(kind: Any) -> None:
+    assert list(inspect.signature(kind._maybe_close_connection).parameters) == ["self", "conn"]
+    assert kind._maybe_close_connection is not ConnectionPool._maybe_close_connection
+    # What is ours is looked up before it, and what it leaves alone comes from the usual pool.
+    assert kind.getconn in (ConnectionPool.getconn, AsyncConnectionPool.getconn)
+    assert kind.putconn in (ConnectionPool.putconn, AsyncConnectionPool.putconn)
+    assert "_connect" not in vars(kind)
+
+
+def test_a_null_pools_client_connects_with_its_timeout_and_under_the_lock() -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    class Pool(NullConnectionPool[Any]):
+        def _connect(self, timeout: float | None = None) -> Any:
+            lock: Any = self._lock
+            seen.append((lock._is_owned(), timeout is not None))
+            return super()._connect(timeout)
+
+    with made(Pool) as pool:
+        pool.wait(60.0)
+        pool.putconn(pool.getconn(5.0))
+    # First by a worker, then by the client.
+    assert seen == [(False, False), (True, True)]
+
+
+def test_a_null_pool_has_a_worker_connect_for_a_client_that_waits() -> None:
+    with made(NullConnectionPool, max_size=1) as pool:
+        first = pool.getconn()
+        with ThreadPoolExecutor() as threads:
+            client = threads.submit(pool.getconn, 60.0)
+            while not pool._waiting:
+                pass
+            first._pool = None
+            assert not pool._maybe_close_connection(first)
+            pool._close_connection(first)
+            pool.run_task(pool_module.AddConnection(pool))
+            second = client.result(60.0)
+        assert second is not first
+        pool.putconn(second)
+        assert pool.get_stats()["pool_size"] == 0

@@ -27,7 +27,8 @@ class RoleProvider(ScriptedProvider):
     """Each fetch makes ``<prefix>_1``, ``<prefix>_2`` …; each revocation drops one.
 
     `login` says whether the next ones may log in: ``LOGIN`` or ``NOLOGIN``; `grants` which roles
-    they are members of, and `settings` what they have by ``ALTER ROLE … SET``.
+    they are members of, and `settings` what they have by ``ALTER ROLE … SET``. `end_sessions` says
+    whether a revocation ends the sessions of the role as well.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class RoleProvider(ScriptedProvider):
         self.login = "LOGIN"
         self.grants: list[str] = []
         self.settings: dict[str, str] = {}
+        self.end_sessions = False
         self.prefix = prefix
         self._admin: psycopg.Connection[tuple[object, ...]] = server.admin()
 
@@ -61,8 +63,13 @@ class RoleProvider(ScriptedProvider):
 
     def revoke(self, grant: Grant) -> None:
         super().revoke(grant)
-        name = sql.Identifier(grant.credentials.username)
-        self._admin.execute(sql.SQL("DROP ROLE {}").format(name))
+        name = grant.credentials.username
+        if self.end_sessions:
+            self._admin.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s",
+                [name],
+            )
+        self._admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
     def sessions(self) -> dict[str, int]:
         """Return how many sessions each of the roles has, as the server sees it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from configparser import ConfigParser
 from contextlib import ExitStack, closing
@@ -15,7 +16,7 @@ from minting import PATIENCE
 from pooler import POOLER, pgbouncer
 from psycopg import sql
 from psycopg_pool import PoolClosed
-from twins import user_of
+from twins import Worker, user_of, work_until
 
 from ephemeral_creds import ConfigurationError
 
@@ -67,6 +68,36 @@ def test_a_role_that_is_set_at_each_login_holds(
                 setup.rotate(generation + 1)
                 setup.revoked(generation)
         pool.close()
+
+
+@pytest.mark.slow
+def test_a_pool_that_keeps_no_connection_rotates_under_load(
+    setup: Setup, postgres: PostgresServer, owner: str
+) -> None:
+    setup.provider.settings = {"role": owner}
+    setup.provider.end_sessions = True
+    with pgbouncer(postgres, pool_mode="transaction", default_pool_size="2") as conninfo:
+        pool = setup.pool(
+            null=True,
+            conninfo=conninfo,
+            max_size=4,
+            timeout=PATIENCE,
+            kwargs={"prepare_threshold": None},
+        )
+        done = threading.Event()
+        workers = [Worker(work_until, pool, done) for _ in range(6)]
+        try:
+            for generation in range(2, 12):
+                setup.rotate(generation)
+                setup.revoked(generation - 1)
+        finally:
+            done.set()
+        for worker in workers:
+            worker.get()
+        with pool.connection() as connection:
+            assert user_of(connection) == owner
+        pool.close()
+    assert setup.provider.roles() == []
 
 
 @pytest.mark.parametrize("statement", ["RESET ROLE", "DISCARD ALL"])

@@ -17,9 +17,11 @@ from minting import PATIENCE, Events, RoleProvider
 
 from ephemeral_creds import (
     AsyncRotatingConnectionPool,
+    AsyncRotatingNullConnectionPool,
     CredentialKeeper,
     RefreshPolicy,
     RotatingConnectionPool,
+    RotatingNullConnectionPool,
 )
 from ephemeral_creds.events import CredentialsPublished, LeaseRevoked
 from ephemeral_creds.lifecycle.policy import Tuning
@@ -206,6 +208,7 @@ class Twin:
     """One of the two kinds of pool."""
 
     name = "sync"
+    null_pool: ClassVar[type[Any]] = RotatingNullConnectionPool
     _gate: ClassVar[type[Any]] = _SyncGate
 
     def make(
@@ -233,6 +236,7 @@ class AsyncTwin(Twin):
     """The async one, in a loop of its own. Callbacks of the user's get the bare connection."""
 
     name = "async"
+    null_pool = AsyncRotatingNullConnectionPool
     _gate = _AsyncGate
 
     def __init__(self) -> None:
@@ -296,12 +300,17 @@ class Setup:
         return keeper
 
     def make(self, credentials: Any = None, **options: Any) -> RotatingConnectionPool[Any]:
-        """Make a pool, by default on the test's own provider, and do not open it."""
+        """Make a pool, by default on the test's own provider, and do not open it.
+
+        With ``null=True``, it is one that keeps no connection.
+        """
         if credentials is None and self._clock is not None:
             credentials = self._keeper(options.pop("refresh", EAGER))
         elif credentials is None:
             credentials = self.provider
             options = {"refresh": EAGER, "observers": [self.events]} | options
+        if options.pop("null", False):
+            options = {"min_size": 0, "kind": self.twin.null_pool} | options
         options = {"min_size": 4} | options
         conninfo = options.pop("conninfo", self.server.conninfo())
         pool = self.twin.make(credentials, conninfo, **options)

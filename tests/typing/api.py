@@ -6,9 +6,11 @@ from typing import Any, assert_type
 
 import psycopg
 from psycopg.rows import DictRow, TupleRow, dict_row
+from psycopg_pool import NullConnectionPool  # noqa: TC002 - for type checkers only, as all here
 
 from ephemeral_creds import (
     AsyncRotatingConnectionPool,
+    AsyncRotatingNullConnectionPool,
     CheckoutFailed,
     CredentialKeeper,
     CredentialProvider,
@@ -21,6 +23,7 @@ from ephemeral_creds import (
     PoolStatus,
     RefreshPolicy,
     RotatingConnectionPool,
+    RotatingNullConnectionPool,
     VaultDynamicProvider,
 )
 
@@ -41,6 +44,12 @@ with RotatingConnectionPool(provider, "host=db", max_size=20) as pool:
     assert_type(pool.refresh(), Grant)
     assert_type(pool.keeper.status(), KeeperStatus)
     another = RotatingConnectionPool(pool.keeper, "host=other")
+
+with RotatingNullConnectionPool(provider, "host=pgbouncer", max_size=20) as null_pool:
+    assert_type(null_pool, RotatingNullConnectionPool[psycopg.Connection[TupleRow]])
+    assert_type(null_pool.getconn(timeout=1.0), psycopg.Connection[TupleRow])
+    theirs: NullConnectionPool[psycopg.Connection[TupleRow]] = null_pool
+    ours: RotatingConnectionPool[psycopg.Connection[TupleRow]] = null_pool
 
 try:
     pool.wait()
@@ -70,3 +79,7 @@ async def use() -> None:
         async with pool.connection() as connection:
             assert_type(connection, psycopg.AsyncConnection[TupleRow])
         assert_type(await pool.refresh(timeout=5.0), Grant)
+    async with AsyncRotatingNullConnectionPool(provider, "host=db") as null_pool:
+        assert_type(null_pool, AsyncRotatingNullConnectionPool[psycopg.AsyncConnection[TupleRow]])
+        async with null_pool.connection() as connection:
+            assert_type(connection, psycopg.AsyncConnection[TupleRow])

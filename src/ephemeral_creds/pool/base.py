@@ -8,7 +8,7 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import psycopg
 import psycopg_pool
@@ -65,6 +65,9 @@ def borrowed_here(now: float) -> Borrowed:
 
 class LeasedPool(_PsycopgPool):
     """A pool whose connections are of generations; a base beside one of psycopg_pool's."""
+
+    _keeps: ClassVar[bool] = True
+    """Whether connections stay open while idle."""
 
     _keeper: Keeper
     _own_keeper: CredentialKeeper | None

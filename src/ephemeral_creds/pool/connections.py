@@ -87,6 +87,8 @@ class Connections(Generic[T]):
             that was forgotten.
         wake: called, from any thread, when there may be something to do.
         checks: whether a function of the user's looks at each connection before it is lent.
+        keeps: whether connections stay open while idle. A pool that keeps none opens none ahead,
+            and has more to do at each checkout than psycopg_pool's own.
 
     Attributes:
         consumer: the pool's number with its keeper.
@@ -106,8 +108,10 @@ class Connections(Generic[T]):
         wake: Callable[[], None],
         *,
         checks: bool = False,
+        keeps: bool = True,
     ) -> None:
         self.policy = policy
+        self.keeps = keeps
         self.wake = wake
         self.consumer = 0
         self.serving = self.disruptions = 0
@@ -116,7 +120,7 @@ class Connections(Generic[T]):
         self._lock = lock()
         self._ledger: Ledger[T] = Ledger(policy.overshoot)
         self._reconnects = Reconnects(policy)
-        self._trust = Trust(always_vet=checks or policy.trace_borrowers)
+        self._trust = Trust(always_vet=checks or policy.trace_borrowers or not keeps)
         self._outbox: list[Tell | Report] = []
         self._end_asked = self._accepted = 0
         self._update_trust()
@@ -131,7 +135,8 @@ class Connections(Generic[T]):
 
         The parent's threads may have held the lock at the instant of the fork.
         """
-        self.__init__(self.policy, self._new_lock, _nothing)  # type: ignore[misc]
+        policy, lock, keeps = self.policy, self._new_lock, self.keeps
+        self.__init__(policy, lock, _nothing, keeps=keeps)  # type: ignore[misc]
         self.stopped = True
 
     @property
@@ -216,6 +221,17 @@ class Connections(Generic[T]):
     def barred(self, now: float) -> bool:
         """Tell whether a connect has to wait, as others have failed; see `hold`."""
         return self._reconnects.barred_until(self.serving) > now
+
+    @locked
+    def refused_until(self) -> float:
+        """Return until when to wait for other credentials: the last ones failed for themselves.
+
+        ``-inf``: there are others, or the last connect failed for another reason, or for none.
+        """
+        failure = self._reconnects.last_failure
+        if failure is None or not failure.lacks_credentials:
+            return -math.inf
+        return self._reconnects.barred_until(self.serving)
 
     @locked
     def hold(self, task: object, now: float) -> None:

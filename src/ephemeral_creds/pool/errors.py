@@ -21,6 +21,7 @@ __all__ = [
     "AccessDenied",
     "CheckoutFailed",
     "ConfigurationError",
+    "ConnectFailed",
     "CredentialsExpired",
     "DatabaseUnreachable",
     "KeeperClosed",
@@ -43,6 +44,14 @@ class UnfitConnection(BaseException):
 
     Not an `Exception`, which psycopg_pool takes for a reason to sleep before it tries the next.
     """
+
+
+class ConnectFailed(Exception):
+    """A client has failed to open a connection for itself; never raised to users."""
+
+    def __init__(self, failure: ConnectFailure) -> None:
+        super().__init__()
+        self.failure = failure
 
 
 class CheckoutFailed(EphemeralCredsError, PoolTimeout):

@@ -7,7 +7,12 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ephemeral_creds.exceptions import AccessDenied, ConfigurationError
+from ephemeral_creds.exceptions import (
+    AccessDenied,
+    ConfigurationError,
+    CredentialsExpired,
+    NotReady,
+)
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 
 if TYPE_CHECKING:
@@ -39,6 +44,11 @@ class ConnectFailure:
     def refused(self) -> bool:
         """Whether other credentials may help."""
         return self.reason is LoginFailure.CREDENTIALS
+
+    @property
+    def lacks_credentials(self) -> bool:
+        """Whether it is worth waiting for other credentials."""
+        return self.refused or isinstance(self.error, NotReady | CredentialsExpired)
 
     def because(self, verdict: Verdict) -> ConnectFailure:
         """Return the same failure with what was found out about it."""

@@ -64,8 +64,9 @@ class Rotation(Connections[T]):
         wake: Callable[[], None],
         *,
         checks: bool = False,
+        keeps: bool = True,
     ) -> None:
-        super().__init__(policy, lock, wake, checks=checks)
+        super().__init__(policy, lock, wake, checks=checks, keeps=keeps)
         self.name = ""
         self.patience = math.inf
         self.cut_off = 0
@@ -222,7 +223,7 @@ class Rotation(Connections[T]):
             return
         failed = isinstance(outcome, ConnectFailure)
         if not failed:
-            self._ledger.spare(outcome, now + self.policy.park)
+            self._ledger.spare(outcome, now + self.policy.park if self.keeps else now)
             self._may_be_idle = True
         match job:
             case Preconnect() if failed:
@@ -271,7 +272,7 @@ class Rotation(Connections[T]):
             self._may_be_idle, self._look_at = False, now + LOOK_AGAIN
             yield ReplaceIdle()
         expired = self.serving <= self._trust.expired_through
-        if self._all_borrowed or expired or self.barred(now):
+        if not self.keeps or self._all_borrowed or expired or self.barred(now):
             return
         for _ in range(self._ledger.room(stale)):
             yield Preconnect(self._grant, self._ledger.begin(now, self.serving, ahead=True))
@@ -345,6 +346,8 @@ class Rotation(Connections[T]):
     def stale_returned(self) -> None:
         """Its borrower has returned a connection of an old generation."""
         self.disruptions += 1
+        # It is closed, and nothing takes its place.
+        self._moved += not self.keeps
 
     @locked
     def look_again(self) -> None:

@@ -61,7 +61,7 @@ class Shortage:
     def __str__(self) -> str:
         if self.hurried:
             return "it was given no time: a checkout needs a timeout above 0, also if one is idle"
-        if self.borrowed >= self.max_size:
+        if 0 < self.max_size <= self.borrowed:
             return (
                 "all connections are in use; raise max_size or hold connections for a shorter time"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class PoolStatus:
         ready: whether requests that need the database should be sent to this process. True
             while the pool is open and has a connection; without one, while it has credentials, no
             connect has failed since one succeeded, and none is waiting for an answer. An outage
-            of Vault alone does not make it false.
+            of Vault alone does not make it false. A pool that keeps no connections is not ready
+            from a failed connect until another one is worth a try, 10 seconds later at most.
         generation: the generation that new connections log in with; 0 before the first.
         expires_in: seconds until its deadline; ``None`` if it has none.
         connections: how many connections are open, by generation.
@@ -70,6 +72,9 @@ def pool_status(
     connections, failure = overview.connections, overview.failure
     # One that has no answer yet, if nothing is open: the server may be silent.
     doubtful = failure is not None or overview.size > 0
+    if not rotation.keeps:
+        # Only a request finds out that a connect succeeds again.
+        doubtful = rotation.barred(monotonic())
     return PoolStatus(
         name=name,
         ready=not closed and bool(connections or (status.ready and not doubtful)),

@@ -42,10 +42,12 @@ def grant(
     return Grant(Credentials(f"user-{generation}", Secret("password-of-it")), lease, generation)
 
 
-def rotation_of(generation: int, checks: bool = False, **policy: Any) -> Rotation[Any]:
+def rotation_of(
+    generation: int, checks: bool = False, keeps: bool = True, **policy: Any
+) -> Rotation[Any]:
     """Return one that serves `generation`; nothing comes of its wake-ups."""
     rotation: Rotation[Any] = Rotation(
-        RotationPolicy(**policy), nullcontext, lambda: None, checks=checks
+        RotationPolicy(**policy), nullcontext, lambda: None, checks=checks, keeps=keeps
     )
     rotation.join(7, grant(generation) if generation else None)
     return rotation

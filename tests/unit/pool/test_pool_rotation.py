@@ -21,7 +21,13 @@ from rotations import (
     told,
 )
 
-from ephemeral_creds import ConfigurationError, RotationPolicy
+from ephemeral_creds import (
+    ConfigurationError,
+    CredentialsExpired,
+    KeeperClosed,
+    NotReady,
+    RotationPolicy,
+)
 from ephemeral_creds.events import BorrowedAtDeadline, PoolRotated
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
@@ -558,3 +564,56 @@ class TestRetries:
         opened(rotation, 1)
         failed(rotation, hopeless, 1.0)
         assert not rotation.overview.misconfigured
+
+
+class TestPoolThatKeepsNothing:
+    @pytest.fixture
+    def rotation(self) -> Rotation[Any]:
+        return rotation_of(1, keeps=False)
+
+    def test_each_checkout_goes_the_long_way(self, rotation: Rotation[Any]) -> None:
+        assert rotation.must_vet
+
+    def test_the_connection_of_a_proof_is_closed_at_once(self, rotation: Rotation[Any]) -> None:
+        opened(rotation, 1)
+        proof = proven(rotation, 2, 5.0)
+        assert rotation.deadline == 5.0
+        found = jobs(rotation, 5.0)
+        assert told(found)[-1] == LoginAccepted(7, 2)
+        assert only(found, CloseUnwanted) == [CloseUnwanted((proof,))]
+
+    def test_no_connection_is_opened_for_old_ones(self, rotation: Rotation[Any]) -> None:
+        old = opened(rotation, 1)
+        rotation.publish(grant(2))
+        rotation.retire(grant(1))
+        assert only(jobs(rotation, 1.0), Preconnect) == []
+        rotation.stale_returned()
+        old.closed = True
+        found = jobs(rotation, 3.0)
+        assert only(found, Report) == [
+            Report(PoolRotated(pool="", generation=2, connections=1, duration=2.0))
+        ]
+        assert told(found) == [ConsumerReleased(7, 1)]
+
+    def test_a_child_of_a_fork_keeps_nothing_either(self, rotation: Rotation[Any]) -> None:
+        rotation.abandon()
+        assert not rotation.keeps
+
+    @pytest.mark.parametrize(
+        ("failure", "until"),
+        [
+            (REFUSED, 3.25),
+            (ConnectFailure(CredentialsExpired("at noon"), None), 3.25),
+            (ConnectFailure(NotReady("none yet"), None), 3.25),
+            (ConnectFailure(KeeperClosed("closed"), None), -math.inf),
+            (AWAY, -math.inf),
+        ],
+    )
+    def test_other_credentials_are_waited_for_where_they_may_help(
+        self, rotation: Rotation[Any], failure: ConnectFailure, until: float
+    ) -> None:
+        assert rotation.refused_until() == -math.inf
+        failed(rotation, failure, 3.0)
+        assert rotation.refused_until() == until
+        rotation.publish(grant(2))
+        assert rotation.refused_until() == -math.inf

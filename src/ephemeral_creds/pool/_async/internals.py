@@ -16,7 +16,7 @@ from psycopg_pool.pool_async import AddConnection, MaintenanceTask, ReturnConnec
 
 from ephemeral_creds.pool._async.session import current_user, valid_for
 from ephemeral_creds.pool.base import LeasedPool, borrowed_here
-from ephemeral_creds.pool.errors import UnfitConnection
+from ephemeral_creds.pool.errors import ConnectFailed, UnfitConnection
 from ephemeral_creds.pool.ledger import generation_of
 from ephemeral_creds.pool.login import clean_failure, said_by
 from ephemeral_creds.pool.psycopg_pool_quirks import (
@@ -71,17 +71,26 @@ class AsyncInternals(LeasedPool, AsyncConnectionPool[ACT]):
             while True:
                 with suppress(UnfitConnection):
                     if conn is None:
-                        conn = await super().getconn(max(deadline - monotonic(), AT_ONCE))
+                        conn = await self._take(deadline)
                     if await self._vet(conn, deadline - monotonic()):
                         break
                 conn = None
                 uncount_request(self)
         except PoolTimeout:
-            # Of what was given, not of what the last round had left of it.
-            raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
+            # Of all rounds, and not of what the last one had left.
+            waited = min(monotonic() - deadline + timeout, timeout)
+            raise PoolTimeout(f"couldn't get a connection after {waited:.2f} sec") from None
         if rotation.policy.trace_borrowers:
             cast("Any", conn)._lease.borrowed = borrowed_here(monotonic())
         return conn
+
+    async def _take(self, deadline: float) -> ACT:
+        """Check out as psycopg_pool does, until the instant `deadline`."""
+        return await super().getconn(max(deadline - monotonic(), AT_ONCE))
+
+    async def _discard(self, conn: ACT) -> None:
+        """Close a connection that was checked out and cannot be used."""
+        await discard_async(self, conn)
 
     # -- testing what is lent --------------------------------------------------------------
 
@@ -104,7 +113,7 @@ class AsyncInternals(LeasedPool, AsyncConnectionPool[ACT]):
         finally:
             # If it was interrupted, it may be in the middle of the query.
             if not alive:
-                await discard_async(self, connection)
+                await self._discard(connection)
         return alive
 
     def _weak_check(self, check: AsyncConnectionCB[ACT]) -> AsyncConnectionCB[ACT]:
@@ -249,10 +258,14 @@ class AsyncInternals(LeasedPool, AsyncConnectionPool[ACT]):
             # Without a failure of its own, it is something around the login.
             failure = opening.failure or clean_failure(error)
             rotation.failed_to_open(opening, failure, monotonic())
-            if rotation.overview.misconfigured:
-                await fail_waiting_async(self, PoolTimeout("waiting does not help"))
-            raise
+            if timeout is None:
+                if rotation.overview.misconfigured:
+                    await fail_waiting_async(self, PoolTimeout("waiting does not help"))
+                raise
+        else:
+            rotation.succeeded(opening)
+            return connection
         finally:
             rotation.end(opening)
-        rotation.succeeded(opening)
-        return connection
+        # It is a client's, which holds the pool's lock.
+        raise ConnectFailed(failure)

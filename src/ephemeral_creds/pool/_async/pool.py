@@ -129,7 +129,7 @@ class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
         wakeup = AsyncWakeup()
         policy = rotation or RotationPolicy()
         self._rotation: Rotation[ACT] = Rotation(
-            policy, RLock, wakeup.wake, checks=check is not None
+            policy, RLock, wakeup.wake, checks=check is not None, keeps=self._keeps
         )
         self._now = self._keeper.clock.now
         self._check_error = None

@@ -112,6 +112,18 @@ class Connector(Generic[CT]):
                     raise
             self._wakeup.wait(seen, remaining if remaining < math.inf else None)
 
+    def wait_while_refused(self, deadline: float) -> None:
+        """Wait until the instant `deadline` while the last credentials were refused or expired.
+
+        Others end that at once; the same are worth a try from time to time.
+        """
+        while not self._rotation.stopped:
+            seen, now = self._wakeup.count, monotonic()
+            until = min(self._rotation.refused_until(), deadline)
+            if until <= now:
+                break
+            self._wakeup.wait(seen, until - now)
+
     @contextmanager
     def opening(self, opening: Opening[CT]) -> Iterator[None]:
         """psycopg_pool opens a connection in the block."""

@@ -17,7 +17,7 @@ from psycopg_pool.pool import AddConnection, MaintenanceTask, ReturnConnection
 
 from ephemeral_creds.pool._sync.session import current_user, valid_for
 from ephemeral_creds.pool.base import LeasedPool, borrowed_here
-from ephemeral_creds.pool.errors import UnfitConnection
+from ephemeral_creds.pool.errors import ConnectFailed, UnfitConnection
 from ephemeral_creds.pool.ledger import generation_of
 from ephemeral_creds.pool.login import clean_failure, said_by
 from ephemeral_creds.pool.psycopg_pool_quirks import (
@@ -72,17 +72,26 @@ class Internals(LeasedPool, ConnectionPool[CT]):
             while True:
                 with suppress(UnfitConnection):
                     if conn is None:
-                        conn = super().getconn(max(deadline - monotonic(), AT_ONCE))
+                        conn = self._take(deadline)
                     if self._vet(conn, deadline - monotonic()):
                         break
                 conn = None
                 uncount_request(self)
         except PoolTimeout:
-            # Of what was given, not of what the last round had left of it.
-            raise PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec") from None
+            # Of all rounds, and not of what the last one had left.
+            waited = min(monotonic() - deadline + timeout, timeout)
+            raise PoolTimeout(f"couldn't get a connection after {waited:.2f} sec") from None
         if rotation.policy.trace_borrowers:
             cast("Any", conn)._lease.borrowed = borrowed_here(monotonic())
         return conn
+
+    def _take(self, deadline: float) -> CT:
+        """Check out as psycopg_pool does, until the instant `deadline`."""
+        return super().getconn(max(deadline - monotonic(), AT_ONCE))
+
+    def _discard(self, conn: CT) -> None:
+        """Close a connection that was checked out and cannot be used."""
+        discard(self, conn)
 
     # -- testing what is lent --------------------------------------------------------------
 
@@ -105,7 +114,7 @@ class Internals(LeasedPool, ConnectionPool[CT]):
         finally:
             # If it was interrupted, it may be in the middle of the query.
             if not alive:
-                discard(self, connection)
+                self._discard(connection)
         return alive
 
     def _weak_check(self, check: ConnectionCB[CT]) -> ConnectionCB[CT]:
@@ -248,10 +257,14 @@ class Internals(LeasedPool, ConnectionPool[CT]):
             # Without a failure of its own, it is something around the login.
             failure = opening.failure or clean_failure(error)
             rotation.failed_to_open(opening, failure, monotonic())
-            if rotation.overview.misconfigured:
-                fail_waiting(self, PoolTimeout("waiting does not help"))
-            raise
+            if timeout is None:
+                if rotation.overview.misconfigured:
+                    fail_waiting(self, PoolTimeout("waiting does not help"))
+                raise
+        else:
+            rotation.succeeded(opening)
+            return connection
         finally:
             rotation.end(opening)
-        rotation.succeeded(opening)
-        return connection
+        # It is a client's, which holds the pool's lock.
+        raise ConnectFailed(failure)

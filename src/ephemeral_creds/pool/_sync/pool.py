@@ -115,7 +115,7 @@ class RotatingConnectionPool(Internals[CT]):
         wakeup = Wakeup()
         policy = rotation or RotationPolicy()
         self._rotation: Rotation[CT] = Rotation(
-            policy, RLock, wakeup.wake, checks=check is not None
+            policy, RLock, wakeup.wake, checks=check is not None, keeps=self._keeps
         )
         self._now = self._keeper.clock.now
         self._check_error = None
