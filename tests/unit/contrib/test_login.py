@@ -125,7 +125,7 @@ def test_psycopg_finds_no_server() -> None:
     assert (failure.error.__traceback__, failure.error.__context__) == (None, None)
 
 
-def test_what_is_not_psycopg_s_error_is_not_looked_into() -> None:
+def test_an_error_of_other_code_needs_no_second_login() -> None:
     failure = psycopg_failure(raised(KeyError(PASSWORD)), session(), new_diagnosis())
     assert failure.reason is None
     assert str(failure.error).startswith(f"KeyError at {__file__}:")
