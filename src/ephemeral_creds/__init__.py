@@ -28,6 +28,7 @@ _HOMES = {
     "CredentialProvider": "providers.base",
     "Credentials": "_values",
     "CredentialsExpired": "exceptions",
+    "CredentialsFile": "keeper.credentials_file",
     "DatabaseUnreachable": "pool.errors",
     "EphemeralCredsError": "exceptions",
     "Event": "events",

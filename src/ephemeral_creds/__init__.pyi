@@ -21,6 +21,7 @@ from ephemeral_creds.exceptions import ProviderError as ProviderError
 from ephemeral_creds.exceptions import ProviderUnavailable as ProviderUnavailable
 from ephemeral_creds.keeper.consumer import Consumer as Consumer
 from ephemeral_creds.keeper.consumer import Keeper as Keeper
+from ephemeral_creds.keeper.credentials_file import CredentialsFile as CredentialsFile
 from ephemeral_creds.keeper.keeper import CredentialKeeper as CredentialKeeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper as AsyncCredentialKeeper
 from ephemeral_creds.keeper.registry import close_on_sigterm as close_on_sigterm

@@ -17,6 +17,7 @@ __all__ = [
     "CredentialsPublished",
     "Event",
     "FetchFailed",
+    "FileWriteFailed",
     "KeeperFailed",
     "LeaseExpired",
     "LeaseRenewed",
@@ -219,6 +220,18 @@ class KeeperFailed(Problem):
     """
 
     error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileWriteFailed(Problem):
+    """A `CredentialsFile` could not write its file; the next attempt is in `retry_in` seconds.
+
+    Until then the file has the credentials from before, whose lease is held.
+    """
+
+    path: str
+    error: str
+    retry_in: float
 
 
 Outcome: TypeAlias = Literal["done", "refused", "failed", "unknown"]

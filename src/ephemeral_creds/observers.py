@@ -99,8 +99,8 @@ FIELDS = frozenset(
     {
         "accessor", "address", "age", "cancelled", "connections", "current", "duration", "ends_in",
         "error", "expires_in", "failures", "final", "generation", "keeper", "lease", "mount",
-        "operation", "outcome", "pool", "previous", "proven", "reason", "remedy", "retry_in",
-        "role", "shortened", "source_error", "sqlstate", "status", "username", "where",
+        "operation", "outcome", "path", "pool", "previous", "proven", "reason", "remedy",
+        "retry_in", "role", "shortened", "source_error", "sqlstate", "status", "username", "where",
     }
 )  # fmt: skip
 """The fields that are written; others, of an event class that is not ours, are left out."""

@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 # From the bottom up. A module imports from lower layers only, or from its own unit. A unit is a
 # name pattern, or several that belong together; a package's name stands for all that is in it.
 LAYERS: list[list[tuple[str, ...]]] = [
-    [("exceptions",), ("_backoff",), ("_clock",), ("_fork",)],
+    [("exceptions",), ("_backoff",), ("_clock",), ("_fork",), ("_secret_file",)],
     [("_values",), ("events",)],
     [("lifecycle",), ("providers.base",), ("observers",)],
     [("providers.url",)],

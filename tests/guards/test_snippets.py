@@ -100,6 +100,8 @@ def check_options(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     main = importlib.import_module("ephemeral_creds.cli").main
     words = shlex.split(line.removeprefix("$ "), comments=True)
     arguments = words[words.index("ephemeral-creds") + 1 :]
+    # What follows belongs to the program that `exec` runs.
+    arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
     options = [word.split("=")[0] for word in arguments if word.startswith("-")]
     command = arguments[:1] if arguments and not arguments[0].startswith("-") else []
     with pytest.raises(SystemExit) as ended:

@@ -7,7 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.check.options import CheckOptions
+from ephemeral_creds.cli._agent_options import AgentOptions
 from ephemeral_creds.cli._arguments import Options, build_parser
+from ephemeral_creds.cli._exec_options import ExecOptions, split_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +30,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 if all went as promised, 1 if it did not, 2 where the command
         could not run, 128 and the signal's number if one stopped it. A check returns 1 for
-        warnings and 2 for what fails.
+        warnings and 2 for what fails; the help of `exec` and `agent` says what these return.
     """
-    parsed = build_parser().parse_args(arguments)
+    own, command = split_command(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser()
+    parsed = parser.parse_args(own)
     try:
+        if parsed.command == "exec":
+            if not command:
+                parser.error("exec needs a program after --: exec [options] [URL] -- PROGRAM ...")
+            from ephemeral_creds.cli._exec import run_exec
+
+            return run_exec(ExecOptions.of(parsed, command))
+        if parsed.command == "agent":
+            from ephemeral_creds.cli._agent import run_agent
+
+            return run_agent(AgentOptions.of(parsed))
         if parsed.command == "check":
             return _check(CheckOptions.of(parsed))
         options = Options.of(parsed)

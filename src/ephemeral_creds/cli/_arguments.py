@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal, Self
 
 from ephemeral_creds.check.options import add_check_parser
+from ephemeral_creds.cli._agent_options import add_agent_parser
+from ephemeral_creds.cli._exec_options import add_exec_parser
 
 __all__ = ["Options", "build_parser"]
 
@@ -71,12 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ephemeral-creds",
         description="PostgreSQL credentials that live an hour, and a pool that never notices.",
-        epilog="See also: ephemeral-creds demo --help, ephemeral-creds check --help",
+        epilog="See also: ephemeral-creds exec --help, and so on for each command",
     )
     version = metadata.version("ephemeral-creds")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     add_check_parser(commands.add_parser)
+    add_exec_parser(commands.add_parser)
+    add_agent_parser(commands.add_parser)
     demo = commands.add_parser(
         "demo",
         help="show it on real servers, under load",

@@ -1,0 +1,75 @@
+"""What ``ephemeral-creds agent`` does."""
+
+from __future__ import annotations
+
+import math
+import signal
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NoReturn
+
+from ephemeral_creds import (
+    CredentialKeeper,
+    CredentialsFile,
+    EphemeralCredsError,
+    provider_from_url,
+)
+from ephemeral_creds.cli._credentials import (
+    NO_CREDENTIALS,
+    EndAsked,
+    log_to_stderr,
+    wait_for_credentials,
+)
+from ephemeral_creds.cli._signals import ENDING, Signals
+from ephemeral_creds.lifecycle.signals import RefreshRequested
+from ephemeral_creds.observers import logger
+
+if TYPE_CHECKING:
+    from ephemeral_creds import RefreshPolicy
+    from ephemeral_creds.cli._agent_options import AgentOptions
+
+__all__ = ["run_agent"]
+
+_DEFECT = 1
+
+
+def run_agent(options: AgentOptions, *, refresh: RefreshPolicy | None = None) -> int:
+    """Keep the file until a signal comes, and return the exit status."""
+    log_to_stderr("agent", verbose=options.verbose)
+    is_serving = False
+    try:
+        with ExitStack() as stack:
+            provider = provider_from_url(options.url)
+            signals = stack.enter_context(Signals({*ENDING, signal.SIGUSR1}))
+            keeper = CredentialKeeper(provider, refresh=refresh)
+            file = CredentialsFile(
+                keeper, options.file, mode=options.mode, group=options.group, drain=options.drain
+            )
+            keeper.on_change(signals.wake)
+            stack.enter_context(keeper)
+            wait_for_credentials(keeper, signals, options.timeout)
+            stack.enter_context(file)
+            is_serving = True
+            logger.info("%s has the credentials of %s", file.path, keeper.status().username)
+            _serve(keeper, signals)
+    except EndAsked:
+        return 0
+    except (EphemeralCredsError, OSError) as error:
+        logger.error("%s", error)
+        return _DEFECT if is_serving else NO_CREDENTIALS
+
+
+def _serve(keeper: CredentialKeeper, signals: Signals) -> NoReturn:
+    """Wait for the signal that ends the command.
+
+    Raises:
+        EndAsked: it has come.
+        NotReady: the keeper's thread has crashed.
+    """
+    while True:
+        keeper.require_running()
+        arrived = signals.wait(math.inf)
+        if arrived is None:
+            continue
+        if arrived.number in ENDING:
+            raise EndAsked(arrived.number)
+        keeper.signal(RefreshRequested())

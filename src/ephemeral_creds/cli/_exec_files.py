@@ -1,0 +1,117 @@
+"""Where a program that logs in by itself finds its credentials: environment and files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
+
+from ephemeral_creds._secret_file import SecretFile
+from ephemeral_creds.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ephemeral_creds import Grant
+    from ephemeral_creds.cli._exec_options import ExecOptions
+
+__all__ = ["ProgramFiles", "passfile_line"]
+
+_SERVICE = "ephemeral_creds"
+
+
+def passfile_line(username: str, password: str) -> str:
+    """Return a line of a passfile for any server and database.
+
+    See https://www.postgresql.org/docs/current/libpq-pgpass.html for its syntax.
+
+    Raises:
+        ConfigurationError: a line of such a file cannot hold it.
+    """
+    escaped = []
+    for what, value in (("user name", username), ("password", password)):
+        if any(character in value for character in "\0\n\r"):
+            raise ConfigurationError(
+                f"the {what} has a line break or a NUL in it, which a passfile cannot hold"
+            )
+        escaped.append(value.replace("\\", "\\\\").replace(":", "\\:"))
+    return f"*:*:*:{':'.join(escaped)}\n"
+
+
+class ProgramFiles:
+    """A private directory with the files of one program, removed at the end.
+
+    Args:
+        options: what the program is to be given.
+        environ: the environment to start from.
+
+    Raises:
+        ConfigurationError: `environ` has what contradicts the options.
+        OSError: the directory cannot be made.
+    """
+
+    def __init__(self, options: ExecOptions, environ: Mapping[str, str]) -> None:
+        if options.pg_service and "PGSERVICE" in environ:
+            raise ConfigurationError(
+                "PGSERVICE is set: --pg-service needs it for a service of its own; name host and "
+                "database in PGHOST and PGDATABASE instead"
+            )
+        self._options = options
+        self._environ = environ
+        self._folder = Path(tempfile.mkdtemp(prefix="ephemeral-creds-", dir=_place(environ)))
+        self._files = {name: SecretFile(self._folder / name) for name in ("passfile", "service")}
+        self._written: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def write(self, grants: Iterable[Grant]) -> None:
+        """Bring the files up to date: the grant in use first, and older ones that still work.
+
+        Raises:
+            ConfigurationError: a passfile cannot hold what a grant has.
+            OSError: a file cannot be written; its old content is still there.
+        """
+        pairs = [
+            (grant.credentials.username, grant.credentials.password.reveal()) for grant in grants
+        ]
+        texts = {"passfile": "".join(passfile_line(*pair) for pair in pairs)}
+        if self._options.pg_service:
+            texts["service"] = f"[{_SERVICE}]\nuser={pairs[0][0]}\n"
+        for name, text in texts.items():
+            if self._written.get(name) != text:
+                self._files[name].write(text)
+                self._written[name] = text
+
+    def environment(self, grant: Grant) -> dict[str, str]:
+        """Return the environment of a program that starts with `grant`."""
+        options, environment = self._options, dict(self._environ)
+        user, password = grant.credentials.username, grant.credentials.password.reveal()
+        # It would count more than the file.
+        environment.pop("PGPASSWORD", None)
+        environment["PGUSER"] = user
+        environment["PGPASSFILE"] = str(self._files["passfile"].path)
+        if options.pg_service:
+            environment["PGSERVICEFILE"] = str(self._files["service"].path)
+            environment["PGSERVICE"] = _SERVICE
+        environment |= dict.fromkeys(options.user_env, user)
+        environment |= dict.fromkeys(options.password_env, password)
+        for name, template in options.url_env:
+            parts = template.replace("{user}", quote(user, safe=""))
+            environment[name] = parts.replace("{password}", quote(password, safe=""))
+        return environment
+
+
+def _place(environ: Mapping[str, str]) -> str | None:
+    """Return where to make the directory: in memory, unless TMPDIR names another place."""
+    if "TMPDIR" in environ:
+        return None
+    places = (environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm")  # noqa: S108 - mkdtemp is safe there
+    usable = (p for p in places if p and Path(p).is_dir() and os.access(p, os.W_OK | os.X_OK))
+    return next(usable, None)
