@@ -55,6 +55,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "testcontainers": ("testing._containers",),
     "sqlalchemy": ("contrib.sqlalchemy",),
     "django": ("contrib.django",),
+    "prometheus_client": ("contrib.prometheus",),
+    "opentelemetry": ("contrib.opentelemetry",),
+    "structlog": ("contrib.structlog",),
     "asyncpg": ("contrib.asyncpg", "contrib.sqlalchemy"),
     "typing_extensions": ("*",),
 }

@@ -262,6 +262,8 @@ class CredentialKeeper:
                 last_error=machine.last_failure,
                 ends_in=_finite(machine.ends_at - now),
                 source_error=machine.source_error or None,
+                lease_duration=None if grant is None else _finite(grant.lease.duration),
+                rejected_by_reason=dict(counts.rejected_by_reason),
             )
 
     def close(self, timeout: float = 5.0) -> None:

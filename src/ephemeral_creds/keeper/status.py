@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["KeeperStatus"]
 
@@ -39,6 +39,9 @@ class KeeperStatus:
             known.
         source_error: why the source cannot be used now, while older credentials are in use: its
             file is malformed, for example. ``None`` if it can, and in the first three seconds.
+        lease_duration: seconds for which the lease in use was granted or renewed last; ``None``
+            if it has no end.
+        rejected_by_reason: `rejected_logins` by ``reason`` of `LoginRejected`.
     """
 
     name: str
@@ -61,3 +64,5 @@ class KeeperStatus:
     last_error: str | None
     ends_in: float | None = None
     source_error: str | None = None
+    lease_duration: float | None = None
+    rejected_by_reason: dict[str, int] = field(default_factory=dict)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ephemeral_creds import events
 from ephemeral_creds.lifecycle import actions as a
+from ephemeral_creds.lifecycle.refusals import LoginFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +28,12 @@ class Counts:
     failed_fetches: int = 0
     failed_renewals: int = 0
     failed_revocations: int = 0
+    # Of all reasons from the start, so that a metric of each begins at zero.
+    rejected_by_reason: dict[str, int] = field(
+        default_factory=lambda: {
+            each.value: 0 for each in LoginFailure if each is not LoginFailure.UNREACHABLE
+        }
+    )
 
 
 class Statistics:
@@ -61,8 +68,10 @@ class Statistics:
                     counts.revocations += 1
                 case a.Report(events.CredentialsPublished(previous=int())):
                     counts.rotations += 1
-                case a.Report(events.LoginRejected()):
+                case a.Report(events.LoginRejected(reason=reason)):
                     counts.rejected_logins += 1
+                    by_reason = counts.rejected_by_reason
+                    by_reason[reason] = by_reason.get(reason, 0) + 1
                 case a.Report(events.FetchFailed()):
                     counts.failed_fetches += 1
                 case a.Report(events.RenewalFailed()):

@@ -55,6 +55,7 @@ class Rotation(Connections[T]):
         name: the pool's name, for events.
         patience: seconds after which connects that all fail are an outage: ``reconnect_timeout``.
         cut_off: how many connections were cut off at their deadline.
+        overdue: how many connections were borrowed at their deadline, cut off or not.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Rotation(Connections[T]):
         super().__init__(policy, lock, wake, checks=checks, keeps=keeps)
         self.name = ""
         self.patience = math.inf
-        self.cut_off = 0
+        self.cut_off = self.overdue = 0
         self._grant: Grant | None = None
         self._candidates: deque[Grant] = deque()
         self._questions: deque[Grant] = deque()
@@ -314,6 +315,7 @@ class Rotation(Connections[T]):
                 where=tuple(sorted({b.where for b in borrowed})),
                 cancelled=cancel,
             )
+            self.overdue += len(held)
             yield Report(event)
             if cancel:
                 self.cut_off += len(held)

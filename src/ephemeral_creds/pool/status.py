@@ -43,6 +43,8 @@ class PoolStatus:
             something other than the login failed, such as ``configure=``.
         last_error_sqlstate: the server's code, such as ``53300``; ``None`` if it is not known.
         keeper: the keeper's own status.
+        overdue: how many connections were borrowed at their deadline so far; see
+            `BorrowedAtDeadline`.
     """
 
     name: str
@@ -61,6 +63,7 @@ class PoolStatus:
     last_error_reason: str | None
     last_error_sqlstate: str | None
     keeper: KeeperStatus
+    overdue: int = 0
 
 
 def pool_status(
@@ -92,6 +95,7 @@ def pool_status(
         last_error_reason=failure.reason.value if failure and failure.reason else None,
         last_error_sqlstate=failure.sqlstate if failure is not None else None,
         keeper=status,
+        overdue=rotation.overdue,
     )
 
 
