@@ -297,6 +297,13 @@ class TestStatistics:
         counts = statistics.counts
         assert (counts.fetches, counts.grants, getattr(counts, counted)) == (1, 7, 1)
 
+    def test_refused_logins_are_counted_by_their_reason(self) -> None:
+        statistics = Statistics()
+        refused = events.LoginRejected(generation=1, current=True, reason="pg_hba")
+        statistics.count([a.Report(refused), a.Report(refused)], issued=1)
+        by_reason = {"credentials": 0, "pg_hba": 2, "server": 0}
+        assert statistics.counts.rejected_by_reason == by_reason
+
     @pytest.mark.parametrize(("previous", "rotations"), [(None, 0), (1, 1)])
     def test_the_first_publication_is_no_rotation(
         self, previous: int | None, rotations: int

@@ -489,6 +489,7 @@ class TestBorrowed:
         cut_off = only(found, CutOff)
         assert cut_off == ([CutOff((held,))] if borrowed == "cancel" else [])
         assert rotation.cut_off == len(cut_off)
+        assert rotation.overdue == 1
         assert only(jobs(rotation, 10.0), Report) == []
 
     def test_without_a_trace_it_is_as_old_as_the_move(self) -> None:
