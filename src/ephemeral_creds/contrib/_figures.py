@@ -1,4 +1,4 @@
-"""The figures that metrics show: one table of them, and the pools and keepers that have them.
+"""The figures that metrics show, of keepers and of pools.
 
 Prometheus' names and OpenTelemetry's are made from this table, so that a rule for one of them fits
 the other.
@@ -6,14 +6,8 @@ the other.
 
 from __future__ import annotations
 
-import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
-
-from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.keeper.consumer import Keeper
-from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
-from ephemeral_creds.pool.base import LeasedPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +23,6 @@ __all__ = [
     "REASONS",
     "SECONDS",
     "Figure",
-    "Observed",
     "PoolFigures",
     "Reading",
 ]
@@ -327,91 +320,3 @@ POOL: tuple[Figure[PoolFigures], ...] = (
         "{connection}",
     ),
 )
-
-
-@dataclass(slots=True)
-class _Pool:
-    """A pool that is observed."""
-
-    pool: weakref.ref[LeasedPool]
-    requests: int = 0
-
-
-@dataclass(slots=True)
-class Observed:
-    """The pools and keepers that figures are read from. They are held weakly.
-
-    A keeper is read once, however many pools share it. No locks: it is read and changed by single
-    operations on dictionaries.
-    """
-
-    _pools: dict[tuple[str, str], _Pool] = field(default_factory=dict)
-    _keepers: dict[str, weakref.ref[Keeper]] = field(default_factory=dict)
-
-    def add(self, source: LeasedPool | Keeper | AsyncCredentialKeeper) -> None:
-        """Add a pool with its keeper, or a keeper. Does nothing if it was added before.
-
-        Raises:
-            ConfigurationError: another one of the same name is open: their figures could not be
-                told apart.
-        """
-        pool = source if isinstance(source, LeasedPool) else None
-        if isinstance(source, AsyncCredentialKeeper):
-            source = source.keeper
-        keeper = source.keeper if isinstance(source, LeasedPool) else source
-        given: object = keeper
-        if not isinstance(given, Keeper):
-            raise ConfigurationError(
-                f"metrics are those of a pool or a keeper; given was {type(given).__name__!r}"
-            )
-        other = self._keepers.get(keeper.name)
-        known = other() if other is not None else None
-        if known is not None and known is not keeper and known.status().state != "closed":
-            raise ConfigurationError(
-                f"there are metrics of another keeper {keeper.name!r}: give each keeper a name of "
-                "its own, by CredentialKeeper(name=)"
-            )
-        if pool is not None:
-            self._add_pool(pool, keeper.name)
-        self._keepers[keeper.name] = weakref.ref(keeper)
-
-    def _add_pool(self, pool: LeasedPool, keeper: str) -> None:
-        key = (keeper, pool.name)
-        known = self._pools.get(key)
-        other = known.pool() if known is not None else None
-        if other is pool:
-            return
-        # Not `closed`, which is also true before it is opened.
-        if other is not None and not other._ended:  # noqa: SLF001 - a pool of ours
-            raise ConfigurationError(
-                f"there are metrics of another pool {pool.name!r} of keeper {keeper!r}: give each "
-                "pool a name of its own, by name="
-            )
-        self._pools[key] = _Pool(weakref.ref(pool))
-
-    def read_keepers(self, now: float) -> dict[str, Reading]:
-        """Return what the keepers say, by their names.
-
-        Args:
-            now: Unix time, in seconds.
-        """
-        found = {name: reference() for name, reference in list(self._keepers.items())}
-        return {name: Reading(k.status(), now) for name, k in found.items() if k is not None}
-
-    def read_pools(self) -> dict[tuple[str, str], PoolFigures]:
-        """Return what the pools say, by the names of their keepers and their own."""
-        readings = {}
-        for key, known in list(self._pools.items()):
-            if (pool := known.pool()) is not None:
-                stats = pool.get_stats()
-                # A request of the pool's own is taken back when it has ended. A counter that falls
-                # would seem to have begun again.
-                if 0 < known.requests - stats.get("requests_num", 0) <= _OWN_REQUESTS:
-                    stats["requests_num"] = known.requests
-                known.requests = stats.get("requests_num", 0)
-                readings[key] = PoolFigures(pool.status(), stats)
-        return readings
-
-
-# More than are ever in flight between two looks; pop_stats() takes back more.
-_OWN_REQUESTS = 100

@@ -22,9 +22,9 @@ from ephemeral_creds.contrib._figures import (
     REASONS,
     SECONDS,
     Figure,
-    Observed,
 )
 from ephemeral_creds.contrib._missing import missing
+from ephemeral_creds.contrib._observed import Observed
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.pool.base import LeasedPool
 
