@@ -123,7 +123,7 @@ class Command:
         self.process = subprocess.Popen(
             [*command, *arguments],
             env=env,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -150,11 +150,19 @@ class Command:
         return self
 
     def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         self.process.kill()
         self.process.wait()
         for reader in self._readers:
             # A program that outlived the command may still have its output open.
             reader.join(PATIENCE)
+
+    def write(self, text: str) -> None:
+        """Write to its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text)
+        self.process.stdin.flush()
 
     def line(self) -> str:
         """Return the next line of the program's output."""
