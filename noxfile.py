@@ -118,6 +118,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
     session.run("python", "tools/make_sync.py", "--check")
     session.run("python", "tools/make_stub.py", "--check")
+    session.run("python", "tools/make_observability.py", "--check")
 
 
 @nox.session
@@ -165,10 +166,11 @@ def minimum(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def twins(session: nox.Session) -> None:
-    """Make the pools for threads from those for asyncio, and the list that type checkers read."""
+    """Make the pools for threads from those for asyncio, and other files that are generated."""
     session.install(*GROUPS["lint"])
     session.run("python", "tools/make_sync.py")
     session.run("python", "tools/make_stub.py")
+    session.run("python", "tools/make_observability.py")
 
 
 # --- On demand ------------------------------------------------------------------------------
@@ -260,6 +262,31 @@ def kubernetes(session: nox.Session) -> None:
     session.run(
         *("python", f"{tests}/isolated.py", "pytest", "-s", tests, *session.posargs),
         env={"EPHEMERAL_CREDS_KUBERNETES": str(programs)},
+    )
+
+
+@nox.session(default=False)
+def promtool(session: nox.Session) -> None:
+    """Test the alert rules and the dashboard's queries with Prometheus' own promtool (1 minute)."""
+    found = shutil.which("promtool")
+    folder = cache() / "promtool"
+    program = Path(found) if found else folder / "usr" / "bin" / "promtool"
+    if not program.exists():
+        if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+            session.skip("there is no promtool on PATH, nor Debian's apt-get to download it")
+        session.log(
+            "downloading Debian's package prometheus (19 MB), of which only promtool is run"
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as download:
+            with session.chdir(download):
+                session.run("apt-get", "download", "prometheus", external=True)
+            (package,) = Path(download).glob("prometheus_*.deb")
+            session.run("dpkg", "-x", str(package), str(folder), external=True)
+    session.install(*OURS, *GROUPS["examples"], "-e", ".[prometheus]")
+    session.run(
+        *("pytest", "examples/observability/tests", *session.posargs),
+        env={"EPHEMERAL_CREDS_PROMTOOL": str(program)},
     )
 
 

@@ -29,8 +29,9 @@ class _Pool:
 class Observed:
     """The pools and keepers that figures are read from. They are held weakly.
 
-    A keeper is read once, however many pools share it. No locks: it is read and changed by single
-    operations on dictionaries.
+    A keeper is read once, however many pools share it, and none is read after it was closed: what
+    it says about a lease would seem to be one that nothing renews. No locks: it is read and changed
+    by single operations on dictionaries.
     """
 
     _pools: dict[tuple[str, str], _Pool] = field(default_factory=dict)
@@ -69,8 +70,7 @@ class Observed:
         other = known.pool() if known is not None else None
         if other is pool:
             return
-        # Not `closed`, which is also true before it is opened.
-        if other is not None and not other._ended:  # noqa: SLF001 - a pool of ours
+        if other is not None and not other._ended:  # noqa: SLF001 - ours
             raise ConfigurationError(
                 f"there are metrics of another pool {pool.name!r} of keeper {keeper!r}: give each "
                 "pool a name of its own, by name="
@@ -84,13 +84,15 @@ class Observed:
             now: Unix time, in seconds.
         """
         found = {name: reference() for name, reference in list(self._keepers.items())}
-        return {name: Reading(k.status(), now) for name, k in found.items() if k is not None}
+        statuses = {name: k.status() for name, k in found.items() if k is not None}
+        return {name: Reading(s, now) for name, s in statuses.items() if s.state != "closed"}
 
     def read_pools(self) -> dict[tuple[str, str], PoolFigures]:
         """Return what the pools say, by the names of their keepers and their own."""
         readings = {}
         for key, known in list(self._pools.items()):
-            if (pool := known.pool()) is not None:
+            # Not `closed`, which is also true before it is opened.
+            if (pool := known.pool()) is not None and not pool._ended:  # noqa: SLF001 - ours
                 stats = pool.get_stats()
                 # A request of the pool's own is taken back when it has ended. A counter that falls
                 # would seem to have begun again.

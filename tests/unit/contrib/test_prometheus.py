@@ -200,6 +200,7 @@ def test_equal_names_are_refused(world: World) -> None:
     with pytest.raises(ConfigurationError, match="another keeper 'orders'"):
         world.metrics.add(other)
     keeper.close()
+    assert world.value("keeper_ready") is None
     world.metrics.add(other)
     assert world.value("keeper_ready") == 0
 
