@@ -17,7 +17,7 @@ from typing_extensions import deprecated
 
 from ephemeral_creds.exceptions import CredentialsExpired, EphemeralCredsError, NotReady
 from ephemeral_creds.pool.errors import as_checkout_failed, explain
-from ephemeral_creds.pool.ledger import Borrowed
+from ephemeral_creds.pool.ledger import Borrowed, generation_of
 from ephemeral_creds.pool.psycopg_pool_quirks import count_lent, has_idle
 
 if TYPE_CHECKING:
@@ -118,6 +118,25 @@ class LeasedPool(_PsycopgPool):
         these codes too, and one test each.
         """
         self._rotation.suspect_generation(self._rotation.serving)
+
+    def is_stale(self, connection: object) -> bool:
+        """Tell whether newer credentials are in use than those of a borrowed connection.
+
+        What borrows one for long asks this, and `needs_test`, between two pieces of work: return
+        it and borrow another. The old lease is revoked when its last connection was returned.
+        """
+        return self._rotation.is_stale(connection)
+
+    def needs_test(self, connection: object) -> bool:
+        """Tell whether the role of a borrowed connection may be gone; see `verify_connections`.
+
+        Return it: the pool tests what it lends next.
+        """
+        now, rotation = self._keeper.clock.now(), self._rotation
+        if now < rotation.trusted_until:
+            return False
+        rotation.suspect_expired(now)
+        return rotation.is_suspect(generation_of(connection))
 
     @deprecated("suspect() is now verify_connections()")
     def suspect(self) -> None:

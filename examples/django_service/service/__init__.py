@@ -1,0 +1,1 @@
+"""A service that notes jobs."""

@@ -1,0 +1,18 @@
+"""The backend for PostgreSQL: what ``ENGINE`` names."""
+
+from __future__ import annotations
+
+from ephemeral_creds.contrib._missing import missing
+
+try:
+    from django.db.backends.postgresql import base
+except ModuleNotFoundError as error:
+    raise missing(error, "django") from None
+
+from ephemeral_creds.contrib.django._wrapper import RotatingWrapper
+
+__all__ = ["DatabaseWrapper"]
+
+
+class DatabaseWrapper(RotatingWrapper, base.DatabaseWrapper):  # type: ignore[misc]
+    """Django's backend for PostgreSQL, with credentials that rotate."""

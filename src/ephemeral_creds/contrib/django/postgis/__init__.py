@@ -1,0 +1,1 @@
+"""The backend for PostGIS: ``"ENGINE": "ephemeral_creds.contrib.django.postgis"``."""
