@@ -23,7 +23,7 @@ JOIN_LINES = ("--config", "format.skip-magic-trailing-comma=true")
 
 # Each takes what those before it have left.
 PATTERNS = (
-    (r"\basync (?=def |with )", ""),
+    (r"\basync (?=def |for |with )", ""),
     (r"\bawait ", ""),
     (r"\b__aexit__\b", "__exit__"),
     # Modules, names of ours, and names of psycopg's. One keeper, with a face for asyncio, serves

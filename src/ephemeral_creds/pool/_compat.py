@@ -30,6 +30,8 @@ __all__ = [
     "Wakeup",
     "cancel_query",
     "cancel_query_async",
+    "closing",
+    "closing_async",
     "open_at_construction",
     "open_at_construction_async",
     "resolved",
@@ -181,6 +183,11 @@ def cancel_query(connection: psycopg.Connection[Any], timeout: float) -> None:
         thread = threading.Thread(target=cancel, daemon=True)
         thread.start()
         thread.join(timeout)
+
+
+# -- generators ------------------------------------------------------------------------------
+
+closing, closing_async = contextlib.closing, contextlib.aclosing
 
 
 # -- what may be awaited, or must be ---------------------------------------------------------

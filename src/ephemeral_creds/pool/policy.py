@@ -45,6 +45,13 @@ class RotationPolicy:
     deadline of its credentials, which have been replaced: ``leave`` reports it and no more,
     ``cancel`` also cancels its query and then closes it."""
 
+    # Libraries that listen connect again after an error. A user's own loop may end with it; if the
+    # revocation leaves sessions open, it would have continued without.
+    listening: Literal["leave", "end"] = "leave"
+    """What to do with a connection whose credentials have been replaced while it waits in
+    ``notifies()``: ``leave`` it, or ``end`` the wait with a `psycopg.OperationalError` within a
+    second, so that its user listens on a new connection and the old lease can be revoked."""
+
     trace_borrowers: bool = False
     """Whether to record when and where each connection is checked out, for that report. Costs
     some microseconds per checkout."""
@@ -55,10 +62,10 @@ class RotationPolicy:
     ``connect_timeout``."""
 
     def __post_init__(self) -> None:
-        if self.borrowed not in ("leave", "cancel"):
-            raise ConfigurationError(
-                f"RotationPolicy(borrowed={self.borrowed!r}): must be 'leave' or 'cancel'"
-            )
+        for name, choices in (("borrowed", ("leave", "cancel")), ("listening", ("leave", "end"))):
+            if (value := getattr(self, name)) not in choices:
+                allowed = " or ".join(map(repr, choices))
+                raise ConfigurationError(f"RotationPolicy({name}={value!r}): must be {allowed}")
         check_numbers(self)
 
     def retry_after(self, failures: int) -> float:

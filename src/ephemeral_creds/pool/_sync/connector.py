@@ -149,6 +149,8 @@ class Connector(Generic[CT]):
             except EphemeralCredsError as error:
                 raise as_checkout_failed(error, self._keeper.status()) from error.__cause__
             outcome = self._session(self._connect_unpooled, grant, conninfo, kwargs)
+            if not isinstance(outcome, ConnectFailure):
+                cast("Any", outcome)._lease = LeaseInfo(grant.generation)
         if isinstance(outcome, ConnectFailure):
             raise outcome.error
         return outcome

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from time import monotonic
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
 
 import psycopg
@@ -11,13 +13,14 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
 
+from ephemeral_creds.pool._compat import closing
 from ephemeral_creds.pool.ledger import LeaseInfo, generation_of
 from ephemeral_creds.pool.login import clean_failure
 from ephemeral_creds.pool.role import CURRENT_USER, VALID_FOR, may_lack_its_role
 from ephemeral_creds.pool.time_limit import TimeLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from psycopg_pool.abc import CT
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["current_user", "derive", "login", "valid_for"]
 
 T = TypeVar("T")
+
+# How often a connection that waits for notifications is looked at.
+_LISTEN_STEP = 1.0
 
 
 def login(
@@ -71,8 +77,12 @@ def derive(
     Returns:
         Both; the first is a subclass of the second.
     """
+    if rotation.policy.listening == "end":
+        base = _listening_until_stale(base, rotation)
 
     class Unpooled(base):  # type: ignore[valid-type, misc]
+        _lease: LeaseInfo | None = None
+
         @classmethod
         def connect(cls, conninfo: str = "", **kwargs: Any) -> CT:
             method = connect()
@@ -85,7 +95,6 @@ def derive(
             return cast("CT", super().connect(conninfo, **kwargs))
 
     class Leased(Unpooled):
-        _lease: LeaseInfo | None = None
         # Its presence tells psycopg that it was not forgotten, also before a pool has it.
         _pool: Any = None
 
@@ -111,6 +120,39 @@ def derive(
     for derived in (Leased, Unpooled):
         derived.__name__ = derived.__qualname__ = f"{derived.__name__}{base.__name__}"
     return Leased, Unpooled
+
+
+def _listening_until_stale(base: type[CT], rotation: Rotation[CT]) -> type[Any]:
+    """Derive a class that waits for notifications until its credentials have been replaced."""
+
+    class Listening(base):  # type: ignore[valid-type, misc]
+        def notifies(
+            self, *, timeout: float | None = None, stop_after: int | None = None
+        ) -> Generator[psycopg.Notify]:
+            """Do what psycopg's own does.
+
+            Raises:
+                psycopg.OperationalError: newer credentials are in use.
+            """
+            end_at = math.inf if timeout is None else monotonic() + timeout
+            count = 0
+            while True:
+                seconds = min(max(end_at - monotonic(), 0.0), _LISTEN_STEP)
+                left = None if stop_after is None else stop_after - count
+                waiting = super().notifies(timeout=seconds, stop_after=left)
+                with closing(waiting) as notices:
+                    for notice in notices:
+                        yield notice
+                        count += 1
+                if (stop_after is not None and count >= stop_after) or monotonic() > end_at:
+                    return
+                if generation_of(self) < rotation.serving:
+                    raise psycopg.OperationalError(
+                        "the credentials of this connection have been replaced: listen on another"
+                    )
+
+    Listening.__name__ = base.__name__
+    return Listening
 
 
 def current_user(connection: CT, seconds: float) -> str:
