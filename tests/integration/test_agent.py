@@ -9,12 +9,13 @@ import sys
 import threading
 import urllib.request
 from collections import Counter
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from commands import HURRIED, Command, vault_url
-from handovers import make_role
+from handovers import Load, make_role
 from twins import wait_until
 
 from ephemeral_creds import FileProvider, RotatingConnectionPool
@@ -92,6 +93,66 @@ def test_an_agent_waits_for_its_source_until_a_signal(
         agent.process.terminate()
         assert agent.end() == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ends_sessions", [True, False])
+def test_ten_rotations_cost_no_operation(
+    engine: DatabaseEngine, unique: Callable[[str], str], file: Path, ends_sessions: bool
+) -> None:
+    """Two pools under load, and a revocation that ends sessions or only drops the role."""
+    role = make_role(engine, unique("ten"), default_ttl="1h", max_ttl="24h")
+    if ends_sessions:
+        statements = [
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}'",
+            'DROP ROLE IF EXISTS "{{name}}"',
+        ]
+        grant = f'GRANT {role.name}_group TO "{{{{name}}}}"'
+        engine.create_role(role.name, grants=[grant], revocation_statements=statements)
+    url, env = vault_url(engine, role.name)
+    arguments = ["agent", "--drain", "2", url, str(file)]
+    with Command(*arguments, env=env, command=HURRIED) as agent:
+        wait_until(file.exists)
+        users = {user(file)}
+        with ExitStack() as stack:
+            provider = partial(FileProvider, file, poll_interval=0.2)
+            pools = [
+                RotatingConnectionPool(provider(), engine.postgres.conninfo(), min_size=2)
+                for _ in range(2)
+            ]
+            for pool in pools:
+                stack.enter_context(pool)
+            loads = [stack.enter_context(Load(pool, role.table, workers=4)) for pool in pools]
+            for number in range(2, 12):
+                agent.process.send_signal(signal.SIGUSR1)
+                wait_until(lambda: user(file) not in users)
+                users.add(user(file))
+                wait_until(lambda: len(engine.leases(role.name)) == 1)
+                for load in loads:
+                    load.goes_on()
+                assert len(users) == number
+        agent.process.terminate()
+        assert agent.end() == 0
+    assert [load.failures for load in loads] == [Counter(), Counter()]
+    assert min(load.succeeded for load in loads) > 100
+    assert engine.leases(role.name) == []
+    assert users.isdisjoint(engine.postgres.roles())
+
+
+def test_a_dropped_role_is_replaced(engine: DatabaseEngine, role: str, file: Path) -> None:
+    url, env = vault_url(engine, role)
+    arguments = ["agent", "--conninfo", engine.postgres.conninfo(), url, str(file)]
+    with Command(*arguments, env=env) as agent:
+        wait_until(file.exists)
+        dropped = user(file)
+        with closing(engine.postgres.admin()) as admin:
+            admin.execute(f'DROP ROLE "{dropped}"')
+        wait_until(lambda: user(file) != dropped)
+        agent.process.terminate()
+        assert agent.end() == 0
+    assert engine.leases(role) == []
+    with Command(*arguments[:1], "--conninfo", "user=x", *arguments[3:], env=env) as agent:
+        assert agent.end() == 125
+        assert "conninfo" in agent.err[0]
 
 
 # -- a prefork server --------------------------------------------------------------------------

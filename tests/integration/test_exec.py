@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import HURRIED, Command, Source, client, environment, run, vault_url
+from commands import COMMAND, HURRIED, Command, Source, client, environment, run, vault_url
 from twins import wait_until
 
 if TYPE_CHECKING:
@@ -168,6 +169,41 @@ while True:
     assert not [name for name in engine.postgres.roles() if f"-{role[:8]}-" in name]
 
 
+@pytest.mark.parametrize("ends_sessions", [True, False])
+def test_rotations_cost_a_program_built_on_libpq_no_connection(
+    engine: DatabaseEngine, unique: Callable[[str], str], ends_sessions: bool
+) -> None:
+    """It logs in again and again, and finds the new user in the service file."""
+    role = unique("role")
+    statements = [
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}'",
+        'DROP ROLE IF EXISTS "{{name}}"',
+    ]
+    engine.create_role(
+        role,
+        default_ttl="4s",
+        max_ttl="8s",
+        revocation_statements=statements if ends_sessions else [],
+    )
+    url, env = vault_url(engine, role)
+    program = """
+import psycopg
+users, queries = [], 0
+while len(users) < 5:
+    with psycopg.connect("") as connection:
+        [user] = connection.execute("SELECT current_user").fetchone()
+    queries += 1
+    if user not in users:
+        users.append(user)
+print(queries, flush=True)
+"""
+    arguments = ["exec", "--pg-service", url, "--", sys.executable, "-c", program]
+    with Command(*arguments, env=env, command=HURRIED) as running:
+        assert int(running.line()) > 100
+        assert running.end() == 0, running.err
+    assert engine.leases(role) == []
+
+
 # -- what the program finds --------------------------------------------------------------------
 
 
@@ -302,6 +338,30 @@ def test_sigterm_leaves_no_role(engine: DatabaseEngine, role: str) -> None:
     assert engine.leases(role) == []
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="needs a process namespace of its own",
+)
+def test_the_first_process_of_a_container_reaps_orphans(
+    source: Source, env: dict[str, str]
+) -> None:
+    program = """
+import os, subprocess, sys, time
+script = "sleep 0.01 & echo $!"
+orphans = [subprocess.check_output(["sh", "-c", script]).decode().strip() for _ in range(3)]
+while any(os.path.exists(f"/proc/{pid}") for pid in orphans):
+    time.sleep(0.01)
+print(os.getppid())
+sys.exit(4)
+"""
+    namespace = ("unshare", "--pid", "--fork", "--mount-proc", *COMMAND)
+    arguments = ["exec", source.url, "--", sys.executable, "-c", program]
+    with Command(*arguments, env=env, command=namespace) as running:
+        if running.end() == 1 and "unshare" in running.err[0]:
+            pytest.skip(running.err[0])
+        assert (running.end(), running.out) == (4, ["1"]), running.err
+
+
 # -- rotations ---------------------------------------------------------------------------------
 
 
@@ -315,6 +375,21 @@ def test_restart(source: Source, env: dict[str, str]) -> None:
                 assert running.line() == "SIGTERM"
         running.process.terminate()
         assert running.line() == "SIGTERM"
+        assert running.end() == 7
+
+
+def test_a_password_in_the_environment_that_changes_is_a_rotation(
+    source: Source, env: dict[str, str]
+) -> None:
+    arguments = watcher("--on-rotation", "restart", "--password-env", "SECRET", source.url)
+    with Command("exec", *arguments, env=env) as running:
+        for number in range(2):
+            assert running.line() == f"up {source.role()}"
+            if number == 0:
+                source.set_password("changed-Password-2")
+                assert running.line() == "SIGTERM"
+        running.process.terminate()
+        running.line()
         assert running.end() == 7
 
 

@@ -47,6 +47,11 @@ def run_agent(options: AgentOptions, *, refresh: RefreshPolicy | None = None) ->
             keeper.on_change(signals.wake)
             stack.enter_context(keeper)
             wait_for_credentials(keeper, signals, options.timeout)
+            if options.conninfo is not None:
+                # Only now: it needs libpq, and nothing else here does.
+                from ephemeral_creds.cli._login_test import LoginTest
+
+                stack.enter_context(LoginTest(keeper, options.conninfo))
             stack.enter_context(file)
             is_serving = True
             logger.info("%s has the credentials of %s", file.path, keeper.status().username)

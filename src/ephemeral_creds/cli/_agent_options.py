@@ -28,6 +28,7 @@ _EPILOG = """\
 examples:
   ephemeral-creds agent "vault://my-app-role?auth=kubernetes&auth_role=my-app" /run/creds/db.json
   ephemeral-creds agent /run/creds/db.json --mode 0640 --group my-app --drain 900
+  ephemeral-creds agent /run/creds/db.json --conninfo "host=db dbname=mydb"
 
 No reader reports when it has moved to new credentials: the old ones stay valid for --drain
 seconds after the file has changed, if their lease lasts as long. Give it at least the length of
@@ -48,6 +49,7 @@ class AgentOptions:
     Attributes:
         file: the file to keep.
         url: the provider's URL; ``None`` takes it from ``EPHEMERAL_CREDS_URL``.
+        conninfo: where to test logins; ``None`` for no tests.
         mode: the file's permissions.
         group: the file's group, by name or number; ``None`` for that of new files.
         drain: seconds for which old credentials stay valid.
@@ -57,6 +59,7 @@ class AgentOptions:
 
     file: Path
     url: str | None = None
+    conninfo: str | None = None
     mode: int = 0o600
     group: str | None = None
     drain: float = 300.0
@@ -87,6 +90,12 @@ def add_agent_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None
     )
     add_url(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help="the file; its directory exists")
+    parser.add_argument(
+        "--conninfo",
+        metavar="CONNINFO",
+        help="where PostgreSQL is, without user and password: log in with new credentials before "
+        "they are written, and test every 10 s whether the role is still there (default: no tests)",
+    )
     parser.add_argument(
         "--mode",
         type=_mode,
