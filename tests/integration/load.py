@@ -46,9 +46,12 @@ class Load:
     def _work(self) -> None:
         while not self._done.wait(0.01):
             try:
-                job = self._ask("/jobs?payload=x", "POST")
-                assert self._ask(f"/jobs/{job['id']}", "GET")["payload"] == "x"
+                self._request()
             except Exception as error:
                 self.failures.append(repr(error))
             else:
                 self.succeeded += 1
+
+    def _request(self) -> None:
+        job = self._ask("/jobs?payload=x", "POST")
+        assert self._ask(f"/jobs/{job['id']}", "GET")["payload"] == "x"

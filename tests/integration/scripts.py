@@ -70,10 +70,7 @@ class Program:
     """A program that runs, and that says ``up`` when it is ready to end."""
 
     def __init__(self, postgres: PostgresServer, prefix: str, body: str) -> None:
-        admin = f"{postgres.conninfo()} user=postgres password={postgres.password.reveal()}"
-        values = postgres.conninfo(), admin, prefix
-        environment = os.environ | dict(zip(_WIDE, values, strict=True))
-        environment["PYTHONPATH"] = str(Path(__file__).parent)
+        environment = environment_of(postgres, prefix)
         self.prefix = prefix
         self._first = ""
         self._process = subprocess.Popen(
@@ -103,6 +100,15 @@ class Program:
         return Ended(self._process.returncode, first + out, err, time.monotonic() - since)
 
 
+def environment_of(postgres: PostgresServer, prefix: str) -> dict[str, str]:
+    """Return the environment in which programs find this module and their PostgreSQL."""
+    admin = f"{postgres.conninfo()} user=postgres password={postgres.password.reveal()}"
+    values = postgres.conninfo(), admin, prefix
+    environment = os.environ | dict(zip(_WIDE, values, strict=True))
+    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    return environment
+
+
 def run(postgres: PostgresServer, prefix: str, body: str) -> Ended:
     """Run a program to its end."""
     return Program(postgres, prefix, textwrap.dedent(body)).end()
@@ -114,11 +120,15 @@ CONNINFO, _ADMIN, PREFIX = (os.environ.get(name, "") for name in _WIDE)
 
 
 class Roles(ScriptedProvider):
-    """Mints ``<prefix><tag>_1`` … It keeps no connection, so that a fork inherits none."""
+    """Mints ``<prefix><tag>_1`` … It keeps no connection, so that a fork inherits none.
 
-    def __init__(self, tag: str = "") -> None:
+    `end_sessions` says whether a revocation ends the sessions of the role as well.
+    """
+
+    def __init__(self, tag: str = "", *, end_sessions: bool = False) -> None:
         super().__init__(SystemClock(), mint=self._mint)
         self.prefix = PREFIX + tag
+        self.end_sessions = end_sessions
 
     def _mint(self, number: int) -> Credentials:
         name, password = f"{self.prefix}_{number}", f"minted-password-{self.prefix}-{number}"
@@ -127,7 +137,22 @@ class Roles(ScriptedProvider):
 
     def revoke(self, grant: Grant) -> None:
         super().revoke(grant)
-        _do("DROP ROLE {}", sql.Identifier(grant.credentials.username))
+        name = grant.credentials.username
+        if self.end_sessions:
+            _do(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = {}",
+                sql.Literal(name),
+            )
+        _do("DROP ROLE {}", sql.Identifier(name))
+
+
+def roles_of_process() -> Roles:
+    """Mint roles that are named by this process, and whose sessions end with them."""
+    return Roles(f"-{os.getpid()}", end_sessions=True)
+
+
+AT_ONCE = RefreshPolicy(mint_interval=0.0, retry_initial=0.05)
+"""Mints whenever it is asked to."""
 
 
 def _do(statement: str, *values: sql.Composable) -> None:
@@ -151,8 +176,7 @@ def make(provider: Any = None, kind: str = "sync", **options: Any) -> Any:
     pools = {"sync": RotatingConnectionPool, "async": AsyncRotatingConnectionPool}
     provider = provider or Roles()
     if isinstance(provider, ScriptedProvider):
-        refresh = RefreshPolicy(mint_interval=0.0, retry_initial=0.05)
-        options = {"observers": (), "refresh": refresh} | options
+        options = {"observers": (), "refresh": AT_ONCE} | options
     return pools[kind](provider, CONNINFO, **{"min_size": 2} | options)
 
 
