@@ -96,7 +96,7 @@ class PoolFigures:
     stats: Mapping[str, int]
 
     @property
-    def states(self) -> dict[str, float | None]:
+    def states(self) -> dict[str, int]:
         """How many connections are idle, and how many are not."""
         idle = self.status.available
         used = sum(self.status.connections.values()) - idle
