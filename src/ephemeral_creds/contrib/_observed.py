@@ -37,8 +37,11 @@ class Observed:
     _pools: dict[tuple[str, str], _Pool] = field(default_factory=dict)
     _keepers: dict[str, weakref.ref[Keeper]] = field(default_factory=dict)
 
-    def add(self, source: LeasedPool | Keeper | AsyncCredentialKeeper) -> None:
+    def add(self, source: LeasedPool | Keeper | AsyncCredentialKeeper) -> bool:
         """Add a pool with its keeper, or a keeper. Does nothing if it was added before.
+
+        Returns:
+            Whether it was.
 
         Raises:
             ConfigurationError: another one of the same name is open: their figures could not be
@@ -60,22 +63,22 @@ class Observed:
                 f"there are metrics of another keeper {keeper.name!r}: give each keeper a name of "
                 "its own, by CredentialKeeper(name=)"
             )
-        if pool is not None:
-            self._add_pool(pool, keeper.name)
         self._keepers[keeper.name] = weakref.ref(keeper)
+        return known is keeper if pool is None else self._add_pool(pool, keeper.name)
 
-    def _add_pool(self, pool: LeasedPool, keeper: str) -> None:
+    def _add_pool(self, pool: LeasedPool, keeper: str) -> bool:
         key = (keeper, pool.name)
         known = self._pools.get(key)
         other = known.pool() if known is not None else None
         if other is pool:
-            return
+            return True
         if other is not None and not other._ended:  # noqa: SLF001 - ours
             raise ConfigurationError(
                 f"there are metrics of another pool {pool.name!r} of keeper {keeper!r}: give each "
                 "pool a name of its own, by name="
             )
         self._pools[key] = _Pool(weakref.ref(pool))
+        return False
 
     def read_keepers(self, now: float) -> dict[str, Reading]:
         """Return what the keepers say, by their names.

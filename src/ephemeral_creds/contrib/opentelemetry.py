@@ -15,6 +15,8 @@ from ephemeral_creds import events
 from ephemeral_creds.contrib._figures import KEEPER, POOL, SECONDS, Figure
 from ephemeral_creds.contrib._missing import missing
 from ephemeral_creds.contrib._observed import Observed
+from ephemeral_creds.contrib._timed import AsyncTimedCheckouts, Checkouts, TimedCheckouts
+from ephemeral_creds.pool.base import LeasedPool
 
 try:
     from opentelemetry.context import Context
@@ -26,16 +28,15 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from opentelemetry.metrics import CallbackOptions, MeterProvider
+    from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider
     from opentelemetry.trace import TracerProvider
 
     from ephemeral_creds.contrib._figures import PoolFigures
     from ephemeral_creds.events import Event
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
-    from ephemeral_creds.pool.base import LeasedPool
 
-__all__ = ["Telemetry"]
+__all__ = ["AsyncTimedCheckouts", "Telemetry", "TimedCheckouts"]
 
 _NAME = "ephemeral_creds"
 _POOL_NAME = "db.client.connection.pool.name"
@@ -60,6 +61,9 @@ class Telemetry:
         telemetry = Telemetry()
         pool = RotatingConnectionPool(provider, conninfo, observers=[telemetry, log_event])
         telemetry.add(pool)
+
+    Connects are timed, too. How long callers wait for a connection and use it is known only of a
+    pool with the mixin `TimedCheckouts` or `AsyncTimedCheckouts`.
 
     Pools and keepers are held weakly. One instance is enough for a process: a second one reports
     to the same instruments.
@@ -92,6 +96,15 @@ class Telemetry:
             unit="{request}",
             description="Requests to the provider's server, by how they ended.",
         )
+        self._times = {
+            name: meter.create_histogram(
+                f"db.client.connection.{name}",
+                unit="s",
+                description=text,
+                explicit_bucket_boundaries_advisory=SECONDS,
+            )
+            for name, text in _TIMES.items()
+        }
         for figure in KEEPER:
             self._observe(figure, self._of_keepers(figure))
         for of_pool in POOL:
@@ -105,7 +118,12 @@ class Telemetry:
         Raises:
             ConfigurationError: another open one has the same name: their metrics would be the same.
         """
-        self._observed.add(source)
+        known = self._observed.add(source)
+        if isinstance(source, LeasedPool) and not known:
+            times = _Times(self._times, {_POOL_NAME: source.name, "keeper": source.keeper.name})
+            source.on_connect(times.connected)
+            if isinstance(source, Checkouts):
+                source.report_times(times)
 
     def __call__(self, event: Event, /) -> None:
         """Count, time and trace a request to a provider; keepers count everything else."""
@@ -202,6 +220,29 @@ class Telemetry:
             "from the pool.",
         )
 
+
+class _Times:
+    """The histograms of one pool."""
+
+    def __init__(self, histograms: Mapping[str, Histogram], labels: dict[str, str]) -> None:
+        self._histograms = histograms
+        self._labels = labels
+
+    def connected(self, seconds: float) -> None:
+        self._histograms["create_time"].record(seconds, self._labels)
+
+    def waited(self, seconds: float) -> None:
+        self._histograms["wait_time"].record(seconds, self._labels)
+
+    def used(self, seconds: float) -> None:
+        self._histograms["use_time"].record(seconds, self._labels)
+
+
+_TIMES = {
+    "create_time": "The time it took to create a new connection.",
+    "wait_time": "The time it took to obtain an open connection from the pool.",
+    "use_time": "The time between borrowing a connection and returning it to the pool.",
+}
 
 _SIZES: tuple[tuple[str, str, str, Callable[[PoolFigures], float]], ...] = (
     (

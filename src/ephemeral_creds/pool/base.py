@@ -21,6 +21,8 @@ from ephemeral_creds.pool.ledger import Borrowed, generation_of
 from ephemeral_creds.pool.psycopg_pool_quirks import count_lent, has_idle
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg_pool import PoolTimeout
 
     from ephemeral_creds.keeper.consumer import Keeper
@@ -75,6 +77,7 @@ class LeasedPool(_PsycopgPool):
     _ended: bool
     _abandoned: bool
     _rotation: Rotation[Any]
+    _connector: Any
     _check_error: str | None
     _diagnosis: tuple[KeeperStatus, EphemeralCredsError | None, Shortage] | None
 
@@ -162,6 +165,14 @@ class LeasedPool(_PsycopgPool):
         delete = getattr(super(), "__del__", None)
         if delete is not None:
             delete()
+
+    def on_connect(self, callback: Callable[[float], None]) -> None:
+        """Call `callback` with the duration of each successful connect, in seconds.
+
+        It is called by the thread or in the event loop that has connected, without ``configure``
+        in the duration. It has to return at once, and must not raise.
+        """
+        self._connector.on_connect.append(callback)
 
     @property
     def keeper(self) -> Keeper:

@@ -12,18 +12,18 @@ from ephemeral_creds.testing import FakeClock, ScriptedProvider
 
 pytest.importorskip("opentelemetry.sdk")
 
-from opentelemetry.sdk.metrics import MeterProvider  # noqa: E402
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: E402
-from opentelemetry.sdk.trace import TracerProvider  # noqa: E402
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: E402
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
     InMemorySpanExporter,
 )
-from opentelemetry.semconv._incubating.attributes import db_attributes  # noqa: E402
-from opentelemetry.semconv._incubating.metrics import db_metrics  # noqa: E402
-from opentelemetry.trace import SpanKind, StatusCode  # noqa: E402
+from opentelemetry.semconv._incubating.attributes import db_attributes
+from opentelemetry.semconv._incubating.metrics import db_metrics
+from opentelemetry.trace import SpanKind, StatusCode
 
-from ephemeral_creds.contrib.opentelemetry import Telemetry  # noqa: E402
+from ephemeral_creds.contrib.opentelemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

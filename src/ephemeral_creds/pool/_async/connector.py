@@ -72,6 +72,9 @@ class AsyncConnector(Generic[ACT]):
         session_role: the role that every session acts as, if not the one it logs in as.
         wakeup: what wakes it when there are new credentials, or none, and when the pool is
             closed.
+
+    Attributes:
+        on_connect: called with the duration of each successful login, in seconds.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class AsyncConnector(Generic[ACT]):
         self._session_role = session_role
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
+        self.on_connect: list[Callable[[float], None]] = []
         self._wakeup = wakeup
         self._pool = weakref.ref(pool)
         leased, unpooled = derive(base, weakref.WeakMethod(self.connect), rotation)
@@ -213,12 +217,15 @@ class AsyncConnector(Generic[ACT]):
     async def _log_in(
         self, opening: Opening[ACT], grant: Grant, conninfo: str, kwargs: dict[str, Any]
     ) -> ACT | ConnectFailure:
+        began = monotonic()
         outcome = await self._session(self._connect, grant, conninfo, kwargs)
         if not isinstance(outcome, ConnectFailure) and self._rotation.claim_question(grant):
             outcome = await self._query_expiry(outcome, grant)
         if not isinstance(outcome, ConnectFailure):
             cast("Any", outcome)._lease = LeaseInfo(grant.generation)
             self._rotation.logged_in(opening, outcome)
+            for callback in self.on_connect:
+                callback(monotonic() - began)
         return outcome
 
     async def _session(

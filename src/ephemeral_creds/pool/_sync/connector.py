@@ -69,6 +69,9 @@ class Connector(Generic[CT]):
         session_role: the role that every session acts as, if not the one it logs in as.
         wakeup: what wakes it when there are new credentials, or none, and when the pool is
             closed.
+
+    Attributes:
+        on_connect: called with the duration of each successful login, in seconds.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Connector(Generic[CT]):
         self._session_role = session_role
         self._diagnosis = Diagnosis(timeout, lambda: rotation.stopped)
         self._user_configure = configure
+        self.on_connect: list[Callable[[float], None]] = []
         self._wakeup = wakeup
         self._pool = weakref.ref(pool)
         leased, unpooled = derive(base, weakref.WeakMethod(self.connect), rotation)
@@ -210,12 +214,15 @@ class Connector(Generic[CT]):
     def _log_in(
         self, opening: Opening[CT], grant: Grant, conninfo: str, kwargs: dict[str, Any]
     ) -> CT | ConnectFailure:
+        began = monotonic()
         outcome = self._session(self._connect, grant, conninfo, kwargs)
         if not isinstance(outcome, ConnectFailure) and self._rotation.claim_question(grant):
             outcome = self._query_expiry(outcome, grant)
         if not isinstance(outcome, ConnectFailure):
             cast("Any", outcome)._lease = LeaseInfo(grant.generation)
             self._rotation.logged_in(opening, outcome)
+            for callback in self.on_connect:
+                callback(monotonic() - began)
         return outcome
 
     def _session(
