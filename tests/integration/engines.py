@@ -31,21 +31,13 @@ class EngineFace:
     """An engine for callers in any thread.
 
     Args:
-        kind: one of `KINDS`.
-        server: what it connects to.
-        query: the query of its URL.
-        options: for ``create_engine``.
+        raw: the engine.
+        loop: where it is used, if it is an async one.
     """
 
-    def __init__(self, kind: str, server: PostgresServer, query: str = "", **options: Any) -> None:
-        mode, driver = kind.split()
-        url = f"postgresql+{driver}://{server.host}:{server.port}/postgres{query}"
-        self._loop = LoopThread() if mode == "async" else None
-        self.raw: Any
-        if self._loop is None:
-            self.raw = create_engine(url, **options)
-        else:
-            self.raw = create_async_engine(url, **options)
+    def __init__(self, raw: Any, loop: LoopThread | None) -> None:
+        self.raw = raw
+        self._loop = loop
 
     @property
     def sync(self) -> Engine:
@@ -105,12 +97,6 @@ class EngineFace:
         else:
             self._loop.run(self.raw.dispose(**options))
 
-    def close(self) -> None:
-        """Dispose of it for good."""
-        self.dispose()
-        if self._loop is not None:
-            self._loop.close()
-
 
 class World:
     """Makes engines of one kind on a provider of the test's own, and closes everything."""
@@ -146,9 +132,22 @@ class World:
     def engine(self, keeper: CredentialKeeper | None = None, **options: Any) -> EngineFace:
         """Make an engine with credentials."""
         attached = {name: options.pop(name) for name in ("session_role",) if name in options}
-        face = EngineFace(self.kind, self.server, **options)
-        self.stack.callback(face.close)
+        face = self.plain(**options)
         attach(face.raw, keeper or self.keeper(), **attached)
+        return face
+
+    def plain(self, query: str = "", **options: Any) -> EngineFace:
+        """Make an engine without credentials; `query` is that of its URL."""
+        mode, driver = self.kind.split()
+        url = f"postgresql+{driver}://{self.server.host}:{self.server.port}/postgres{query}"
+        loop = None
+        if mode == "async":
+            loop = LoopThread()
+            self.stack.callback(loop.close)
+            face = EngineFace(create_async_engine(url, **options), loop)
+        else:
+            face = EngineFace(create_engine(url, **options), None)
+        self.stack.callback(face.dispose)
         return face
 
     def role(self, number: int) -> str:

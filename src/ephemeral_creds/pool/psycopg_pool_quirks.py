@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AT_ONCE",
     "check_borrowed",
+    "close_borrowed",
+    "close_borrowed_async",
     "close_for_good",
     "close_for_good_async",
     "close_timeout",
@@ -149,6 +151,27 @@ async def close_for_good_async(connection: AsyncConnection[Any]) -> None:
     """Do what `close_for_good` does."""
     connection._pool = None
     await connection.close()
+
+
+def close_borrowed(connection: Connection[Any]) -> None:
+    """Close a connection that is about to be returned, also where ``close_returns=True``.
+
+    Unlike after `close_for_good`, the pool still knows it as its own, and misses it.
+    """
+    pool, connection._pool = connection._pool, None
+    try:
+        connection.close()
+    finally:
+        connection._pool = pool
+
+
+async def close_borrowed_async(connection: AsyncConnection[Any]) -> None:
+    """Do what `close_borrowed` does."""
+    pool, connection._pool = connection._pool, None
+    try:
+        await connection.close()
+    finally:
+        connection._pool = pool
 
 
 def close_timeout(pool: ConnectionPool[Any], seconds: float) -> float:
