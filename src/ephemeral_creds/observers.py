@@ -15,7 +15,7 @@ import threading
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ephemeral_creds._fork import register
 
@@ -29,6 +29,8 @@ __all__ = [
     "FIELDS",
     "JSONLogObserver",
     "Observer",
+    "fields_of",
+    "level_of",
     "log_event",
     "logger",
     "notify",
@@ -106,6 +108,19 @@ FIELDS = frozenset(
 """The fields that are written; others, of an event class that is not ours, are left out."""
 
 
+def level_of(event: Event) -> Literal["warning", "info"]:
+    """Return the level of `event` in a structured log: ``warning`` for a `Problem`."""
+    from ephemeral_creds.events import Problem
+
+    return "warning" if isinstance(event, Problem) else "info"
+
+
+def fields_of(event: Event) -> dict[str, object]:
+    """Return what a structured log has of `event`: values of JSON, by the names in `FIELDS`."""
+    names = [field.name for field in dataclasses.fields(event) if field.name in FIELDS]
+    return {name: _plain(getattr(event, name)) for name in names}
+
+
 class JSONLogObserver:
     """Writes each event as one line: a JSON object with ``time``, ``level``, ``event`` and fields.
 
@@ -133,16 +148,12 @@ class JSONLogObserver:
 
     def __call__(self, event: Event, /) -> None:
         """Write `event` and flush, so that a crash loses nothing."""
-        from ephemeral_creds.events import Problem
-
-        line: dict[str, object] = {
+        line = {
             "time": self._now().isoformat(timespec="milliseconds"),
-            "level": "warning" if isinstance(event, Problem) else "info",
+            "level": level_of(event),
             "event": type(event).__name__,
+            **fields_of(event),
         }
-        for field in dataclasses.fields(event):
-            if field.name in FIELDS:
-                line[field.name] = _plain(getattr(event, field.name))
         text = json.dumps(line, allow_nan=False) + "\n"
         stream = self._stream or sys.stderr
         with self._lock:
