@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import time
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.testing import PostgresServer
 
-__all__ = ["POOLER", "pgbouncer"]
+__all__ = ["POOLER", "pgbouncer", "pgbouncer_version"]
 
 _START_TIMEOUT = 30.0
 POOLER, _PASSWORD = "pooler", "pooler-password"
@@ -55,9 +57,7 @@ def pgbouncer(postgres: PostgresServer, *, upstream: str = "", **settings: str) 
         upstream: more of its entry for all databases: ``user=…`` for example.
         settings: its settings of the section ``[pgbouncer]``.
     """
-    program = shutil.which("pgbouncer", path=f"{os.defpath}:/usr/sbin:/usr/local/sbin")
-    if program is None:
-        pytest.skip("no pgbouncer here (Debian's package of that name)")
+    program = _program()
     port = free_port()
     with ExitStack() as stack:
         admin = stack.enter_context(closing(postgres.admin()))
@@ -80,6 +80,24 @@ def pgbouncer(postgres: PostgresServer, *, upstream: str = "", **settings: str) 
         conninfo = f"host=127.0.0.1 port={port} dbname=postgres"
         _wait_for(conninfo, process)
         yield conninfo
+
+
+def _program() -> str:
+    """Return the program that ``EPHEMERAL_CREDS_PGBOUNCER`` names, or the system's."""
+    found = os.environ.get("EPHEMERAL_CREDS_PGBOUNCER") or shutil.which(
+        "pgbouncer", path=f"{os.defpath}:/usr/sbin:/usr/local/sbin"
+    )
+    if found is None:
+        pytest.skip("no pgbouncer here (Debian's package of that name)")
+    return found
+
+
+def pgbouncer_version() -> tuple[int, ...]:
+    """Return the version of the PgBouncer that `pgbouncer` runs."""
+    said = subprocess.run([_program(), "--version"], capture_output=True, text=True, check=True)
+    found = re.search(r"PgBouncer (\d+)\.(\d+)", said.stdout)
+    assert found is not None, said.stdout
+    return tuple(int(number) for number in found.groups())
 
 
 def _wait_for(conninfo: str, process: OwnedProcess) -> None:

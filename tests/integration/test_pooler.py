@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from minting import PATIENCE
-from pooler import POOLER, pgbouncer
+from pooler import POOLER, pgbouncer, pgbouncer_version
 from psycopg import sql
 from psycopg_pool import PoolClosed
 from twins import Worker, user_of, work_until
@@ -71,18 +71,26 @@ def test_a_role_that_is_set_at_each_login_holds(
 
 
 @pytest.mark.slow
-def test_a_pool_that_keeps_no_connection_rotates_under_load(
-    setup: Setup, postgres: PostgresServer, owner: str
+@pytest.mark.parametrize("null", [False, True], ids=["pool", "null pool"])
+@pytest.mark.parametrize("prepared", [False, True], ids=["", "prepared statements"])
+def test_ten_rotations_in_transaction_mode_fail_nothing(
+    setup: Setup, postgres: PostgresServer, owner: str, null: bool, prepared: bool
 ) -> None:
+    """Two sessions for six clients; those of an old role are ended when it is dropped."""
+    settings = {"pool_mode": "transaction", "default_pool_size": "2"}
+    if prepared:
+        if pgbouncer_version() < (1, 22) or psycopg.pq.version() < 170000:
+            pytest.skip("prepared statements need PgBouncer 1.22 and libpq 17")
+        settings["max_prepared_statements"] = "100"
     setup.provider.settings = {"role": owner}
     setup.provider.end_sessions = True
-    with pgbouncer(postgres, pool_mode="transaction", default_pool_size="2") as conninfo:
+    with pgbouncer(postgres, **settings) as conninfo:
         pool = setup.pool(
-            null=True,
+            null=null,
             conninfo=conninfo,
             max_size=4,
             timeout=PATIENCE,
-            kwargs={"prepare_threshold": None},
+            kwargs={"prepare_threshold": 0 if prepared else None},
         )
         done = threading.Event()
         workers = [Worker(work_until, pool, done) for _ in range(6)]
@@ -95,7 +103,8 @@ def test_a_pool_that_keeps_no_connection_rotates_under_load(
         for worker in workers:
             worker.get()
         with pool.connection() as connection:
-            assert user_of(connection) == owner
+            row = connection.execute("SELECT session_user, current_user").fetchone()
+        assert row == (setup.role(11), owner)
         pool.close()
     assert setup.provider.roles() == []
 
