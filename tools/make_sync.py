@@ -1,4 +1,4 @@
-"""Make the pools for threads from those for asyncio.
+"""Make the pools, connections and listeners for threads from those for asyncio.
 
     python tools/make_sync.py           write them
     python tools/make_sync.py --check   fail where one is out of date
@@ -13,8 +13,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-POOL = Path(__file__).parents[1] / "src" / "ephemeral_creds" / "pool"
-FILES = ("connector.py", "internals.py", "null_pool.py", "pool.py", "session.py", "worker.py")
+PACKAGE = Path(__file__).parents[1] / "src" / "ephemeral_creds"
+POOL_FILES = ("connector.py", "internals.py", "null_pool.py", "pool.py", "session.py", "worker.py")
+FILES = (
+    *(PACKAGE / "pool" / "_async" / name for name in POOL_FILES),
+    *(
+        PACKAGE / "contrib" / "psycopg" / "_async" / name
+        for name in ("connection.py", "listener.py")
+    ),
+)
 
 HEADER = '# Made from _async/{} by tools/make_sync.py: change that, then run "nox -s twins".\n'
 
@@ -25,7 +32,9 @@ JOIN_LINES = ("--config", "format.skip-magic-trailing-comma=true")
 PATTERNS = (
     (r"\basync (?=def |for |with )", ""),
     (r"\bawait ", ""),
-    (r"\b__aexit__\b", "__exit__"),
+    (r"\b__a(?=(?:enter|exit|iter|next)__)", "__"),
+    (r"\ba(?=(?:connect|listen)\b)", ""),
+    (r"\bStopAsyncIteration\b", "StopIteration"),
     # Modules, names of ours, and names of psycopg's. One keeper, with a face for asyncio, serves
     # the pools of both kinds.
     (r"\b_async\b", "_sync"),
@@ -72,12 +81,12 @@ def main(arguments: list[str]) -> int:
         return 2
     total = [0] * len(PATTERNS)
     status = 0
-    for name in FILES:
-        target = POOL / "_sync" / name
-        source, uses = convert((POOL / "_async" / name).read_text(encoding="utf-8"))
+    for path in FILES:
+        target = path.parents[1] / "_sync" / path.name
+        source, uses = convert(path.read_text(encoding="utf-8"))
         total = [before + more for before, more in zip(total, uses, strict=True)]
         ordered = ruff(source, target, "check", "--select=I", "--fix")
-        made = HEADER.format(name) + ruff(ordered, target, "format", *JOIN_LINES)
+        made = HEADER.format(path.name) + ruff(ordered, target, "format", *JOIN_LINES)
         if target.exists() and target.read_text(encoding="utf-8") == made:
             continue
         if arguments:

@@ -27,8 +27,8 @@ def make_sync() -> ModuleType:
 @pytest.fixture
 def pool(make_sync: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package of two modules, and a script that has one pattern and leaves the format alone."""
-    monkeypatch.setattr(make_sync, "POOL", tmp_path)
-    monkeypatch.setattr(make_sync, "FILES", ("one.py", "two.py"))
+    files = tuple(tmp_path / "_async" / name for name in ("one.py", "two.py"))
+    monkeypatch.setattr(make_sync, "FILES", files)
     monkeypatch.setattr(make_sync, "PATTERNS", ((r"\bawait ", ""),))
     monkeypatch.setattr(make_sync, "ruff", lambda source, *_: source)
     (tmp_path / "_async").mkdir()
@@ -45,6 +45,8 @@ def pool(make_sync: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         ("async with self._lock:\n", "with self._lock:\n"),
         ("return await super().get()\n", "return super().get()\n"),
         ("async def __aexit__(self):\n", "def __exit__(self):\n"),
+        ("raise StopAsyncIteration\n", "raise StopIteration\n"),
+        ("[n async for n in await alisten()]\n", "[n for n in listen()]\n"),
         (
             "from a.pool._async.worker import AsyncWorker\n",
             "from a.pool._sync.worker import Worker\n",

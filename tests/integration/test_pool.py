@@ -285,3 +285,18 @@ class TestRefresh:
         pool.close()
         with pytest.raises(KeeperClosed):
             pool.refresh(PATIENCE)
+
+
+def test_a_pool_tells_which_borrowed_connection_is_stale(setup: Setup) -> None:
+    pool, other = setup.pool(min_size=1), setup.pool(min_size=1)
+
+    def is_stale(connection: Any) -> bool:
+        return pool.is_stale(getattr(connection, "raw", connection))
+
+    with pool.connection() as connection, other.connection() as stranger:
+        assert not is_stale(connection)
+        pool.refresh(PATIENCE)
+        assert is_stale(connection)
+        assert not is_stale(stranger)
+    with pool.connection() as connection:
+        assert not is_stale(connection)
