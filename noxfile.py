@@ -140,7 +140,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
     """Run the tests, with each supported Python that is here."""
-    session.install(*OURS, *GROUPS["examples"], *GROUPS["frameworks"])
+    session.install(*OURS, *GROUPS["examples"], *GROUPS["frameworks"], *GROUPS["applications"])
     part = () if session.python in (None, RUNNING) else QUICK
     session.run(*PYTEST, *part, *session.posargs)
 
@@ -263,6 +263,13 @@ def kubernetes(session: nox.Session) -> None:
         *("python", f"{tests}/isolated.py", "pytest", "-s", tests, *session.posargs),
         env={"EPHEMERAL_CREDS_KUBERNETES": str(programs)},
     )
+
+
+@nox.session(default=False)
+def applications(session: nox.Session) -> None:
+    """Run job queues and LangGraph's checkpointers through rotations (1 minute)."""
+    session.install(*OURS, *GROUPS["applications"], *GROUPS["langgraph"])
+    session.run("pytest", "tests/integration/test_applications.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -59,6 +59,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "opentelemetry": ("contrib.opentelemetry",),
     "structlog": ("contrib.structlog",),
     "asyncpg": ("contrib.asyncpg", "contrib.sqlalchemy"),
+    "procrastinate": ("contrib.procrastinate",),
+    "pgqueuer": ("contrib.pgqueuer",),
     "typing_extensions": ("*",),
 }
 
