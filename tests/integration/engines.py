@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -89,6 +90,12 @@ class EngineFace:
 
             await_only(in_thread(barrier.wait, PATIENCE))
         return pid
+
+    def catch_up(self) -> None:
+        """Have the event loop see what the server has sent."""
+        for _ in range(2):
+            if self._loop is not None:
+                self._loop.run(asyncio.sleep(0))
 
     def dispose(self, **options: Any) -> None:
         """Dispose of it; it may be used again."""

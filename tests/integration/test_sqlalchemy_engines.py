@@ -141,6 +141,17 @@ def test_pre_ping_notices_sessions_that_were_ended_with_their_role(world: World)
     assert face.value() == world.role(2)
 
 
+def test_sessions_that_were_ended_while_idle_cost_nothing(world: World) -> None:
+    face = world.engine()
+    face.hold(3)
+    world.drop(1, end_sessions=True)
+    face.catch_up()
+    with Load(face, workers=3) as load:
+        load.goes_on()
+    assert load.failures == []
+    assert face.value() == world.role(2)
+
+
 def test_a_login_waits_for_others_where_its_role_is_gone(world: World) -> None:
     face = world.engine(poolclass=NullPool)
     face.value()

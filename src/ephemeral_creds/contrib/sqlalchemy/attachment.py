@@ -292,7 +292,8 @@ class Attachment:
             return
         if session.is_stale and self._can_replace(login, record):
             raise DisconnectionError("other credentials are in use")
-        if (session.needs_test or self._pings) and not login.owner.test(login, connection):
+        is_in_doubt = session.needs_test or self._pings or login.owner.has_news(connection)
+        if is_in_doubt and not login.owner.test(login, connection):
             raise DisconnectionError("its role may not exist any more")
 
     def _can_replace(self, login: Login, record: ConnectionPoolEntry) -> bool:

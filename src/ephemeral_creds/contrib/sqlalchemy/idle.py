@@ -107,15 +107,17 @@ class IdleReplacer:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._woken = self._running = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
 
     def wake(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Look for idle connections, in `loop` or else in a thread; returns at once."""
         with self._lock:
             self._woken = True
-            if self._running or self._ended.is_set():
+            # One that was started in a loop that is closed never ends.
+            if self._ended.is_set() or (self._running and loop is self._loop):
                 return
-            self._running = True
+            self._running, self._loop = True, loop
         try:
             if loop is not None:
                 loop.call_soon_threadsafe(self._start_task)

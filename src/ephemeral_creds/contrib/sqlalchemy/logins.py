@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import threading
 import weakref
 from dataclasses import dataclass
@@ -143,13 +144,23 @@ class Logins:
         """Tell whether the role of a connection exists and the server answers."""
         try:
             self._ask(connection, CURRENT_USER)
-        except self._dialect.loaded_dbapi.Error as error:
+        except Exception as error:  # noqa: BLE001 - an OSError, too: the connection cannot be used
             # Any other error says nothing about the role.
             if sqlstate_of(error) in ROLE_MISSING:
                 login.session.tested(alive=False)
             return False
         login.session.tested(alive=True)
         return True
+
+    def has_news(self, connection: DBAPIConnection) -> bool:
+        """Tell whether the server has sent what nothing asked for, or has closed the connection.
+
+        It does so when it ends a session, for example with its role.
+        """
+        driver_connection = self._dialect.get_driver_connection(connection)
+        if self._dialect.driver == "asyncpg":
+            return bool(driver_connection.is_closed())
+        return bool(driver_connection.closed) or _is_readable(driver_connection.fileno())
 
     def close(self, login: Login, connection: DBAPIConnection) -> None:
         """Close a connection that SQLAlchemy is about to close.
@@ -320,3 +331,12 @@ class Logins:
         if self._ending and not self.sessions.open:
             self.sessions.close()
             self._source.release()
+
+
+def _is_readable(descriptor: int) -> bool:
+    # Without poll(), on Windows, it turns out with the next query.
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
