@@ -23,6 +23,7 @@ from ephemeral_creds import (
     Credentials,
     RefreshPolicy,
     RotatingConnectionPool,
+    RotatingNullConnectionPool,
     Secret,
     SystemClock,
 )
@@ -172,12 +173,16 @@ def sessions(tag: str = "") -> dict[str, int]:
 
 
 def make(provider: Any = None, kind: str = "sync", **options: Any) -> Any:
-    """Make a pool of two connections, whose events are not logged."""
-    pools = {"sync": RotatingConnectionPool, "async": AsyncRotatingConnectionPool}
+    """Make a pool of two connections, whose events are not logged; "null" keeps none."""
+    pools: dict[str, Any] = {
+        "sync": RotatingConnectionPool,
+        "async": AsyncRotatingConnectionPool,
+        "null": RotatingNullConnectionPool,
+    }
     provider = provider or Roles()
     if isinstance(provider, ScriptedProvider):
         options = {"observers": (), "refresh": AT_ONCE} | options
-    return pools[kind](provider, CONNINFO, **{"min_size": 2} | options)
+    return pools[kind](provider, CONNINFO, **{"min_size": 0 if kind == "null" else 2} | options)
 
 
 def up() -> None:

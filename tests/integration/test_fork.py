@@ -150,6 +150,26 @@ class TestPrefork:
             "parent(lambda pool, provider: children(2, lambda n: child(pool, provider, n)))",
         )
 
+    def test_a_pool_that_keeps_no_connection_is_refused_as_well(
+        self, postgres: PostgresServer, unique: Callable[[str], str]
+    ) -> None:
+        program = """
+            provider = Roles("parent")
+            pool = make(provider, "null")
+            pool.open(wait=True)
+            up()
+            def child(number):
+                refused(lambda: pool.getconn(timeout=1.0), PoolClosed, says="post_fork")
+                refused(pool.open, PoolClosed, says="post_fork")
+                assert not pool.status().ready
+                pool.close()
+                use(make(Roles(f"child{number}"), "null"))
+            children(2, child)
+            assert provider.calls == ["fetch"]
+            use(pool)
+            """
+        check(postgres, unique("fork"), program)
+
     def test_forked_while_an_event_loop_serves(
         self, postgres: PostgresServer, unique: Callable[[str], str]
     ) -> None:
