@@ -37,6 +37,7 @@ pytestmark = [
 ]
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/prefork-servers.md"
+PATH_ON_PAGE = "/run/my-app/db.json"
 GENERATIONS = 6
 
 # What stands on the page, and what tests have for it.
@@ -366,28 +367,23 @@ import threading
 class Rotating(LeasedWorker):
     def execute_job(self, *args):
         # New credentials come while the job runs.
-        rotation = threading.Thread(target=self.sessions.keeper.refresh)
+        rotation = threading.Thread(target=self.keeper.refresh)
         rotation.start()
         super().execute_job(*args)
         rotation.join()
 """
 
-JOB = """
-pool = None
 
-def work():
-    with pool.connection() as connection:
-        connection.execute("SELECT pg_sleep(0.1)")
-        (user,) = connection.execute("SELECT current_user::text").fetchone()
-    return user
-"""
-
-
-def test_rq_with_credentials_of_the_parent(folder: Folder, jobs: tuple[Any, list[object]]) -> None:
+def test_rq_with_a_file_of_the_parent(
+    folder: Folder, jobs: tuple[Any, list[object]], canary: Canary
+) -> None:
     queue, command = jobs
-    folder.write("my_tasks.py", JOB)
-    folder.write("my_worker.py", on_page("rq", number=1), ROTATING)
-    enqueued = [queue.enqueue("my_tasks.work") for _ in range(10)]
+    path = folder.path / "db.json"
+    canary.allow_secret_file(path)
+    folder.write("my_tasks.py", on_page("rq").replace(PATH_ON_PAGE, str(path)))
+    code = on_page("rq", number=1).replace(PATH_ON_PAGE, str(path))
+    folder.write("my_worker.py", code, ROTATING)
+    enqueued = [queue.enqueue("my_tasks.job") for _ in range(10)]
     folder.environment["PYTHONPATH"] += f":{folder.path}"
     with folder.start(*command, "--worker-class", "my_worker.Rotating") as worker:
         worker.process.wait(2 * PATIENCE)
@@ -395,17 +391,20 @@ def test_rq_with_credentials_of_the_parent(folder: Folder, jobs: tuple[Any, list
     load = Roles("")
     for job in enqueued:
         assert job.get_status() == "finished", worker.said
-        load.note(job.return_value())
+        load.note(job.return_value()[0])
     assert load.rotated(1), load.generations
+    assert not path.exists()
     assert folder.postgres.roles(folder.prefix) == []
 
 
-def test_rq_with_a_file(folder: Folder, jobs: tuple[Any, list[object]], canary: Canary) -> None:
+def test_rq_with_a_file_of_a_sidecar(
+    folder: Folder, jobs: tuple[Any, list[object]], canary: Canary
+) -> None:
     """A sidecar writes it, and revokes what was in it two rotations ago."""
     queue, command = jobs
     path = folder.path / "db-creds.txt"
     canary.allow_secret_file(path)
-    code = on_page("rq").replace("/vault/secrets/db-creds.txt", str(path))
+    code = on_page("rq").replace(PATH_ON_PAGE, str(path))
     folder.write("my_tasks.py", code)
     folder.environment["PYTHONPATH"] += f":{folder.path}"
     provider = RoleProvider(folder.postgres, folder.prefix)
