@@ -91,8 +91,9 @@ def build_tools(session: nox.Session, module: str, target: Path, *flags: str) ->
                 *("go", "build", "-trimpath", "-ldflags", linker, "-o", f"{folder}/", "tool"),
                 external=True,
             )
-        target.mkdir(exist_ok=True)
+        # With --install-only nothing was built, and no empty folder may look as if it had been.
         for built in Path(folder).iterdir():
+            target.mkdir(exist_ok=True)
             built.rename(target / built.name)
 
 
