@@ -155,6 +155,42 @@ def test_a_dropped_role_is_replaced(engine: DatabaseEngine, role: str, file: Pat
         assert "conninfo" in agent.err[0]
 
 
+def test_the_processes_of_a_program_share_the_lease_of_exec(
+    engine: DatabaseEngine, unique: Callable[[str], str]
+) -> None:
+    """They take `provider_from_url()` for what it is, and move with each rotation."""
+    role = make_role(engine, unique("share"), default_ttl="10s", max_ttl="10s")
+    url, env = vault_url(engine, role.name)
+    worker = f"""
+import os
+from ephemeral_creds import RotatingConnectionPool, provider_from_url
+users, queries = set(), 0
+with RotatingConnectionPool(provider_from_url(), "", min_size=1, max_size=2) as pool:
+    while len(users) < 4:
+        with pool.connection() as connection:
+            users.add(connection.execute("SELECT current_user").fetchone()[0])
+            connection.execute("INSERT INTO {role.table} (worker) VALUES (1)")
+        queries += 1
+print(queries, flush=True)
+"""
+    program = f"""
+import subprocess, sys
+workers = [subprocess.Popen([sys.executable, "-c", {worker!r}]) for _ in range(4)]
+sys.exit(max(worker.wait() for worker in workers))
+"""
+    arguments = ["exec", "--share", "--drain", "4", url, "--", sys.executable, "-c", program]
+    roles = Roles(engine, role.name)
+    try:
+        with Command(*arguments, env=env, command=HURRIED) as running:
+            assert running.end() == 0, running.err
+    finally:
+        roles.close()
+    assert len(running.out) == 4
+    assert set(roles.seen) <= {0, 1, 2}
+    assert engine.leases(role.name) == []
+    assert roles.now() == 0
+
+
 # -- a prefork server --------------------------------------------------------------------------
 
 CONFIGURATION = """

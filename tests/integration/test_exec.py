@@ -134,7 +134,7 @@ def test_restarts_in_rotations_of_real_leases(
 ) -> None:
     """Each program has another role, whose lease is revoked only when the program has ended."""
     role = unique("role")
-    engine.create_role(role, default_ttl="4s", max_ttl="8s")
+    engine.create_role(role, default_ttl="10s", max_ttl="10s")
     url, env = vault_url(engine, role)
     program = """
 import os, signal, sys
@@ -181,8 +181,8 @@ def test_rotations_cost_a_program_built_on_libpq_no_connection(
     ]
     engine.create_role(
         role,
-        default_ttl="4s",
-        max_ttl="8s",
+        default_ttl="10s",
+        max_ttl="10s",
         revocation_statements=statements if ends_sessions else [],
     )
     url, env = vault_url(engine, role)

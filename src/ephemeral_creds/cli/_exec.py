@@ -9,7 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ephemeral_creds import CredentialKeeper, EphemeralCredsError, provider_from_url
+from ephemeral_creds import (
+    CredentialKeeper,
+    CredentialsFile,
+    EphemeralCredsError,
+    provider_from_url,
+)
 from ephemeral_creds.cli._credentials import (
     NO_CREDENTIALS,
     EndAsked,
@@ -23,7 +28,7 @@ from ephemeral_creds.keeper.recipient import Recipient
 from ephemeral_creds.observers import logger
 
 if TYPE_CHECKING:
-    from ephemeral_creds import Credentials, Grant, RefreshPolicy
+    from ephemeral_creds import Grant, RefreshPolicy
     from ephemeral_creds.cli._exec_options import ExecOptions
     from ephemeral_creds.cli._signals import Arrived
 
@@ -37,7 +42,7 @@ PASSED_ON = (
     signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT,
 )  # fmt: skip
 
-# These ask a program to end: one that is about to be started again is not.
+# These ask a program to end.
 _FINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
@@ -79,20 +84,28 @@ class _Execution:
         self._signals = signals
         self._files = files
         self._recipient = Recipient(keeper, signals.wake)
+        self._shared: CredentialsFile | None = None
+        if options.share:
+            self._shared = CredentialsFile(keeper, files.shared, drain=options.drain)
         self._name = Path(options.command[0]).name
         self._is_ending = self._is_rotating = False
         self._kill_at = math.inf
-        self._handled: Credentials | None = None
+        self._started: Grant | None = None
+        self._handled: Grant | None = None
         self._trouble = ""
 
     def close(self) -> None:
         """Let go of all credentials."""
+        if self._shared is not None:
+            self._shared.close()
         self._recipient.close()
 
     def run(self) -> int:
         while True:
             grant = wait_for_credentials(self._keeper, self._signals, self._options.timeout)
             self._files.write(self._grants(grant))
+            if self._shared is not None:
+                self._shared.open(0.0)
             try:
                 program = Program(
                     self._options.command, self._files.environment(grant), self._signals.before
@@ -100,11 +113,7 @@ class _Execution:
             except OSError as error:
                 logger.error("%s cannot be run: %s", self._name, error.strerror)
                 return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
-            # What was replaced before: no program uses it any more.
-            for old in self._recipient.old:
-                if old.generation < grant.generation:
-                    self._recipient.release(old.generation)
-            self._handled = grant.credentials
+            self._started = self._handled = grant
             self._is_rotating, self._kill_at = False, math.inf
             status = self._accompany(program)
             if self._is_ending or not self._is_rotating:
@@ -128,7 +137,9 @@ class _Execution:
                 self._pass_on(arrived, program)
 
     def _pass_on(self, arrived: Arrived, program: Program) -> None:
-        self._is_ending = self._is_ending or arrived.number in _FINAL
+        # Not each program ends at Ctrl-C; one that is about to be started again does not start.
+        if arrived.number is signal.SIGTERM or (self._is_rotating and arrived.number in _FINAL):
+            self._is_ending = True
         # The terminal has sent it to the program as well.
         if not arrived.by_terminal:
             program.send(arrived.number)
@@ -138,9 +149,17 @@ class _Execution:
 
     def _follow(self, program: Program) -> None:
         """Bring the files up to date, and the program if its environment is not."""
-        grant = self._recipient.current
-        if grant is None:
+        grant, started, handled = self._recipient.current, self._started, self._handled
+        if grant is None or started is None or handled is None:
             return
+        if grant.generation < handled.generation:
+            # The keeper is about to publish the one that the program was started with.
+            return
+        # A shared file holds the leases for those that read it.
+        used = grant if self._shared is not None else started
+        for old in self._recipient.old:
+            if old.generation < used.generation:
+                self._recipient.release(old.generation)
         try:
             self._files.write(self._grants(grant))
         except (OSError, EphemeralCredsError) as error:
@@ -150,9 +169,9 @@ class _Execution:
                 logger.warning("the credentials of %s are not up to date: %s", self._name, error)
             return
         self._trouble = ""
-        if self._is_rotating or grant.credentials == self._handled:
+        if self._is_rotating or grant.credentials == handled.credentials:
             return
-        self._handled = grant.credentials
+        self._handled = grant
         if self._files.environment(grant) != program.environment:
             self._rotate(program, grant)
 
@@ -169,7 +188,7 @@ class _Execution:
             case "signal" if asked.signal is not None:
                 logger.info("%s for %s: new credentials, %s", asked.signal.name, self._name, new)
                 program.send(asked.signal)
-            case _ if not self._options.pg_service:
+            case _ if not (self._options.pg_service or self._options.share):
                 logger.warning(
                     "%s still logs in as %s, which works until the end of its lease; --on-rotation "
                     "or --pg-service can have it log in as %s, which is in use now",

@@ -48,6 +48,9 @@ class ProgramFiles:
         options: what the program is to be given.
         environ: the environment to start from.
 
+    Attributes:
+        shared: where the file is that ``--share`` asks for.
+
     Raises:
         ConfigurationError: `environ` has what contradicts the options.
         OSError: the directory cannot be made.
@@ -64,6 +67,7 @@ class ProgramFiles:
         self._folder = Path(tempfile.mkdtemp(prefix="ephemeral-creds-", dir=_place(environ)))
         self._files = {name: SecretFile(self._folder / name) for name in ("passfile", "service")}
         self._written: dict[str, str] = {}
+        self.shared = self._folder / "credentials.json"
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +104,8 @@ class ProgramFiles:
         if options.pg_service:
             environment["PGSERVICEFILE"] = str(self._files["service"].path)
             environment["PGSERVICE"] = _SERVICE
+        if options.share:
+            environment["EPHEMERAL_CREDS_URL"] = f"file://{quote(str(self.shared))}"
         environment |= dict.fromkeys(options.user_env, user)
         environment |= dict.fromkeys(options.password_env, password)
         for name, template in options.url_env:

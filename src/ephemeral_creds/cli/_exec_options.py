@@ -30,6 +30,8 @@ _EPILOG = """\
 examples:
   ephemeral-creds exec "vault://my-app-role?auth=kubernetes&auth_role=my-app" -- psql -h db mydb
   ephemeral-creds exec -- pg_dump --format=custom --file=mydb.dump
+  ephemeral-creds exec --share "vault://my-app-role?auth=kubernetes&auth_role=my-app" \\
+      -- uvicorn --workers 4 my_service:app
   ephemeral-creds exec --url-env 'DATABASE_URL=postgresql://{user}:{password}@db/mydb' \\
       --on-rotation restart -- ./service
 
@@ -40,7 +42,8 @@ says what to do:
                revoked when it has ended
   stop         the same without the start, with exit status 75: a supervisor starts it again
   signal:NAME  send the signal, such as signal:HUP, to a program that reads files again
-With --pg-service, a program that is built on libpq logs in as the new user by itself.
+With --pg-service, a program that is built on libpq logs in as the new user by itself, and with
+--share one that is built on this library: for these, ignore is right.
 
 signals: INT, QUIT, TERM, HUP, USR1, USR2, WINCH, TSTP and CONT are passed on to the program, except
 those that a terminal has already sent to both.
@@ -77,6 +80,8 @@ class ExecOptions:
         password_env: variables that get the password.
         url_env: variables that get a URL, and its template.
         pg_service: whether libpq finds the user name in a service file.
+        share: whether the program's own `provider_from_url` finds a file with the credentials.
+        drain: seconds for which old credentials stay valid, with `share`.
         on_rotation: what to do when the environment has old credentials.
         grace: seconds between SIGTERM and SIGKILL.
         timeout: seconds to wait for credentials.
@@ -89,6 +94,8 @@ class ExecOptions:
     password_env: tuple[str, ...] = ()
     url_env: tuple[tuple[str, str], ...] = ()
     pg_service: bool = False
+    share: bool = False
+    drain: float = 300.0
     on_rotation: OnRotation = OnRotation()
     grace: float = 30.0
     timeout: float = 30.0
@@ -185,6 +192,20 @@ def add_exec_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="have libpq find the user name in a file as well (PGSERVICEFILE, PGSERVICE), which it "
         "reads for each connection",
+    )
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="for programs that use this library: set EPHEMERAL_CREDS_URL to a file with the "
+        "current credentials, so that all processes of a server share this lease",
+    )
+    parser.add_argument(
+        "--drain",
+        type=seconds,
+        default=300.0,
+        metavar="SECONDS",
+        help="with --share, how long old credentials stay valid after the file has new ones, if "
+        "their lease lasts as long (default: 300)",
     )
     parser.add_argument(
         "--on-rotation",

@@ -69,7 +69,8 @@ class Signals:
         # What has come meanwhile asked for what is done by now.
         while self._wanted & signal.sigpending():
             signal.sigwait(self._wanted)
-        signal.signal(signal.SIGCHLD, self._child_handler)
+        # A handler that was not installed by Python cannot be restored.
+        signal.signal(signal.SIGCHLD, self._child_handler or signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.before)
 
     def wake(self) -> None:

@@ -37,6 +37,7 @@ def test_defaults() -> None:
 def test_everything_said() -> None:
     options = parse(
         *("--user-env", "A", "--user-env", "B", "--password-env", "C", "--pg-service"),
+        *("--share", "--drain", "7"),
         *("--url-env", "D=postgresql://{user}:{password}@db?a=b", "--on-rotation", "signal:hup"),
         *("--grace", "5", "--timeout", "6", "--verbose", "vault://role"),
         *("--", "program", "-c", "--", "x"),
@@ -48,6 +49,8 @@ def test_everything_said() -> None:
         password_env=("C",),
         url_env=(("D", "postgresql://{user}:{password}@db?a=b"),),
         pg_service=True,
+        share=True,
+        drain=7.0,
         on_rotation=OnRotation("signal", signal.SIGHUP),
         grace=5.0,
         timeout=6.0,
@@ -153,6 +156,9 @@ def test_a_program_is_given_files_and_only_the_variables_that_were_asked_for(
             "PGSERVICE": "ephemeral_creds",
         }
     assert list(tmp_path.iterdir()) == []
+    with ProgramFiles(ExecOptions(share=True), environ) as files:
+        found = files.environment(grant(1))
+        assert found["EPHEMERAL_CREDS_URL"] == f"file://{files.shared}"
     template = ("URL", "x://{user}:{password}@db/{user}")
     with ProgramFiles(ExecOptions(url_env=(template,)), environ) as files:
         url = files.environment(grant(3, "{user}%"))["URL"]
