@@ -220,11 +220,13 @@ class CredentialsFile:
                     FileWriteFailed(path=str(self.path), error=why, retry_in=delay)
                 )
                 return self._retry_at
-        return self._release(recipient, now)
+        return self._release(recipient)
 
-    def _release(self, recipient: Recipient, now: float) -> float:
+    def _release(self, recipient: Recipient) -> float:
         """Release what is drained; return when to look again."""
         old = {grant.generation for grant in recipient.old}
+        # Read after all that: readers have the whole time from when the file has changed.
+        now = recipient.keeper.clock.now()
         drained_at = {g: self._drained_at.get(g, now + self._drain) for g in old}
         for generation in [g for g in old if drained_at[g] <= now]:
             del drained_at[generation]

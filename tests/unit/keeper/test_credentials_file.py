@@ -100,12 +100,14 @@ def test_credentials_without_a_deadline_have_none_in_the_file(world: World, path
 
 def test_old_credentials_are_held_while_readers_move(world: World, path: Path) -> None:
     keeper = world.started()
-    with CredentialsFile(keeper, path, drain=60.0):
+    with CredentialsFile(keeper, path, drain=60.0) as file:
         keeper.refresh()
-        wait_until(lambda: user(path) == "user-2")
+        wait_until(lambda: list(file._drained_at) == [1])
+        assert user(path) == "user-2"
         world.clock.advance(59.0)
         keeper.refresh()
-        wait_until(lambda: user(path) == "user-3")
+        wait_until(lambda: list(file._drained_at) == [1, 2])
+        assert user(path) == "user-3"
         assert world.provider.live == {"user-1", "user-2", "user-3"}
         world.clock.advance(1.0)
         world.recorder.wait_for(LeaseRevoked)
@@ -117,9 +119,9 @@ def test_old_credentials_are_held_while_readers_move(world: World, path: Path) -
 
 def test_old_credentials_are_renewed_while_they_are_held(world: World, path: Path) -> None:
     keeper = world.started()
-    with CredentialsFile(keeper, path, drain=math.inf):
+    with CredentialsFile(keeper, path, drain=math.inf) as file:
         keeper.refresh()
-        wait_until(lambda: user(path) == "user-2")
+        wait_until(lambda: list(file._drained_at) == [1])
         world.clock.advance(2400.0)
         world.recorder.wait_for(LeaseRenewed, 2)
         assert world.provider.live == {"user-1", "user-2"}
@@ -153,7 +155,7 @@ def test_a_file_that_cannot_be_written_is_tried_again_and_its_credentials_are_he
     world: World, path: Path
 ) -> None:
     keeper = world.started()
-    with CredentialsFile(keeper, path, drain=10.0):
+    with CredentialsFile(keeper, path, drain=10.0) as file:
         shutil.rmtree(path.parent)
         keeper.refresh()
         world.recorder.wait_for(FileWriteFailed)
@@ -166,7 +168,8 @@ def test_a_file_that_cannot_be_written_is_tried_again_and_its_credentials_are_he
         assert world.provider.live == {"user-1", "user-2"}
         path.parent.mkdir()
         world.clock.advance(60.0)
-        wait_until(lambda: path.exists() and user(path) == "user-2")
+        wait_until(lambda: list(file._drained_at) == [1])
+        assert user(path) == "user-2"
         world.clock.advance(10.0)
         world.recorder.wait_for(LeaseRevoked)
         assert world.provider.live == {"user-2"}
@@ -190,10 +193,11 @@ def test_a_successor_s_file_is_left_alone(
     world: World, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     keeper = world.started()
-    with CredentialsFile(keeper, path, drain=10.0):
+    with CredentialsFile(keeper, path, drain=10.0) as file:
         path.write_text('{"username": "theirs"}')
         keeper.refresh()
-        wait_until(lambda: "has other credentials than" in caplog.text)
+        wait_until(lambda: list(file._drained_at) == [1])
+        assert "has other credentials than" in caplog.text
         world.clock.advance(10.0)
         world.recorder.wait_for(LeaseRevoked)
         assert user(path) == "theirs"
