@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from psycopg import AsyncRawCursor
 from psycopg.rows import dict_row
 
-from ephemeral_creds.contrib._listen import listen
+from ephemeral_creds.contrib._listen import listen_beside
 from ephemeral_creds.contrib._missing import missing
 from ephemeral_creds.observers import logger, where_raised
 
@@ -33,11 +32,12 @@ class PoolDriver(Driver):
     """A driver of pgqueuer on an `AsyncRotatingConnectionPool`: ``PgQueuer(PoolDriver(pool))``.
 
     pgqueuer's own driver for psycopg has one connection, permanently. This one borrows one for each
-    query, and another to listen on, which it returns when the credentials have been replaced and
-    the next one listens. After that connection broke, it has pgqueuer look for jobs.
+    query, and has another outside the pool to listen on. In a rotation the next one listens before
+    that is closed, and after it broke, pgqueuer looks for jobs; see
+    `ephemeral_creds.contrib.psycopg.alisten`.
 
     Args:
-        pool: an open one, of two connections or more. The driver does not close it.
+        pool: an open one. The driver does not close it.
     """
 
     def __init__(self, pool: AsyncRotatingConnectionPool[Any]) -> None:
@@ -123,19 +123,19 @@ class PoolDriver(Driver):
 
     async def _pass_on(self, begun: asyncio.Future[None]) -> None:
         try:
-            async with aclosing(listen(self._pool, tuple(self._listeners))) as notices:
+            listener = await listen_beside(self._pool, tuple(self._listeners), self._look)
+            async with listener as notices:
+                begun.set_result(None)
                 async for notice in notices:
-                    if notice is not None:
-                        self._call(notice.channel, notice.payload)
-                        continue
-                    if not begun.done():
-                        begun.set_result(None)
-                    for channel in tuple(self._listeners):
-                        self._call(channel, _look(channel))
+                    self._call(notice.channel, notice.payload)
         except Exception as error:
             if begun.done():
                 raise
             begun.set_exception(error)
+
+    def _look(self) -> None:
+        for channel in tuple(self._listeners):
+            self._call(channel, _changed(channel))
 
     def _call(self, channel: str, payload: str) -> None:
         for callback in tuple(self._listeners.get(channel, ())):
@@ -145,7 +145,7 @@ class PoolDriver(Driver):
                 logger.error("%s: a listener failed: %s", channel, where_raised(error))
 
 
-def _look(channel: str) -> str:
+def _changed(channel: str) -> str:
     """Return what a change of the table sends, to have pgqueuer look for jobs."""
     return json.dumps(
         {

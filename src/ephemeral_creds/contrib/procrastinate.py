@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
-from ephemeral_creds.contrib._listen import listen
+from ephemeral_creds.contrib._listen import listen_beside
 from ephemeral_creds.contrib._missing import missing
 
 try:
@@ -31,22 +30,22 @@ _LOOK = json.dumps({"type": "job_inserted", "job_id": 0})
 class RotatingConnector(procrastinate.PsycopgConnector):
     """A `procrastinate.PsycopgConnector` for an `AsyncRotatingConnectionPool`.
 
-    procrastinate's own connector listens on a connection outside the pool. A job whose notification
-    is sent between the end of that and the beginning of the next is noticed by polling only. This
-    one listens on a connection of the pool, and on another one before it returns that. After a
-    connection broke, it has the worker look for jobs.
+    procrastinate's own connector loses its connection that listens in each rotation. A job whose
+    notification is sent before the next one listens is noticed by polling only. This one has
+    another connection listen before it closes the old one, and after a connection broke, it
+    has the worker look for jobs; see `ephemeral_creds.contrib.psycopg.alisten`.
 
-    Give the pool to ``App.open_async``, or to ``pool_factory=`` a function that makes it. It has to
-    have two connections or more.
+    Give the pool to ``App.open_async``, or to ``pool_factory=`` a function that makes it.
     """
 
     async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
         """Call `on_notification` for what is notified on `channels`, until it is cancelled."""
         pool = cast("AsyncRotatingConnectionPool[Any]", self.pool)
         names = tuple(channels)
-        async with aclosing(listen(pool, names)) as notices:
+
+        async def look() -> None:
+            await on_notification(channel=names[0], payload=_LOOK)
+
+        async with await listen_beside(pool, names, look) as notices:
             async for notice in notices:
-                if notice is None:
-                    await on_notification(channel=names[0], payload=_LOOK)
-                else:
-                    await on_notification(channel=notice.channel, payload=notice.payload)
+                await on_notification(channel=notice.channel, payload=notice.payload)
