@@ -38,7 +38,7 @@ ENGINE = "ephemeral_creds.contrib.django"
 
 if not settings.configured:
     settings.configure(DATABASES={"default": {"ENGINE": ENGINE}}, USE_TZ=True)
-    django.setup()
+django.setup()
 
 
 class Dropping(RoleProvider):
@@ -395,13 +395,34 @@ class TestWhenTheRoleIsDropped:
     def test_health_checks_see_it(
         self, plain: Setup, options: dict[str, Any], age: int | None
     ) -> None:
+        """With them, no query fails at all."""
         alias = plain.alias(options, CONN_MAX_AGE=age, CONN_HEALTH_CHECKS=True)
         user(alias)
         assert connections[alias].is_usable()
         plain.provider.drop(plain.role(1))
-        assert not connections[alias].is_usable()
         between_requests(alias)
         assert user(alias) == plain.role(2)
+
+    @KEEPS
+    def test_a_connection_is_not_usable_without_its_role(
+        self, plain: Setup, options: dict[str, Any], age: int | None
+    ) -> None:
+        alias = plain.alias(options, CONN_MAX_AGE=age)
+        user(alias)
+        plain.provider.drop(plain.role(1))
+        assert not connections[alias].is_usable()
+        assert user(alias) == plain.role(2)
+
+    @KEEPS
+    def test_a_right_that_is_missing_is_not_mistaken_for_it(
+        self, plain: Setup, options: dict[str, Any], age: int | None
+    ) -> None:
+        alias = plain.alias(options, CONN_MAX_AGE=age)
+        for _ in range(3):
+            with pytest.raises(ProgrammingError, match="permission denied"):
+                statement(alias, "SELECT * FROM pg_authid")
+            assert user(alias) == plain.role(1)
+        assert plain.provider.calls == ["fetch"]
 
 
 @KEEPS

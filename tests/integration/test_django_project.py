@@ -50,7 +50,7 @@ class Project:
     def manage(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command of Django's to its end."""
         return subprocess.run(
-            [sys.executable, "-W", "error::ResourceWarning", "manage.py", *arguments],
+            [sys.executable, "manage.py", *arguments],
             cwd=PROJECT,
             env=self.environment | environment,
             capture_output=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("django", reason="Django is not installed")
 
+import django
 from django.conf import settings
 from django.core.checks import WARNING
 from django.core.exceptions import ImproperlyConfigured
@@ -21,12 +23,14 @@ from django.db import ConnectionHandler, connections
 
 from ephemeral_creds.contrib.django import keeper
 from ephemeral_creds.contrib.django._process import process
+from ephemeral_creds.contrib.django._wrapper import RotatingWrapper
 
 ENGINE = "ephemeral_creds.contrib.django"
 FIXED = FixedProvider("app", Secret("fixed-password-of-django"))
 
 if not settings.configured:
     settings.configure(DATABASES={"default": {"ENGINE": ENGINE}}, USE_TZ=True)
+django.setup()
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +161,12 @@ def test_a_pool_that_nothing_has_used_is_not_made_to_be_closed() -> None:
     wrapper.ensure_timezone()
     assert process.pools == {}
     assert provider.calls == []
+
+
+def test_the_backend_for_postgis_needs_nothing_but_gdal() -> None:
+    try:
+        base = importlib.import_module(f"{ENGINE}.postgis.base")
+    except ImproperlyConfigured as error:
+        assert "GDAL" in str(error)  # noqa: PT017 - where it is installed, nothing is raised
+    else:
+        assert issubclass(base.DatabaseWrapper, RotatingWrapper)

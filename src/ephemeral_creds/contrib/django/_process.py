@@ -66,6 +66,15 @@ class Process:
                 self._keepers[key] = keeper, source
             return self._keepers[key][0]
 
+    def close(self, timeout: float = 5.0) -> None:
+        """Close all pools, then all keepers, each in up to `timeout` seconds: the process ends."""
+        with self.lock:
+            pools, keepers = list(self.pools.values()), list(self._keepers.values())
+        for pool in pools:
+            pool.close(timeout)
+        for keeper, _ in keepers:
+            keeper.close(timeout)
+
     def logins(
         self, keeper: CredentialKeeper, alias: str, params: Mapping[str, Any], role: str | None
     ) -> Logins:

@@ -101,6 +101,16 @@ class _ErrorWrapper(DatabaseErrorWrapper):  # type: ignore[misc]
         super().__exit__(kind, error, traceback)
 
 
+def _check_role(connection: psycopg.Connection[Any]) -> None:
+    """Raise what says that the connection does not work, or that its role is gone.
+
+    psycopg_pool's own check sends an empty query, which a session answers that has outlived it.
+    """
+    connection.execute(CURRENT_USER)
+    if not connection.autocommit:
+        connection.rollback()
+
+
 class RotatingWrapper(_DjangoWrapper):
     """Has the connections of one of Django's backends log in with credentials that rotate.
 
@@ -188,9 +198,7 @@ class RotatingWrapper(_DjangoWrapper):
 
     def _new_pool(self, options: Mapping[str, Any]) -> RotatingConnectionPool[Any]:
         params = self.get_connection_params() | {"autocommit": True}
-        check = None
-        if self.settings_dict["CONN_HEALTH_CHECKS"]:
-            check = RotatingConnectionPool.check_connection
+        check = _check_role if self.settings_dict["CONN_HEALTH_CHECKS"] else None
         with process.lock:
             if self.alias not in process.pools:
                 process.pools[self.alias] = RotatingConnectionPool(
@@ -325,9 +333,9 @@ class RotatingWrapper(_DjangoWrapper):
             # Not SELECT 1, which a session answers that has outlived its role.
             self._ask(CURRENT_USER)
         except psycopg.Error as error:
-            if session is None and error.sqlstate in _SUSPICIOUS:
+            if error.sqlstate in _SUSPICIOUS:
                 self.verify()
-            elif session is not None and error.sqlstate in ROLE_MISSING:
+            if session is not None and error.sqlstate in ROLE_MISSING:
                 session.tested(alive=False)
             return False
         if session is not None:
