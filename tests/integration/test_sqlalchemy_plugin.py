@@ -77,6 +77,26 @@ def test_a_url_is_enough_for_an_async_engine(
     wait_until(lambda: second not in postgres.roles("v-"))
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_an_async_engine_is_used_in_one_event_loop_after_the_other(
+    url: Callable[[str], str], driver: str
+) -> None:
+    database = create_async_engine(url(driver))
+    users = set()
+
+    async def main() -> None:
+        async with database.connect() as connection, database.connect() as other:
+            users.update({await connection.scalar(WHO), await other.scalar(WHO)})
+        await asyncio.to_thread(keeper_of(database).refresh, PATIENCE)
+        async with database.connect() as connection:
+            users.add(await connection.scalar(WHO))
+        await database.dispose()
+
+    for _ in range(3):
+        asyncio.run(main())
+    assert len(users) == 6
+
+
 def test_engines_of_one_url_share_a_role_until_the_last_is_disposed_of(
     url: Callable[[str], str], postgres: PostgresServer
 ) -> None:

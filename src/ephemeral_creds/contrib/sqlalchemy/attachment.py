@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import weakref
@@ -10,9 +11,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
+from sqlalchemy.util import await_only
 
 from ephemeral_creds._fork import register
 from ephemeral_creds.contrib._login import ROLE_MISSING
@@ -212,13 +214,17 @@ class Attachment:
                 )
             return self._logins
 
-    def _end(self, *_: object) -> None:
-        """Let go of the keeper: the engine was disposed of. It may be used again."""
+    def _end(self, disposed: Engine | None = None) -> None:
+        """Let go of the keeper: the engine was disposed of, or forgotten. It may be used again."""
         with self._lock:
             logins, self._logins = self._logins, None
-            self._replacer.end()
-            self._replacer = IdleReplacer(self._replace_idle)
+            replacer, self._replacer = self._replacer, IdleReplacer(self._replace_idle)
+            replacer.end()
             replaced_in, self._replaced_in = self._replaced_in, None
+        if disposed is not None and self._dialect.is_async:
+            # Without a greenlet, its sync engine was disposed of, which cannot wait.
+            with contextlib.suppress(MissingGreenlet):
+                await_only(replacer.ended_here())
         if replaced_in is not None and replaced_in is not self._pool():
             # What was put into it after it had been emptied.
             replaced_in.dispose()

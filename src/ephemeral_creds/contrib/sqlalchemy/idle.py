@@ -27,6 +27,9 @@ _PACE = 0.05
 # After the server has refused, or not answered.
 _RETRY = 5.0
 
+# How long an engine that is disposed of waits for a replacement that is under way.
+_PATIENCE = 5.0
+
 # When to look for idle ones after a change: one that is just being returned is not idle yet.
 _LOOKS = (0.01, 0.1, 1.0)
 
@@ -109,6 +112,7 @@ class IdleReplacer:
         self._woken = self._running = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._pause: asyncio.Event
 
     def wake(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Look for idle connections, in `loop` or else in a thread; returns at once."""
@@ -137,6 +141,16 @@ class IdleReplacer:
         """Replace no more; returns at once."""
         self._ended.set()
 
+    async def ended_here(self) -> None:
+        """Wait until a replacement that was under way in this event loop is done, after `end`.
+
+        The loop may be closed right after the engine was disposed of.
+        """
+        task = self._task
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            self._pause.set()
+            await asyncio.wait({task}, timeout=_PATIENCE)
+
     def _run(self) -> None:
         try:
             for pause in self._steps():
@@ -147,6 +161,7 @@ class IdleReplacer:
             raise
 
     def _start_task(self) -> None:
+        self._pause = asyncio.Event()
         self._task = asyncio.ensure_future(self._run_in_loop())
         self._task.set_name(_NAME)
 
@@ -154,7 +169,8 @@ class IdleReplacer:
         steps = self._steps()
         try:
             while (pause := await greenlet_spawn(_next, steps)) is not None:
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._pause.wait(), pause)
                 if self._ended.is_set():
                     break
         except BaseException:

@@ -209,15 +209,21 @@ class Logins:
                 password=credentials.password.reveal(),
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, it must lose its traceback
-            failure = self._call(
-                *(explain_failure, self._dialect, error, session, self._diagnosis, args, given)
-            )
+            failed = error
         except BaseException as error:
             session.rejected(LoginFailure.UNREACHABLE)
             error.__traceback__ = None
             raise
         else:
             return self._accept(session, connection)
+        try:
+            # Not while it is handled: it would be the context of an interruption.
+            failure = self._call(
+                *(explain_failure, self._dialect, failed, session, self._diagnosis, args, given)
+            )
+        except BaseException:
+            session.rejected(LoginFailure.UNREACHABLE)
+            raise
         if self._session_role is not None:
             failure = explain_role(self._session_role, failure)
         reject(session, failure)
