@@ -18,6 +18,7 @@ from benchmarks import (
     checkout,
     imports,
     memory,
+    metrics,
     rotation,
     sizes,
     vault,
@@ -37,6 +38,7 @@ WITH_SERVER = {
     "rotation": rotation.measure,
     "sizes": sizes.measure,
     "vault": vault.measure,
+    "metrics": metrics.measure,
     "memory": memory.measure,
 }
 ALONE = {"watch": watch.measure, "import": imports.measure}

@@ -65,6 +65,7 @@ TARGETS = (
     Target("vault_requests_per_renewal", "==", 1, "a renewal"),
     Target("watch_median_ms", "<=", 50.0, "from a file's replacement to the call, inotify"),
     Target("poll_cpu_percent", "<=", 0.1, "of one processor, looking at an unchanged file"),
+    Target("scrape_cpu_percent", "<=", 0.5, "of one processor, a scrape each second of a pool"),
     Target("import_ratio", "<=", 1.2, "CPU of importing the pool, to psycopg_pool's"),
     Target("import_strays", "==", [], "of hvac, requests, watchdog, tenacity: imported with it"),
     Target("memory_per_connection", "<=", 1024, "bytes of a connection beyond psycopg_pool's"),

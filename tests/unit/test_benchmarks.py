@@ -52,6 +52,7 @@ def test_it_ends_with_json_that_has_a_key_for_each_target(
         "vault_requests_per_renewal",
         "watch_median_ms",
         "poll_cpu_percent",
+        "scrape_cpu_percent",
         "import_ratio",
         "import_strays",
         "memory_per_connection",
@@ -68,7 +69,8 @@ def test_it_ends_with_json_that_has_a_key_for_each_target(
 
 def test_each_section_can_be_chosen(command: Any) -> None:
     assert (
-        *("watch", "import", "checkout", "async", "rotation", "sizes", "vault", "memory"),
+        *("watch", "import", "checkout", "async", "rotation", "sizes", "vault"),
+        *("metrics", "memory"),
     ) == command.SECTIONS
 
 

@@ -1,1 +1,1 @@
-"""Integrations with frameworks and drivers: one module each, and an extra of the same name."""
+"""Integrations with frameworks and drivers: one module each; its library is an extra of its name."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
+import pytest
+
 from ephemeral_creds.contrib._missing import missing
 
 
@@ -11,3 +16,24 @@ def test_the_error_names_the_extra() -> None:
         "ephemeral_creds.contrib.asyncpg needs asyncpg: pip install 'ephemeral-creds[asyncpg]'"
     )
     assert error.name == "asyncpg"
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [
+        ("prometheus", "prometheus_client"),
+        ("opentelemetry", "opentelemetry"),
+        ("structlog", "structlog"),
+    ],
+)
+def test_a_module_without_its_library_names_the_extra(
+    module: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [*sys.modules]:
+        if name == library or name.startswith(f"{library}."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    full_name = f"ephemeral_creds.contrib.{module}"
+    monkeypatch.delitem(sys.modules, full_name, raising=False)
+    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'ephemeral-creds\[{module}\]'"):
+        importlib.import_module(full_name)
