@@ -1,1 +1,1 @@
-"""Integrations with frameworks and drivers: one module each; its library is an extra of its name."""
+"""Integrations with frameworks and drivers: a module each, and an extra if it needs a library."""
