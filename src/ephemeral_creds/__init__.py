@@ -62,7 +62,7 @@ _HOMES = {
     "RotationPolicy": "pool.policy",
     "Secret": "_values",
     "ServerRefused": "pool.errors",
-    "Session": "keeper.sessions",
+    "Session": "keeper.session",
     "Sessions": "keeper.sessions",
     "SystemClock": "_clock",
     "TokenAuth": "providers.vault",

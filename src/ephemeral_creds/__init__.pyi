@@ -25,7 +25,7 @@ from ephemeral_creds.keeper.credentials_file import CredentialsFile as Credentia
 from ephemeral_creds.keeper.keeper import CredentialKeeper as CredentialKeeper
 from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper as AsyncCredentialKeeper
 from ephemeral_creds.keeper.registry import close_on_sigterm as close_on_sigterm
-from ephemeral_creds.keeper.sessions import Session as Session
+from ephemeral_creds.keeper.session import Session as Session
 from ephemeral_creds.keeper.sessions import Sessions as Sessions
 from ephemeral_creds.keeper.status import KeeperStatus as KeeperStatus
 from ephemeral_creds.lifecycle.policy import RefreshPolicy as RefreshPolicy

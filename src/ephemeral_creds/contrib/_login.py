@@ -16,7 +16,7 @@ from ephemeral_creds.pool.role import CURRENT_USER, ROLE_MISSING, VALID_FOR, may
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ephemeral_creds.keeper.sessions import Session
+    from ephemeral_creds.keeper.session import Session
     from ephemeral_creds.pool.diagnosis import Diagnosis
 
 __all__ = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from ephemeral_creds._fork import register
 from ephemeral_creds.exceptions import CredentialsExpired, KeeperClosed, NotReady
 from ephemeral_creds.keeper.loop import in_thread
+from ephemeral_creds.keeper.session import Session
 from ephemeral_creds.keeper.trust import Trust
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.lifecycle.signals import (
@@ -25,92 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from ephemeral_creds._values import Credentials, Grant
+    from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
     from ephemeral_creds.lifecycle.signals import Signal
 
-__all__ = ["Session", "Sessions"]
-
-
-class Session:
-    """One session: from before its login until it is closed. Made by `Sessions` only.
-
-    Call `accepted` or `rejected` once, when the outcome of the login is known, and `closed` when
-    an accepted session has ended, for whatever reason. Every method may be called from any thread,
-    returns at once and raises nothing.
-
-    Attributes:
-        grant: what to log in with.
-        wants_end: whether this login should ask PostgreSQL until when its role can log in, and
-            tell `end_learned`: one login of each generation without a lease is asked to.
-    """
-
-    __slots__ = ("_sessions", "_state", "grant", "wants_end")
-
-    def __init__(self, sessions: Sessions, grant: Grant, *, wants_end: bool) -> None:
-        self.grant = grant
-        self.wants_end = wants_end
-        self._sessions = sessions
-        self._state = "new"
-
-    def __repr__(self) -> str:
-        return f"<Session of generation {self.generation}>"
-
-    @property
-    def generation(self) -> int:
-        """The generation that it logs in with."""
-        return self.grant.generation
-
-    @property
-    def credentials(self) -> Credentials:
-        """The user name and password to log in with."""
-        return self.grant.credentials
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether newer credentials are in use: close it instead of using it again."""
-        return self._sessions.is_stale(self.generation)
-
-    @property
-    def is_overdue(self) -> bool:
-        """Whether it is stale, and the grace before the deadline of its credentials has begun."""
-        return self.generation <= self._sessions.reclaimed_through
-
-    @property
-    def needs_test(self) -> bool:
-        """Whether its role may be gone: run ``SELECT current_user`` before it is used again.
-
-        A session outlives its role (see DROP ROLE): it still answers ``SELECT 1``. Tell `tested`
-        what came of it.
-        """
-        return self._sessions.needs_test(self.generation)
-
-    def accepted(self) -> None:
-        """The login was accepted."""
-        self._sessions._accept(self)  # noqa: SLF001 - one thing in two classes
-
-    def rejected(self, reason: LoginFailure, sqlstate: str | None = None) -> None:
-        """The login failed; there is no session.
-
-        Args:
-            reason: what stopped it. Only `LoginFailure.CREDENTIALS`, and `LoginFailure.PG_HBA`
-                where a login was accepted before, have other credentials fetched.
-            sqlstate: the server's code, if known.
-        """
-        self._sessions._reject(self, reason, sqlstate)  # noqa: SLF001
-
-    def tested(self, *, alive: bool) -> None:
-        """A test has shown whether its role still exists; close it where it does not."""
-        self._sessions._tested(self, alive=alive)  # noqa: SLF001
-
-    def end_learned(self, remaining: float | None) -> None:
-        """PostgreSQL lets its role log in for `remaining` seconds; ``None`` for no limit."""
-        self._sessions._learn_end(self, remaining)  # noqa: SLF001
-
-    def closed(self) -> None:
-        """It has ended. Does nothing for one that was not accepted, or is closed already."""
-        self._sessions._close(self)  # noqa: SLF001
+__all__ = ["Sessions"]
 
 
 class Sessions:
@@ -270,27 +191,30 @@ class Sessions:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- for sessions ----------------------------------------------------------------------
+    # -- for `Session` ---------------------------------------------------------------------
 
-    def _accept(self, session: Session) -> None:
+    def accept(self, session: Session) -> None:
+        """Note that a login was accepted."""
         with self._lock:
-            session._state = "open"  # noqa: SLF001
+            session.state = "open"
             first = session.generation > self._accepted
             self._accepted = max(self._accepted, session.generation)
         # A candidate's proof is asked for by number, and more than once.
         if first or session.generation > self.serving:
             self._signal(LoginAccepted(self._number, session.generation))
 
-    def _reject(self, session: Session, reason: LoginFailure, sqlstate: str | None) -> None:
+    def reject(self, session: Session, reason: LoginFailure, sqlstate: str | None) -> None:
+        """Note that a login failed."""
         generation = session.generation
         with self._lock:
             if reason is LoginFailure.CREDENTIALS and generation <= self.serving:
                 # Open sessions of the same role may be dead without knowing.
                 self._suspect(generation)
         self._signal(LoginRejected(self._number, generation, reason, sqlstate))
-        self._end(session)
+        self.end(session)
 
-    def _tested(self, session: Session, *, alive: bool) -> None:
+    def note_test(self, session: Session, *, alive: bool) -> None:
+        """Note whether the role of a session still exists."""
         if not alive:
             self._signal(
                 LoginRejected(self._number, session.generation, LoginFailure.CREDENTIALS, None)
@@ -299,18 +223,16 @@ class Sessions:
         with self._lock:
             self._trust.clear(session.generation)
 
-    def _learn_end(self, session: Session, remaining: float | None) -> None:
+    def learn_end(self, session: Session, remaining: float | None) -> None:
+        """Note how long a role can log in."""
         self._signal(EndLearned(session.generation, math.inf if remaining is None else remaining))
 
-    def _close(self, session: Session) -> None:
-        if session._state == "open":  # noqa: SLF001
-            self._end(session)
-
-    def _end(self, session: Session) -> None:
+    def end(self, session: Session) -> None:
+        """Note that a session was closed, or was never opened."""
         with self._lock:
-            if session._state == "closed":  # noqa: SLF001
+            if session.state == "closed":
                 return
-            session._state = "closed"  # noqa: SLF001
+            session.state = "closed"
             if self._counts[session.generation] > 0:
                 self._counts[session.generation] -= 1
         self._release()
@@ -400,7 +322,7 @@ class Sessions:
             thread.start()
         except RuntimeError:
             # No further thread: as if the server had not answered.
-            self._reject(session, LoginFailure.UNREACHABLE, None)
+            self.reject(session, LoginFailure.UNREACHABLE, None)
 
     def _run_proof(self, session: Session) -> None:
         try:
@@ -413,6 +335,6 @@ class Sessions:
                 where_raised(error),
             )
         # Whatever it has not said by now it does not know.
-        if session._state == "new":  # noqa: SLF001
-            self._reject(session, LoginFailure.UNREACHABLE, None)
-        self._end(session)
+        if session.state == "new":
+            self.reject(session, LoginFailure.UNREACHABLE, None)
+        self.end(session)

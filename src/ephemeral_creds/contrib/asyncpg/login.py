@@ -13,7 +13,7 @@ from ephemeral_creds.pool.reconnects import ConnectFailure
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ephemeral_creds.keeper.sessions import Session
+    from ephemeral_creds.keeper.session import Session
 
 __all__ = ["QUERY_TIMEOUT", "Login", "derive", "session_of"]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ephemeral_creds._values import Grant
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
-    from ephemeral_creds.keeper.sessions import Session
+    from ephemeral_creds.keeper.session import Session
     from ephemeral_creds.lifecycle.policy import RefreshPolicy
     from ephemeral_creds.observers import Observer
     from ephemeral_creds.providers.base import CredentialProvider

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ephemeral_creds.keeper.keeper import CredentialKeeper
-    from ephemeral_creds.keeper.sessions import Session
+    from ephemeral_creds.keeper.session import Session
 
     Connection = psycopg.Connection[Any]
 

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from ephemeral_creds._fork import register
 from ephemeral_creds.contrib._login import new_diagnosis, reject
 from ephemeral_creds.exceptions import CredentialsExpired, KeeperClosed, NotReady
-from ephemeral_creds.keeper.sessions import Session, Sessions
+from ephemeral_creds.keeper.sessions import Sessions
 from ephemeral_creds.pool._sync.session import login
 from ephemeral_creds.pool.reconnects import ConnectFailure
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
+    from ephemeral_creds.keeper.session import Session
 
 __all__ = ["SessionLease", "SharedSessions", "inner", "is_stale", "require_open", "share"]
 

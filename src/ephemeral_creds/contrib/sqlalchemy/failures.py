@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Dialect
 
-    from ephemeral_creds.keeper.sessions import Session
+    from ephemeral_creds.keeper.session import Session
     from ephemeral_creds.pool.diagnosis import Diagnosis
     from ephemeral_creds.pool.reconnects import ConnectFailure
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from ephemeral_creds.contrib.sqlalchemy.keepers import KeeperSource
-    from ephemeral_creds.keeper.sessions import Session
+    from ephemeral_creds.keeper.session import Session
 
 __all__ = ["Login", "Logins"]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.contrib.psycopg.shared import SharedSessions
     from ephemeral_creds.keeper.consumer import Keeper
     from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
-    from ephemeral_creds.keeper.sessions import Session
+    from ephemeral_creds.keeper.session import Session
 
 __all__ = ["AsyncLeasedConnection", "aconnect"]
 
