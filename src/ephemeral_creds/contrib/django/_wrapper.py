@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
-from django.db.utils import DatabaseErrorWrapper
 from django.utils.asyncio import async_unsafe
 from psycopg.pq import TransactionStatus
 
 from ephemeral_creds.contrib._login import CURRENT_USER, ROLE_MISSING
 from ephemeral_creds.contrib.django._checks import OURS, DatabaseValidation, errors
 from ephemeral_creds.contrib.django._client import DatabaseClient
+from ephemeral_creds.contrib.django._driver import SUSPICIOUS, Driver, ErrorWrapper, check_role
 from ephemeral_creds.contrib.django._logins import Logins
 from ephemeral_creds.contrib.django._process import process
 from ephemeral_creds.exceptions import ConfigurationError, NoCredentials
@@ -58,10 +58,6 @@ else:
 
 __all__ = ["RotatingWrapper"]
 
-# admin_shutdown: what a session is ended with whose role is dropped in the thorough way. Others
-# of the role have ended as well, and do not know it.
-_SUSPICIOUS = (*ROLE_MISSING, "57P01")
-
 # Seconds between two looks at a connection for the same reason, where the first did not settle it.
 _LOOK_AGAIN = 1.0
 
@@ -72,43 +68,6 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
     OR EXISTS (SELECT FROM pg_catalog.pg_class
                WHERE relnamespace = pg_catalog.pg_my_temp_schema())
     OR EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"""
-
-
-class _Driver:
-    """psycopg as Django uses it, but for `connect`."""
-
-    def __init__(self, wrapper: RotatingWrapper) -> None:
-        self._wrapper = weakref.ref(wrapper)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(psycopg, name)
-
-    def connect(self, **params: Any) -> Any:
-        """Log in with the credentials in use."""
-        wrapper = self._wrapper()
-        assert wrapper is not None  # noqa: S101 - it calls this
-        return wrapper.log_in(params)
-
-
-class _ErrorWrapper(DatabaseErrorWrapper):  # type: ignore[misc]
-    """Django's, which also looks for what sessions get whose role is gone."""
-
-    wrapper: RotatingWrapper
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if isinstance(error, psycopg.Error) and error.sqlstate in _SUSPICIOUS:
-            self.wrapper.verify()
-        super().__exit__(kind, error, traceback)
-
-
-def _check_role(connection: psycopg.Connection[Any]) -> None:
-    """Raise what says that the connection does not work, or that its role is gone.
-
-    psycopg_pool's own check sends an empty query, which a session answers that has outlived it.
-    """
-    connection.execute(CURRENT_USER)
-    if not connection.autocommit:
-        connection.rollback()
 
 
 class RotatingWrapper(_DjangoWrapper):
@@ -126,7 +85,7 @@ class RotatingWrapper(_DjangoWrapper):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.Database = _Driver(self)
+        self.Database = Driver(self)
         self._login: Login | None = None
         self._is_parked = False
         self._process = process.number
@@ -136,7 +95,7 @@ class RotatingWrapper(_DjangoWrapper):
     @cached_property
     def wrap_database_errors(self) -> Any:
         """See Django."""
-        return _ErrorWrapper(self)
+        return ErrorWrapper(self)
 
     def copy(self, alias: str | None = None) -> Any:
         """Return a copy of this connection; a provider in its options is the same one."""
@@ -198,7 +157,7 @@ class RotatingWrapper(_DjangoWrapper):
 
     def _new_pool(self, options: Mapping[str, Any]) -> RotatingConnectionPool[Any]:
         params = self.get_connection_params() | {"autocommit": True}
-        check = _check_role if self.settings_dict["CONN_HEALTH_CHECKS"] else None
+        check = check_role if self.settings_dict["CONN_HEALTH_CHECKS"] else None
         with process.lock:
             if self.alias not in process.pools:
                 process.pools[self.alias] = RotatingConnectionPool(
@@ -333,7 +292,7 @@ class RotatingWrapper(_DjangoWrapper):
             # Not SELECT 1, which a session answers that has outlived its role.
             self._ask(CURRENT_USER)
         except psycopg.Error as error:
-            if error.sqlstate in _SUSPICIOUS:
+            if error.sqlstate in SUSPICIOUS:
                 self.verify()
             if session is not None and error.sqlstate in ROLE_MISSING:
                 session.tested(alive=False)
