@@ -39,6 +39,8 @@ if [ "${1:-}" = --stand-ins ]; then
         build -t "$openbao" "$folder/openbao"
     fi
     if ! is_here "$python"; then
+        mkdir "$folder/tools"
+        cp "$root"/tools/sbom_hook.py "$folder/tools"
         cp -r stand-ins/python "$root"/pyproject.toml "$root"/README.md "$root"/LICENSE "$root"/src "$folder"
         build -t "$python" -f "$folder/python/Dockerfile" "$folder"
     fi
