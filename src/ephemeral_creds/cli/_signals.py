@@ -55,9 +55,11 @@ class Signals:
         self._wanted = {*wanted, signal.SIGCHLD}
         self.before: set[signal.Signals] = set()
         self._child_handler: Any = None
+        self._thread = 0
         self._ends = False
 
     def __enter__(self) -> Self:
+        self._thread = threading.get_ident()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, self._wanted)
         self.before = {signal.Signals(number) for number in blocked}
         # A signal that is ignored, by default or by our parent's wish, would not be kept for us.
@@ -76,7 +78,8 @@ class Signals:
     def wake(self) -> None:
         """Have `wait` return, from any thread."""
         if not self._ends:
-            os.kill(os.getpid(), signal.SIGCHLD)
+            # Not for the process: a thread that was there before does not block it.
+            signal.pthread_kill(self._thread, signal.SIGCHLD)
 
     def wait(self, seconds: float) -> Arrived | None:
         """Return the next signal; ``None`` after `seconds`, or earlier, or for SIGCHLD."""

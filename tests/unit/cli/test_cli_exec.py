@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -195,6 +196,21 @@ def test_signals_are_handed_out_one_by_one() -> None:
     # What came too late is forgotten.
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
     signals.wake()
+
+
+def test_a_wake_up_reaches_the_thread_that_waits() -> None:
+    ended = threading.Event()
+    # It was there before, and blocks nothing.
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    try:
+        with Signals([signal.SIGUSR1]) as signals:
+            signals.wake()
+            assert signal.SIGCHLD in signal.sigpending()
+            assert signals.wait(60.0) is None
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_systems_without_a_timed_wait(monkeypatch: pytest.MonkeyPatch) -> None:
