@@ -29,7 +29,7 @@ class Told:
     def __init__(self) -> None:
         self.rejected: list[tuple[LoginFailure, str | None]] = []
 
-    def _reject(self, _: Session, reason: LoginFailure, sqlstate: str | None) -> None:
+    def reject(self, _: Session, reason: LoginFailure, sqlstate: str | None) -> None:
         self.rejected.append((reason, sqlstate))
 
 
