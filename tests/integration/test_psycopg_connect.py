@@ -97,6 +97,8 @@ def test_ten_rotations_under_load_cost_no_query(world: World, end_sessions: bool
     for thread in threads:
         thread.start()
     try:
+        # What is replaced before anything has joined the keeper works until its deadline.
+        wait_until(lambda: failures or len(succeeded) > 20, "queries")
         for number in range(2, 12):
             keeper.refresh(PATIENCE)
             before = len(succeeded)
