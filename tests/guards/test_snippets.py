@@ -40,6 +40,8 @@ FENCE = re.compile(
     r"^(?P<indent>[ ]*)```(?P<language>\w+)[^\n]*\n(?P<body>.*?)^(?P=indent)```[ ]*$",
     re.DOTALL | re.MULTILINE,
 )
+# Each is what the extra of its name brings.
+LIBRARIES = ("asyncpg", "django", "opentelemetry", "prometheus_client", "sqlalchemy", "structlog")
 NOT_RUN = re.compile(r"<!--\s*not run(?!: \S)")
 
 
@@ -128,8 +130,8 @@ def test_python_runs(block: Block, request: pytest.FixtureRequest) -> None:
     try:
         execute(block.compiled(), namespace)
     except ModuleNotFoundError as error:
-        # That of an extra, which not every session installs.
-        if "ephemeral-creds[" not in str(error):
+        # That of an extra, which not every session installs; a page may import it before ours.
+        if "ephemeral-creds[" not in str(error) and error.name not in LIBRARIES:
             raise
         pytest.skip(str(error))
 

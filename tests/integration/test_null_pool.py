@@ -180,6 +180,8 @@ class TestRotation:
             setup.rotate(2)
             assert user_of(connection) == setup.role(1)
             assert setup.events.of(LeaseRevoked) == []
+            # It has been looked at before it is returned: otherwise nothing is left to report.
+            wait_until(lambda: pool._rotation._moving_since is not None)
         second: Any = client.get()
         assert user_of(second) == setup.role(2)
         second.rollback()
