@@ -25,8 +25,8 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("_values",), ("events",)],
     [("lifecycle",), ("providers.base",), ("observers",)],
     [("providers.url",)],
-    [("providers.vault.config",), ("providers.vault.inputs",), ("providers.file.formats",)],
-    [("providers.vault.http",), ("providers.file.read",)],
+    [("providers.vault.config",), ("providers.vault.inputs",), ("providers.formats",)],
+    [("providers.vault.http",), ("providers.file.read",), ("providers.fields",)],
     [("providers.vault.auth",), ("providers.file.watch",), ("providers.file.policy",)],
     [("providers.vault",), ("providers.file",), ("providers.fixed",)],
     [("keeper",)],
@@ -69,7 +69,7 @@ PURE = {
     "exceptions", "_backoff", "_values", "events", "lifecycle", "keeper.consumer",
     "pool.rotation", "pool.connections", "pool.jobs", "pool.ledger", "keeper.trust",
     "pool.reconnects", "pool.shortage",
-    "providers.base", "providers.file.formats",
+    "providers.base", "providers.formats",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "http", "io", "logging", "multiprocessing", "os",

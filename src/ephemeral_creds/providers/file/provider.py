@@ -15,10 +15,10 @@ from ephemeral_creds._values import Grant, Lease
 from ephemeral_creds.events import SourceRecovered, SourceUnusable
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers.base import CredentialProvider
-from ephemeral_creds.providers.file.formats.parse import FORMATS
 from ephemeral_creds.providers.file.policy import VERDICTS, FilePolicy, Inspection, Verdict
 from ephemeral_creds.providers.file.source import FileSource, keys_from
 from ephemeral_creds.providers.file.watch.poll import FileWatcher
+from ephemeral_creds.providers.formats.parse import FORMATS
 from ephemeral_creds.providers.url import FromURL, Key, Location, one_of
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, NoReturn
 
     from ephemeral_creds.events import Event
-    from ephemeral_creds.providers.file.formats.parse import Format
     from ephemeral_creds.providers.file.source import Content, ParseFunction
+    from ephemeral_creds.providers.formats.parse import Format
 
 __all__ = ["FileProvider"]
 

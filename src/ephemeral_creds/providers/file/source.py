@@ -13,24 +13,24 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
 )
 from ephemeral_creds.providers.base import value_of
-from ephemeral_creds.providers.file.formats.entry import Entry
-from ephemeral_creds.providers.file.formats.json import kind_of
-from ephemeral_creds.providers.file.formats.parse import FORMATS, Format, parse
-from ephemeral_creds.providers.file.formats.pick import (
-    CONNECTION_PAIRS,
-    DEFAULT_PAIRS,
-    USUAL_KEYS,
-    Found,
-    Keys,
-    pick,
-    validate_username,
-)
 from ephemeral_creds.providers.file.read.directory import (
     SWAPPED,
     entries_of_files,
     read_directory,
 )
 from ephemeral_creds.providers.file.read.file import read_text
+from ephemeral_creds.providers.formats.entry import Entry
+from ephemeral_creds.providers.formats.json import kind_of
+from ephemeral_creds.providers.formats.parse import FORMATS, Format, parse
+from ephemeral_creds.providers.formats.pick import (
+    CONNECTION_PAIRS,
+    USUAL_KEYS,
+    Found,
+    Keys,
+    pairs_with,
+    pick,
+    validate_username,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,5 +176,4 @@ def keys_from(
                 "url_key names a URI with both in it: remove username_key and password_key, or it"
             )
         return Keys((), (url_key,), constant)
-    pairs = ((username_key or user, password_key or password) for user, password in DEFAULT_PAIRS)
-    return Keys(tuple(dict.fromkeys(pairs)), (), constant)
+    return Keys(pairs_with(username_key, password_key), (), constant)

@@ -18,8 +18,8 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     MalformedResponse,
 )
-from ephemeral_creds.providers.file.formats.parse import parse
-from ephemeral_creds.providers.file.formats.pick import Keys
+from ephemeral_creds.providers.formats.parse import parse
+from ephemeral_creds.providers.formats.pick import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from ephemeral_creds.exceptions import EphemeralCredsError
 from ephemeral_creds.providers.file import FilePolicy, FileProvider
-from ephemeral_creds.providers.file.formats.mistakes import invisible_end, mistaken_value
-from ephemeral_creds.providers.file.formats.parse import parse
+from ephemeral_creds.providers.formats.mistakes import invisible_end, mistaken_value
+from ephemeral_creds.providers.formats.parse import parse
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ephemeral_creds._values import Credentials
-    from ephemeral_creds.providers.file.formats.parse import Format
+    from ephemeral_creds.providers.formats.parse import Format
 
 passwords = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1

@@ -12,14 +12,14 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
-from ephemeral_creds.providers.file.formats.ends import END_KEYS
-from ephemeral_creds.providers.file.formats.entry import Entry
 from ephemeral_creds.providers.file.read.file import (
     EMPTY_DIRECTORY,
     FileText,
     read_text,
     translate,
 )
+from ephemeral_creds.providers.formats.ends import END_KEYS
+from ephemeral_creds.providers.formats.entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers.base import value_of
-from ephemeral_creds.providers.file.formats.entry import Entry
-from ephemeral_creds.providers.file.formats.mistakes import unreadable
+from ephemeral_creds.providers.formats.entry import Entry
+from ephemeral_creds.providers.formats.mistakes import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers.base import value_of
-from ephemeral_creds.providers.file.formats.entry import Entry
-from ephemeral_creds.providers.file.formats.mistakes import unreadable
+from ephemeral_creds.providers.formats.entry import Entry
+from ephemeral_creds.providers.formats.mistakes import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +28,8 @@ _SCHEME = re.compile(
 )
 
 _ENCODE = (
-    "characters such as @ / % in a user name or password have to be percent-encoded, for example "
-    "by {{ .Data.password | urlquery }} in the template; or use JSON, which needs no encoding"
+    "characters such as @ / % in a user name or password have to be percent-encoded, in a template "
+    "by {{ .Data.password | urlquery }}; or use JSON, which needs no encoding"
 )
 _PLUS = "has a + that some read as a space: write %2B for a plus sign, or %20 for a space"
 # Hosts with their ports, as far as that tells them from a user name and half a password.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.providers.file.formats.entry import Entry
-from ephemeral_creds.providers.file.formats.json import in_envelope
-from ephemeral_creds.providers.file.formats.mistakes import unreadable
+from ephemeral_creds.providers.formats.entry import Entry
+from ephemeral_creds.providers.formats.json import in_envelope
+from ephemeral_creds.providers.formats.mistakes import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

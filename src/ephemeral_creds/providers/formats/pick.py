@@ -1,4 +1,4 @@
-"""Choosing the credentials among a file's entries, in any format; pure."""
+"""Choosing the credentials among the entries of a file or a secret, in any format; pure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
 )
 from ephemeral_creds.providers.base import value_of
-from ephemeral_creds.providers.file.formats.conninfo import is_uri, read_uri
-from ephemeral_creds.providers.file.formats.ends import UNKNOWN, End, end_of
-from ephemeral_creds.providers.file.formats.entry import Entry
-from ephemeral_creds.providers.file.formats.mistakes import invisible_end, mistaken_value
+from ephemeral_creds.providers.formats.conninfo import is_uri, read_uri
+from ephemeral_creds.providers.formats.ends import UNKNOWN, End, end_of
+from ephemeral_creds.providers.formats.entry import Entry
+from ephemeral_creds.providers.formats.mistakes import invisible_end, mistaken_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
-    "CONNECTION_PAIRS", "DEFAULT_PAIRS", "USUAL_KEYS", "Found", "Keys", "pick", "validate_username",
+    "CONNECTION_PAIRS", "DEFAULT_PAIRS", "USUAL_KEYS", "Found", "Keys", "Wording",
+    "pairs_with", "pick", "validate_username",
 ]  # fmt: skip
 
 DEFAULT_PAIRS: tuple[tuple[str, str], ...] = (
@@ -70,6 +71,24 @@ class Found:
     end: End = UNKNOWN
 
 
+class Wording(NamedTuple):
+    """What messages advise: a file has a template, and a secret's fields have none.
+
+    Attributes:
+        check: what to check if something is missing.
+        choose: how to choose other keys.
+        alone: how a password without a key is read.
+        quote: what to do about a value that is not text.
+        mistake: what to do about a mistaken value; empty for each mistake's own remedy.
+    """
+
+    check: str = "check the sidecar's template"
+    choose: str = "username_key and password_key, or url_key"
+    alone: str = "the password alone, with format='password'"
+    quote: str = "quote it in the template, or have it write JSON with toJSON"
+    mistake: str = ""
+
+
 class Keys(NamedTuple):
     """The keys to look for.
 
@@ -78,11 +97,19 @@ class Keys(NamedTuple):
         uris: the keys of connection URIs. If no pair is complete, the first one with a URI of
             PostgreSQL counts.
         username: the user name, if the file need not have one; empty if it has to.
+        wording: what messages advise.
     """
 
     pairs: Sequence[tuple[str, str]] = DEFAULT_PAIRS
     uris: Sequence[str] = URI_KEYS
     username: str = ""
+    wording: Wording = Wording()
+
+
+def pairs_with(username_key: str | None, password_key: str | None) -> Sequence[tuple[str, str]]:
+    """Return the pairs to look for if one or both of their keys have a name of their own."""
+    pairs = ((username_key or user, password_key or password) for user, password in DEFAULT_PAIRS)
+    return tuple(dict.fromkeys(pairs))
 
 
 USUAL_KEYS = Keys()
@@ -109,24 +136,25 @@ def pick(entries: Iterable[Entry], keys: Keys = USUAL_KEYS, *, whole: bool = Fal
     uris = _uris(others, keys.uris) if pair is None or _is_generic(pair) else []
     if pair is not None:
         name = _pair_name(pair)
-        username = keys.username or _username(found[pair[0].upper()], pair[0], whole=whole)
-        password = Secret(_text(found[pair[1].upper()], pair[1], whole=whole))
+        username = keys.username or _username(found[pair[0].upper()], pair[0], keys, whole=whole)
+        password = Secret(_text(found[pair[1].upper()], pair[1], keys, whole=whole))
         credentials = Credentials(username=username, password=password)
     elif uris:
         name = f"the URI in {uris[0].key}"
-        credentials = value_of(_read(uris[0], keys.username))
+        credentials = value_of(_read(uris[0], keys))
     else:
         raise _nothing_found(found, keys, whole=whole)
     for uri in uris:
-        of_uri = _read(uri, keys.username)
+        of_uri = _read(uri, keys)
         if isinstance(of_uri, Credentials) and of_uri != credentials:
-            raise _two_sets(name, f"the URI in {uri.key}")
+            raise _two_sets(name, f"the URI in {uri.key}", keys)
     return Found(credentials, end)
 
 
 def validate_username(username: str) -> str:
     """Return a user name that was given as an argument, or raise if it cannot be one."""
-    return _username(Entry("username", username, "the arguments"), "username", whole=True)
+    entry = Entry("username", username, "the arguments")
+    return _username(entry, "username", USUAL_KEYS, whole=True)
 
 
 def _by_key(
@@ -168,12 +196,13 @@ def _pair(found: Mapping[str, Entry], keys: Keys, *, whole: bool) -> tuple[str, 
                 f"{pair[0]} is not the user name in username=: remove one of them"
             )
         if values(pair) != values(first):
-            raise _two_sets(_pair_name(first), _pair_name(pair))
+            raise _two_sets(_pair_name(first), _pair_name(pair), keys)
     for pair in own if _is_generic(first) else ():
         for key, value, other in zip(pair, values(first), reversed(pair), strict=True):
             if key.upper() in found and found[key.upper()].value != value:
                 raise _incomplete(
                     f"{other} is missing, and {_pair_name(first)} do not have the value of {key}",
+                    keys,
                     whole=whole,
                 )
     return first
@@ -205,9 +234,10 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value
 
 
-def _read(uri: Entry, username: str) -> Credentials | EphemeralCredsError:
+def _read(uri: Entry, keys: Keys) -> Credentials | EphemeralCredsError:
     try:
-        return pick(read_uri(uri.value), Keys(CONNECTION_PAIRS, (), username)).credentials
+        keys = keys._replace(pairs=CONNECTION_PAIRS, uris=())
+        return pick(read_uri(uri.value), keys).credentials
     except (ConfigurationError, MalformedResponse) as error:
         return type(error)(f"{uri.key}: {error}")
 
@@ -216,10 +246,10 @@ def _twice(name: str, one: Entry, other: Entry) -> ConfigurationError:
     return ConfigurationError(f"{name} has one value in {one.where} and another in {other.where}")
 
 
-def _two_sets(one: str, other: str) -> ConfigurationError:
+def _two_sets(one: str, other: str, keys: Keys) -> ConfigurationError:
     return ConfigurationError(
         f"there are two sets of credentials, {one}, and {other}: remove the one that is not the "
-        "database's, or choose the keys with username_key and password_key, or url_key"
+        f"database's, or choose the keys with {keys.wording.choose}"
     )
 
 
@@ -230,32 +260,33 @@ def _nothing_found(
     for pair in keys.pairs:
         missing = [key for key in pair if key.upper() not in found]
         if len(missing) == 1:
-            return _incomplete(f"{missing[0]} is missing", whole=whole)
+            return _incomplete(f"{missing[0]} is missing", keys, whole=whole)
     if keys.username:
         needed, expected = "no password", list(dict.fromkeys(key for _, key in keys.pairs))
-        expected.append("the password alone, with format='password'")
+        if keys.wording.alone:
+            expected.append(keys.wording.alone)
     else:
         needed, expected = "neither a user name nor a password", [*map(_pair_name, keys.pairs)]
     if keys.uris:
         expected.append(f"a URI of PostgreSQL in {' or '.join(keys.uris)}")
     return _incomplete(
-        f"it has {needed}: expected {', or '.join(expected)}. Choose other keys with username_key "
-        "and password_key, or url_key",
+        f"it has {needed}: expected {', or '.join(expected)}. Choose other keys with "
+        f"{keys.wording.choose}",
+        keys,
         whole=whole,
     )
 
 
-def _incomplete(what: str, *, whole: bool) -> MalformedResponse | ConfigurationError:
+def _incomplete(what: str, keys: Keys, *, whole: bool) -> MalformedResponse | ConfigurationError:
+    check = keys.wording.check
     if whole:
-        return ConfigurationError(f"{what}: check the sidecar's template")
-    return MalformedResponse(
-        f"{what}; the file may be half written: if this stays, check the sidecar's template"
-    )
+        return ConfigurationError(f"{what}: {check}")
+    return MalformedResponse(f"{what}; the file may be half written: if this stays, {check}")
 
 
-def _username(entry: Entry, key: str, *, whole: bool) -> str:
+def _username(entry: Entry, key: str, keys: Keys, *, whole: bool) -> str:
     """Return a user name, which has no trailing text that may not belong to it."""
-    value = _text(entry, key, whole=whole)
+    value = _text(entry, key, keys, whole=whole)
     if value != value.strip(" ") or _TRAILING.search(value):
         raise ConfigurationError(
             f"{key} begins or ends with a space, or is followed by a comment, ; or ,: remove that, "
@@ -264,19 +295,16 @@ def _username(entry: Entry, key: str, *, whole: bool) -> str:
     return value
 
 
-def _text(entry: Entry, key: str, *, whole: bool) -> str:
+def _text(entry: Entry, key: str, keys: Keys, *, whole: bool) -> str:
     value = entry.value
     if entry.doubt:
         raise ConfigurationError(f"{key} in {entry.where} {entry.doubt}")
     if entry.kind:
-        raise ConfigurationError(
-            f"{key} is {entry.kind}, not text: quote it in the template, or have it write JSON "
-            "with toJSON"
-        )
-    if mistake := mistaken_value(value):
+        raise ConfigurationError(f"{key} is {entry.kind}, not text: {keys.wording.quote}")
+    if mistake := mistaken_value(value, keys.wording.mistake):
         raise ConfigurationError(f"{key} is {mistake}")
     if not value:
-        raise _incomplete(f"{key} has no value", whole=whole)
+        raise _incomplete(f"{key} has no value", keys, whole=whole)
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise ConfigurationError(
             f"{key} has a character that PostgreSQL cannot take: a NUL, or half a surrogate pair"

@@ -6,24 +6,24 @@ import re
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from ephemeral_creds.exceptions import ConfigurationError, MalformedResponse
-from ephemeral_creds.providers.file.formats.conninfo import is_uri, read_conninfo, read_uri
-from ephemeral_creds.providers.file.formats.entry import Entry
-from ephemeral_creds.providers.file.formats.json import read_json
-from ephemeral_creds.providers.file.formats.lines import as_yaml, lines_of, read_env, read_map
-from ephemeral_creds.providers.file.formats.mistakes import mistaken_file
-from ephemeral_creds.providers.file.formats.pick import (
+from ephemeral_creds.providers.formats.conninfo import is_uri, read_conninfo, read_uri
+from ephemeral_creds.providers.formats.entry import Entry
+from ephemeral_creds.providers.formats.json import read_json
+from ephemeral_creds.providers.formats.lines import as_yaml, lines_of, read_env, read_map
+from ephemeral_creds.providers.formats.mistakes import mistaken_file
+from ephemeral_creds.providers.formats.pick import (
     CONNECTION_PAIRS,
     USUAL_KEYS,
     Found,
     Keys,
     pick,
 )
-from ephemeral_creds.providers.file.formats.properties import read_properties
+from ephemeral_creds.providers.formats.properties import read_properties
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["FORMATS", "Format", "TextFormat", "parse", "recognise"]
+__all__ = ["FORMATS", "Format", "TextFormat", "parse", "read_password", "recognise"]
 
 TextFormat: TypeAlias = Literal["env", "json", "map", "uri", "conninfo", "properties", "password"]
 Format: TypeAlias = Literal["auto", "directory"] | TextFormat
@@ -32,7 +32,7 @@ FORMATS: tuple[str, ...] = ("auto", "directory", *get_args(TextFormat))
 """The names of all formats."""
 
 
-def _read_password(text: str) -> Iterator[Entry]:
+def read_password(text: str) -> Iterator[Entry]:
     """Read the whole text, without a line end at its end."""
     yield Entry("password", text.removesuffix("\n").removesuffix("\r"), "the file")
 
@@ -44,7 +44,7 @@ _READERS: Mapping[str, Callable[[str], Iterator[Entry]]] = {
     "uri": read_uri,
     "conninfo": read_conninfo,
     "properties": read_properties,
-    "password": _read_password,
+    "password": read_password,
 }
 # Their keys cannot be chosen.
 _KEYLESS = ("uri", "conninfo", "password")
@@ -90,7 +90,7 @@ def parse(
         name = "password"
     entries = _READERS[name](content)
     if name in _KEYLESS:
-        keys = Keys(CONNECTION_PAIRS, (), keys.username)
+        keys = keys._replace(pairs=CONNECTION_PAIRS, uris=())
         return pick(entries, keys, whole=content.endswith("\n"))
     if name == "map" and format == "auto":
         entries = as_yaml(entries, {key.upper() for pair in keys.pairs for key in pair})

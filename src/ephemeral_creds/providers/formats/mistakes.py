@@ -1,4 +1,4 @@
-"""Common mistakes in credential files, with their remedies; pure.
+"""Common mistakes in credential files and secrets, with their remedies; pure.
 
 The tables hold only texts that are never valid credentials, and no message quotes the text.
 """
@@ -20,7 +20,11 @@ class _Mistake(NamedTuple):
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.remedy}"
+        return self.text()
+
+    def text(self, remedy: str = "") -> str:
+        """Name it with a remedy, its own unless another is given."""
+        return f"{self.what}: {remedy or self.remedy}"
 
 
 def _mistake(pattern: str, what: str, remedy: str, flags: int = 0) -> _Mistake:
@@ -152,10 +156,10 @@ _FILES = (
 )
 
 
-def mistaken_value(value: str) -> str:
-    """Name the mistake in a value and its remedy; empty if none is known."""
+def mistaken_value(value: str, remedy: str = "") -> str:
+    """Name the mistake in a value and its remedy, or the one given; empty if none is known."""
     text = value.strip()
-    return next((str(known) for known in _VALUES if known.pattern.fullmatch(text)), "")
+    return next((known.text(remedy) for known in _VALUES if known.pattern.fullmatch(text)), "")
 
 
 def mistaken_file(start: str) -> str:

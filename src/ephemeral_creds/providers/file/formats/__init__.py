@@ -1,1 +1,0 @@
-"""The formats of credential files: text to credentials; pure."""

@@ -1,0 +1,1 @@
+"""The formats of credential files and secrets: text to credentials; pure."""
