@@ -25,7 +25,12 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("_values",), ("events",)],
     [("lifecycle",), ("providers.base",), ("observers",)],
     [("providers.url",)],
-    [("providers.vault.config",), ("providers.vault.inputs",), ("providers.formats",)],
+    [
+        ("providers.vault.config",),
+        ("providers.vault.inputs",),
+        ("providers.formats",),
+        ("providers.http",),
+    ],
     [("providers.vault.http",), ("providers.file.read",), ("providers.fields",)],
     [("providers.vault.auth",), ("providers.file.watch",), ("providers.file.policy",)],
     [("providers.vault",), ("providers.file",), ("providers.fixed",)],
@@ -41,8 +46,8 @@ LAYERS: list[list[tuple[str, ...]]] = [
 # The one home of each name that is neither ours nor the standard library's.
 HOMES: dict[str, tuple[str, ...]] = {
     "hvac": ("providers.vault",),
-    "requests": ("providers.vault",),
-    "urllib3": ("providers.vault",),
+    "requests": ("providers.http", "providers.vault"),
+    "urllib3": ("providers.http",),
     "botocore": ("providers.vault.auth.aws",),
     "watchdog": ("providers.file.watch.notify",),
     "psycopg": ("pool", "contrib", "check", "testing", "cli"),

@@ -166,7 +166,7 @@ def test_r16_a_date_to_wait_for_counts_against_the_servers_own_clock(
 ) -> None:
     from email.utils import format_datetime, parsedate_to_datetime
 
-    from ephemeral_creds.providers.vault.http.reply import _retry_after
+    from ephemeral_creds.providers.http.reply import _retry_after
 
     later = parsedate_to_datetime(DATE).replace(minute=30)
     header = format_datetime(later, usegmt=True)

@@ -6,16 +6,9 @@ import json
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlencode
 
-import requests
-
 from ephemeral_creds._values import Secret
-from ephemeral_creds.exceptions import (
-    ConfigurationError,
-    EphemeralCredsError,
-    MalformedResponse,
-    ProviderUnavailable,
-)
-from ephemeral_creds.providers.base import value_of
+from ephemeral_creds.exceptions import MalformedResponse
+from ephemeral_creds.providers.http.metadata import ask_metadata
 from ephemeral_creds.providers.vault.auth.base import MountedAuth
 
 if TYPE_CHECKING:
@@ -24,9 +17,6 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.vault.http.client import VaultClient
 
 __all__ = ["AzureAuth", "GCPAuth"]
-
-# Connect and read: it answers from the same host, in milliseconds.
-_TIMEOUT = (2.0, 10.0)
 
 
 class GCPAuth(MountedAuth):
@@ -62,7 +52,7 @@ class GCPAuth(MountedAuth):
         account = quote(self._service_account, safe="@.-")
         query = urlencode({"audience": f"http://vault/{self._role}", "format": "full"})
         path = f"/computeMetadata/v1/instance/service-accounts/{account}/identity?{query}"
-        jwt = _ask(self._metadata, path, "Metadata-Flavor", "Google")
+        jwt = ask_metadata(self._metadata, path, "Metadata-Flavor", "Google")
         return {"role": self._role, "jwt": jwt}
 
 
@@ -127,53 +117,9 @@ class AzureAuth(MountedAuth):
         return {name: str(value) for name, value in names.items() if value}
 
     def _look_up(self, path: str) -> dict[str, object]:
-        reply = _ask(self._metadata, f"/metadata/{path}", "Metadata", "true")
+        reply = ask_metadata(self._metadata, f"/metadata/{path}", "Metadata", "true")
         try:
             body = json.loads(reply.reveal())
         except ValueError:
             return {}
         return body if isinstance(body, dict) else {}
-
-
-def _ask(address: str, path: str, header: str, value: str) -> Secret:
-    """Return the body of a metadata server's response.
-
-    Args:
-        address: scheme, host and port.
-        path: the path with its query.
-        header: the header that shows the server that no browser was tricked into asking.
-        value: that header's value.
-
-    Raises:
-        ProviderUnavailable: it does not answer, or not now.
-        ConfigurationError: it refuses: there is no such account or identity.
-    """
-    return value_of(_exchange(address, path, {header: value}))
-
-
-def _exchange(address: str, path: str, headers: dict[str, str]) -> Secret | EphemeralCredsError:
-    server = f"the metadata server at {address}, asked for {path.partition('?')[0]},"
-    with requests.Session() as session:
-        # It is on the same host: a proxy could not reach it, and must not see the token.
-        session.trust_env = False
-        try:
-            response = session.get(
-                address + path, headers=headers, timeout=_TIMEOUT, allow_redirects=False
-            )
-        except ValueError:
-            return ConfigurationError(f"{server} cannot be asked: check its address")
-        except requests.RequestException as error:
-            return ProviderUnavailable(
-                f"{server} does not answer ({type(error).__name__}): is this a machine of that "
-                "cloud, and may this process reach it?"
-            )
-    status, text = response.status_code, response.text.strip()
-    if status == 200 and text:
-        return Secret(text)
-    if status in {200, 429} or status >= 500:
-        return ProviderUnavailable(
-            f"{server} answered HTTP {status} without a token", status=status
-        )
-    return ConfigurationError(
-        f"{server} answered HTTP {status}: check that the machine has such an identity"
-    )

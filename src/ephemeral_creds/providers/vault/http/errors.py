@@ -1,9 +1,7 @@
 """Translates every failed request into one of the library's errors.
 
 Everything here returns errors as values. They are raised elsewhere, from a frame that holds no
-secret, so that neither a traceback nor a chain of causes leads to one. Of an exception only its
-type and the words of the operating system or TLS are used: its text may hold a proxy's password, a
-header or a body.
+secret, so that neither a traceback nor a chain of causes leads to one.
 
 Statuses: https://developer.hashicorp.com/vault/api-docs#http-status-codes. Vault tells its lease
 errors apart by text only, hence the substrings below.
@@ -12,14 +10,9 @@ errors apart by text only, hence the substrings below.
 from __future__ import annotations
 
 import enum
-import http.client
 import re
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import requests
-import urllib3.exceptions
 
 from ephemeral_creds.exceptions import (
     AccessDenied,
@@ -29,17 +22,14 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
-from ephemeral_creds.providers.vault.http.adapters import causes, never_arrived
-from ephemeral_creds.providers.vault.http.reply import ReplyTooLarge
+from ephemeral_creds.providers.http import failures
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ephemeral_creds._values import Secret
-    from ephemeral_creds.providers.vault.http.reply import Reply
+    from ephemeral_creds.providers.http.reply import Reply
 
 __all__ = [
-    "Kind", "Operation", "from_exception", "from_reply", "is_in_doubt", "malformed", "shorten",
+    "Kind", "Operation", "from_exception", "from_reply", "malformed", "shorten",
 ]  # fmt: skip
 
 # Enough for Vault's longest usual complaint; a proxy's or a plugin's essay is cut.
@@ -47,7 +37,16 @@ _MAX_SAID = 300
 # Characters of a lease id's last part: enough to find it in Vault, too few to revoke it.
 _SHOWN = 6
 _NOT_VAULT = "the reply is not Vault's: check the address and any proxy in between"
-_IN_DOUBT = "Vault may have carried out the request"
+_VAULT = failures.Service(
+    name="Vault",
+    address="the address (VAULT_ADDR)",
+    expected_name="VAULT_TLS_SERVER_NAME sets the name to expect",
+    trust="set VAULT_CACERT, or verify in VaultConfig, to",
+    files="that VAULT_CACERT, or verify in VaultConfig, names PEM certificates, and "
+    "VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or client_cert, a certificate and its key",
+    values="the address, the namespace and the token",
+    in_doubt="Vault may have carried out the request",
+)
 
 # Vault answers 400 to every failed renewal. These say that the lease will not come back; any
 # other text, first of all "failed to renew entry", is trouble behind Vault that may pass.
@@ -66,11 +65,6 @@ _CONCURRENT = re.compile(r"\(SQLSTATE XX000\)|tuple concurrently updated")
 _BAD_LOGIN_SETUP = ("invalid role name", "missing ", "unsupported", "could not load")
 # Of a token whose nbf or iat is in the future: its issuer's clock is ahead of Vault's.
 _EARLY = ("token not yet valid", "token not valid yet", "token issued in the future")
-_NO_REPLY = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)
-# OpenSSL's words for bytes that are not TLS.
-_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
-# OpenSSL's numbers (X509_V_ERR_…) for failures with a remedy of their own.
-_NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
 
 
 class Kind(enum.Enum):
@@ -238,102 +232,7 @@ def _said(operation: Operation, reply: Reply) -> str:
 # --- No reply -----------------------------------------------------------------------------------
 
 
-def is_in_doubt(error: Exception) -> bool:
-    """Whether the request may have arrived, so that it may have been carried out."""
-    sent = isinstance(error, requests.RequestException | ReplyTooLarge | OSError)
-    return sent and not never_arrived(error)
-
-
 def from_exception(operation: Operation, error: Exception) -> EphemeralCredsError:
     """Return the error for a request that ended without a reply."""
-    intro = operation.intro
-    chain = list(causes(error))
-    if isinstance(error, ReplyTooLarge):
-        return MalformedResponse(
-            f"{intro} sent {error}, where Vault's replies have a few hundred bytes; {_NOT_VAULT}; "
-            f"{_IN_DOUBT}",
-            status=error.status,
-        )
-    not_sent = never_arrived(error)
-    if not_sent and (problem := _tls_problem(chain)) is not None:
-        return ConfigurationError(f"{intro} {problem}")
-    if isinstance(error, requests.ConnectTimeout):
-        return ProviderUnavailable(f"{intro} did not accept a connection in time")
-    if any(isinstance(cause, _NO_REPLY) for cause in chain):
-        return ProviderUnavailable(f"{intro} did not answer in time; {_IN_DOUBT}")
-    if any(isinstance(cause, http.client.IncompleteRead) for cause in chain):
-        return MalformedResponse(f"{intro} broke off in the middle of its reply; {_IN_DOUBT}")
-    if any(_is_not_http(cause) for cause in chain):
-        return MalformedResponse(
-            f"{intro} does not speak HTTP; check host and port of the address (VAULT_ADDR)"
-        )
-    if isinstance(error, requests.exceptions.ContentDecodingError):
-        return MalformedResponse(f"{intro} sent a body that cannot be decoded; {_IN_DOUBT}")
-    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        said = next((c.strerror for c in chain if isinstance(c, OSError) and c.strerror), None)
-        doubt = "" if not_sent else f"; {_IN_DOUBT}"
-        if operation.address.startswith("http:") and not not_sent:
-            doubt = f"; if it speaks TLS, the address begins with https://{doubt}"
-        return ProviderUnavailable(
-            f"{intro} cannot be reached: {said or type(error).__name__}; check the address "
-            f"(VAULT_ADDR) and that Vault runs there{doubt}"
-        )
-    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-        return ConfigurationError(
-            f"{intro} could not be asked: {error.strerror or error}; check the files that "
-            "verify and client_cert name"
-        )
-    if isinstance(error, ValueError):
-        # requests' InvalidURL and InvalidHeader, and a UnicodeError for what no header can hold.
-        return ConfigurationError(
-            f"{intro} could not be asked: {type(error).__name__}; check the address, the "
-            "namespace and the token for characters that HTTP cannot carry"
-        )
-    return ProviderUnavailable(f"{intro} could not be asked: {type(error).__name__}")
-
-
-def _tls_problem(chain: Sequence[BaseException]) -> str | None:
-    """Return what is wrong with TLS or its files; ``None`` if nothing is."""
-    for cause in chain:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            said = getattr(cause, "verify_message", "") or cause.strerror
-            remedy = _certificate_remedy(getattr(cause, "verify_code", 0))
-            return f"has a certificate that cannot be trusted: {said}; {remedy}"
-        if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _NOT_TLS:
-            return (
-                f"does not speak TLS ({cause.reason}); if it is meant to speak plain HTTP, the "
-                "address begins with http://"
-            )
-        if isinstance(cause, ssl.SSLError) and _is_of_a_file(cause):
-            return (
-                "could not be asked: a certificate file cannot be loaded "
-                f"({cause.reason or 'it is not PEM'}); check "
-                "that VAULT_CACERT, or verify in VaultConfig, names PEM certificates, and "
-                "VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or client_cert, a certificate and its key"
-            )
-    return None
-
-
-def _is_of_a_file(error: ssl.SSLError) -> bool:
-    """Whether OpenSSL could not load a file, which it does before it connects."""
-    return error.library in {"PEM", "X509", "ASN1"} or "PEM lib" in str(error)
-
-
-def _certificate_remedy(code: int) -> str:
-    if code in {_WRONG_NAME, _WRONG_ADDRESS}:
-        return (
-            "use a host name that the certificate has, or have one issued for this address "
-            "(VAULT_TLS_SERVER_NAME sets the name to expect)"
-        )
-    if code == _NOT_YET_VALID:
-        return "check this machine's clock: the certificate is not valid yet"
-    if code == _EXPIRED:
-        return "renew Vault's certificate, or check this machine's clock"
-    return "set VAULT_CACERT, or verify in VaultConfig, to the CA that issued it"
-
-
-def _is_not_http(cause: BaseException) -> bool:
-    # RemoteDisconnected is one by class, but means an end without any reply.
-    return isinstance(
-        cause, http.client.BadStatusLine | http.client.LineTooLong
-    ) and not isinstance(cause, ConnectionError)
+    tls = not operation.address.startswith("http:")
+    return failures.from_exception(_VAULT, operation.intro, error, tls=tls)

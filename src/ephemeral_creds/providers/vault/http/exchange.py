@@ -10,10 +10,11 @@ import hvac
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.providers.base import value_of
+from ephemeral_creds.providers.http.failures import is_in_doubt
+from ephemeral_creds.providers.http.reply import Reply
 from ephemeral_creds.providers.vault.http import errors
 from ephemeral_creds.providers.vault.http.audit import AuditTrail
 from ephemeral_creds.providers.vault.http.parse import Malformed
-from ephemeral_creds.providers.vault.http.reply import Reply
 from ephemeral_creds.providers.vault.http.transport import Transport
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Exchange:
         # Whatever it is, its frames and attributes hold the token.
         except Exception as error:  # noqa: BLE001
             found = errors.from_exception(self._located(operation), error)
-            return found, status, errors.is_in_doubt(error)
+            return found, status, is_in_doubt(error)
         finally:
             self.transport.token = ""
 

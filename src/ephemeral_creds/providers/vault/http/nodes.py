@@ -12,13 +12,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._backoff import backoff
-from ephemeral_creds.providers.vault.http.reply import origin_of
+from ephemeral_creds.providers.http.reply import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ephemeral_creds._clock import Clock
-    from ephemeral_creds.providers.vault.http.reply import Origin
+    from ephemeral_creds.providers.http.reply import Origin
 
 __all__ = ["Node", "Nodes"]
 

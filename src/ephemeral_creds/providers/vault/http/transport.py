@@ -14,29 +14,35 @@ from uuid import uuid4
 import hvac.adapters
 import requests
 
-from ephemeral_creds.providers.vault.http.adapters import (
+from ephemeral_creds.providers.http.adapters import (
     DeadlineAdapter,
     SocketAdapter,
     never_arrived,
 )
-from ephemeral_creds.providers.vault.http.nodes import Nodes
-from ephemeral_creds.providers.vault.http.reply import (
+from ephemeral_creds.providers.http.reply import (
     ReplyTooLarge,
     origin_of,
     read_reply,
     redirect_target,
 )
+from ephemeral_creds.providers.http.rest import PlainSession
+from ephemeral_creds.providers.vault.http.nodes import Nodes
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
+    from ephemeral_creds.providers.http.reply import Origin, Reply
     from ephemeral_creds.providers.vault.config import VaultConfig
     from ephemeral_creds.providers.vault.http.nodes import Node
-    from ephemeral_creds.providers.vault.http.reply import Origin, Reply
 
 __all__ = ["Transport"]
 
 # 307 and 308 keep method and body; the others turn a login into a GET without one.
 _FAITHFUL_REDIRECTS = frozenset({307, 308})
+# A standby, a recovery secondary or a node that is down, sealed or not initialized; or a load
+# balancer's word for one (https://developer.hashicorp.com/vault/api-docs/system/health).
+_OUT_OF_SERVICE = frozenset({472, 473, 474, 501, 502, 503, 504, 530})
+# A standby says this with a 500 while no node is the active one.
+_NO_LEADER = "local node not active"
 # Any standby is as good as the active node: it forwards.
 _HEALTH = "/v1/sys/health?standbyok=true&perfstandbyok=true"
 # An agent may demand it (require_request_header); hvac adds it to all other requests.
@@ -53,15 +59,10 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
     """
 
     def __init__(self, config: VaultConfig, clock: Clock) -> None:
-        session = _Session()
+        session = PlainSession()
         ca, name = config.ca_certificates, config.tls_server_name
         session.mount("http://", DeadlineAdapter(ca))
         session.mount("https://", DeadlineAdapter(ca, name))
-        # Compressed bodies may unfold to any size within one chunk.
-        session.headers["Accept-Encoding"] = "identity"
-        # An auth of its own keeps requests from looking into ~/.netrc, whose Authorization header
-        # Vault would take for a token. Proxies from the environment stay, hence not trust_env.
-        session.auth = _unchanged
         # hvac lets these three of a session win over its own arguments.
         session.verify = config.verify if ca is None else True
         session.cert = config.client_cert
@@ -115,7 +116,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
                 if not never_arrived(error):
                     raise
             else:
-                if not reply.is_sealed:
+                if not _is_sealed(reply):
                     return reply
             self.passed_over.append(node.address)
         self._asked = last
@@ -142,7 +143,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
             except (requests.RequestException, ReplyTooLarge) as error:
                 self._nodes.failed(node, _no_reply(error))
             else:
-                if reply.is_out_of_service:
+                if _is_out_of_service(reply):
                     self._nodes.failed(node, f"it answers HTTP {reply.status}")
                 else:
                     self._nodes.passed(node)
@@ -158,7 +159,7 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         except (requests.RequestException, ReplyTooLarge) as error:
             self._nodes.failed(self._asked, _no_reply(error))
             raise
-        if reply.is_out_of_service:
+        if _is_out_of_service(reply):
             self._nodes.failed(self._asked, f"it answers HTTP {reply.status}")
         else:
             self._nodes.served(self._asked)
@@ -199,16 +200,23 @@ class Transport(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no 
         return next((node for node in self._nodes if node.origin == origin), None)
 
 
-class _Session(requests.Session):
-    """Ignores redirects: requests would parse even those that it does not follow, and may raise."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        del resp
-        return None
+def _is_sealed(reply: Reply) -> bool:
+    """Whether the node did nothing but say that it is sealed, so that another may be asked."""
+    return reply.status == 503 and "sealed" in _errors(reply)
 
 
-def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+def _is_out_of_service(reply: Reply) -> bool:
+    """Whether the node is in trouble, rather than the request wrong."""
+    return (
+        reply.body is None
+        or bool(reply.redirect)
+        or reply.status in _OUT_OF_SERVICE
+        or (reply.status == 500 and _NO_LEADER in _errors(reply))
+    )
+
+
+def _errors(reply: Reply) -> str:
+    return "" if reply.body is None else str(reply.body.get("errors"))
 
 
 def _no_reply(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""HTTP replies of Vault, or of a proxy in its place, read within a limit."""
+"""HTTP replies of a service, or of a proxy in its place, read within a limit."""
 
 from __future__ import annotations
 
@@ -16,18 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Origin", "Reply", "ReplyTooLarge", "origin_of", "read_reply", "redirect_target"]
 
-# Bytes of a body: Vault's own replies have some hundreds, a warning or a certificate some thousand.
+# Bytes of a body: Vault's replies have some hundreds, a warning or a certificate some thousand, and
+# a cloud's secrets 64 KiB at most.
 _MAX_BODY = 1024 * 1024
 _CHUNK = 16 * 1024
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BODILESS = frozenset({202, 204})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# A standby, a recovery secondary or a node that is down, sealed or not initialized; or a load
-# balancer's word for one (https://developer.hashicorp.com/vault/api-docs/system/health).
-_OUT_OF_SERVICE = frozenset({472, 473, 474, 501, 502, 503, 504, 530})
-# A standby says this with a 500 while no node is the active one.
-_NO_LEADER = "local node not active"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +47,9 @@ class Reply:
     retry_after: float | None = None
     redirect: str = ""
 
-    @property
-    def is_sealed(self) -> bool:
-        """Whether the node did nothing but say that it is sealed, so that another may be asked."""
-        return self.status == 503 and "sealed" in self._errors
-
-    @property
-    def is_out_of_service(self) -> bool:
-        """Whether the node is in trouble, rather than the request wrong."""
-        return (
-            self.body is None
-            or bool(self.redirect)
-            or self.status in _OUT_OF_SERVICE
-            or (self.status == 500 and _NO_LEADER in self._errors)
-        )
-
-    @property
-    def _errors(self) -> str:
-        return "" if self.body is None else str(self.body.get("errors"))
-
 
 class ReplyTooLarge(Exception):
-    """The body is longer than any of Vault's; it was not read to its end."""
+    """The body is longer than any that is expected; it was not read to its end."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"more than {_MAX_BODY} bytes")
@@ -116,7 +93,7 @@ def read_reply(response: requests.Response) -> Reply:
 
     Raises:
         requests.RequestException: the connection ended before the body did.
-        ReplyTooLarge: the body cannot be one of Vault's.
+        ReplyTooLarge: the body is longer than any that is expected.
     """
     content = bytearray()
     for chunk in response.iter_content(_CHUNK):

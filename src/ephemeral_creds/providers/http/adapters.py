@@ -1,4 +1,4 @@
-"""Connections to Vault: with a time limit for the whole reply, over sockets, with server names.
+"""Connections: with a time limit for the whole reply, over sockets, with server names.
 
 A socket's timeout starts again with each byte, so that a server or proxy that sends one a second is
 waited for without end. Here the timeout at the beginning of a reply limits all of it: status line,

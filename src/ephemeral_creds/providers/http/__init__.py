@@ -1,0 +1,1 @@
+"""HTTP for providers: bounded in time and size, and nothing is sent twice."""

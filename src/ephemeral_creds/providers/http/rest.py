@@ -1,0 +1,125 @@
+"""Single requests to a service, every outcome of which is a value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import requests
+
+from ephemeral_creds._values import Secret
+from ephemeral_creds.providers.http.adapters import DeadlineAdapter
+from ephemeral_creds.providers.http.failures import from_exception
+from ephemeral_creds.providers.http.reply import read_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ephemeral_creds.exceptions import EphemeralCredsError
+    from ephemeral_creds.providers.http.failures import Service
+    from ephemeral_creds.providers.http.reply import Reply
+
+__all__ = ["PlainSession", "RestClient"]
+
+# For connecting and reading. The services of a region answer in milliseconds, in their worst
+# minutes within seconds; what takes longer is asked again.
+TIMEOUT = (5.0, 10.0)
+
+
+class PlainSession(requests.Session):
+    """Reads no ``~/.netrc``, whose password would go along, and follows no redirects.
+
+    Proxies and CAs still come from the environment.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Compressed bodies may unfold to any size within one chunk.
+        self.headers["Accept-Encoding"] = "identity"
+        # An auth of its own keeps requests from looking into ~/.netrc, whose Authorization header
+        # a service would take for its token. Proxies of the environment stay: not trust_env.
+        self.auth = _unchanged
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return ``None``: requests parses even those that it does not follow, and may raise."""
+        del resp
+        return None
+
+
+class RestClient:
+    """Sends requests to one service; each has a time limit, and none is sent twice.
+
+    Proxies and CAs come from the environment, as in requests (``HTTPS_PROXY``,
+    ``REQUESTS_CA_BUNDLE``). Not thread-safe: its user holds a lock.
+
+    Args:
+        service: what messages call the service.
+        verify: a file or directory of CAs, in place of the environment's.
+        timeout: the seconds for connecting, and for a whole reply.
+
+    Attributes:
+        requests_sent: how many requests have been sent.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        verify: str | None = None,
+        timeout: tuple[float, float] = TIMEOUT,
+    ) -> None:
+        self.requests_sent = 0
+        self._service = service
+        self._verify = verify
+        self._timeout = timeout
+        self._session = PlainSession()
+        self._session.mount("http://", DeadlineAdapter())
+        self._session.mount("https://", DeadlineAdapter())
+
+    def send(
+        self,
+        intro: str,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str | Secret],
+        body: str | Secret | None = None,
+    ) -> Reply | EphemeralCredsError:
+        """Send a request, and return its reply, of any status, or the error in place of one.
+
+        Raises nothing: the frames of an exception would hold what is secret in the request.
+
+        Args:
+            intro: what is asked for what, to begin an error's message:
+                ``Secrets Manager at https://…, asked for …,``.
+            method: the HTTP method.
+            url: the URL.
+            headers: the request's headers.
+            body: the request's body, as text.
+        """
+        self.requests_sent += 1
+        try:
+            response = self._session.request(
+                method,
+                url,
+                headers={name: _text(value) for name, value in headers.items()},
+                data=None if body is None else _text(body).encode(),
+                timeout=self._timeout,
+                verify=self._verify,
+                allow_redirects=False,
+                stream=True,
+            )
+            return read_reply(response)
+        except Exception as error:  # noqa: BLE001 - whatever it is, its frames hold the request
+            return from_exception(self._service, intro, error, tls=url.startswith("https:"))
+
+    def close(self) -> None:
+        """Close its connections. It can be used again."""
+        self._session.close()
+
+
+def _text(value: str | Secret) -> str:
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
