@@ -69,6 +69,7 @@ _HOMES = {
     "UserpassAuth": "providers.vault",
     "VaultConfig": "providers.vault",
     "VaultDynamicProvider": "providers.vault",
+    "VaultKVProvider": "providers.vault",
     "VaultStaticProvider": "providers.vault",
     "close_on_sigterm": "keeper.registry",
     "log_event": "observers",

@@ -69,4 +69,5 @@ from ephemeral_creds.providers.vault import TokenAuth as TokenAuth
 from ephemeral_creds.providers.vault import UserpassAuth as UserpassAuth
 from ephemeral_creds.providers.vault import VaultConfig as VaultConfig
 from ephemeral_creds.providers.vault import VaultDynamicProvider as VaultDynamicProvider
+from ephemeral_creds.providers.vault import VaultKVProvider as VaultKVProvider
 from ephemeral_creds.providers.vault import VaultStaticProvider as VaultStaticProvider

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from ephemeral_creds.providers.vault.http.client import VaultClient
-from ephemeral_creds.providers.vault.http.parse import Malformed, lookup
+from ephemeral_creds.providers.vault.http.parse import Malformed, engine_version, lookup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +94,7 @@ class Inspector:
     @property
     def creds_path(self) -> str:
         """The path that credentials are read from."""
-        return f"{self.mount}/{'static-creds' if self._static else 'creds'}/{self.role}"
+        return self._provider.path
 
     @property
     def roles_path(self) -> str:
@@ -123,6 +124,15 @@ class Inspector:
             _parse_token,
             login=True,
             denied=_DEFAULT_POLICY,
+        )
+
+    def engine_version(self) -> int:
+        """Return the version of the key-value engine at the mount, 0 if it is of another kind."""
+        return self._provider.query(
+            lambda vault: vault.adapter.get(f"/v1/sys/internal/ui/mounts/{quote(self.mount)}"),
+            f"the kind of engine at {self.mount}",
+            engine_version,
+            denied="the token has no right below this mount",
         )
 
     def capabilities(self, paths: Sequence[str]) -> Mapping[str, frozenset[str]]:

@@ -16,6 +16,7 @@ from ephemeral_creds import (
 )
 from ephemeral_creds.check.findings import CLOCK_TOLERANCE, LONGER_LIFE, ahead_of, in_words
 from ephemeral_creds.check.inspector import Health, Inspector, RoleFacts
+from ephemeral_creds.providers.vault import VaultKVProvider
 
 if TYPE_CHECKING:
     from ephemeral_creds.check.findings import Findings, Level
@@ -51,7 +52,12 @@ def check_vault(provider: VaultProvider, findings: Findings) -> bool:
     if not _check_nodes(inspector, findings):
         return False
     token = _check_login(inspector, findings)
-    if token is None or not _check_policy(inspector, findings, minting=provider.mints):
+    if token is None:
+        return False
+    if isinstance(provider, VaultKVProvider):
+        engine = _check_engine(inspector, provider.engine_version, findings)
+        return engine and _check_policy(inspector, findings, minting=False)
+    if not _check_policy(inspector, findings, minting=provider.mints):
         return False
     return _check_role(inspector, token, findings)
 
@@ -172,6 +178,22 @@ def _check_login(inspector: Inspector, findings: Findings) -> TokenFacts | None:
     else:
         findings.add("login", "ok", text)
     return token
+
+
+def _check_engine(inspector: Inspector, wanted: int, findings: Findings) -> bool:
+    try:
+        found = inspector.engine_version()
+    except EphemeralCredsError as error:
+        findings.add("engine", "skipped", f"the kind of engine cannot be read: {error}")
+        return True
+    kind = f"a key-value engine of version {found}" if found else "no key-value engine"
+    text = f"{inspector.mount!r} is {kind}"
+    if found == wanted or (wanted == 1 and not found):
+        findings.add("engine", "ok", text)
+        return True
+    remedy = f"engine_version={found}" if found else "give the mount of one as mount="
+    findings.add("engine", "fail", text, remedy)
+    return False
 
 
 def _check_policy(inspector: Inspector, findings: Findings, *, minting: bool) -> bool:

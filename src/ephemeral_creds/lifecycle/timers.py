@@ -41,8 +41,9 @@ def timers(core: Core) -> Iterator[tuple[float, Callable[[], None]]]:
         yield current.end.at, partial(_expect_end, core, current)
     if core.in_flight is not None:
         return
-    if current is not None:
-        yield current.password.at, partial(_read_password, core, current)
+    for newest in (current, candidate):
+        if newest is not None:
+            yield newest.password.at, partial(_read_password, core, newest)
     if current is not None and candidate is None:
         yield current.renewal.replace_at, partial(_replace, core, current)
     for each in generations:
@@ -105,8 +106,8 @@ def _expect_end(core: Core, current: Generation) -> None:
     )
 
 
-def _read_password(core: Core, current: Generation) -> None:
-    current.password.at = math.inf
+def _read_password(core: Core, generation: Generation) -> None:
+    generation.password.at = math.inf
     core.wishes.want(Reason.ROTATION_DUE, core.now)
 
 

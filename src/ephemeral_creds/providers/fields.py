@@ -103,17 +103,21 @@ class SecretFields:
 
         Args:
             secret: as the store returned it, whole.
-            where: which secret, to begin every message: ``secret 'app/db' at https://…``.
+            where: which secret, to begin every message: ``secret 'app/db' at https://…``. The
+                caller holds the secret in a frame that the traceback shows; `find` raises nothing.
 
         Raises:
             ConfigurationError: a key or its value is missing, or a value is a placeholder, not
                 text, ambiguous, or impossible in PostgreSQL.
         """
-        return value_of(self._attempt(secret, where))
+        found = self.find(secret, where)
+        del secret
+        return value_of(found)
 
-    def _attempt(
+    def find(
         self, secret: Mapping[str, object] | str, where: str
     ) -> Credentials | EphemeralCredsError:
+        """Return the same as `read`, or the error in its place, for `value_of` to raise."""
         try:
             if isinstance(secret, Mapping):
                 return pick(_flatten(secret, "", _DEPTH), self._keys, whole=True).credentials

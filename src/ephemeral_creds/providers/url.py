@@ -33,6 +33,7 @@ _URL_VARIABLE = "EPHEMERAL_CREDS_URL"
 _PROVIDERS = {
     "file": ("file", "FileProvider"),
     "vault": ("vault", "VaultDynamicProvider"),
+    "vault-kv": ("vault", "VaultKVProvider"),
     "vault-static": ("vault", "VaultStaticProvider"),
 }
 
@@ -289,6 +290,7 @@ def provider_from_url(
 
         vault://my-app-role?auth=kubernetes&auth_role=my-app
         vault-static://reporting?auth=approle&role_id=…&secret_id_file=/run/secrets/secret-id
+        vault-kv://app/db?auth=kubernetes&auth_role=my-app
         file:///vault/secrets/db-creds.txt
 
     What the URL does not say about Vault is read from ``VAULT_ADDR``, ``VAULT_NAMESPACE`` and the

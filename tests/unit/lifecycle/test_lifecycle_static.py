@@ -117,6 +117,19 @@ def test_another_user_is_another_generation(driver: Driver) -> None:
     assert proof.grant.generation == 2
 
 
+def test_r26_a_user_that_cannot_log_in_is_read_again(driver: Driver) -> None:
+    """A key-value secret announces no change, and who wrote a wrong user may correct it."""
+    driver.after(61)
+    driver.send(Granted(static(driver, 1, math.inf, user="wrong", again=100)))
+    driver.send(LoginRejected(1, 2, LoginFailure.CREDENTIALS))
+    assert Fetch() in driver.after(100)
+    assert driver.send(Granted(static(driver, 1, math.inf, user="wrong", again=100))) == []
+    assert Fetch() in driver.after(100)
+    *_, proof = driver.send(Granted(static(driver, 2, math.inf, user="right", again=100)))
+    assert isinstance(proof, Prove)
+    assert proof.grant.generation == 3
+
+
 def test_it_is_asked_again_when_the_provider_wants_it(driver: Driver) -> None:
     driver.after(61)
     assert driver.send(Granted(static(driver, 2, 3600, again=100))) == [Publish(current(driver))]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["END_KEYS", "UNKNOWN", "End", "end_of"]
+__all__ = ["END_KEYS", "UNKNOWN", "End", "duration", "end_of", "instant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ _GO = re.compile(
 
 def end_of(values: Mapping[str, str]) -> End:
     """Return the end in `values`, by upper-case key; unreadable ones are ignored."""
-    at = min((_instant(value) for value in _all(values, _INSTANTS)), default=math.inf)
+    at = min((instant(value) for value in _all(values, _INSTANTS)), default=math.inf)
     if at == math.inf:
         # A static role: its password ends when it is rotated.
         rotated, period = (values.get(name, "") for name in _ROTATION)
-        at = _instant(rotated) + _duration(period)
-    after = min((_duration(value) for value in _all(values, _DURATIONS)), default=math.inf)
+        at = instant(rotated) + duration(period)
+    after = min((duration(value) for value in _all(values, _DURATIONS)), default=math.inf)
     return End(at, after)
 
 
@@ -66,7 +66,8 @@ def _all(values: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
     return [values[key] for key in keys if key in values]
 
 
-def _instant(text: str) -> float:
+def instant(text: str) -> float:
+    """Return the seconds since 1970 of a number or an RFC 3339 date; ``inf`` if it is neither."""
     if _NUMBER.fullmatch(text):
         return _positive(float(text))
     # RFC 3339 has a time of day; a date alone would be the begin of the day that it means.
@@ -81,7 +82,8 @@ def _instant(text: str) -> float:
     return _positive(moment.timestamp())
 
 
-def _duration(text: str) -> float:
+def duration(text: str) -> float:
+    """Return the seconds of a number or of one of Go's durations; ``inf`` if it is neither."""
     if _NUMBER.fullmatch(text):
         return _positive(float(text))
     if match := _GO.fullmatch(text):

@@ -10,6 +10,7 @@ from ephemeral_creds.providers.vault.auth.password import LDAPAuth, UserpassAuth
 from ephemeral_creds.providers.vault.auth.token import AgentAuth, TokenAuth
 from ephemeral_creds.providers.vault.config import VaultConfig
 from ephemeral_creds.providers.vault.dynamic import VaultDynamicProvider
+from ephemeral_creds.providers.vault.kv import VaultKVProvider
 from ephemeral_creds.providers.vault.provider import VaultProvider
 from ephemeral_creds.providers.vault.static import VaultStaticProvider
 
@@ -28,6 +29,7 @@ __all__ = [
     "UserpassAuth",
     "VaultConfig",
     "VaultDynamicProvider",
+    "VaultKVProvider",
     "VaultProvider",
     "VaultStaticProvider",
 ]

@@ -70,8 +70,12 @@ class VaultDynamicProvider(VaultProvider):
     @property
     def description(self) -> str:
         """Role, path and address, for messages."""
-        path = f"{self.mount}/creds/{self.role}"
-        return f"Vault role {self.role!r} ({path} at {self.config.address})"
+        return f"Vault role {self.role!r} ({self.path} at {self.config.address})"
+
+    @property
+    def path(self) -> str:
+        """The path that credentials are minted at."""
+        return f"{self.mount}/creds/{self.role}"
 
     def fetch(self) -> Grant:
         """Mint credentials, after a login or a renewal of the token if needed.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.fields import FIELD_KEYS
 from ephemeral_creds.providers.url import Key, Location
 from ephemeral_creds.providers.vault.auth.approle import AppRoleAuth
 from ephemeral_creds.providers.vault.auth.aws import AWSAuth
@@ -16,14 +17,18 @@ from ephemeral_creds.providers.vault.auth.metadata import AzureAuth, GCPAuth
 from ephemeral_creds.providers.vault.auth.password import LDAPAuth, UserpassAuth
 from ephemeral_creds.providers.vault.auth.token import AgentAuth, TokenAuth
 from ephemeral_creds.providers.vault.config import VaultConfig
-from ephemeral_creds.providers.vault.inputs import validate_mount, validate_role
+from ephemeral_creds.providers.vault.inputs import (
+    validate_mount,
+    validate_role,
+    validate_secret_path,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ephemeral_creds.providers.vault.auth.base import AuthMethod
 
-__all__ = ["arguments_from"]
+__all__ = ["role_arguments", "secret_arguments"]
 
 # Keys with the value of an environment variable.
 _ENVIRONMENT = {
@@ -51,7 +56,14 @@ _ALTERNATIVES = (
     ("client_cert", ("CLIENT_CERT", "CLIENT_KEY")),
     ("client_key", ("CLIENT_CERT", "CLIENT_KEY")),
 )
-_FIELDS = {"username_field": Key("username"), "password_field": Key("password")}
+_FIELDS = {name: FIELD_KEYS[name] for name in ("username_field", "password_field")}
+_SECRET = {
+    # Not username=, which is whom auth=userpass logs in to Vault as.
+    "db_username": Key("username"),
+    "version": Key("version", Location.count),
+    "engine_version": Key("engine_version", Location.count),
+    "poll_interval": Key("poll_interval", Location.seconds),
+}
 
 
 def _secret(stem: str, value: str, path: str, *, needed: bool = False) -> dict[str, Key]:
@@ -104,8 +116,8 @@ _METHODS: Mapping[str, tuple[Callable[..., AuthMethod], Mapping[str, Key]]] = {
 }
 
 
-def arguments_from(location: Location) -> dict[str, Any]:
-    """Return the arguments of the provider that a URL describes.
+def role_arguments(location: Location) -> dict[str, Any]:
+    """Return the arguments of the provider of a role that a URL describes.
 
     Raises:
         ConfigurationError: a part of it is wrong, missing or unknown.
@@ -118,6 +130,46 @@ def arguments_from(location: Location) -> dict[str, Any]:
             "the name of the role is all that comes before the ?; give the path of the engine "
             "as mount=",
         )
+
+    def own() -> dict[str, Any]:
+        return {
+            "role": validate_role(location.name),
+            "mount": _mount(location, "database"),
+            "fields": location.arguments(_FIELDS),
+        }
+
+    return _arguments(location, _FIELDS, own)
+
+
+def secret_arguments(location: Location) -> dict[str, Any]:
+    """Return the arguments of the provider of a secret that a URL describes.
+
+    Raises:
+        ConfigurationError: a part of it is wrong, missing or unknown.
+    """
+    if not location.name:
+        raise location.error("the path", f"is missing: {location.scheme}://PATH?auth=…")
+
+    def own() -> dict[str, Any]:
+        return {
+            "path": validate_secret_path(location.name + location.path),
+            "mount": _mount(location, "secret"),
+            "fields": location.arguments(FIELD_KEYS),
+            **location.arguments(_SECRET),
+        }
+
+    return _arguments(location, FIELD_KEYS | _SECRET, own)
+
+
+def _mount(location: Location, usual: str) -> str:
+    mount = location.text("mount") or usual
+    return validate_mount(mount, "mount of a secrets engine (mount=)")
+
+
+def _arguments(
+    location: Location, own_keys: Iterable[str], own: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what `own` reads and how to log in to and to reach Vault."""
     name = location.required("auth", f"say how to log in: {', '.join(_METHODS)}")
     if name not in _METHODS:
         # Not repeated: it may be a token.
@@ -127,20 +179,13 @@ def arguments_from(location: Location) -> dict[str, Any]:
             "auth=", f"there is no such auth method; {hint}: {', '.join(_METHODS)}"
         )
     make, keys = _METHODS[name]
-    known = ("auth", "mount", *_FIELDS, *_ENVIRONMENT, *_CONFIG, *keys)
+    known = ("auth", "mount", *own_keys, *_ENVIRONMENT, *_CONFIG, *keys)
     location.expect(known, f"with auth={name}")
     try:
         login = location.arguments(keys)
         if make is TokenAuth:
             login["environ"] = location.environ
-        mount = location.text("mount") or "database"
-        return {
-            "role": validate_role(location.name),
-            "auth": make(**login),
-            "mount": validate_mount(mount, "mount of a secrets engine (mount=)"),
-            "fields": location.arguments(_FIELDS),
-            "config": _config(location),
-        }
+        return {"auth": make(**login), **own(), "config": _config(location)}
     except ConfigurationError as error:
         text = str(error)
         if str(location) in text:

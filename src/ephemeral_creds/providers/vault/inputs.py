@@ -19,6 +19,7 @@ __all__ = [
     "validate_auth_mount",
     "validate_mount",
     "validate_role",
+    "validate_secret_path",
 ]
 
 # Bytes: tokens have some hundreds, JSON Web Tokens with many claims some thousand.
@@ -74,6 +75,16 @@ def validate_role(role: str) -> str:
             "before 'creds' as mount"
         )
     return role
+
+
+def validate_secret_path(path: str) -> str:
+    """Return the path of a secret without the slashes around it; it must not lead elsewhere."""
+    stripped = path.strip("/")
+    if not stripped or any(part in {"", ".", ".."} for part in stripped.split("/")):
+        raise ConfigurationError(
+            f"{path!r} cannot be the path of a secret: give what follows the mount, such as app/db"
+        )
+    return stripped
 
 
 def as_secret(value: object) -> tuple[Secret | None, str]:

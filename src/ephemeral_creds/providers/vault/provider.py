@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from abc import abstractmethod
 from typing import TYPE_CHECKING, TypeVar
 
 from ephemeral_creds._clock import SystemClock
@@ -18,7 +19,7 @@ from ephemeral_creds.providers.base import CredentialProvider
 from ephemeral_creds.providers.url import FromURL
 from ephemeral_creds.providers.vault.auth.base import AuthMethod
 from ephemeral_creds.providers.vault.config import VaultConfig
-from ephemeral_creds.providers.vault.from_url import arguments_from
+from ephemeral_creds.providers.vault.from_url import role_arguments
 from ephemeral_creds.providers.vault.http.client import VaultClient
 from ephemeral_creds.providers.vault.http.parse import FieldNames
 from ephemeral_creds.providers.vault.inputs import validate_mount, validate_role
@@ -47,7 +48,7 @@ class VaultProvider(FromURL, CredentialProvider):
     """A provider that asks Vault for a role's credentials, under tokens of its own.
 
     Attributes:
-        role: the name of the role.
+        role: the name of the role, or the path of the secret.
         mount: where the secrets engine is mounted.
         config: how Vault is reached.
     """
@@ -62,7 +63,7 @@ class VaultProvider(FromURL, CredentialProvider):
         config: VaultConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.role = validate_role(role)
+        self.role = self._validate_name(role)
         self.mount = validate_mount(mount, "mount of a secrets engine")
         self._names = _field_names(fields)
         if not isinstance(auth, AuthMethod):
@@ -82,7 +83,16 @@ class VaultProvider(FromURL, CredentialProvider):
 
     @classmethod
     def _arguments(cls, location: Location) -> dict[str, Any]:
-        return arguments_from(location)
+        return role_arguments(location)
+
+    @staticmethod
+    def _validate_name(name: str) -> str:
+        return validate_role(name)
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """The path that credentials are read from."""
 
     @property
     def requests_sent(self) -> int:

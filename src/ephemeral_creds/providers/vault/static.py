@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.vault.http.parse import RoleCredentials
     from ephemeral_creds.providers.vault.tokens import Tokens, TokenSession
 
-__all__ = ["VaultStaticProvider"]
+__all__ = ["READ_AGAIN", "VaultStaticProvider"]
 
-# Seconds until the next read if Vault does not announce the rotation: as often as Vault Agent
-# reads (static_secret_render_interval).
-_READ_AGAIN = 300.0
+# Seconds until the next read if Vault does not announce the change: as often as Vault Agent reads
+# (static_secret_render_interval).
+READ_AGAIN = 300.0
 
 
 class VaultStaticProvider(VaultProvider):
@@ -47,8 +47,12 @@ class VaultStaticProvider(VaultProvider):
     @property
     def description(self) -> str:
         """Role, path and address, for messages."""
-        path = f"{self.mount}/static-creds/{self.role}"
-        return f"Vault static role {self.role!r} ({path} at {self.config.address})"
+        return f"Vault static role {self.role!r} ({self.path} at {self.config.address})"
+
+    @property
+    def path(self) -> str:
+        """The path that the password is read from."""
+        return f"{self.mount}/static-creds/{self.role}"
 
     def fetch(self) -> Grant:
         """Read the password; raises what `VaultDynamicProvider.fetch` does."""
@@ -60,7 +64,7 @@ class VaultStaticProvider(VaultProvider):
                 requested_at,
                 rotates_in=math.inf if reply.rotates_in is None else reply.rotates_in,
                 ask_again_in=min(
-                    math.inf if announced else _READ_AGAIN, session.renewal_due_in(requested_at)
+                    math.inf if announced else READ_AGAIN, session.renewal_due_in(requested_at)
                 ),
             )
             return Grant(credentials, lease)

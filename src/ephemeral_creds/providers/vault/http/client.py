@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds.events import ProviderRequest
+    from ephemeral_creds.providers.fields import SecretFields
     from ephemeral_creds.providers.vault.config import VaultConfig
 
 __all__ = ["VaultClient"]
@@ -186,6 +187,80 @@ class VaultClient:
             operation,
             lambda vault: vault.secrets.database.get_static_credentials(role, mount_point=mount),
             lambda body: parse.static_credentials(body, names),
+            token,
+        )
+
+    # https://developer.hashicorp.com/vault/api-docs/secret/kv
+
+    def read_secret(
+        self,
+        token: Secret,
+        mount: str,
+        path: str,
+        fields: SecretFields,
+        *,
+        version: int | None = None,
+    ) -> parse.StoredSecret:
+        """Read a secret of a key-value engine of version 2; ``None`` means the latest version."""
+        api_path = f"{mount}/data/{path}"
+        which = "the secret" if version is None else f"version {version} of the secret"
+        missing = f"check that there is such a secret and version: vault kv get -mount={mount} …"
+        if path.startswith("data/"):
+            missing += "; the path is given without the 'data/' of Vault's API"
+        operation = Operation(
+            Kind.READ,
+            f"{which} at {api_path}",
+            _policy(api_path, "read"),
+            missing,
+            mount=mount,
+            role=path,
+            explain=parse.absent_version,
+        )
+        return self._exchange.run(
+            operation,
+            lambda vault: vault.secrets.kv.v2.read_secret_version(
+                path, version, mount_point=mount, raise_on_deleted_version=False
+            ),
+            lambda body: parse.stored_secret(body, fields, api_path, versions=True),
+            token,
+        )
+
+    def read_fields(
+        self, token: Secret, mount: str, path: str, fields: SecretFields
+    ) -> parse.StoredSecret:
+        """Read a secret of a key-value engine of version 1, or what another engine has there."""
+        api_path = f"{mount}/{path}"
+        operation = Operation(
+            Kind.READ,
+            f"the secret at {api_path}",
+            _policy(api_path, "read"),
+            "check that there is such a secret",
+            mount=mount,
+            role=path,
+        )
+        return self._exchange.run(
+            operation,
+            lambda vault: vault.secrets.kv.v1.read_secret(path, mount_point=mount),
+            lambda body: parse.stored_secret(body, fields, api_path, versions=False),
+            token,
+        )
+
+    def read_engine_version(self, token: Secret, mount: str) -> int:
+        """Return the version of the key-value engine at `mount`, 0 if it is of another kind.
+
+        The vault command asks the same before ``vault kv get``; every token may that has any right
+        below the mount.
+        """
+        operation = Operation(
+            Kind.READ,
+            f"the kind of engine at {mount}",
+            "the token has no right below this mount",
+            mount=mount,
+        )
+        return self._exchange.run(
+            operation,
+            lambda vault: vault.adapter.get(f"/v1/sys/internal/ui/mounts/{quote(mount)}"),
+            parse.engine_version,
             token,
         )
 

@@ -25,6 +25,8 @@ from ephemeral_creds.exceptions import (
 from ephemeral_creds.providers.http import failures
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from ephemeral_creds._values import Secret
     from ephemeral_creds.providers.http.reply import Reply
 
@@ -93,6 +95,7 @@ class Operation:
         mount: the mount that it goes to, for events.
         role: its role, for events.
         lease_id: its lease; shown in part only.
+        explain: says what the body of a 404 without an error means; empty if it does not tell.
     """
 
     kind: Kind
@@ -105,6 +108,7 @@ class Operation:
     mount: str = ""
     role: str = ""
     lease_id: str = ""
+    explain: Callable[[Mapping[str, object]], str] | None = None
 
     @property
     def intro(self) -> str:
@@ -163,6 +167,8 @@ def from_reply(operation: Operation, reply: Reply) -> EphemeralCredsError:
         return _bad_request(operation, message, said)
     if status in {401, 403}:
         return AccessDenied(f"{message}; {operation.denied}", status=status)
+    if status == 404 and operation.explain and (why := operation.explain(reply.body)):
+        return ConfigurationError(f"{answered}: {why}")
     if status in {404, 405}:
         return ConfigurationError(f"{message}; {operation.missing}")
     return MalformedResponse(f"{message}; Vault does not use this status here", status=status)

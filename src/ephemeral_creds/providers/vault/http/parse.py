@@ -9,15 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ephemeral_creds._values import Secret
+from ephemeral_creds._values import Credentials, Secret
+from ephemeral_creds.providers.formats.ends import duration, instant
+
+if TYPE_CHECKING:
+    from ephemeral_creds.exceptions import EphemeralCredsError
+    from ephemeral_creds.providers.fields import SecretFields
 
 __all__ = [
     "FieldNames",
     "Malformed",
     "Renewal",
     "RoleCredentials",
+    "StoredSecret",
     "TokenInfo",
+    "absent_version",
+    "engine_version",
     "lease_renewal",
     "login",
     "lookup",
@@ -25,6 +34,7 @@ __all__ = [
     "nothing",
     "secret_id",
     "static_credentials",
+    "stored_secret",
     "token_renewal",
 ]
 
@@ -95,6 +105,23 @@ class RoleCredentials:
     duration: float = 0.0
     renewable: bool = False
     rotates_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSecret:
+    """A secret of a key-value engine.
+
+    Attributes:
+        credentials: those in it, or why they cannot be used.
+        version: its version; 0 without versions.
+        created_at: when that was written, in seconds since 1970; 0 without versions.
+        ttl: seconds after which its writer wants it to be read again; ``inf`` if it does not say.
+    """
+
+    credentials: Credentials | EphemeralCredsError
+    version: int = 0
+    created_at: float = 0.0
+    ttl: float = math.inf
 
 
 def login(body: Mapping[str, object]) -> TokenInfo:
@@ -172,6 +199,55 @@ def static_credentials(body: Mapping[str, object], names: FieldNames) -> RoleCre
     )
 
 
+def stored_secret(
+    body: Mapping[str, object], fields: SecretFields, where: str, *, versions: bool
+) -> StoredSecret:
+    """Parse a secret of a key-value engine, with `versions` or without.
+
+    Vault's name for the hint is ``ttl``, and it has no effect in Vault: a field of the secret
+    without versions, and custom metadata with them.
+    """
+    data = _mapping(body, "data")
+    if not versions:
+        return StoredSecret(fields.find(data, where), ttl=_ttl(data))
+    metadata = _mapping(data, "metadata")
+    custom = metadata.get("custom_metadata")
+    created = _text(metadata, "created_time") or ""
+    return StoredSecret(
+        fields.find(_mapping(data, "data"), where),
+        int(_number(metadata, "version")),
+        instant(created) if created else 0.0,
+        _ttl(custom) if isinstance(custom, Mapping) else math.inf,
+    )
+
+
+def absent_version(body: Mapping[str, object]) -> str:
+    """Say what the body of a 404 of a key-value engine means; empty if it does not tell."""
+    data = body.get("data")
+    metadata = data.get("metadata") if isinstance(data, Mapping) else None
+    if isinstance(metadata, Mapping):
+        number = metadata.get("version")
+        version = f"version {number}" if isinstance(number, int) else "the version"
+        if metadata.get("destroyed") is True:
+            return f"{version} is destroyed: write a new version, or pin another one"
+        if metadata.get("deletion_time"):
+            return (
+                f"{version} is deleted: undelete it (vault kv undelete), write a new version, or "
+                "pin another one"
+            )
+    return ""
+
+
+def engine_version(body: Mapping[str, object]) -> int:
+    """Parse a mount: the version of its key-value engine, 0 if it is of another kind."""
+    data = _mapping(body, "data")
+    options = data.get("options")
+    if data.get("type") not in ("kv", "generic"):
+        return 0
+    # Without options it is a mount from before there were versions.
+    return 2 if isinstance(options, Mapping) and options.get("version") == "2" else 1
+
+
 def secret_id(body: Mapping[str, object]) -> Secret:
     """Parse the content of a wrapping token."""
     data = body.get("data")
@@ -183,6 +259,11 @@ def secret_id(body: Mapping[str, object]) -> Secret:
 
 def nothing(_body: Mapping[str, object]) -> None:
     """Accept any reply to a request whose reply has no content."""
+
+
+def _ttl(source: Mapping[str, object]) -> float:
+    value = source.get("ttl")
+    return duration(str(value)) if isinstance(value, str | int) else math.inf
 
 
 def _text(source: Mapping[str, object], key: str) -> str | None:
