@@ -275,7 +275,9 @@ class KeeperThread:
         self.asked_at = self.clock.now()
         try:
             match operation:
-                case a.Fetch():
+                case a.Fetch(refused):
+                    if refused is not None:
+                        return s.Granted(self.provider.fetch_instead(refused))
                     return s.Granted(self.provider.fetch())
                 case a.Renew(grant):
                     return s.Renewed(grant.generation, self.provider.renew(grant))

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ask the provider for credentials; answer with `Granted` or `Failed`."""
+    """Ask the provider for credentials; answer with `Granted` or `Failed`.
+
+    `refused` are those that it is known to have, if PostgreSQL refuses them nevertheless.
+    """
+
+    refused: Grant | None = None
 
 
 @dataclass(frozen=True, slots=True)

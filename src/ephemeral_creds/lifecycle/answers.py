@@ -87,6 +87,8 @@ def _confirm(core: Core, generation: Generation, lease: Lease) -> None:
     refused = core.wishes.reason is Reason.LOGIN_REFUSED
     generation.renewal.initial_duration = lease.duration
     generation.password.note_same(generation.grant.lease, core.now, refused=refused)
+    if refused:
+        generation.doubt.confirm()
     _extend(core, generation, lease)
     generation.end.note_lease(generation.grant.lease)
     core.schedule(generation)
@@ -96,6 +98,7 @@ def _change_password(core: Core, generation: Generation, grant: Grant) -> None:
     """Have consumers log in with the new one; there is nothing to move or revoke."""
     generation.grant = replace(grant, generation=generation.number)
     generation.password.note_change()
+    generation.doubt.clear()
     core.refusals.forget()
     core.schedule(generation)
     core.act(a.Publish(generation.grant))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ephemeral_creds.lifecycle.expected_end import ExpectedEnd
 from ephemeral_creds.lifecycle.lease import Renewal
 from ephemeral_creds.lifecycle.password import PasswordReading
+from ephemeral_creds.lifecycle.refusals import Doubt
 from ephemeral_creds.lifecycle.trial import Trial
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Generation:
         self.renewal = Renewal(policy, grant.lease.duration)
         self.trial = Trial(policy, self.accepted)
         self.password = PasswordReading(policy)
+        self.doubt = Doubt()
         self.end = ExpectedEnd(policy.grace, max(policy.grace, policy.retry_initial))
         self.end.note_lease(grant.lease)
         self._policy = policy
@@ -145,11 +147,13 @@ class Generation:
         self.trial.excuse(consumer)
         self.accepted.add(consumer)
         self.refused.discard(consumer)
+        self.doubt.clear()
 
     def refuse(self, consumer: int) -> None:
         """Note that `consumer` was refused with it, while it was in use."""
         self.accepted.discard(consumer)
         self.refused.add(consumer)
+        self.doubt.refuse()
 
     def leave(self, consumer: int) -> None:
         """Note that there is no such consumer any more."""

@@ -31,7 +31,9 @@ class PasswordReading:
             self.at = math.inf
             return
         after = self._policy.read_again_after(lease.rotates_in, draw)
-        at = lease.requested_at + min(after, lease.ask_again_in)
+        # A fleet that was deployed together does not ask together.
+        again = lease.ask_again_in * (1 - self._policy.jitter * draw)
+        at = lease.requested_at + min(after, again)
         # A slow answer may arrive when the next one is due: not in a loop.
         self.at = max(at, now + self._policy.retry_initial)
         if self._unchanged:

@@ -80,7 +80,7 @@ class RefreshPolicy:
 
     # Processes that were deployed together must not renew together.
     jitter: float = number(0.1, 0.0, 0.5)
-    """How much earlier, at most and as a fraction, a renewal or retry may be."""
+    """How much earlier, at most and as a fraction, a renewal, retry or poll may be."""
 
     # Half a minute is what minting, proving and moving a large pool take on a bad day.
     margin: float = number(30.0, 0.0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ephemeral_creds.lifecycle.policy import RefreshPolicy
 
-__all__ = ["LoginFailure", "Refusals"]
+__all__ = ["Doubt", "LoginFailure", "Refusals"]
 
 
 # It looks the role up, after pg_hba.conf has let it in.
@@ -52,6 +52,33 @@ class LoginFailure(Enum):
             return cls.PG_HBA
         by_pooler = sqlstate == "08P01" and _POOLER_REFUSED.search(message)
         return cls.CREDENTIALS if sqlstate.startswith("28") or by_pooler else cls.SERVER
+
+
+class Doubt:
+    """Whether PostgreSQL refuses what the source has, or only what it had.
+
+    A login that is refused may have begun with an earlier password. One that is refused after a
+    fetch for that reason has brought the same was not, unless it took long.
+
+    Attributes:
+        is_certain: whether the credentials in use are those of the source, and are refused.
+    """
+
+    def __init__(self) -> None:
+        self.is_certain = False
+        self._is_confirmed = False
+
+    def refuse(self) -> None:
+        """Note a refused login."""
+        self.is_certain = self.is_certain or self._is_confirmed
+
+    def confirm(self) -> None:
+        """Note that a fetch for a refused login has brought the same credentials."""
+        self._is_confirmed = True
+
+    def clear(self) -> None:
+        """Note an accepted login, or other credentials."""
+        self.is_certain = self._is_confirmed = False
 
 
 class Refusals:

@@ -118,4 +118,6 @@ def _replace(core: Core, current: Generation) -> None:
 
 def _fetch(core: Core) -> None:
     core.wishes.fetch(core.now)
-    core.request(a.Fetch())
+    current = core.current
+    is_refused = current is not None and current.doubt.is_certain
+    core.request(a.Fetch(refused=current.grant if current is not None and is_refused else None))

@@ -46,6 +46,15 @@ class CredentialProvider(ABC):
     def fetch(self) -> Grant:
         """Fetch credentials. May block for as long as the backend's timeouts allow."""
 
+    def fetch_instead(self, refused: Grant) -> Grant:
+        """Fetch credentials other than those of `refused`, if the source has others.
+
+        Called in place of `fetch` while PostgreSQL refuses logins with `refused`, which the last
+        `fetch` has returned once more. By default the same as `fetch`.
+        """
+        del refused
+        return self.fetch()
+
     def renew(self, grant: Grant) -> Lease:
         """Ask for more time for `grant`; its credentials stay as they are.
 

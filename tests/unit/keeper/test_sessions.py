@@ -16,11 +16,15 @@ from keepers import PATIENCE, Recorder, World
 from ephemeral_creds import (
     AsyncCredentialKeeper,
     CredentialKeeper,
+    Credentials,
+    Grant,
     KeeperClosed,
+    Lease,
     LoginFailure,
     NotReady,
     ProviderUnavailable,
     RefreshPolicy,
+    Secret,
     Sessions,
 )
 from ephemeral_creds.events import (
@@ -30,6 +34,7 @@ from ephemeral_creds.events import (
     KeeperFailed,
     LeaseRevoked,
     LoginRejected,
+    PasswordChanged,
 )
 from ephemeral_creds.testing import FakeClock, ScriptedProvider
 
@@ -354,6 +359,41 @@ def test_begin_async_waits_in_the_loop() -> None:
             assert (await sessions.begin_async()).generation == 1
 
     asyncio.run(main())
+
+
+class _TwoPasswords(ScriptedProvider):
+    """A static role, of which it knows an earlier password as well."""
+
+    mints = False
+
+    def fetch(self) -> Grant:
+        return self._grant("two-passwords-new")
+
+    def fetch_instead(self, refused: Grant) -> Grant:
+        assert refused.credentials.password == Secret("two-passwords-new")
+        return self._grant("two-passwords-old")
+
+    def _grant(self, password: str) -> Grant:
+        self.calls.append(password)
+        lease = Lease(self._clock.now(), rotates_in=math.inf)
+        return Grant(Credentials("app", Secret(password)), lease)
+
+
+def test_a_provider_learns_which_credentials_are_refused(world: World) -> None:
+    world.provider = _TwoPasswords(world.clock)
+    keeper = world.started()
+    driver, thread = Driver(keeper), keeper._thread
+    driver.sessions.begin().rejected(LoginFailure.CREDENTIALS, "28P01")
+    world.recorder.wait_for(LoginRejected)
+    with thread.changed:
+        # The fetch that it asks for has been answered.
+        assert thread.changed.wait_for(lambda: thread.machine.settled, PATIENCE)
+    driver.sessions.begin().rejected(LoginFailure.CREDENTIALS, "28P01")
+    world.recorder.wait_for(LoginRejected, 2)
+    world.clock.advance(1.0)
+    world.recorder.wait_for(PasswordChanged)
+    assert keeper.current().credentials.password == Secret("two-passwords-old")
+    assert world.provider.calls == ["two-passwords-new", "two-passwords-new", "two-passwords-old"]
 
 
 def test_forgotten_sessions_are_not_kept_by_the_fork_registry(world: World) -> None:

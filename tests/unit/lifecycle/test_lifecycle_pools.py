@@ -377,7 +377,7 @@ class TestRefusals:
             driver.send(RefreshRequested())
             driver.failed(AWAY)
             driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
-            assert driver.after(1.0) == [Fetch()]
+            assert driver.after(1.0) == [Fetch(driver.machine.current)]
             driver.send(Granted(self.same(driver)))
         driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
         assert driver.machine.deadline - driver.now == 30.0

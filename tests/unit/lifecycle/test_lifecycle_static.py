@@ -13,7 +13,14 @@ from ephemeral_creds.exceptions import ProviderUnavailable
 from ephemeral_creds.lifecycle.actions import Fetch, Prove, Publish, Stop
 from ephemeral_creds.lifecycle.policy import RefreshPolicy
 from ephemeral_creds.lifecycle.refusals import LoginFailure
-from ephemeral_creds.lifecycle.signals import Close, Granted, LoginRejected, RefreshRequested, Start
+from ephemeral_creds.lifecycle.signals import (
+    Close,
+    Granted,
+    LoginAccepted,
+    LoginRejected,
+    RefreshRequested,
+    Start,
+)
 
 
 def static(
@@ -88,12 +95,57 @@ def test_r26_a_refused_login_reads_at_once_and_goes_on_for_some_seconds(driver: 
     assert driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS)) == [Fetch()]
 
 
+class TestOtherCredentials:
+    """R26: when a provider is told that PostgreSQL refuses what its source has."""
+
+    REFUSED = LoginRejected(1, 1, LoginFailure.CREDENTIALS)
+
+    def confirmed(self, driver: Driver) -> None:
+        """Have a login refused, and the same password come once more."""
+        driver.after(10)
+        assert driver.send(self.REFUSED) == [Fetch()]
+        assert driver.send(Granted(static(driver, 1, 50))) == []
+
+    def test_one_that_is_refused_after_it_came_once_more(self, driver: Driver) -> None:
+        self.confirmed(driver)
+        driver.after(0.5, self.REFUSED)
+        assert driver.after(0.5) == [Fetch(current(driver))]
+        # And again, as long as logins are refused.
+        driver.send(Granted(static(driver, 1, 50)))
+        assert driver.at(driver.machine.deadline) == [Fetch(current(driver))]
+
+    def test_not_for_a_login_that_began_before(self, driver: Driver) -> None:
+        self.confirmed(driver)
+        assert driver.after(1) == [Fetch()]
+
+    def test_not_once_a_login_was_accepted(self, driver: Driver) -> None:
+        self.confirmed(driver)
+        driver.after(0.5, self.REFUSED)
+        driver.send(LoginAccepted(1, 1))
+        assert driver.after(0.5) == [Fetch()]
+
+    def test_not_with_another_password(self, driver: Driver) -> None:
+        self.confirmed(driver)
+        driver.after(0.5, self.REFUSED)
+        assert driver.after(0.5) == [Fetch(current(driver))]
+        assert driver.send(Granted(static(driver, 2, 50))) == [Publish(current(driver))]
+        assert driver.send(self.REFUSED) == [Fetch()]
+
+    def test_also_after_a_failed_request(self, driver: Driver) -> None:
+        self.confirmed(driver)
+        driver.after(0.5, self.REFUSED)
+        driver.after(0.5)
+        driver.failed(ProviderUnavailable("away"))
+        assert driver.at(driver.machine.deadline) == [Fetch(current(driver))]
+
+
 def test_logins_that_stay_refused_do_not_hammer(driver: Driver) -> None:
     driver.send(LoginRejected(1, 1, LoginFailure.CREDENTIALS))
     reads = 1
     assert driver.send(Granted(static(driver, 1, 86400.0))) == []
     for _ in range(600):
-        if Fetch() in driver.after(1, LoginRejected(1, 1, LoginFailure.CREDENTIALS)):
+        wanted = driver.after(1, LoginRejected(1, 1, LoginFailure.CREDENTIALS))
+        if any(isinstance(each, Fetch) for each in wanted):
             reads += 1
             driver.send(Granted(static(driver, 1, 86400.0)))
     assert reads < 25

@@ -161,6 +161,11 @@ class TestPassword:
         reading.schedule(Lease(1000.0, rotates_in=60.0, ask_again_in=10.0), 1000.0, 0.5)
         assert reading.at == 1010.0
 
+    def test_polls_of_a_fleet_are_spread(self) -> None:
+        reading = PasswordReading(RefreshPolicy(jitter=0.1))
+        reading.schedule(Lease(1000.0, rotates_in=math.inf, ask_again_in=100.0), 1000.0, 0.5)
+        assert reading.at == 1095.0
+
     def test_a_slow_answer_does_not_make_a_loop(self) -> None:
         reading = PasswordReading(POLICY)
         reading.schedule(Lease(1000.0, rotates_in=60.0), 2000.0, 0.0)
