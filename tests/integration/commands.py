@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "HURRIED", "Command", "Source", "client", "environment", "run", "vault_url"]
 
-COMMAND = (sys.executable, "-m", "ephemeral_creds.cli")
+COMMAND = (sys.executable, "-m", "ephemeral_creds")
 
 _HURRIED = f"""
 import sys
@@ -35,11 +35,11 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from handovers import HURRIED
 from ephemeral_creds.cli._agent import run_agent
 from ephemeral_creds.cli._agent_options import AgentOptions
-from ephemeral_creds.cli._arguments import build_parser
+from ephemeral_creds.cli._arguments import parse
 from ephemeral_creds.cli._exec import run_exec
 from ephemeral_creds.cli._exec_options import ExecOptions, split_command
 own, command = split_command(sys.argv[1:])
-parsed = build_parser().parse_args(own)
+parsed = parse(own)
 if command:
     sys.exit(run_exec(ExecOptions.of(parsed, command), refresh=HURRIED))
 sys.exit(run_agent(AgentOptions.of(parsed), refresh=HURRIED))

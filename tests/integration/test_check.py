@@ -103,13 +103,13 @@ def test_the_wrong_address(checker: Checker, good: str) -> None:
     assert list(bad) == ["address"]
     assert "Connection refused" in bad["address"][0]
     assert "VAULT_ADDR" in bad["address"][0]
-    assert checker.status == 2
+    assert checker.status == 3
 
 
 def test_a_url_that_is_wrong(checker: Checker) -> None:
     bad = checker.run("vault://app?auth=magic")
     assert "auth= in the URL vault://app" in bad["url"][0]
-    assert checker.status == 2
+    assert checker.status == 3
 
 
 def test_a_sealed_vault(
@@ -305,7 +305,7 @@ def test_revocation_statements_that_leave_the_role_behind(
     for statement in CORRECTED:
         assert statement in text
     assert "belong to a permanent role" in text
-    assert checker.status == 2
+    assert checker.status == 3
 
     # What it says to write works: by hand for the one that is left, and for the next ones. In this
     # order: with statements that work, Vault itself removes the one that is left, sooner or later.
@@ -346,7 +346,7 @@ def test_renew_statements_that_forget_valid_until(
     bad = checker.run(checker.url(role, checker.login(role)))
     assert "VALID UNTIL did not move" in bad["renewal"][0]
     assert "do not move VALID UNTIL" in bad["role"][0]
-    assert checker.status == 2
+    assert checker.status == 3
 
 
 def test_a_token_shorter_than_the_lease(checker: Checker, good: str) -> None:

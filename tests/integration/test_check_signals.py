@@ -42,7 +42,7 @@ def start(engine: DatabaseEngine) -> subprocess.Popen[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("VAULT_", "BAO_", "PG"))}
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "ephemeral_creds.cli", "check", url, "--json"),
+            *(sys.executable, "-m", "ephemeral_creds", "check", url, "--json"),
             *("--conninfo", engine.postgres.conninfo()),
         ],
         env=kept | {"CHECK_TOKEN": token.reveal()},

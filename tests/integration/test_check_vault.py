@@ -70,7 +70,7 @@ def test_a_certificate_of_an_unknown_ca(checker: Checker, role: str, tmp_path: P
     )
     assert list(bad) == ["tls"]
     assert bad["tls"][0].startswith("fail: ")
-    assert checker.status == 2
+    assert checker.status == 3
 
 
 def test_each_address_is_looked_at(checker: Checker, role: str) -> None:

@@ -95,9 +95,10 @@ def test_nothing_is_minted_for_a_program_that_does_not_exist(
     engine: DatabaseEngine, role: str, tmp_path: Path
 ) -> None:
     url, env = vault_url(engine, role)
-    assert run("exec", url, "--", "no-such-program", env=env) == (
-        127, "", "ephemeral-creds exec: no-such-program does not exist in any directory of PATH"
-    )  # fmt: skip
+    status, out, err = run("exec", url, "--", "no-such-program", env=env)
+    assert (status, out) == (127, "")
+    why = "no-such-program does not exist in any directory of PATH"
+    assert err == f"ephemeral-creds exec: error: {why}"
     assert run("exec", url, "--", f"{tmp_path}/none", env=env)[0] == 127
     assert run("exec", url, "--", str(tmp_path), env=env)[0] == 126
     assert engine.mints(role) == 0
@@ -111,7 +112,7 @@ def test_a_program_that_the_system_cannot_load(
     program.chmod(0o700)
     status, _, err = run("exec", source.url, "--", str(program), env=env)
     assert status == 126
-    assert err.startswith("ephemeral-creds exec: program cannot be run: ")
+    assert err.startswith("ephemeral-creds exec: error: program cannot be run: ")
     assert left_over(env) == []
 
 

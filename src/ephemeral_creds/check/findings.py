@@ -28,7 +28,7 @@ LONGER_LIFE = (
 """The remedy for a lease that would outlive the token that requested it."""
 
 _WIDTH = 100  # columns
-_SEVERITY = {"ok": 0, "skipped": 0, "warn": 1, "fail": 2}
+_VERDICTS = {"ok": "all is well", "warn": "it works, with warnings", "fail": "it does not work"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,10 @@ class Findings:
         self.found.append(Finding(step, level, " ".join(text.split()), remedy))
 
     @property
-    def severity(self) -> int:
-        """The exit status: 0 if all is well, 1 with warnings only, 2 if something fails."""
-        return max((_SEVERITY[finding.level] for finding in self.found), default=0)
+    def status(self) -> Literal["ok", "warn", "fail"]:
+        """The level of the worst finding: ``ok``, ``warn`` or ``fail``."""
+        levels = {finding.level for finding in self.found}
+        return "fail" if "fail" in levels else "warn" if "warn" in levels else "ok"
 
     def as_text(self) -> str:
         """Return the list for people."""
@@ -101,8 +102,9 @@ class Findings:
         lines = [self.target, ""]
         for finding in self.found:
             lines += finding.lines(indent)
-        well = "all is well" if self.complete else "no problem found in the steps that ran"
-        verdict = (well, "it works, with warnings", "it does not work")[self.severity]
+        verdict = _VERDICTS[self.status]
+        if self.status == "ok" and not self.complete:
+            verdict = "no problem found in the steps that ran"
         return "\n".join([*lines, "", verdict])
 
     def as_json(self) -> str:
@@ -110,7 +112,7 @@ class Findings:
         return json.dumps(
             {
                 "target": self.target,
-                "status": ("ok", "warn", "fail")[self.severity],
+                "status": self.status,
                 "complete": self.complete,
                 "findings": [asdict(finding) for finding in self.found],
             }

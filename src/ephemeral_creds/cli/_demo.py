@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -21,15 +20,17 @@ from ephemeral_creds import (
 )
 from ephemeral_creds.check.interruption import Interrupted, Interruption
 from ephemeral_creds.cli._load import Census, Workload
+from ephemeral_creds.cli._messages import print_error, print_note, print_result
 from ephemeral_creds.cli._report import Report, quantile, verdict
+from ephemeral_creds.cli._statuses import ExitStatus
 from ephemeral_creds.cli._view import EventLog, Snapshot, make_view
-from ephemeral_creds.cli._world import Sidecar, open_world
+from ephemeral_creds.cli._world import DEFAULT_TTL, MAX_TTL, Sidecar, open_world
 from ephemeral_creds.lifecycle.policy import Tuning
 from ephemeral_creds.testing import VaultCallFailed
 
 if TYPE_CHECKING:
     from ephemeral_creds import CredentialProvider
-    from ephemeral_creds.cli._arguments import Options
+    from ephemeral_creds.cli._demo_options import DemoOptions
     from ephemeral_creds.cli._view import PlainView
     from ephemeral_creds.cli._world import World
 
@@ -64,40 +65,43 @@ _EXPECTED = (
 )
 
 
-def run_demo(options: Options) -> int:
+def run_demo(options: DemoOptions) -> int:
     """Run the demo and return the exit status."""
     left_behind: list[str] = []
-    view = make_view(json=options.json)
+    view = make_view(json=options.json, verbose=options.verbose)
     with Interruption(view.say) as interruption:
         try:
             with view:
                 report = _Demo(options, view, interruption).run(left_behind)
                 view.finish(report)
             if options.json:
-                print(report.as_json(), flush=True)
+                print_result(report.as_json())
         except Interrupted:
             rest = "" if left_behind else "; everything is cleaned up"
-            print(f"Stopped before the load began{rest}.", file=sys.stderr)
+            print_note("demo", f"stopped before the load began{rest}")
+        except BrokenPipeError:
+            # Of stdout: the process that read it has ended.
+            raise
         except _EXPECTED as error:
-            what = f"{type(error).__name__}: {error}"
             if interruption.signum is not None:
-                what = f"stopped by {interruption.signum.name}, and then failed: {what}"
-            print(f"ephemeral-creds demo: {what}", file=sys.stderr)
+                print_note("demo", f"stopped by {interruption.signum.name}, and then failed")
+            print_error("demo", error, debug=options.debug)
         else:
-            return interruption.status or int(bool(verdict(report)))
+            promise = ExitStatus.WARNED if verdict(report) else ExitStatus.DONE
+            return interruption.status or promise
         for line in left_behind:
-            print(f"ephemeral-creds demo: {line}", file=sys.stderr)
-        return interruption.status or 2
+            print_note("demo", line)
+        return interruption.status or ExitStatus.UNAVAILABLE
 
 
 class _Demo:
     """One run. What `_stack` holds is undone at its end, whatever happens."""
 
-    def __init__(self, options: Options, view: PlainView, interruption: Interruption) -> None:
+    def __init__(self, options: DemoOptions, view: PlainView, interruption: Interruption) -> None:
         self._options = options
         self._view = view
         self._interruption = interruption
-        self._events = EventLog()
+        self._events = EventLog(verbose=options.verbose)
 
     def run(self, left_behind: list[str]) -> Report:
         """Run it.
@@ -146,6 +150,10 @@ class _Demo:
             stack.callback(pool.close)
             self._open(keeper, pool)
             workload = Workload(pool, self._options.workers)
+            self._view.say(
+                f"{self._options.workers} workers run transactions for {self._options.seconds:g} s "
+                f"as a user whose lease lasts {DEFAULT_TTL} s, and is renewed for up to {MAX_TTL} s"
+            )
             stack.callback(workload.close)
             workload.start()
             begun = time.monotonic()

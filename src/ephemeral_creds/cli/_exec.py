@@ -16,14 +16,15 @@ from ephemeral_creds import (
     provider_from_url,
 )
 from ephemeral_creds.cli._credentials import (
-    NO_CREDENTIALS,
     EndAsked,
     log_to_stderr,
     wait_for_credentials,
 )
 from ephemeral_creds.cli._exec_files import ProgramFiles
-from ephemeral_creds.cli._program import CANNOT_RUN, NOT_FOUND, Program, why_not_runnable
+from ephemeral_creds.cli._messages import print_error
+from ephemeral_creds.cli._program import Program, why_not_runnable
 from ephemeral_creds.cli._signals import Signals
+from ephemeral_creds.cli._statuses import ExitStatus
 from ephemeral_creds.keeper.recipient import Recipient
 from ephemeral_creds.observers import logger
 
@@ -32,10 +33,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.cli._exec_options import ExecOptions
     from ephemeral_creds.cli._signals import Arrived
 
-__all__ = ["PASSED_ON", "STOPPED_BY_ROTATION", "run_exec"]
-
-STOPPED_BY_ROTATION = 75
-"""The exit status: sysexits.h has it for what is worth another attempt."""
+__all__ = ["PASSED_ON", "run_exec"]
 
 PASSED_ON = (
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2,
@@ -48,10 +46,10 @@ _FINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 def run_exec(options: ExecOptions, *, refresh: RefreshPolicy | None = None) -> int:
     """Run the program to its end, and return the exit status."""
-    log_to_stderr("exec", verbose=options.verbose)
+    log_to_stderr("exec", verbose=options.verbose, debug=options.debug)
     if (reason := why_not_runnable(options.command[0])) is not None:
         status, why = reason
-        logger.error("%s", why)
+        print_error("exec", why)
         return status
     try:
         with ExitStack() as stack:
@@ -64,9 +62,9 @@ def run_exec(options: ExecOptions, *, refresh: RefreshPolicy | None = None) -> i
             return execution.run()
     except EndAsked as end:
         return end.status
-    except (EphemeralCredsError, OSError) as error:
-        logger.error("%s", error)
-        return NO_CREDENTIALS
+    except (EphemeralCredsError, OSError, ImportError) as error:
+        print_error("exec", error, debug=options.debug)
+        return ExitStatus.UNAVAILABLE
 
 
 class _Execution:
@@ -111,15 +109,16 @@ class _Execution:
                     self._options.command, self._files.environment(grant), self._signals.before
                 )
             except OSError as error:
-                logger.error("%s cannot be run: %s", self._name, error.strerror)
-                return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
+                print_error("exec", f"{self._name} cannot be run: {error.strerror}")
+                missing = isinstance(error, FileNotFoundError)
+                return ExitStatus.NOT_FOUND if missing else ExitStatus.CANNOT_RUN
             self._started = self._handled = grant
             self._is_rotating, self._kill_at = False, math.inf
             status = self._accompany(program)
             if self._is_ending or not self._is_rotating:
                 return status
             if self._options.on_rotation.action == "stop":
-                return STOPPED_BY_ROTATION
+                return ExitStatus.TRY_AGAIN
 
     def _accompany(self, program: Program) -> int:
         """Pass signals on and follow the credentials until the program's end."""

@@ -8,50 +8,98 @@ import signal
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, Self
 
-from ephemeral_creds.cli._common_options import add_url, seconds
+from ephemeral_creds.cli._common_options import (
+    NAMED_URL,
+    URL_ENTRY,
+    VAULT_VARIABLES,
+    add_debug,
+    add_url,
+    add_verbose,
+    seconds,
+)
+from ephemeral_creds.cli._manual import Manual
+from ephemeral_creds.cli._statuses import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ephemeral_creds.cli._manual import CommandParser
+
 __all__ = ["ExecOptions", "OnRotation", "add_exec_parser", "split_command"]
 
-_DESCRIPTION = """\
-Runs a program that logs in to PostgreSQL by itself, with credentials of a provider.
+_MANUAL = Manual(
+    summary="run a program with credentials of a provider",
+    description="""
+        Run a program that logs in to PostgreSQL by itself, with credentials of a provider.
 
-The program finds the user name in PGUSER, and PGPASSFILE names a file with the password, which only
-this user can read: psql, pg_dump and everything else that is built on libpq, as well as most other
-drivers, need nothing else. Where the database is stays the program's own business: PGHOST,
-PGDATABASE, PGSSLMODE and its arguments are left as they are.
+        The program finds the user name in PGUSER, and PGPASSFILE names a file with the password,
+        which only this user can read: psql, pg_dump and everything else that is built on libpq, as
+        well as most other drivers, need nothing else. Where the database is remains the program's
+        own setting: PGHOST, PGDATABASE, PGSSLMODE and its arguments are left as they are.
 
-While the program runs, the lease is renewed; when it has ended, the lease is revoked.
-"""
-
-_EPILOG = """\
-examples:
-  ephemeral-creds exec "vault://my-app-role?auth=kubernetes&auth_role=my-app" -- psql -h db mydb
-  ephemeral-creds exec -- pg_dump --format=custom --file=mydb.dump
-  ephemeral-creds exec --share "vault://my-app-role?auth=kubernetes&auth_role=my-app" \\
-      -- uvicorn --workers 4 my_service:app
-  ephemeral-creds exec --url-env 'DATABASE_URL=postgresql://{user}:{password}@db/mydb' \\
-      --on-rotation restart -- ./service
-
-when the user name changes, which a running program cannot see in its environment, --on-rotation
-says what to do:
-  ignore       nothing: the old lease is renewed for as long as the server allows (default)
-  restart      SIGTERM, SIGKILL after --grace seconds, and start the program again; the old lease is
-               revoked when it has ended
-  stop         the same without the start, with exit status 75: a supervisor starts it again
-  signal:NAME  send the signal, such as signal:HUP, to a program that reads files again
-With --pg-service, a program that is built on libpq logs in as the new user by itself, and with
---share one that is built on this library: for these, ignore is right.
-
-signals: INT, QUIT, TERM, HUP, USR1, USR2, WINCH, TSTP and CONT are passed on to the program, except
-those that a terminal has already sent to both.
-
-exit status: that of the program, or 128 and the number of the signal that ended it; 2 if the
-arguments are invalid; 75 if --on-rotation stop stopped it; 125 if there were no credentials; 126 if
-the program cannot be run; 127 if it does not exist.
-"""
+        While the program runs, the lease is renewed; when it has ended, the lease is revoked.
+    """,
+    examples={
+        "psql in a pod": (
+            'ephemeral-creds exec "vault://my-app-role?auth=kubernetes&auth_role=my-app" \\\n'
+            "    -- psql -h db mydb"
+        ),
+        "a dump, with the URL in EPHEMERAL_CREDS_URL": (
+            "ephemeral-creds exec -- pg_dump --format=custom --file=mydb.dump"
+        ),
+        "a server whose workers use this library, with one lease for all": (
+            "ephemeral-creds exec --share -- uvicorn --workers 4 my_service:app"
+        ),
+        "a program that takes a URL, started again with new credentials": (
+            "ephemeral-creds exec --on-rotation restart \\\n"
+            "    --url-env 'DATABASE_URL=postgresql://{user}:{password}@db/mydb' \\\n"
+            "    -- ./service"
+        ),
+    },
+    sections={
+        "actions of --on-rotation, when the user name has changed": {
+            "ignore": (
+                "nothing: the old lease is renewed for as long as the server allows. Right "
+                "with --pg-service for a program that is built on libpq, and with --share for "
+                "one that is built on this library: these log in as the new user by "
+                "themselves"
+            ),
+            "restart": (
+                "SIGTERM, SIGKILL after --grace seconds, and start the program again; the old "
+                "lease is revoked when it has ended"
+            ),
+            "stop": (
+                f"the same without the start, with exit status {ExitStatus.TRY_AGAIN:d}: a "
+                "supervisor starts it again"
+            ),
+            "signal:NAME": (
+                "send the signal, such as signal:HUP, to a program that reads files again"
+            ),
+        },
+        "signals": (
+            "INT, QUIT, TERM, HUP, USR1, USR2, WINCH, TSTP and CONT are passed on to the program, "
+            "except those that a terminal has already sent to both."
+        ),
+        **NAMED_URL,
+    },
+    environment={
+        **URL_ENTRY,
+        **VAULT_VARIABLES,
+        "TMPDIR": "where the private directory is made (default: in memory, if there is a place)",
+    },
+    statuses={
+        "the program's": "it has ended by itself; 128 and the signal's number if one ended it",
+        ExitStatus.USAGE: "the arguments were not understood",
+        ExitStatus.TRY_AGAIN: "--on-rotation stop stopped the program: start it again",
+        ExitStatus.UNAVAILABLE: (
+            "there were no credentials in time, the URL is wrong, or the private directory cannot "
+            "be made"
+        ),
+        ExitStatus.CANNOT_RUN: "the program cannot be run",
+        ExitStatus.NOT_FOUND: "the program does not exist",
+        "128 + n": "signal n came while no program was running",
+    },
+)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -86,6 +134,7 @@ class ExecOptions:
         grace: seconds between SIGTERM and SIGKILL.
         timeout: seconds to wait for credentials.
         verbose: whether to report events that are no problems.
+        debug: whether to report requests, and the traceback of an error.
     """
 
     url: str | None = None
@@ -100,6 +149,7 @@ class ExecOptions:
     grace: float = 30.0
     timeout: float = 30.0
     verbose: bool = False
+    debug: bool = False
 
     @classmethod
     def of(cls, parsed: argparse.Namespace, command: Sequence[str]) -> Self:
@@ -149,35 +199,34 @@ def _on_rotation(text: str) -> OnRotation:
     )
 
 
-def add_exec_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+def add_exec_parser(add_parser: Callable[..., CommandParser]) -> None:
     """Add the command to those of the whole parser."""
     parser = add_parser(
         "exec",
-        help="run a program with credentials of a provider",
+        help=_MANUAL.summary,
+        manual=_MANUAL,
         usage="ephemeral-creds exec [options] [URL] -- PROGRAM [ARGUMENT ...]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_url(parser)
-    parser.add_argument(
+    given = parser.add_argument_group("what the program gets, besides PGUSER and PGPASSFILE")
+    given.add_argument(
         "--user-env",
         action="append",
         default=[],
         type=_name,
         metavar="NAME",
-        help="a further variable that gets the user name, such as DB_USERNAME",
+        help="a further variable that gets the user name, such as DB_USERNAME; may be repeated",
     )
-    parser.add_argument(
+    given.add_argument(
         "--password-env",
         action="append",
         default=[],
         type=_name,
         metavar="NAME",
         help="a variable that gets the password, for programs that read no PGPASSFILE; every "
-        "process of this user can read a program's environment",
+        "process of this user can read a program's environment; may be repeated",
     )
-    parser.add_argument(
+    given.add_argument(
         "--url-env",
         action="append",
         default=[],
@@ -185,50 +234,53 @@ def add_exec_parser(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="NAME=TEMPLATE",
         help="a variable that gets the template with {user} and {password} replaced, "
         "percent-encoded, for programs that only take a URL; with the password it is as readable "
-        "as that of --password-env",
+        "as that of --password-env; may be repeated",
     )
-    parser.add_argument(
+    given.add_argument(
         "--pg-service",
         action="store_true",
         help="have libpq find the user name in a file as well (PGSERVICEFILE, PGSERVICE), which it "
         "reads for each connection",
     )
-    parser.add_argument(
+    given.add_argument(
         "--share",
         action="store_true",
         help="for programs that use this library: set EPHEMERAL_CREDS_URL to a file with the "
         "current credentials, so that all processes of a server share this lease",
     )
-    parser.add_argument(
-        "--drain",
-        type=seconds,
-        default=300.0,
-        metavar="SECONDS",
-        help="with --share, how long old credentials stay valid after the file has new ones, if "
-        "their lease lasts as long (default: 300)",
-    )
-    parser.add_argument(
+    rotation = parser.add_argument_group("rotation")
+    rotation.add_argument(
         "--on-rotation",
         type=_on_rotation,
         default=OnRotation(),
         metavar="ACTION",
-        help="what to do when the program's user name, or what else is in its environment, has "
-        "changed (default: ignore)",
+        help="what to do when the program's environment has old credentials: ignore, restart, "
+        "stop or signal:NAME, see below (default: ignore)",
     )
-    parser.add_argument(
+    rotation.add_argument(
         "--grace",
-        type=seconds,
+        type=seconds(),
         default=30.0,
         metavar="SECONDS",
-        help="how long a program that is restarted or stopped has to end (default: 30)",
+        help="how long a program that is restarted or stopped has to end before SIGKILL "
+        "(default: 30)",
     )
-    parser.add_argument(
+    rotation.add_argument(
+        "--drain",
+        type=seconds(),
+        default=300.0,
+        metavar="SECONDS",
+        help="with --share: how long old credentials stay valid after the file has new ones, if "
+        "their lease lasts as long (default: 300)",
+    )
+    start = parser.add_argument_group("credentials")
+    start.add_argument(
         "--timeout",
-        type=seconds,
+        type=seconds(),
         default=30.0,
         metavar="SECONDS",
-        help="how long to wait for credentials (default: 30)",
+        help="how long to wait for credentials before the program is started (default: 30)",
     )
-    parser.add_argument(
-        "--verbose", action="store_true", help="report renewals and rotations on stderr as well"
-    )
+    output = parser.add_argument_group("output")
+    add_verbose(output, "report renewals and rotations on stderr (default: only problems)")
+    add_debug(output)

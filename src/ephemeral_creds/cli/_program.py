@@ -7,14 +7,12 @@ import shutil
 import signal
 from typing import TYPE_CHECKING
 
+from ephemeral_creds.cli._statuses import ExitStatus, of_signal
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["CANNOT_RUN", "NOT_FOUND", "Program", "why_not_runnable"]
-
-# As shells have it.
-CANNOT_RUN = 126
-NOT_FOUND = 127
+__all__ = ["Program", "why_not_runnable"]
 
 # What stops a program for a shell's job control; SIGSTOP is for debugging.
 _JOB_CONTROL = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
@@ -74,7 +72,7 @@ class Program:
                 continue
             if not os.WIFSTOPPED(status):
                 code = os.waitstatus_to_exitcode(status)
-                self.status = code if code >= 0 else 128 - code
+                self.status = code if code >= 0 else of_signal(-code)
             elif os.WSTOPSIG(status) in _JOB_CONTROL:
                 # The shell that waits for this process has to notice.
                 os.kill(os.getpid(), signal.SIGSTOP)
@@ -85,7 +83,7 @@ def why_not_runnable(name: str) -> tuple[int, str] | None:
     if shutil.which(name) is not None:
         return None
     if os.sep not in name:
-        return NOT_FOUND, f"{name} does not exist in any directory of PATH"
+        return ExitStatus.NOT_FOUND, f"{name} does not exist in any directory of PATH"
     if not os.path.exists(name):  # noqa: PTH110 - as the system sees it
-        return NOT_FOUND, f"{name} does not exist"
-    return CANNOT_RUN, f"{name} cannot be run: it is a directory, or may not be executed"
+        return ExitStatus.NOT_FOUND, f"{name} does not exist"
+    return ExitStatus.CANNOT_RUN, f"{name} cannot be run: it is a directory, or may not be executed"

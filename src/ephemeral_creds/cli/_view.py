@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections import deque
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from ephemeral_creds.cli._report import verdict
-from ephemeral_creds.events import RevocationFailed
+from ephemeral_creds.events import (
+    CredentialsPublished,
+    LeaseRevoked,
+    PoolRotated,
+    Problem,
+    RevocationFailed,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -18,6 +25,10 @@ if TYPE_CHECKING:
     from ephemeral_creds.cli._report import Report
 
 __all__ = ["EventLog", "PlainView", "Snapshot", "conclusion", "left", "make_view"]
+
+# Seconds between two lines: for people who wait, and for those who look for something.
+_CALM, _EACH_SECOND = 5.0, 1.0
+_TIME = 9  # columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,18 +52,24 @@ class Snapshot:
 
 
 class EventLog:
-    """An observer that keeps events until the view takes them. Bounded; safe between threads."""
+    """An observer that keeps events until the view takes them. Bounded; safe between threads.
 
-    def __init__(self) -> None:
+    Args:
+        verbose: whether to keep all events, with all that they carry: else rotations and problems.
+    """
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
         self._lines: deque[str] = deque(maxlen=500)
         self._unrevoked: deque[str] = deque(maxlen=20)
 
     def __call__(self, event: Event, /) -> None:
         """Keep `event`."""
-        line = _line(event)
-        self._lines.append(line)
+        line = _line(event) if self._verbose else _sentence(event)
+        if line:
+            self._lines.append(line)
         if isinstance(event, RevocationFailed):
-            self._unrevoked.append(line)
+            self._unrevoked.append(_line(event))
 
     @property
     def unrevoked(self) -> tuple[str, ...]:
@@ -68,10 +85,16 @@ class EventLog:
 
 
 class PlainView:
-    """One line for each event and each second; also what any other view has to do."""
+    """Lines without escape codes; also what any other view has to do.
 
-    def __init__(self, out: IO[str]) -> None:
+    Args:
+        out: where to print.
+        interval: seconds between two lines that say how things are.
+    """
+
+    def __init__(self, out: IO[str], *, interval: float = _CALM) -> None:
         self._out = out
+        self._interval = interval
         self._next = 0.0
 
     def __enter__(self) -> Self:
@@ -85,10 +108,10 @@ class PlainView:
         print(text, file=self._out, flush=True)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show how things are: print a line, once a second."""
+        """Show how things are: print a line, once in an interval."""
         if snapshot.elapsed < self._next:
             return
-        self._next = int(snapshot.elapsed) + 1.0
+        self._next += self._interval
         by_generation = " ".join(f"{n}×gen{g}" for g, n in snapshot.connections.items())
         self.say(
             f"{snapshot.elapsed:5.0f} s  generation {snapshot.generation}  "
@@ -105,16 +128,18 @@ class PlainView:
             self.say(line)
 
 
-def make_view(*, json: bool) -> PlainView:
+def make_view(*, json: bool, verbose: bool) -> PlainView:
     """Return the live view if there is a terminal for it, else the plain one.
 
     Args:
         json: whether stdout has to be kept free.
+        verbose: whether to print a line each second.
     """
+    interval = _EACH_SECOND if verbose else _CALM
     if json:
-        return PlainView(sys.stderr)
-    if not sys.stdout.isatty():
-        return PlainView(sys.stdout)
+        return PlainView(sys.stderr, interval=interval)
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
+        return PlainView(sys.stdout, interval=interval)
     from ephemeral_creds.cli._live import LiveView
 
     return LiveView()
@@ -126,6 +151,25 @@ def _line(event: Event) -> str:
     values.pop("keeper")
     texts = [f"{k}={v:.1f}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()]
     return " ".join([type(event).__name__, *texts])
+
+
+def _sentence(event: Event) -> str:
+    """Return what a rotation or a problem is, for people; empty for other events."""
+    match event:
+        case CredentialsPublished():
+            text = f"generation {event.generation}: new connections log in as {event.username}"
+        case PoolRotated():
+            text = (
+                f"generation {event.generation}: has {event.connections} connections, "
+                f"the pool rotated in {event.duration:.2f} s"
+            )
+        case LeaseRevoked():
+            text = f"generation {event.generation}: its last connection is closed, lease revoked"
+        case Problem():
+            text = _line(event)
+        case _:
+            return ""
+    return " " * _TIME + text
 
 
 def left(expires_in: float | None) -> str:

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
 
-    from ephemeral_creds.cli._arguments import Options
+    from ephemeral_creds.cli._demo_options import DemoOptions
     from ephemeral_creds.testing import AppRole
 
-__all__ = ["Sidecar", "World", "open_world"]
+__all__ = ["DEFAULT_TTL", "MAX_TTL", "Sidecar", "World", "open_world"]
 
-_DEFAULT_TTL, _MAX_TTL = 4, 12  # seconds
+DEFAULT_TTL, MAX_TTL = 4, 12  # seconds
 _ROLE = "app"
 _SCHEMA = """
     CREATE ROLE demo_app NOLOGIN;
@@ -128,7 +128,7 @@ def _to_reach_vault() -> dict[str, str]:
 
 
 def open_world(
-    options: Options,
+    options: DemoOptions,
     stack: ExitStack,
     check: Callable[[], None],
     say: Callable[[str], None],
@@ -177,7 +177,9 @@ def open_world(
     )
 
 
-def _open_vault(options: Options, stack: ExitStack) -> tuple[VaultAdmin, str, VaultConfig, Path]:
+def _open_vault(
+    options: DemoOptions, stack: ExitStack
+) -> tuple[VaultAdmin, str, VaultConfig, Path]:
     if options.external:
         external = ExternalVault()
         health = external.request("GET", "sys/health")
@@ -208,8 +210,8 @@ def _set_up(admin: VaultAdmin, mount: str, postgres: PostgresServer) -> AppRole:
     admin.call("POST", f"{mount}/config/postgres", connection)
     role: dict[str, object] = {
         "db_name": "postgres",
-        "default_ttl": _DEFAULT_TTL,
-        "max_ttl": _MAX_TTL,
+        "default_ttl": DEFAULT_TTL,
+        "max_ttl": MAX_TTL,
         "creation_statements": [CREATE_ROLE, 'GRANT demo_app TO "{{name}}";'],
     }
     admin.call("POST", f"{mount}/roles/{_ROLE}", role)

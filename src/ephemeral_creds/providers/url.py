@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.providers.base import CredentialProvider
 
-__all__ = ["FromURL", "Key", "Location", "one_of", "provider_from_url"]
+__all__ = ["FromURL", "Key", "Location", "one_of", "provider_from_url", "url_schemes"]
 
 _URL_VARIABLE = "EPHEMERAL_CREDS_URL"
 # By name, and imported only when asked for: a service with a sidecar needs no hvac, and one with
@@ -317,6 +317,11 @@ def provider_from_url(
     kind = getattr(importlib.import_module(f"ephemeral_creds.providers.{module}"), name)
     provider: CredentialProvider = kind.from_url(url, environ=environ)
     return provider
+
+
+def url_schemes() -> tuple[str, ...]:
+    """Return the schemes of all providers' URLs."""
+    return tuple(_PROVIDERS)
 
 
 def _url_from_env(environ: Mapping[str, str]) -> str:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ephemeral_creds.check.findings import Findings
-from ephemeral_creds.check.options import CheckOptions
 from ephemeral_creds.cli import main
-from ephemeral_creds.cli._arguments import build_parser
+from ephemeral_creds.cli._arguments import parse as parse_all
+from ephemeral_creds.cli._check_options import CheckOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def parse(*arguments: str) -> CheckOptions:
-    return CheckOptions.of(build_parser().parse_args(["check", *arguments]))
+    return CheckOptions.of(parse_all(["check", *arguments]))
 
 
 def test_defaults() -> None:
@@ -69,19 +69,19 @@ def test_machines_get_one_object() -> None:
 
 
 @pytest.mark.parametrize(
-    ("levels", "severity"),
-    [((), 0), (("ok", "skipped"), 0), (("ok", "warn"), 1), (("fail", "warn"), 2)],
+    ("levels", "status"),
+    [((), "ok"), (("ok", "skipped"), "ok"), (("ok", "warn"), "warn"), (("fail", "warn"), "fail")],
 )
-def test_the_worst_finding_is_the_status(levels: tuple[str, ...], severity: int) -> None:
+def test_the_worst_finding_is_the_status(levels: tuple[str, ...], status: str) -> None:
     made = Findings("x")
     for level in levels:
         made.add("step", level, "text")  # type: ignore[arg-type]
-    assert made.severity == severity
+    assert made.status == status
 
 
 def test_no_url_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("EPHEMERAL_CREDS_URL", raising=False)
-    assert main(["check"]) == 2
+    assert main(["check"]) == 3
     assert "EPHEMERAL_CREDS_URL" in capsys.readouterr().out
 
 
@@ -110,11 +110,14 @@ def test_an_invalid_connection_string(tmp_path: Path, capsys: pytest.CaptureFixt
     path = tmp_path / "creds"
     path.write_text("DB_USERNAME=me\nDB_PASSWORD=mine")
     path.chmod(0o600)
-    assert main(["check", f"file://{path}", "--conninfo", "host"]) == 2
+    assert main(["check", f"file://{path}", "--conninfo", "host"]) == 3
     assert "libpq cannot parse" in capsys.readouterr().out
 
 
 def test_without_libpq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "ephemeral_creds.check.run", None)
-    assert main(["check", "file:///x"]) == 2
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for name in [name for name in sys.modules if name.startswith("ephemeral_creds.c")]:
+        if name.startswith(("ephemeral_creds.check", "ephemeral_creds.cli._check")):
+            monkeypatch.delitem(sys.modules, name)
+    assert main(["check", "file:///x"]) == 125
     assert "psycopg[binary]" in capsys.readouterr().err

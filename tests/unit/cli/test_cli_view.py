@@ -3,17 +3,21 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+import pytest
 from rich.console import Console
 
 from ephemeral_creds.cli._live import LiveView
 from ephemeral_creds.cli._report import Report
-from ephemeral_creds.cli._view import EventLog, PlainView, Snapshot
-from ephemeral_creds.events import CredentialsPublished, PoolRotated, RevocationFailed
-
-if TYPE_CHECKING:
-    import pytest
+from ephemeral_creds.cli._view import EventLog, PlainView, Snapshot, make_view
+from ephemeral_creds.events import (
+    CredentialsPublished,
+    LeaseRenewed,
+    LeaseRevoked,
+    PoolRotated,
+    ProviderRequest,
+    RevocationFailed,
+)
 
 ENTER_ALTERNATE_SCREEN, LEAVE_ALTERNATE_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 SNAPSHOT = Snapshot(
@@ -47,13 +51,14 @@ REPORT = Report(
 )
 
 
-def test_plain_is_one_line_a_second() -> None:
+@pytest.mark.parametrize(("interval", "expected"), [(1.0, [0, 1, 2, 6]), (5.0, [0, 6])])
+def test_plain_is_one_line_in_an_interval(interval: float, expected: list[int]) -> None:
     out = io.StringIO()
-    with PlainView(out) as view:
-        for elapsed in (0.0, 0.25, 0.75, 1.0, 1.25, 2.1):
+    with PlainView(out, interval=interval) as view:
+        for elapsed in (0.0, 0.25, 0.75, 1.0, 1.25, 2.1, 6.0):
             view.show(replace(SNAPSHOT, elapsed=elapsed))
     lines = out.getvalue().splitlines()
-    assert len(lines) == 3
+    assert [int(line.split()[0]) for line in lines] == expected
     assert "generation 2  lease 3.2 s  connections 2×gen1 8×gen2" in lines[0]
 
 
@@ -67,7 +72,7 @@ def test_plain_ends_with_table_and_verdict() -> None:
 
 
 def test_events_are_taken_once_and_bounded() -> None:
-    log = EventLog()
+    log = EventLog(verbose=True)
     log(CredentialsPublished(generation=2, username="v-2", previous=1, proven=True))
     log(PoolRotated(keeper="k", pool="demo", generation=2, connections=10, duration=0.123))
     assert log.take() == [
@@ -80,12 +85,47 @@ def test_events_are_taken_once_and_bounded() -> None:
     assert len(log.take()) == 500
 
 
+def test_people_get_rotations_and_problems_and_no_requests() -> None:
+    log = EventLog()
+    log(ProviderRequest(operation="mint", outcome="done", address="http://127.0.0.1:8200"))
+    log(CredentialsPublished(generation=2, username="v-2", previous=1, proven=True))
+    log(PoolRotated(keeper="k", pool="demo", generation=2, connections=10, duration=0.123))
+    log(LeaseRenewed(generation=2, duration=4.0, shortened=False))
+    log(LeaseRevoked(generation=1))
+    log(RevocationFailed(generation=3, error="gone", final=True))
+    assert log.take() == [
+        "         generation 2: new connections log in as v-2",
+        "         generation 2: has 10 connections, the pool rotated in 0.12 s",
+        "         generation 1: its last connection is closed, lease revoked",
+        "         RevocationFailed generation=3 error=gone final=True",
+    ]
+
+
+@pytest.mark.parametrize("term", ["dumb", "", None])
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
+    term: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    if term is None:
+        monkeypatch.delenv("TERM", raising=False)
+    else:
+        monkeypatch.setenv("TERM", term)
+    assert type(make_view(json=False, verbose=False)) is PlainView
+
+
+def test_a_terminal_gets_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert type(make_view(json=False, verbose=False)) is LiveView
+    assert type(make_view(json=True, verbose=False)) is PlainView
+
+
 def test_failed_revocations_are_kept_for_the_end() -> None:
     log = EventLog()
     log(RevocationFailed(generation=3, error="ProviderUnavailable: gone", final=True))
     log(PoolRotated(pool="demo", generation=2, connections=1, duration=0.0))
     line = "RevocationFailed generation=3 error=ProviderUnavailable: gone final=True"
-    assert log.take()[0] == line
+    assert log.take()[0].strip() == line
     assert log.unrevoked == (line,)
 
 

@@ -1,4 +1,4 @@
-"""``python -m ephemeral_creds.cli`` is ``ephemeral-creds``."""
+"""``python -m ephemeral_creds`` is ``ephemeral-creds``."""
 
 from __future__ import annotations
 
