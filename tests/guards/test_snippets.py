@@ -42,6 +42,11 @@ FENCE = re.compile(
 )
 # Each is what the extra of its name brings.
 LIBRARIES = ("asyncpg", "django", "opentelemetry", "prometheus_client", "sqlalchemy", "structlog")
+# Sphinx has directives for code as well: nothing would run theirs.
+HIDDEN = re.compile(
+    r"^\s*[`~:]{3,}\{(?:code|code-block|code-cell|sourcecode|doctest|literalinclude)\}",
+    re.MULTILINE,
+)
 NOT_RUN = re.compile(r"<!--\s*not run(?!: \S)")
 
 
@@ -144,6 +149,12 @@ def test_command_has_these_options(line: str, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_blocks_that_do_not_run_say_why(page: Path) -> None:
     assert not NOT_RUN.search(page.read_text(encoding="utf-8")), "write: <!-- not run: reason -->"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_no_directive_hides_code(page: Path) -> None:
+    found = HIDDEN.findall(page.read_text(encoding="utf-8"))
+    assert not found, f"write ```python in place of {found}"
 
 
 # --- the machinery itself, so that it can be relied on while there are no pages ----------------

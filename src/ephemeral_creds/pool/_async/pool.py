@@ -72,7 +72,7 @@ class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
     of both kinds may share one.
 
     Open the pool in the event loop that uses it, and
-    after a fork, never before: an inherited pool raises `PoolClosed`.
+    after a fork, never before: an inherited pool raises `psycopg_pool.PoolClosed`.
 
     Args:
         credentials: a provider, for which the pool makes a keeper of its own; or a
@@ -183,7 +183,7 @@ class AsyncRotatingConnectionPool(AsyncInternals[ACT]):
             timeout: how long to wait, in seconds.
 
         Raises:
-            PoolClosed: the pool was closed before.
+            psycopg_pool.PoolClosed: the pool was closed before.
             ConfigurationError: no asyncio event loop runs here. Nothing has been started.
         """
         require_asyncio("AsyncRotatingConnectionPool.open()")

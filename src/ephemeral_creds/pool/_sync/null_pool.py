@@ -144,7 +144,7 @@ class RotatingNullConnectionPool(RotatingConnectionPool[CT], NullConnectionPool[
 
         Raises:
             PoolTimeout: there are none in time, or only a person can help.
-            PoolClosed: the pool was closed meanwhile.
+            psycopg_pool.PoolClosed: the pool was closed meanwhile.
         """
         if self.closed:
             return

@@ -58,7 +58,7 @@ class RotatingConnectionPool(Internals[CT]):
     The keeper has a thread of its own: a busy event loop cannot keep it from renewing, and pools
     of both kinds may share one.
 
-    Open the pool after a fork, never before: an inherited pool raises `PoolClosed`.
+    Open the pool after a fork, never before: an inherited pool raises `psycopg_pool.PoolClosed`.
 
     Args:
         credentials: a provider, for which the pool makes a keeper of its own; or a
@@ -169,7 +169,7 @@ class RotatingConnectionPool(Internals[CT]):
             timeout: how long to wait, in seconds.
 
         Raises:
-            PoolClosed: the pool was closed before.
+            psycopg_pool.PoolClosed: the pool was closed before.
         """
         self._refuse_after_fork()
         with self._beginning:

@@ -1,0 +1,58 @@
+"""The pages are complete: each public name has its entry, and each page its link."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ephemeral_creds import contrib
+
+DOCS = Path(__file__).parents[2] / "docs"
+ENTRY = re.compile(
+    r"^\.\. auto(?:class|function|exception|data):: (ephemeral_creds\.[\w.]+)$", re.MULTILINE
+)
+TOCTREE = re.compile(r"^```\{toctree\}\n(?::.*\n)*\n([^`]*)^```$", re.MULTILINE)
+INTEGRATIONS = [
+    found.name
+    for found in pkgutil.iter_modules(contrib.__path__, f"{contrib.__name__}.")
+    if not found.name.rpartition(".")[2].startswith("_")
+]
+
+
+def entries() -> Counter[str]:
+    pages = [page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("reference/*.md"))]
+    return Counter(name for text in pages for name in ENTRY.findall(text))
+
+
+def check(module: str, without: tuple[str, ...] = ()) -> None:
+    found = entries()
+    names = {*vars(importlib.import_module(module))["__all__"]}.difference(without)
+    wrong = {name: count for name in names if (count := found[f"{module}.{name}"]) != 1}
+    assert not wrong, f"in docs/reference each needs one `.. auto…:: {module}.NAME`: {wrong}"
+
+
+def test_every_public_name_has_one_entry() -> None:
+    check("ephemeral_creds")
+    check("ephemeral_creds.testing")
+    check("ephemeral_creds.events", without=("Event", "Problem"))  # they are in the package itself
+
+
+@pytest.mark.parametrize("module", INTEGRATIONS)
+def test_every_name_of_an_integration_has_one_entry(module: str) -> None:
+    try:
+        check(module)
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))  # a library that not every session installs
+
+
+def test_the_start_page_links_to_every_page_in_the_order_of_the_contents() -> None:
+    text = (DOCS / "index.md").read_text(encoding="utf-8")
+    contents = [page for tree in TOCTREE.findall(text) for page in tree.split()]
+    assert re.findall(r"\]\(([\w/-]+)\.md\)", text) == contents
+    pages = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.glob("*/*.md")}
+    assert set(contents) | {"inventories/README"} == pages | {"tutorial"}
