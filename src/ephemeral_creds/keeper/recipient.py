@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from ephemeral_creds._fork import register
 from ephemeral_creds.exceptions import NoCredentials
+from ephemeral_creds.keeper.sessions import inner
 from ephemeral_creds.lifecycle.signals import ConsumerReleased, LoginAccepted
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ class Recipient:
     def __init__(
         self, keeper: CredentialKeeper | AsyncCredentialKeeper, on_change: Callable[[], None]
     ) -> None:
-        inner: object = getattr(keeper, "keeper", keeper)
-        self.keeper = cast("CredentialKeeper", inner)
+        self.keeper = cast("CredentialKeeper", inner(keeper))
         self._on_change = on_change
         self._number = 0
         self._begin_anew()

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
     from ephemeral_creds.lifecycle.signals import Signal
 
-__all__ = ["Sessions"]
+__all__ = ["Sessions", "inner"]
+
+
+def inner(keeper: Keeper | AsyncCredentialKeeper) -> Keeper:
+    """Return the keeper that one for asyncio is the face of, or `keeper` itself."""
+    found: object = getattr(keeper, "keeper", keeper)
+    return cast("Keeper", found)
 
 
 class Sessions:
@@ -64,8 +70,7 @@ class Sessions:
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self.reclaimed_through = 0
-        inner: object = getattr(keeper, "keeper", keeper)
-        self._keeper = cast("Keeper", inner)
+        self._keeper = inner(keeper)
         self._number = 0
         self._prove = prove
         self._on_change = on_change

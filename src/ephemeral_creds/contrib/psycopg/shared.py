@@ -6,7 +6,7 @@ import contextlib
 import threading
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from ephemeral_creds._fork import register
 from ephemeral_creds.contrib._login import new_diagnosis, reject
 from ephemeral_creds.exceptions import CredentialsExpired, KeeperClosed, NotReady
-from ephemeral_creds.keeper.sessions import Sessions
+from ephemeral_creds.keeper.sessions import Sessions, inner
 from ephemeral_creds.pool._sync.session import login
 from ephemeral_creds.pool.reconnects import ConnectFailure
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
     from ephemeral_creds.keeper.session import Session
 
-__all__ = ["SessionLease", "SharedSessions", "inner", "is_stale", "require_open", "share"]
+__all__ = ["SessionLease", "SharedSessions", "is_stale", "require_open", "share"]
 
 # Seconds for a login that proves new credentials, if the conninfo has no connect_timeout.
 _CONNECT_TIMEOUT = 10
@@ -158,12 +158,6 @@ def share(keeper: Keeper | AsyncCredentialKeeper, conninfo: str) -> SharedSessio
         KeeperClosed: the keeper belongs to the parent process of a fork.
     """
     return _registry.join(inner(keeper), conninfo)
-
-
-def inner(keeper: Keeper | AsyncCredentialKeeper) -> Keeper:
-    """Return the keeper that one for asyncio is the face of, or `keeper` itself."""
-    found: object = getattr(keeper, "keeper", keeper)
-    return cast("Keeper", found)
 
 
 def require_open(keeper: Keeper) -> None:

@@ -16,8 +16,9 @@ from ephemeral_creds._backoff import backoff
 from ephemeral_creds.contrib.psycopg._async.connection import aconnect
 from ephemeral_creds.contrib.psycopg.overlap import Overlap
 from ephemeral_creds.contrib.psycopg.readiness import AsyncReadiness
-from ephemeral_creds.contrib.psycopg.shared import inner, is_stale, require_open
+from ephemeral_creds.contrib.psycopg.shared import is_stale, require_open
 from ephemeral_creds.exceptions import EphemeralCredsError
+from ephemeral_creds.keeper.sessions import inner
 from ephemeral_creds.observers import logger
 from ephemeral_creds.pool._compat import resolved_async
 from ephemeral_creds.pool.login import check_parameters, said_by
