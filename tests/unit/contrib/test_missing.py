@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -37,3 +38,28 @@ def test_a_module_without_its_library_names_the_extra(
     monkeypatch.delitem(sys.modules, full_name, raising=False)
     with pytest.raises(ModuleNotFoundError, match=rf"pip install 'ephemeral-creds\[{module}\]'"):
         importlib.import_module(full_name)
+
+
+WITHOUT_GREENLET = """
+import sys
+sys.modules["greenlet"] = None
+import sqlalchemy
+from ephemeral_creds import FixedProvider, RotatingConnectionPool
+from ephemeral_creds.contrib.sqlalchemy import attach, create_engine
+provider = FixedProvider("user", "password")
+engine = sqlalchemy.create_engine("postgresql+psycopg://127.0.0.1:1/mydb")
+attach(engine, provider)
+try:
+    engine.connect()
+except sqlalchemy.exc.OperationalError as error:
+    assert "refused" in str(error), error
+engine.dispose()
+create_engine(RotatingConnectionPool(provider)).dispose()
+"""
+
+
+@pytest.mark.slow
+def test_engines_for_threads_need_no_greenlet() -> None:
+    # SQLAlchemy 2.1 has it only with its extra asyncio.
+    pytest.importorskip("sqlalchemy")
+    subprocess.run([sys.executable, "-c", WITHOUT_GREENLET], check=True, timeout=60)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError, MissingGreenlet
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Dialect
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
     from ephemeral_creds.contrib.sqlalchemy.keepers import KeeperSource
@@ -117,15 +117,18 @@ def keeper_of(engine: Engine | AsyncEngine) -> Keeper:
     Raises:
         ConfigurationError: the engine has none.
     """
-    if isinstance(engine, AsyncEngine):
-        engine = engine.sync_engine
-    attachment = _attachments.get(engine.dialect)
+    attachment = _attachments.get(_sync_engine(engine).dialect)
     if attachment is None:
         raise ConfigurationError(
             f"{engine!r} has no keeper: attach() it to one, or have plugin=ephemeral_creds in its "
             "URL"
         )
     return attachment.logins().sessions.keeper
+
+
+def _sync_engine(engine: Engine | AsyncEngine) -> Engine:
+    # Without importing `AsyncEngine`: from SQLAlchemy 2.1 on, only what does needs greenlet.
+    return engine if isinstance(engine, Engine) else engine.sync_engine
 
 
 def refuse_credentials(url: URL, arguments: Iterable[str]) -> None:
@@ -158,8 +161,7 @@ class Attachment:
     def __init__(
         self, engine: Engine | AsyncEngine, source: KeeperSource, session_role: str | None
     ) -> None:
-        if isinstance(engine, AsyncEngine):
-            engine = engine.sync_engine
+        engine = _sync_engine(engine)
         dialect = engine.dialect
         if dialect in _attachments:
             raise ConfigurationError(f"{engine!r} has credentials already")

@@ -14,7 +14,6 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg.types.string import TextLoader
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from sqlalchemy import URL, event
-from sqlalchemy.ext import asyncio as sqlalchemy_asyncio
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
@@ -76,6 +75,9 @@ def create_async_engine(pool: AsyncRotatingConnectionPool[Any], **options: Any) 
     Raises:
         ConfigurationError: there is such an option, or the pool is not for asyncio.
     """
+    # From SQLAlchemy 2.1 on this needs greenlet, which engines for threads do without.
+    from sqlalchemy.ext import asyncio as sqlalchemy_asyncio
+
     lender = _Lender(pool, AsyncConnectionPool, options)
     engine = sqlalchemy_asyncio.create_async_engine(
         lender.url, async_creator=lender.lend_async, poolclass=lender.pool_class(), **options
