@@ -306,7 +306,7 @@ def test_a_role_that_was_not_granted_is_named(world: World, unique: Callable[[st
             admin.execute(f"CREATE ROLE {owner}")
         try:
             with pytest.raises(asyncpg.PostgresError) as caught:
-                async with world.pool(world.keeper(), session_role=owner, timeout=0.2):
+                async with world.pool(world.keeper(), session_role=owner, timeout=3):
                     pass
             assert f"GRANT {owner}" in "".join(caught.value.__notes__)
         finally:
