@@ -178,6 +178,7 @@ def twins(session: nox.Session) -> None:
     session.run("python", "tools/make_sync.py")
     session.run("python", "tools/make_stub.py")
     session.run("python", "tools/make_observability.py")
+    session.run("python", "tools/make_api.py")
 
 
 # --- On demand ------------------------------------------------------------------------------
