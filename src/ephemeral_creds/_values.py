@@ -67,11 +67,16 @@ class Credentials:
 
     Attributes:
         username: the PostgreSQL role to log in as.
-        password: that role's password.
+        password: that role's password; with `passwords`, that of the first server.
+        requires_tls: whether a login sends the password as it is, as it does a token: it must
+            never be sent over a connection that is not encrypted.
+        passwords: servers, ``host:port``, and the password of each, if each takes its own.
     """
 
     username: str
     password: Secret
+    requires_tls: bool = False
+    passwords: tuple[tuple[str, Secret], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,8 @@ class Lease:
             for never.
         announced_duration: seconds from ``requested_at`` until the end that the source expects and
             cannot promise. It is reported, and PostgreSQL is asked about it, but it keeps no one
-            from logging in. ``inf`` without one.
+            from logging in. ``inf`` without one. With ``rotates_in`` it is the end of a token that
+            is checked at the login only, and that another one replaces before.
     """
 
     requested_at: float
@@ -114,6 +120,11 @@ class Lease:
     def announced_end(self) -> float:
         """The instant at which the source expects the credentials to end."""
         return self.requested_at + self.announced_duration
+
+    @property
+    def is_token(self) -> bool:
+        """Whether the password is a token: the role stays, and a fetch may bring another one."""
+        return self.rotates_in is not None and self.announced_duration < math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,10 @@ def _change_password(core: Core, generation: Generation, grant: Grant) -> None:
     generation.grant = replace(grant, generation=generation.number)
     generation.password.note_change()
     generation.doubt.clear()
-    core.refusals.forget()
+    generation.end.note_lease(grant.lease)
+    # Each fetch brings another token: that there is one says nothing about the next login.
+    if not (grant.lease.is_token and core.wishes.reason is Reason.LOGIN_REFUSED):
+        core.refusals.forget()
     core.schedule(generation)
     core.act(a.Publish(generation.grant))
     username = grant.credentials.username

@@ -1,4 +1,4 @@
-"""When the password of a role that stays, and that the server changes, is read again."""
+"""When the password of a role that stays is read again: the server changes it, or it is a token."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class PasswordReading:
         after = self._policy.read_again_after(lease.rotates_in, draw)
         # A fleet that was deployed together does not ask together.
         again = lease.ask_again_in * (1 - self._policy.jitter * draw)
-        at = lease.requested_at + min(after, again)
+        # That of a token: another one comes before its end, as the lease of a role is renewed.
+        replace = self._policy.renew_after(lease.announced_duration, draw)
+        at = lease.requested_at + min(after, again, replace)
         # A slow answer may arrive when the next one is due: not in a loop.
         self.at = max(at, now + self._policy.retry_initial)
         if self._unchanged:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 __all__ = ["Doubt", "LoginFailure", "Refusals"]
 
 
-# It looks the role up, after pg_hba.conf has let it in.
-_ROLE_LOOKED_UP = "InitializeSessionUserId"
+# The first looks the role up, after pg_hba.conf has let it in. The second says that the method that
+# pg_hba.conf names has refused what the client sent: PAM, as on Amazon RDS, has the code 28000 too.
+_AFTER_PG_HBA = frozenset({"InitializeSessionUserId", "auth_failed"})
 # PgBouncer has one code for everything that it says itself, in English only, and that it passes on.
 _POOLER_REFUSED = re.compile(
     r"authentication failed|auth failed|no such user|is not permitted to log in"
@@ -48,7 +49,7 @@ class LoginFailure(Enum):
         """
         if sqlstate is None:
             return cls.UNREACHABLE
-        if sqlstate == "28000" and routine not in (None, _ROLE_LOOKED_UP):
+        if sqlstate == "28000" and routine is not None and routine not in _AFTER_PG_HBA:
             return cls.PG_HBA
         by_pooler = sqlstate == "08P01" and _POOLER_REFUSED.search(message)
         return cls.CREDENTIALS if sqlstate.startswith("28") or by_pooler else cls.SERVER

@@ -80,6 +80,7 @@ def misused() -> Exception:
             "28000",
         ),
         (lambda: said_by_server("28000", "ClientAuthentication"), LoginFailure.PG_HBA, "28000"),
+        (lambda: said_by_server("28000", "auth_failed"), LoginFailure.CREDENTIALS, "28000"),
         (lambda: said_by_server("53300"), LoginFailure.SERVER, "53300"),
         (lambda: said_by_server("08P01"), LoginFailure.SERVER, "08P01"),
         (
