@@ -24,7 +24,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("exceptions",), ("_backoff",), ("_clock",), ("_fork",), ("_secret_file",)],
     [("_values",), ("events",)],
     [("lifecycle",), ("providers.base",), ("observers",)],
-    [("providers.url",)],
+    [("providers.url",), ("providers.aws",)],
     [
         ("providers.vault.config",),
         ("providers.vault.inputs",),
@@ -34,7 +34,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("providers.fields",)],
     [("providers.vault.http",), ("providers.file.read",)],
     [("providers.vault.auth",), ("providers.file.watch",), ("providers.file.policy",)],
-    [("providers.vault",), ("providers.file",), ("providers.fixed",)],
+    [("providers.vault",), ("providers.file",), ("providers.fixed",), ("providers.tokens",)],
     [("keeper",)],
     [("pool",)],
     [("__init__",), ("providers.__init__",)],
@@ -50,7 +50,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "hvac": ("providers.vault",),
     "requests": ("providers.http", "providers.vault"),
     "urllib3": ("providers.http",),
-    "botocore": ("providers.vault.auth.aws",),
+    "botocore": ("providers.vault.auth.aws", "providers.aws"),
     "watchdog": ("providers.file.watch.notify",),
     "psycopg": ("pool", "contrib", "check", "testing", "cli"),
     "psycopg_pool": ("pool", "contrib", "check", "testing", "cli"),
@@ -120,7 +120,8 @@ MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
 PACKAGES = {module for module in MODULES if module.split(".")[-1] == "__init__"}
 # Those that gather what others import from them.
 FACADES = {
-    "cli.__init__", "providers.file.__init__", "providers.vault.__init__", "testing.__init__",
+    "cli.__init__", "providers.file.__init__", "providers.tokens.__init__",
+    "providers.vault.__init__", "testing.__init__",
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from ephemeral_creds.check.session import check_session
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.login import refuses_options, role_at_login
 from ephemeral_creds.pool.remedies import advice
+from ephemeral_creds.providers.tokens import DatabaseTokenProvider
 from ephemeral_creds.providers.vault import VaultDynamicProvider
 
 if TYPE_CHECKING:
@@ -102,8 +103,12 @@ class CredentialSteps:
         except EphemeralCredsError as error:
             self._add(step, "fail", str(error))
             return None
-        life = "" if grant.lease.duration == math.inf else f", for {grant.lease.duration:.0f} s"
-        self._add(step, "ok", f"{grant.credentials.username!r}{life}")
+        seconds = grant.lease.duration
+        text = repr(grant.credentials.username)
+        if grant.lease.is_token:
+            seconds, text = grant.lease.announced_duration, f"{text}, with a token"
+        life = "" if seconds == math.inf else f", for {seconds:.0f} s"
+        self._add(step, "ok", f"{text}{life}")
         return grant
 
     def _connect(self, grant: Grant) -> RoleSession | None:
@@ -120,12 +125,18 @@ class CredentialSteps:
         except ConfigurationError as error:
             self._add("connect", "fail", str(error))
         except LoginFailed as error:
-            self._add("connect", "fail", str(error), _remedy(error, self._session_role))
+            self._add("connect", "fail", str(error), self._remedy(error))
         else:
             self.connected = True
             self._add("connect", "ok", f"logged in to {session.where}")
             return session
         return None
+
+    def _remedy(self, failed: LoginFailed) -> str:
+        by_login = failed.verdict.reason is LoginFailure.CREDENTIALS
+        if by_login and isinstance(self._provider, DatabaseTokenProvider):
+            return self._provider.refusal_hint
+        return _remedy(failed, self._session_role)
 
     def _renew(self, session: RoleSession | None, grant: Grant, minted_at: float) -> None:
         if not grant.lease.renewable:

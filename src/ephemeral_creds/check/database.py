@@ -15,6 +15,7 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.diagnosis import Diagnosis, FailedLogin, Verdict
 from ephemeral_creds.pool.login import acting_as
+from ephemeral_creds.pool.target import credentials_for
 
 if TYPE_CHECKING:
     from typing import Any, Self
@@ -177,7 +178,8 @@ class RoleSession:
 
     Raises:
         LoginFailed: the login failed.
-        ConfigurationError: libpq cannot read the connection string.
+        ConfigurationError: libpq cannot read the connection string, or it lets a token be sent
+            without TLS.
     """
 
     def __init__(
@@ -195,6 +197,11 @@ class RoleSession:
     def __exit__(self, *_: object) -> None:
         with suppress(psycopg.Error):
             self._connection.close()
+
+    @property
+    def sends_token(self) -> bool:
+        """Whether the password is a token, which a login sends as it is."""
+        return self._credentials.requires_tls
 
     @property
     def where(self) -> str:
@@ -303,20 +310,22 @@ class RoleSession:
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
         options: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT}
+        credentials = self._credentials
         problem: Exception
         try:
             if self._session_role:
                 options = acting_as(self._session_role, self._conninfo, options)
+            credentials = credentials_for(self._conninfo, options, credentials)
             return psycopg.connect(
                 self._conninfo,
                 user=self.username,
-                password=self._credentials.password.reveal(),
+                password=credentials.password.reveal(),
                 autocommit=True,
                 application_name="ephemeral-creds check",
                 **options,
             )
         except psycopg.OperationalError as error:
-            failed = FailedLogin(error, self._conninfo, options, self._credentials)
+            failed = FailedLogin(error, self._conninfo, options, credentials)
             verdict = Diagnosis(_CONNECT_TIMEOUT).explain(failed)
             problem = LoginFailed(" ".join(str(error).split()), verdict)
         except psycopg.Error:

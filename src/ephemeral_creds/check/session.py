@@ -63,7 +63,7 @@ def check_session(
     Raises:
         psycopg.Error: a query failed.
     """
-    check_encryption(session.line, findings)
+    check_encryption(session.line, findings, token=session.sends_token)
     acts_as = _check_user(session, session_role, findings) or session_role
     rights = session.rights()
     _check_rights(rights, acts_as, findings)
@@ -74,12 +74,26 @@ def check_session(
     return acts_as or rights.stable_owner
 
 
-def check_encryption(line: Line, findings: Findings) -> None:
-    """Check whether the connection is encrypted and the server verified."""
+def check_encryption(line: Line, findings: Findings, *, token: bool = False) -> None:
+    """Check whether the connection is encrypted and the server verified.
+
+    Args:
+        line: the connection's path.
+        findings: where to write what is found.
+        token: whether the login has sent a token, with which its reader could log in.
+    """
     if line.gss:
         findings.add("encryption", "ok", "the connection is encrypted by GSSAPI")
     elif line.tls and line.sslmode in ("verify-ca", "verify-full"):
         findings.add("encryption", "ok", f"TLS, with sslmode={line.sslmode}")
+    elif line.tls and token:
+        findings.add(
+            "encryption",
+            "warn",
+            "the login sends a token to a server that is not verified "
+            f"(sslmode={line.sslmode}): another in its place can log in with it",
+            f"use {_VERIFY}",
+        )
     elif line.tls:
         findings.add(
             "encryption",

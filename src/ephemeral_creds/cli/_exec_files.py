@@ -15,7 +15,7 @@ from ephemeral_creds.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ephemeral_creds import Grant
+    from ephemeral_creds import Credentials, Grant
     from ephemeral_creds.cli._exec_options import ExecOptions
 
 __all__ = ["ProgramFiles", "passfile_line"]
@@ -23,10 +23,15 @@ __all__ = ["ProgramFiles", "passfile_line"]
 _SERVICE = "ephemeral_creds"
 
 
-def passfile_line(username: str, password: str) -> str:
-    """Return a line of a passfile for any server and database.
+def passfile_line(username: str, password: str, server: str = "*:*") -> str:
+    """Return a line of a passfile for any database of a server, or of all.
 
     See https://www.postgresql.org/docs/current/libpq-pgpass.html for its syntax.
+
+    Args:
+        username: the user name.
+        password: the password.
+        server: host and port.
 
     Raises:
         ConfigurationError: a line of such a file cannot hold it.
@@ -38,7 +43,12 @@ def passfile_line(username: str, password: str) -> str:
                 f"the {what} has a line break or a NUL in it, which a passfile cannot hold"
             )
         escaped.append(value.replace("\\", "\\\\").replace(":", "\\:"))
-    return f"*:*:*:{':'.join(escaped)}\n"
+    return f"{server}:*:{':'.join(escaped)}\n"
+
+
+def _passfile_lines(credentials: Credentials) -> str:
+    username, each = credentials.username, credentials.passwords or (("*:*", credentials.password),)
+    return "".join(passfile_line(username, word.reveal(), server) for server, word in each)
 
 
 class ProgramFiles:
@@ -82,12 +92,10 @@ class ProgramFiles:
             ConfigurationError: a passfile cannot hold what a grant has.
             OSError: a file cannot be written; its old content is still there.
         """
-        pairs = [
-            (grant.credentials.username, grant.credentials.password.reveal()) for grant in grants
-        ]
-        texts = {"passfile": "".join(passfile_line(*pair) for pair in pairs)}
+        known = [grant.credentials for grant in grants]
+        texts = {"passfile": "".join(map(_passfile_lines, known))}
         if self._options.pg_service:
-            texts["service"] = f"[{_SERVICE}]\nuser={pairs[0][0]}\n"
+            texts["service"] = f"[{_SERVICE}]\nuser={known[0].username}\n"
         for name, text in texts.items():
             if self._written.get(name) != text:
                 self._files[name].write(text)
@@ -100,6 +108,9 @@ class ProgramFiles:
         # It would count more than the file.
         environment.pop("PGPASSWORD", None)
         environment["PGUSER"] = user
+        if grant.credentials.requires_tls:
+            # libpq's own default sends a token without TLS to a server that offers none.
+            environment.setdefault("PGSSLMODE", "require")
         environment["PGPASSFILE"] = str(self._files["passfile"].path)
         if options.pg_service:
             environment["PGSERVICEFILE"] = str(self._files["service"].path)

@@ -5,17 +5,21 @@ psycopg is imported with the first failure of its own: asyncpg works without lib
 
 from __future__ import annotations
 
+import os
 import traceback
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
 
-from ephemeral_creds.exceptions import EphemeralCredsError
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.reconnects import ConnectFailure
+from ephemeral_creds.pool.remedies import plain_text
 from ephemeral_creds.pool.role import CURRENT_USER, ROLE_MISSING, VALID_FOR, may_lack_its_role
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from ephemeral_creds._values import Credentials
     from ephemeral_creds.keeper.session import Session
     from ephemeral_creds.pool.diagnosis import Diagnosis
 
@@ -23,6 +27,7 @@ __all__ = [
     "CURRENT_USER",
     "ROLE_MISSING",
     "VALID_FOR",
+    "asyncpg_credentials",
     "asyncpg_failure",
     "may_lack_its_role",
     "new_diagnosis",
@@ -79,6 +84,41 @@ def psycopg_failure(
         return failure
     failed = FailedLogin(error, conninfo, kwargs or {}, session.credentials)
     return failure.because(diagnosis.explain(failed, session.generation))
+
+
+def asyncpg_credentials(
+    args: Sequence[object], kwargs: Mapping[str, object], credentials: Credentials
+) -> Credentials:
+    """Return what to log in with by asyncpg.
+
+    Args:
+        args: what ``asyncpg.connect`` is called with.
+        kwargs: so, by name.
+        credentials: those in use.
+
+    Raises:
+        ConfigurationError: the password must not be sent without TLS, which the parameters allow,
+            or each server takes its own.
+    """
+    if credentials.passwords:
+        servers = ", ".join(server for server, _ in credentials.passwords)
+        raise ConfigurationError(
+            f"asyncpg sends one password to all servers, but each of {servers} takes a token of "
+            "its own: have a provider and a pool for each"
+        )
+    if not credentials.requires_tls:
+        return credentials
+    # In the order in which asyncpg looks.
+    dsn = urlsplit(str((args[0] if args else kwargs.get("dsn")) or ""))
+    query = dict(parse_qsl(dsn.query))
+    host = kwargs.get("host") or query.get("host") or dsn.hostname or os.environ.get("PGHOST")
+    ssl = kwargs.get("ssl")
+    if ssl is None:
+        ssl = query.get("sslmode") or os.environ.get("PGSSLMODE") or "prefer"
+    mode = str(getattr(ssl, "name", ssl)).replace("_", "-")
+    if str(host).startswith("/") or mode not in {"False", "disable", "allow", "prefer"}:
+        return credentials
+    raise plain_text(str(host or "localhost"), f"ssl={mode}")
 
 
 def asyncpg_failure(error: Exception) -> ConnectFailure:

@@ -23,6 +23,7 @@ __all__ = [
     "check_parameters",
     "clean_failure",
     "explain_role",
+    "parameters_in_use",
     "refuses_options",
     "role_at_login",
     "said_by",
@@ -32,6 +33,9 @@ __all__ = [
 # that was not granted, or does not exist.
 _LACKS_RIGHT = "42501"
 _NO_SUCH_ROLE = "22023"
+
+# Parameters that others depend on: sslrootcert=system means sslmode=verify-full.
+_LEADING = ("service", "servicefile", "sslrootcert")
 
 
 def clean_failure(error: Exception) -> ConnectFailure:
@@ -107,14 +111,25 @@ def _startup_options(conninfo: str, kwargs: Mapping[str, Any]) -> str:
     The parameter overrides the options of a service file and PGOPTIONS, which would be
     lost where a role is added to what is given alone.
     """
+    return parameters_in_use(conninfo, kwargs, "options")["options"]
+
+
+def parameters_in_use(conninfo: str, kwargs: Mapping[str, Any], *names: str) -> dict[str, str]:
+    """Ask libpq for the parameters that a connect would use, with those of service and environment.
+
+    Args:
+        conninfo: what the connect is given.
+        kwargs: so, by name; ``None`` counts as not given.
+        names: the parameters to return; a value is empty if the parameter has none.
+    """
     given = conninfo_to_dict(conninfo) | {k: v for k, v in kwargs.items() if v is not None}
-    asked = {name: given[name] for name in ("options", "service") if name in given}
-    # libpq reads all of this when a connect begins, and there ends what has no such sslmode.
-    refused = make_conninfo("", **asked, sslmode="none-such")
+    asked = {name: given[name] for name in (*names, *_LEADING) if name in given}
+    # libpq reads all of this when a connect begins, and there ends what wants no such session.
+    refused = make_conninfo("", **asked, target_session_attrs="none-such")
     connection = PGconn.connect_start(refused.encode())
-    options = next(option.val for option in connection.info if option.keyword == b"options")
+    found = {option.keyword.decode(): (option.val or b"").decode() for option in connection.info}
     connection.finish()
-    return (options or b"").decode()
+    return {name: found.get(name, "") for name in names}
 
 
 def refuses_options(said: str) -> bool:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 
-__all__ = ["advice"]
+__all__ = ["advice", "plain_text"]
 
 _CREDENTIALS = (
     "check that provider and pool name the same server, and that the role has LOGIN, this password "
     "and a VALID UNTIL in the future (where Vault creates it: that creation_statements set all "
     "three, and that renew_statements, if not empty, extend VALID UNTIL)"
+)
+# Besides a role without LOGIN, a method of pg_hba.conf such as PAM has this code.
+_METHOD_REFUSED = (
+    f"{_CREDENTIALS}; on Amazon RDS, that the role is a member of rds_iam, that IAM allows "
+    "rds-db:connect for it, and that the token is for this endpoint, port and region"
 )
 _POOLER_CREDENTIALS = (
     "the pooler in between does not know this user, or has another password for it: have it ask "
@@ -50,7 +56,11 @@ _SERVER = {
     "57P03": "the server is starting, stopping or recovering: wait, or read its log",
 }
 # Neither is about a refused password: one is a pooler's, the other a session role's.
-_OF_CREDENTIALS = {"08P01": _POOLER_CREDENTIALS, "42501": _SERVER["42501"]}
+_OF_CREDENTIALS = {
+    "08P01": _POOLER_CREDENTIALS,
+    "28000": _METHOD_REFUSED,
+    "42501": _SERVER["42501"],
+}
 _OTHER = "its reason follows"
 
 
@@ -70,3 +80,18 @@ def advice(reason: LoginFailure, sqlstate: str | None) -> str:
             return _SERVER.get(sqlstate or "", _OTHER)
         case LoginFailure.UNREACHABLE:
             return _UNREACHABLE
+
+
+def plain_text(host: str, given: str) -> ConfigurationError:
+    """Return the error that refuses to send a token without TLS.
+
+    Args:
+        host: where it would be sent.
+        given: the parameter that allows that.
+    """
+    return ConfigurationError(
+        f"{given} lets a login send its token to {host} without TLS, and what reads it there can "
+        "log in with it: set sslmode=verify-full, and sslrootcert= to the CA of the server, or "
+        "sslmode=require at the least. On a connection that is safe without TLS, set the "
+        "provider's requires_tls=False (require_tls=false in a URL)"
+    )

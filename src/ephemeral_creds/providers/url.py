@@ -35,6 +35,7 @@ _PROVIDERS = {
     "vault": ("vault", "VaultDynamicProvider"),
     "vault-kv": ("vault", "VaultKVProvider"),
     "vault-static": ("vault", "VaultStaticProvider"),
+    "rds-iam": ("tokens", "RDSIAMProvider"),
 }
 
 _SECRETS = {
@@ -292,6 +293,7 @@ def provider_from_url(
         vault-static://reporting?auth=approle&role_id=…&secret_id_file=/run/secrets/secret-id
         vault-kv://app/db?auth=kubernetes&auth_role=my-app
         file:///vault/secrets/db-creds.txt
+        rds-iam://app_user?host=mydb.abc.eu-central-1.rds.amazonaws.com
 
     What the URL does not say about Vault is read from ``VAULT_ADDR``, ``VAULT_NAMESPACE`` and the
     other variables of the vault command. Secrets do not belong in it: ``…_file`` names a file,

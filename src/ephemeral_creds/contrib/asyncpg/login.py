@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ephemeral_creds.contrib._login import CURRENT_USER, VALID_FOR, asyncpg_failure, reject
+from ephemeral_creds.contrib._login import (
+    CURRENT_USER,
+    VALID_FOR,
+    asyncpg_credentials,
+    asyncpg_failure,
+    reject,
+)
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.reconnects import ConnectFailure
@@ -70,8 +76,9 @@ class Login:
         Returns:
             The connection, or a `ConnectFailure`: no frame with the password is raised.
         """
-        connection, credentials = None, session.credentials
+        connection = None
         try:
+            credentials = asyncpg_credentials(args, options, session.credentials)
             connection = await self.connect(
                 *args,
                 **options,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.postgresql import client
 
 from ephemeral_creds.pool.login import acting_as
+from ephemeral_creds.pool.target import credentials_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,11 +37,18 @@ class _Shell(client.DatabaseClient):  # type: ignore[misc]
         self, settings_dict: Mapping[str, Any], parameters: Iterable[str]
     ) -> tuple[list[str], dict[str, str]]:
         args, env = super().settings_to_cmd_args_env(settings_dict, parameters)
+        server = {
+            "host": settings_dict.get("HOST"),
+            "port": settings_dict.get("PORT"),
+            "sslmode": settings_dict["OPTIONS"].get("sslmode"),
+            "service": settings_dict["OPTIONS"].get("service"),
+        }
+        credentials = credentials_for("", {k: v for k, v in server.items() if v}, self._credentials)
         # Not in the arguments, which every user of the machine may read.
         env = {
             **(env or {}),
-            "PGUSER": self._credentials.username,
-            "PGPASSWORD": self._credentials.password.reveal(),
+            "PGUSER": credentials.username,
+            "PGPASSWORD": credentials.password.reveal(),
         }
         options = settings_dict["OPTIONS"]
         if role := options.get("assume_role"):

@@ -18,6 +18,7 @@ from ephemeral_creds.pool.errors import as_checkout_failed
 from ephemeral_creds.pool.login import acting_as, clean_failure, explain_role, role_at_login
 from ephemeral_creds.pool.reconnects import ConnectFailure
 from ephemeral_creds.pool.remedies import advice
+from ephemeral_creds.pool.target import credentials_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,8 +144,8 @@ class Logins:
 
     def _connect(self, session: Session, kwargs: Mapping[str, Any]) -> Connection | ConnectFailure:
         """Connect; a failure is returned, so that no frame with the password is raised."""
-        credentials = session.credentials
         try:
+            credentials = credentials_for("", kwargs, session.credentials)
             return psycopg.connect(
                 user=credentials.username, password=credentials.password.reveal(), **kwargs
             )

@@ -17,6 +17,7 @@ from ephemeral_creds.contrib._login import (
     CURRENT_USER,
     ROLE_MISSING,
     VALID_FOR,
+    asyncpg_credentials,
     new_diagnosis,
     reject,
 )
@@ -37,6 +38,7 @@ from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.login import acting_as, explain_role, role_at_login
 from ephemeral_creds.pool.policy import RotationPolicy
 from ephemeral_creds.pool.reconnects import ConnectFailure
+from ephemeral_creds.pool.target import credentials_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
+    from ephemeral_creds._values import Credentials
     from ephemeral_creds.contrib.sqlalchemy.keepers import KeeperSource
     from ephemeral_creds.keeper.session import Session
 
@@ -197,9 +200,9 @@ class Logins:
         self, session: Session, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> DBAPIConnection | ConnectFailure:
         """Log in; a failure is returned, so that no frame with the password is raised."""
-        credentials = session.credentials
         given = dict(kwargs)
         try:
+            credentials = self._credentials_for(session, args, given)
             if self._session_role is not None:
                 given = self._acting_as(self._session_role, args, given)
             connection: DBAPIConnection = self._dialect.connect(
@@ -228,6 +231,14 @@ class Logins:
             failure = explain_role(self._session_role, failure)
         reject(session, failure)
         return failure
+
+    def _credentials_for(
+        self, session: Session, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Credentials:
+        """Return what to log in with; raise `ConfigurationError` if it must not be sent there."""
+        if self._dialect.driver == "asyncpg":
+            return asyncpg_credentials(args, kwargs, session.credentials)
+        return credentials_for(args[0] if args else "", kwargs, session.credentials)
 
     def _acting_as(
         self, role: str, args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -12,11 +12,14 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolClosed
 
+from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.keeper.loop import in_thread
 from ephemeral_creds.pool._compat import closing_async
 from ephemeral_creds.pool.ledger import LeaseInfo, generation_of
 from ephemeral_creds.pool.login import clean_failure
+from ephemeral_creds.pool.reconnects import ConnectFailure
 from ephemeral_creds.pool.role import CURRENT_USER, VALID_FOR, may_lack_its_role
+from ephemeral_creds.pool.target import attempts_async, credentials_for
 from ephemeral_creds.pool.time_limit import TimeLimit
 
 if TYPE_CHECKING:
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._values import Grant
     from ephemeral_creds.pool.diagnosis import Diagnosis
-    from ephemeral_creds.pool.reconnects import ConnectFailure
     from ephemeral_creds.pool.rotation import Rotation
 
 __all__ = ["current_user", "derive", "login_async", "valid_for"]
@@ -45,7 +47,34 @@ async def login_async(
     diagnosis: Diagnosis,
 ) -> T | ConnectFailure:
     """Connect with `grant`; a failure is returned, so that no frame with its password is raised."""
-    credentials = grant.credentials
+    if not grant.credentials.passwords:
+        return await _login_once(connect, conninfo, kwargs, grant, diagnosis)
+    try:
+        targets = await attempts_async(conninfo, dict(kwargs), grant.credentials)
+    except psycopg.Error as error:
+        return clean_failure(error)
+    failures: list[ConnectFailure] = []
+    for target, others in targets:
+        outcome = await _login_once(connect, target, others, grant, diagnosis)
+        if not isinstance(outcome, ConnectFailure):
+            return outcome
+        failures.append(outcome)
+    # One server may refuse the token and another be down: that it is refused says what to do.
+    return next((each for each in failures if each.refused or each.hopeless), failures[-1])
+
+
+async def _login_once(
+    connect: Callable[..., Awaitable[T]],
+    conninfo: str,
+    kwargs: Mapping[str, Any],
+    grant: Grant,
+    diagnosis: Diagnosis,
+) -> T | ConnectFailure:
+    """Connect, to one server if each takes a password of its own."""
+    try:
+        credentials = credentials_for(conninfo, kwargs, grant.credentials)
+    except ConfigurationError as error:
+        return clean_failure(error)
     try:
         return await connect(
             conninfo,
