@@ -37,11 +37,10 @@ class DatabaseTokenProvider(CredentialProvider):
 
     mints: ClassVar[bool] = False
 
-    refusal_hint: ClassVar[str] = (
+    _refusal_hint: ClassVar[str] = (
         "check that the server takes tokens for this role, that the token is for this server, and "
         "this machine's clock"
     )
-    """What to check if PostgreSQL refuses a token."""
 
     def __init__(
         self, username: str, source: str, *, requires_tls: bool = True, clock: Clock | None = None
@@ -58,6 +57,11 @@ class DatabaseTokenProvider(CredentialProvider):
         """The role, and where its tokens come from."""
         role = f" for {self._username!r}" if self._username else ""
         return f"tokens{role} from {self._source}"
+
+    @property
+    def refusal_hint(self) -> str:
+        """What to check if PostgreSQL refuses a token."""
+        return self._refusal_hint
 
     def fetch(self) -> Grant:
         """Get a token.

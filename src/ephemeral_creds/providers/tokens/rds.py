@@ -65,7 +65,7 @@ class RDSIAMProvider(DatabaseTokenProvider, FromURL):
     """
 
     URL_SCHEME: ClassVar[str] = "rds-iam"
-    refusal_hint: ClassVar[str] = (
+    _refusal_hint: ClassVar[str] = (
         "check that the instance has IAM authentication enabled; GRANT rds_iam TO the role; allow "
         "rds-db:connect in IAM for arn:aws:rds-db:REGION:ACCOUNT:dbuser:RESOURCE_ID/ROLE; sign for "
         "the endpoint, port and region that AWS gave, not for another name of it; check this "
