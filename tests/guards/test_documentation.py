@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ephemeral_creds import contrib
+from ephemeral_creds.cli._arguments import build_parser
 
 DOCS = Path(__file__).parents[2] / "docs"
 ENTRY = re.compile(
@@ -56,3 +57,9 @@ def test_the_start_page_links_to_every_page_in_the_order_of_the_contents() -> No
     assert re.findall(r"\]\(([\w/-]+)\.md\)", text) == contents
     pages = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.glob("*/*.md")}
     assert set(contents) | {"inventories/README"} == pages | {"tutorial"}
+
+
+def test_every_command_has_its_options_in_the_reference() -> None:
+    page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```\{command-options\} (\w+)$", page, re.MULTILINE)
+    assert sorted(shown) == sorted(build_parser().commands)
