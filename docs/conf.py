@@ -30,6 +30,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "command_options",
     "docstrings",
+    "inline_diagrams",
 ]
 root_doc = "index"
 exclude_patterns = ["_*", "inventories"]

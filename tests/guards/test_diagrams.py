@@ -1,4 +1,4 @@
-"""The table in the docs is the machine's own."""
+"""The diagrams in the pages are drawn from the library as it is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_documented_table_is_up_to_date() -> None:
-    script = ROOT / "docs" / "make_lifecycle_table.py"
+def test_diagrams_are_up_to_date() -> None:
+    script = ROOT / "docs" / "make_diagrams.py"
     done = subprocess.run(
         [sys.executable, script, "--check"], capture_output=True, text=True, check=False
     )
