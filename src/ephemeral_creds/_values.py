@@ -99,8 +99,10 @@ class Lease:
             for never.
         announced_duration: seconds from ``requested_at`` until the end that the source expects and
             cannot promise. It is reported, and PostgreSQL is asked about it, but it keeps no one
-            from logging in. ``inf`` without one. With ``rotates_in`` it is the end of a token that
-            is checked at the login only, and that another one replaces before.
+            from logging in. ``inf`` without one.
+        is_token: whether the password is a token that the server checks at the login only, and that
+            a fetch may bring another of: that happens before its ``announced_duration``. With
+            ``rotates_in=inf``: the role stays, and sessions outlive the token.
     """
 
     requested_at: float
@@ -110,6 +112,7 @@ class Lease:
     rotates_in: float | None = None
     ask_again_in: float = math.inf
     announced_duration: float = math.inf
+    is_token: bool = False
 
     @property
     def expires_at(self) -> float:
@@ -120,11 +123,6 @@ class Lease:
     def announced_end(self) -> float:
         """The instant at which the source expects the credentials to end."""
         return self.requested_at + self.announced_duration
-
-    @property
-    def is_token(self) -> bool:
-        """Whether the password is a token: the role stays, and a fetch may bring another one."""
-        return self.rotates_in is not None and self.announced_duration < math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,9 @@ class PasswordReading:
         after = self._policy.read_again_after(lease.rotates_in, draw)
         # A fleet that was deployed together does not ask together.
         again = lease.ask_again_in * (1 - self._policy.jitter * draw)
-        # That of a token: another one comes before its end, as the lease of a role is renewed.
-        replace = self._policy.renew_after(lease.announced_duration, draw)
-        at = lease.requested_at + min(after, again, replace)
+        # Another token comes before the end of this one, as the lease of a role is renewed.
+        ends = lease.announced_duration if lease.is_token else math.inf
+        at = lease.requested_at + min(after, again, self._policy.renew_after(ends, draw))
         # A slow answer may arrive when the next one is due: not in a loop.
         self.at = max(at, now + self._policy.retry_initial)
         if self._unchanged:

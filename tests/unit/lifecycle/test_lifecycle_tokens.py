@@ -27,9 +27,8 @@ REFUSED = LoginRejected(1, 1, LoginFailure.CREDENTIALS)
 
 def token(driver: Driver, number: int, life: float = 900.0) -> Granted:
     credentials = Credentials("app", Secret(f"database-token-{number}"), requires_tls=True)
-    return Granted(
-        Grant(credentials, Lease(driver.now, rotates_in=math.inf, announced_duration=life))
-    )
+    lease = Lease(driver.now, rotates_in=math.inf, announced_duration=life, is_token=True)
+    return Granted(Grant(credentials, lease))
 
 
 @pytest.fixture

@@ -79,7 +79,9 @@ class DatabaseTokenProvider(CredentialProvider):
                 "ago: check this machine's clock, and that the source does not keep old tokens"
             )
         # However long it lives, the server changes nothing by itself.
-        lease = Lease(requested_at, rotates_in=math.inf, announced_duration=remaining)
+        lease = Lease(
+            requested_at, rotates_in=math.inf, announced_duration=remaining, is_token=True
+        )
         return Grant(credentials, lease)
 
     @abstractmethod
