@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import tomllib
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ephemeral_creds import contrib
 from ephemeral_creds.cli._arguments import build_parser
@@ -63,3 +65,14 @@ def test_every_command_has_its_options_in_the_reference() -> None:
     page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
     shown = re.findall(r"^```\{command-options\} (\w+)$", page, re.MULTILINE)
     assert sorted(shown) == sorted(build_parser().commands)
+
+
+def test_read_the_docs_installs_what_the_session_does() -> None:
+    root = DOCS.parent
+    config = yaml.safe_load((root / ".readthedocs.yaml").read_text(encoding="utf-8"))
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (install,) = config["python"]["install"]
+    assert set(install["extra_requirements"]) <= set(project["optional-dependencies"])
+    python = f"Programming Language :: Python :: {config['build']['tools']['python']}"
+    assert python in project["classifiers"]
+    assert (root / config["sphinx"]["configuration"]).exists()
