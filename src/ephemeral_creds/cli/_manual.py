@@ -9,6 +9,8 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ephemeral_creds.cli._messages import print_result
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import TypeAlias
@@ -90,6 +92,13 @@ class CommandParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """Return the help, with the address of the documentation."""
         return f"{super().format_help()}\ndocumentation: {_documentation()}\n"
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help, on stdout by default, where argparse would ignore errors."""
+        if file is None:
+            print_result(self.format_help().rstrip())
+        else:
+            super().print_help(file)
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """End with an error about arguments that the parser did not understand."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["OutputLost", "flush", "print_error", "print_note", "print_result"]
 
@@ -43,7 +48,8 @@ def print_result(text: str) -> None:
     """
     if sys.stdout is None:
         raise OutputLost("standard output is closed: redirect it, to /dev/null for example")
-    print(text)
+    with _written():
+        print(text)
     flush()
 
 
@@ -56,10 +62,15 @@ def flush() -> None:
         BrokenPipeError: the reader has gone.
         OutputLost: it could not be written.
     """
-    if sys.stdout is None:
-        return
+    if sys.stdout is not None:
+        with _written():
+            sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _written() -> Iterator[None]:
     try:
-        sys.stdout.flush()
+        yield
     except OSError as error:
         # What is still in the buffer would be written once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

