@@ -126,6 +126,7 @@ def lint(session: nox.Session) -> None:
     session.run("python", "tools/make_sync.py", "--check")
     session.run("python", "tools/make_stub.py", "--check")
     session.run("python", "tools/make_observability.py", "--check")
+    session.run("python", "tools/make_man.py", "--check")
 
 
 @nox.session
@@ -178,6 +179,7 @@ def twins(session: nox.Session) -> None:
     session.run("python", "tools/make_sync.py")
     session.run("python", "tools/make_stub.py")
     session.run("python", "tools/make_observability.py")
+    session.run("python", "tools/make_man.py")
     session.run("python", "tools/make_api.py")
 
 

@@ -18,7 +18,8 @@ def needed() -> set[str]:
     wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
     hooks = {hook["path"] for hook in wheel.get("hooks", {}).values()}
     packages = {package.partition("/")[0] for package in wheel["packages"]}
-    return {"pyproject.toml", settings["project"]["readme"], "LICENSE"} | hooks | packages
+    shared = {source.partition("/")[0] for source in wheel.get("shared-data", {})}
+    return {"pyproject.toml", settings["project"]["readme"], "LICENSE"} | hooks | packages | shared
 
 
 @pytest.mark.parametrize("dockerfile", ["Dockerfile", "tests/stand-ins/python/Dockerfile"])

@@ -41,7 +41,8 @@ if [ "${1:-}" = --stand-ins ]; then
     if ! is_here "$python"; then
         mkdir "$folder/tools"
         cp "$root"/tools/sbom_hook.py "$folder/tools"
-        cp -r stand-ins/python "$root"/pyproject.toml "$root"/README.md "$root"/LICENSE "$root"/src "$folder"
+        cp -r stand-ins/python "$root"/pyproject.toml "$root"/README.md "$root"/LICENSE "$root"/src "$root"/man \
+            "$folder"
         build -t "$python" -f "$folder/python/Dockerfile" "$folder"
     fi
 else

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ephemeral_creds.cli._common_options import add_debug
 from ephemeral_creds.cli._manual import Manual
 from ephemeral_creds.cli._statuses import ExitStatus
 
@@ -47,3 +48,4 @@ def add_completion_parser(add_parser: Callable[..., CommandParser]) -> None:
     """Add the command to those of the whole parser."""
     parser = add_parser("completion", help=_MANUAL.summary, manual=_MANUAL)
     parser.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
+    add_debug(parser)

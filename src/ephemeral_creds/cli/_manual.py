@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Entries: TypeAlias = Mapping[str, str]
 
-__all__ = ["CommandParser", "Manual", "did_you_mean"]
+__all__ = ["CommandParser", "Manual", "did_you_mean", "paragraphs"]
 
 _WIDTH = 79  # columns: a terminal has 80 at least
 _WIDEST = 100  # columns: longer lines are hard to read
@@ -121,11 +121,15 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=_INDENT, width=min(columns, _WIDEST))
 
 
+def paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a text, each in one line; an empty line is between two."""
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+
+
 def _filled(text: str, width: int) -> str:
-    """Return paragraphs in lines of `width` columns; an empty line is between two."""
-    paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    """Return paragraphs in lines of `width` columns."""
     return "\n\n".join(
-        textwrap.fill(paragraph, width, break_on_hyphens=False) for paragraph in paragraphs
+        textwrap.fill(paragraph, width, break_on_hyphens=False) for paragraph in paragraphs(text)
     )
 
 

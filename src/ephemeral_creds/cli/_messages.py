@@ -85,7 +85,7 @@ def _one_line(error: Exception | str) -> str:
         text = f"{error.filename}: {error.strerror}"
     elif isinstance(error, ImportError) and (
         # psycopg's own list of the ways in which it tried to load libpq.
-        "pq wrapper" in text or (error.name or "").startswith("psycopg")
+        "pq wrapper" in text or "psycopg" in text
     ):
         text = f"psycopg cannot be used ({text}): {_PSYCOPG}"
     return " ".join(text.split()) or type(error).__name__
