@@ -62,6 +62,7 @@ _HOMES = {
     "RotatingNullConnectionPool": "pool._sync.null_pool",
     "RotationPolicy": "pool.policy",
     "Secret": "_values",
+    "SecretsManagerProvider": "providers.secrets",
     "ServerRefused": "pool.errors",
     "Session": "keeper.session",
     "Sessions": "keeper.sessions",

@@ -34,7 +34,13 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("providers.fields",)],
     [("providers.vault.http",), ("providers.file.read",)],
     [("providers.vault.auth",), ("providers.file.watch",), ("providers.file.policy",)],
-    [("providers.vault",), ("providers.file",), ("providers.fixed",), ("providers.tokens",)],
+    [
+        ("providers.vault",),
+        ("providers.file",),
+        ("providers.fixed",),
+        ("providers.tokens",),
+        ("providers.secrets",),
+    ],
     [("keeper",)],
     [("pool",)],
     [("__init__",), ("providers.__init__",)],
@@ -120,8 +126,8 @@ MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
 PACKAGES = {module for module in MODULES if module.split(".")[-1] == "__init__"}
 # Those that gather what others import from them.
 FACADES = {
-    "cli.__init__", "providers.file.__init__", "providers.tokens.__init__",
-    "providers.vault.__init__", "testing.__init__",
+    "cli.__init__", "providers.file.__init__", "providers.secrets.__init__",
+    "providers.tokens.__init__", "providers.vault.__init__", "testing.__init__",
 }  # fmt: skip
 
 

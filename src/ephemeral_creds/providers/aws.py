@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -39,6 +40,18 @@ _CONNECT_TIMEOUT, _READ_TIMEOUT = 5, 10
 # A region is next to the service's name in its hosts: NAME.eu-central-1.rds.amazonaws.com, and in
 # China NAME.rds.cn-north-1.amazonaws.com.cn.
 _REGION = r"[a-z]{2,4}(?:-[a-z]+){1,2}-[0-9]+"
+
+_DOMAIN = "amazonaws.com"
+# Of the partitions that have another one, see
+# https://docs.aws.amazon.com/general/latest/gr/rande.html and botocore's endpoints.json.
+_DOMAINS = {
+    "aws-cn": "amazonaws.com.cn",
+    "aws-eusc": "amazonaws.eu",
+    "aws-iso": "c2s.ic.gov",
+    "aws-iso-b": "sc2s.sgov.gov",
+    "aws-iso-e": "cloud.adc-e.uk",
+    "aws-iso-f": "csp.hci.ic.gov",
+}
 
 # These are about a setting, and their texts name files, profiles and variables only.
 _OF_CONFIGURATION = (
@@ -89,10 +102,9 @@ def find_signing_key(session: AWSSession | None) -> SigningKey | EphemeralCredsE
     chain = ""
     try:
         if session is None:
-            own = botocore.session.Session()
-            own.set_default_client_config(_bounded())
-            chain = _chain_of(own)
-            session = own
+            session = new_session()
+        if isinstance(session, botocore.session.Session):
+            chain = _chain_of(session)
         found: Any = session.get_credentials()
         if found is not None:
             # A user's session may return what has no need to be frozen.
@@ -167,9 +179,11 @@ def find_region(host: str, service: str, session: AWSSession | None) -> str | No
 
     configured: object = getattr(session, "region_name", None)
     if configured is None:
-        own = session if isinstance(session, botocore.session.Session) else None
-        own = own or botocore.session.Session()
-        configured = own.get_config_variable("region")
+        if isinstance(session, botocore.session.Session):
+            configured = session.get_config_variable("region")
+        # What Lambda and others set; botocore knows AWS_DEFAULT_REGION only.
+        configured = configured or os.environ.get("AWS_REGION")
+        configured = configured or botocore.session.Session().get_config_variable("region")
     return configured if isinstance(configured, str) else None
 
 
@@ -218,3 +232,44 @@ def _unlogged() -> Iterator[None]:
         yield
     finally:
         _signing.reset(token)
+
+
+def new_session() -> AWSSession:
+    """Return a session that finds AWS credentials where every AWS tool does, in bounded time."""
+    import botocore.session
+
+    made = botocore.session.Session()
+    made.set_default_client_config(_bounded())
+    session: AWSSession = made
+    return session
+
+
+def host_of(service: str, region: str) -> str:
+    """Return the host of a service in a region.
+
+    Raises:
+        ConfigurationError: there is no such region.
+    """
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
+
+    try:
+        partition = Session().get_partition_for_region(region)
+    except BotoCoreError:
+        raise ConfigurationError(f"botocore knows no AWS region {region!r}") from None
+    return f"{service}.{region}.{_DOMAINS.get(partition, _DOMAIN)}"
+
+
+def sign(
+    key: SigningKey, url: str, headers: Mapping[str, str], body: str, *, service: str, region: str
+) -> dict[str, str | Secret]:
+    """Return the headers of a POST request, and those that sign it."""
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+
+    request = AWSRequest(method="POST", url=url, data=body, headers=dict(headers))
+    with _unlogged():
+        SigV4Auth(key.frozen, service, region).add_auth(request)
+    return {
+        name: value if name in headers else Secret(value) for name, value in request.headers.items()
+    }

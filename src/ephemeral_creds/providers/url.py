@@ -31,6 +31,7 @@ _URL_VARIABLE = "EPHEMERAL_CREDS_URL"
 # By name, and imported only when asked for: a service with a sidecar needs no hvac, and one with
 # Vault no watchdog.
 _PROVIDERS = {
+    "aws-secret": ("secrets", "SecretsManagerProvider"),
     "file": ("file", "FileProvider"),
     "vault": ("vault", "VaultDynamicProvider"),
     "vault-kv": ("vault", "VaultKVProvider"),
@@ -294,6 +295,7 @@ def provider_from_url(
         vault-kv://app/db?auth=kubernetes&auth_role=my-app
         file:///vault/secrets/db-creds.txt
         rds-iam://app_user?host=mydb.abc.eu-central-1.rds.amazonaws.com
+        aws-secret://prod/my-app?region=eu-central-1
 
     What the URL does not say about Vault is read from ``VAULT_ADDR``, ``VAULT_NAMESPACE`` and the
     other variables of the vault command. Secrets do not belong in it: ``…_file`` names a file,

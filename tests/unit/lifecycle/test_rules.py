@@ -166,6 +166,11 @@ class TestPassword:
         reading.schedule(Lease(1000.0, rotates_in=math.inf, ask_again_in=100.0), 1000.0, 0.5)
         assert reading.at == 1095.0
 
+    def test_the_announced_change_of_a_password_is_not_the_end_of_a_token(self) -> None:
+        reading = PasswordReading(POLICY)
+        reading.schedule(Lease(1000.0, rotates_in=60.0, announced_duration=60.0), 1000.0, 0.0)
+        assert reading.at == 1061.0
+
     def test_a_slow_answer_does_not_make_a_loop(self) -> None:
         reading = PasswordReading(POLICY)
         reading.schedule(Lease(1000.0, rotates_in=60.0), 2000.0, 0.0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.aws import host_of, require_botocore
 from ephemeral_creds.providers.vault.auth.base import MountedAuth
 
 if TYPE_CHECKING:
@@ -20,17 +20,7 @@ __all__ = ["AWSAuth"]
 
 _IDENTITY_CALL = "Action=GetCallerIdentity&Version=2011-06-15"
 _GLOBAL_REGION = "us-east-1"
-_DOMAIN = "amazonaws.com"
-# Of the partitions that have another one, see
-# https://docs.aws.amazon.com/general/latest/gr/rande.html and botocore's endpoints.json.
-_DOMAINS = {
-    "aws-cn": "amazonaws.com.cn",
-    "aws-eusc": "amazonaws.eu",
-    "aws-iso": "c2s.ic.gov",
-    "aws-iso-b": "sc2s.sgov.gov",
-    "aws-iso-e": "cloud.adc-e.uk",
-    "aws-iso-f": "csp.hci.ic.gov",
-}
+_GLOBAL_HOST = "sts.amazonaws.com"
 
 
 class AWSAuth(MountedAuth):
@@ -68,27 +58,17 @@ class AWSAuth(MountedAuth):
         super().__init__(role, mount)
         self._region = region
         self._server_id = server_id
-        if find_spec("botocore") is None:
-            raise ConfigurationError("AWSAuth needs botocore: install ephemeral-creds[aws]")
+        require_botocore("AWSAuth")
 
     def _fields(self, client: VaultClient) -> Mapping[str, str | Secret]:
         """Return a signed request: its headers are a login for some minutes."""
         del client
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
-        from botocore.exceptions import BotoCoreError
         from botocore.session import Session
 
         session = Session()
-        host = f"sts.{_DOMAIN}"
-        if self._region is not None:
-            try:
-                partition = session.get_partition_for_region(self._region)
-            except BotoCoreError:
-                raise ConfigurationError(
-                    f"AWSAuth: botocore knows no AWS region {self._region!r}"
-                ) from None
-            host = f"sts.{self._region}.{_DOMAINS.get(partition, _DOMAIN)}"
+        host = _GLOBAL_HOST if self._region is None else host_of("sts", self._region)
         try:
             found = session.get_credentials()
             credentials = None if found is None else found.get_frozen_credentials()

@@ -1,0 +1,279 @@
+"""The common part of providers that read a secret from a cloud's secret manager."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from ephemeral_creds._clock import SystemClock
+from ephemeral_creds._fork import register
+from ephemeral_creds.events import ProviderRequest
+from ephemeral_creds.exceptions import (
+    AccessDenied,
+    ConfigurationError,
+    EphemeralCredsError,
+    MalformedResponse,
+    ProviderUnavailable,
+)
+from ephemeral_creds.providers.base import CredentialProvider, value_of
+from ephemeral_creds.providers.fields import FIELD_KEYS, TEXT_KEYS
+from ephemeral_creds.providers.http.rest import RestClient
+from ephemeral_creds.providers.url import FromURL, Key, Location
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any, ClassVar, NoReturn
+
+    from ephemeral_creds._clock import Clock
+    from ephemeral_creds._values import Credentials, Grant, Secret
+    from ephemeral_creds.events import Event, Outcome
+    from ephemeral_creds.providers.fields import SecretFields
+    from ephemeral_creds.providers.http.failures import Service
+    from ephemeral_creds.providers.http.reply import Reply
+
+__all__ = [
+    "POLL_INTERVAL", "Request", "SecretProvider", "SecretVersion", "arguments_from", "malformed",
+    "said", "unavailable", "validate_address",
+]  # fmt: skip
+
+_T = TypeVar("_T")
+
+# Seconds. Secrets are rotated once in hours or months, so that any pause is short; a minute is one
+# that an operator who has changed a secret waits for, and costs cents a month.
+POLL_INTERVAL = 60.0
+# Enough for the longest usual complaint, which names an identity, an action and a secret.
+_MAX_SAID = 400
+
+
+@dataclass(frozen=True, slots=True)
+class SecretVersion:
+    """One version of a secret.
+
+    Attributes:
+        id: what the secret manager calls it.
+        credentials: what it has.
+    """
+
+    id: str
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to a secret manager.
+
+    Attributes:
+        operation: what messages and events call it.
+        what: what is asked for, to follow "asked for".
+        url: the URL.
+        headers: its headers.
+        method: the HTTP method.
+        body: its body.
+    """
+
+    operation: str
+    what: str
+    url: str
+    headers: Mapping[str, str | Secret]
+    method: str = "GET"
+    body: str | None = None
+
+
+class SecretProvider(FromURL, CredentialProvider):
+    """A provider that reads one secret, and changes nothing.
+
+    May be used from several threads, one request at a time.
+
+    Args:
+        name: the name of the secret, for messages.
+        service: the secret manager, for messages.
+        fields: where the secret has user name and password.
+        poll_interval: seconds between two reads.
+        clock: where the time of a `fetch` comes from.
+        verify: a file of CAs, in place of the environment's.
+
+    Attributes:
+        name: the name of the secret.
+    """
+
+    mints: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        name: str,
+        service: Service,
+        *,
+        fields: SecretFields,
+        poll_interval: float,
+        clock: Clock | None,
+        verify: str | None = None,
+    ) -> None:
+        if not (poll_interval > 0 and math.isfinite(poll_interval)):
+            raise ConfigurationError(f"poll_interval has to be > 0 seconds, not {poll_interval!r}")
+        self.name = name
+        self._service = service
+        self._fields = fields
+        self._poll_interval = poll_interval
+        self._verify = verify
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._report: Callable[[Event], None] | None = None
+        self._events: list[Event] = []
+        self._after_fork()
+        register(self)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled: send its settings to the other process "
+            "and let it read the secret itself"
+        )
+
+    @property
+    def requests_sent(self) -> int:
+        """How many requests this process has sent to the secret manager."""
+        return self._client.requests_sent
+
+    def fetch(self) -> Grant:
+        """Read the secret.
+
+        Raises:
+            ProviderUnavailable: the secret manager does not answer, not in time, or throttles.
+            AccessDenied: it refuses the identity or its rights.
+            ConfigurationError: there is no such secret, it is deleted or disabled, or it has no
+                user name and password.
+            MalformedResponse: something else has answered.
+        """
+        with self._exclusive():
+            outcome = self._attempt()
+        return value_of(outcome)
+
+    def observe(self, report: Callable[[Event], None]) -> None:
+        """Call `report` with each request, from the thread that made it."""
+        self._report = report
+
+    def close(self) -> None:
+        """Close the connections to the secret manager; a `fetch` opens them again."""
+        with self._lock:
+            self._client.close()
+
+    @abstractmethod
+    def _attempt(self) -> Grant | EphemeralCredsError:
+        """Read the secret; return what `fetch` is to return or raise."""
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the lock; afterwards, report what there is to report."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            events, self._events = self._events, []
+            if self._report is not None:
+                for event in events:
+                    self._report(event)
+
+    def _ask(
+        self, request: Request, parse: Callable[[Reply, str], _T | EphemeralCredsError]
+    ) -> _T | EphemeralCredsError:
+        """Send a request, and return what `parse` makes of the reply; raises nothing.
+
+        `parse` is given the reply, and the beginning of each message.
+        """
+        sent_at = self._clock.now()
+        address = "/".join(request.url.split("/", 3)[:3])
+        intro = f"{self._service.name} at {address}, asked for {request.what},"
+        reply = self._client.send(
+            intro, request.method, request.url, headers=request.headers, body=request.body
+        )
+        outcome: _T | EphemeralCredsError
+        outcome = reply if isinstance(reply, EphemeralCredsError) else parse(reply, intro)
+        error = outcome if isinstance(outcome, EphemeralCredsError) else None
+        self._events.append(
+            ProviderRequest(
+                operation=request.operation,
+                outcome=_outcome(error),
+                address=address,
+                role=self.name,
+                status=None if isinstance(reply, EphemeralCredsError) else reply.status,
+                duration=max(0.0, self._clock.now() - sent_at),
+                error="" if error is None else f"{type(error).__name__}: {error}",
+            )
+        )
+        return outcome
+
+    def _version(self, number: object, text: object) -> SecretVersion | EphemeralCredsError:
+        """Return a version of the secret, of what the reply says of its id and its text."""
+        if not isinstance(number, str) or not isinstance(text, str):
+            return MalformedResponse(
+                f"{self.description}: the reply has no version or no text: check the address and "
+                "any proxy in between",
+                status=200,
+            )
+        found = self._fields.find(text, self.description)
+        return found if isinstance(found, EphemeralCredsError) else SecretVersion(number, found)
+
+    def _after_fork(self) -> None:
+        # The lock may have been held at the moment of the fork; the sockets are the parent's.
+        self._lock = threading.Lock()
+        self._client = RestClient(self._service, verify=self._verify)
+
+
+def validate_address(address: str, what: str) -> str:
+    """Return a service's address without slashes at its end; only this machine may lack TLS."""
+    parts = urlsplit(address)
+    is_here = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    if (parts.scheme != "https" and not (parts.scheme == "http" and is_here)) or not parts.hostname:
+        raise ConfigurationError(
+            f"{what}={address!r} must begin with https://, since secrets are sent through it"
+        )
+    return address.rstrip("/")
+
+
+def malformed(intro: str, status: int, lacks: str) -> MalformedResponse:
+    """Return the error for a reply that no secret manager sends."""
+    return MalformedResponse(
+        f"{intro} answered HTTP {status} with {lacks}: check the address and any proxy in between",
+        status=status,
+    )
+
+
+def unavailable(intro: str, reply: Reply) -> ProviderUnavailable:
+    """Return the error for a reply that says no more than that the service is in trouble."""
+    return ProviderUnavailable(
+        f"{intro} answered HTTP {reply.status}", status=reply.status, retry_after=reply.retry_after
+    )
+
+
+def said(text: object) -> str:
+    """Return a service's own words on one line, and not too many of them."""
+    words = " ".join(str(text).split()) or "no reason given"
+    return words if len(words) <= _MAX_SAID else f"{words[:_MAX_SAID]}…"
+
+
+URL_KEYS = {"poll_interval": Key("poll_interval", Location.seconds), **TEXT_KEYS}
+"""The keys of the URL of each of them."""
+
+
+def arguments_from(location: Location, keys: Mapping[str, Key]) -> dict[str, Any]:
+    """Return the arguments of the constructor for a URL with these keys and those of all.
+
+    Raises:
+        ConfigurationError: a part of it is wrong, missing or unknown.
+    """
+    location.expect((*keys, *URL_KEYS, *FIELD_KEYS))
+    return {
+        "name": f"{location.name}{location.path}",
+        "fields": location.arguments(FIELD_KEYS),
+        **location.arguments(URL_KEYS),
+        **location.arguments(keys),
+    }
+
+
+def _outcome(error: EphemeralCredsError | None) -> Outcome:
+    if error is None:
+        return "done"
+    return "refused" if isinstance(error, AccessDenied | ConfigurationError) else "failed"
