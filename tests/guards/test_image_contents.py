@@ -19,7 +19,7 @@ def needed() -> set[str]:
     hooks = {hook["path"] for hook in wheel.get("hooks", {}).values()}
     packages = {package.partition("/")[0] for package in wheel["packages"]}
     shared = {source.partition("/")[0] for source in wheel.get("shared-data", {})}
-    return {"pyproject.toml", settings["project"]["readme"], "LICENSE"} | hooks | packages | shared
+    return {"pyproject.toml", "README.md", "LICENSE"} | hooks | packages | shared
 
 
 @pytest.mark.parametrize("dockerfile", ["Dockerfile", "tests/stand-ins/python/Dockerfile"])
