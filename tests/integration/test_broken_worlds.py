@@ -1,4 +1,4 @@
-"""Bad input and broken worlds: each row of the README's table, tried on real servers.
+"""Bad input and broken worlds: each row of docs/reference/errors.md's table, on real servers.
 
 Every row is asked for in both ways that a service meets it: ``open(wait=True)`` at its start, and
 ``connection()`` at its first query. The error has to be of the class that the table names, and its
