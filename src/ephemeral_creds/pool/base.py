@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,10 @@ class LeasedPool(_PsycopgPool):
         return super().__repr__()
 
     def __del__(self) -> None:
+        # The keeper was closed before, and threads can no longer be woken or joined: Python 3.14
+        # refuses to, and gevent's threads do.
+        if sys.is_finalizing():
+            return
         # What __init__() sets last: if it failed, nothing was begun.
         if hasattr(self, "_worker"):
             self._rotation.stop()
