@@ -94,8 +94,9 @@ def test_messages_do_not_go_to_stdout_if_stderr_is_closed(file: Path) -> None:
         (["agent", "--timeout", "0.2", NOWHERE, "{folder}/x.json"], "cannot be reached"),
         (["exec", "vaul://role", "--", "true"], "there is no such scheme; known: "),
         (["agent", "--timeout", "0.2", "file://{folder}", "{folder}/x.json"], "{folder}"),
-        (["agent", "file://{file}", "{folder}/none/x.json"], "No such file or directory"),
-        (["agent", "file://{file}", "{file}/x.json"], "Not a directory"),
+        # Before credentials are fetched: there are none.
+        (["agent", "file:///none", "{folder}/none/x.json"], "{folder}/none is not a directory"),
+        (["agent", "file://{file}", "{file}/x.json"], "{file} is not a directory"),
         (["agent", "--group", "no-such-group", "file://{file}", "{folder}/x"], "no-such-group"),
         (["agent", "--mode", "0666", "file://{file}", "{folder}/x.json"], "mode"),
         (["agent", "--conninfo", "host", "file://{file}", "{folder}/x.json"], "conninfo"),

@@ -128,6 +128,18 @@ def test_a_rotation_by_a_sidecar_of_a_program_of_the_users(place: Place) -> None
     assert "the pool rotated in" in err
 
 
+def test_a_reader_that_ends_stops_it(place: Place) -> None:
+    demo = place.run("--seconds", "300", *FEW, "--verbose")
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "queries/s" in line:
+            break
+    demo.stdout.close()
+    demo.stdout = None
+    status, _, err = finish(demo, place)
+    assert (status, err) == (128 + signal.SIGPIPE, "")
+
+
 def test_a_program_that_is_not_there(place: Place) -> None:
     status, out, err = finish(place.run("--vault", "/nowhere/vault"), place)
     assert (status, out) == (125, "")

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 __all__ = [
     "CLOCK_TOLERANCE",
     "LONGER_LIFE",
+    "WIDTH",
     "Finding",
     "Findings",
     "Level",
@@ -27,7 +28,9 @@ LONGER_LIFE = (
 )
 """The remedy for a lease that would outlive the token that requested it."""
 
-_WIDTH = 100  # columns
+WIDTH = 100
+"""Columns of a text that is not for a narrower terminal."""
+
 _VERDICTS = {"ok": "all is well", "warn": "it works, with warnings", "fail": "it does not work"}
 
 
@@ -47,11 +50,15 @@ class Finding:
     text: str
     remedy: str = ""
 
-    def lines(self, indent: int) -> list[str]:
+    def lines(self, indent: int, width: int) -> list[str]:
         """Return it for people: step and level in columns, the rest beside them."""
         head = f"{self.level:8}{self.step:{indent - 8}}"
         wrapped = textwrap.wrap(
-            self.text, _WIDTH, initial_indent=head, subsequent_indent=" " * indent
+            self.text,
+            width,
+            initial_indent=head,
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,
         )
         shown = wrapped or [head.rstrip()]
         first, following = " " * indent + "-> ", " " * (indent + 3)
@@ -62,7 +69,7 @@ class Finding:
             else:
                 shown += textwrap.wrap(
                     paragraph,
-                    _WIDTH,
+                    width,
                     initial_indent=first,
                     subsequent_indent=following,
                     break_on_hyphens=False,
@@ -96,12 +103,12 @@ class Findings:
         levels = {finding.level for finding in self.found}
         return "fail" if "fail" in levels else "warn" if "warn" in levels else "ok"
 
-    def as_text(self) -> str:
-        """Return the list for people."""
+    def as_text(self, width: int = WIDTH) -> str:
+        """Return the list for people, in lines of `width` columns."""
         indent = 8 + max((len(finding.step) for finding in self.found), default=0) + 2
         lines = [self.target, ""]
         for finding in self.found:
-            lines += finding.lines(indent)
+            lines += finding.lines(indent, width)
         verdict = _VERDICTS[self.status]
         if self.status == "ok" and not self.complete:
             verdict = "no problem found in the steps that ran"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
 from ephemeral_creds import (
+    ConfigurationError,
     CredentialKeeper,
     CredentialsFile,
     EphemeralCredsError,
@@ -25,6 +27,8 @@ from ephemeral_creds.lifecycle.signals import RefreshRequested
 from ephemeral_creds.observers import logger
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ephemeral_creds import RefreshPolicy
     from ephemeral_creds.cli._agent_options import AgentOptions
 
@@ -36,6 +40,7 @@ def run_agent(options: AgentOptions, *, refresh: RefreshPolicy | None = None) ->
     log_to_stderr("agent", verbose=options.verbose, debug=options.debug)
     is_serving = False
     try:
+        _require_folder(options.file)
         with ExitStack() as stack:
             provider = provider_from_url(options.url)
             signals = stack.enter_context(Signals({*ENDING, signal.SIGUSR1}))
@@ -60,6 +65,24 @@ def run_agent(options: AgentOptions, *, refresh: RefreshPolicy | None = None) ->
     except (EphemeralCredsError, OSError, ImportError) as error:
         print_error("agent", error, debug=options.debug)
         return ExitStatus.WARNED if is_serving else ExitStatus.UNAVAILABLE
+
+
+def _require_folder(file: Path) -> None:
+    """Look at the file's directory before a role is minted: a supervisor may try again and again.
+
+    Raises:
+        ConfigurationError: it does not exist, or may not be written.
+    """
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"{folder} is not a directory: make it, or correct the path {file}"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"{folder} may not be written by user {os.geteuid()}: change its owner or its "
+            f"permissions, or the path {file}"
+        )
 
 
 def _serve(keeper: CredentialKeeper, signals: Signals) -> NoReturn:

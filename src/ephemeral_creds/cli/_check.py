@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
+from ephemeral_creds.check.findings import WIDTH
 from ephemeral_creds.check.interruption import PromptInterruption
 from ephemeral_creds.check.run import check
 from ephemeral_creds.cli._messages import print_note, print_result
@@ -28,7 +30,9 @@ def run_check(options: CheckOptions) -> int:
             dry_run=options.dry_run,
             interruption=interruption,
         )
-    print_result(findings.as_json() if options.json else findings.as_text())
+    # That of the terminal, if there is one and it is narrower.
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
+    print_result(findings.as_json() if options.json else findings.as_text(width))
     if interruption.status:
         return interruption.status
     if findings.status == "warn" and options.allow_warnings:

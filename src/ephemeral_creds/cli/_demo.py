@@ -151,8 +151,8 @@ class _Demo:
             self._open(keeper, pool)
             workload = Workload(pool, self._options.workers)
             self._view.say(
-                f"{self._options.workers} workers run transactions for {self._options.seconds:g} s "
-                f"as a user whose lease lasts {DEFAULT_TTL} s, and is renewed for up to {MAX_TTL} s"
+                f"{self._options.workers} workers for {self._options.seconds:g} s; leases of "
+                f"{DEFAULT_TTL} s, renewed for up to {MAX_TTL} s"
             )
             stack.callback(workload.close)
             workload.start()

@@ -61,7 +61,8 @@ class LiveView(PlainView):
 
     def say(self, text: str) -> None:
         """Add a line to the events."""
-        self._events.append(text)
+        # The time, which lines leave a column for, is in a panel of its own.
+        self._events.append(text.strip())
         self._draw()
 
     def show(self, snapshot: Snapshot) -> None:

@@ -157,7 +157,7 @@ def _sentence(event: Event) -> str:
     """Return what a rotation or a problem is, for people; empty for other events."""
     match event:
         case CredentialsPublished():
-            text = f"generation {event.generation}: new connections log in as {event.username}"
+            text = f"generation {event.generation}: user {event.username}"
         case PoolRotated():
             text = (
                 f"generation {event.generation}: has {event.connections} connections, "

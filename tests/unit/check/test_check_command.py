@@ -60,6 +60,14 @@ def test_people_get_columns_and_statements_to_copy() -> None:
     assert max(map(len, lines)) <= 100
 
 
+def test_lines_fit_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["check", "vault:/x"]) == 3
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
 def test_machines_get_one_object() -> None:
     said = json.loads(findings().as_json())
     assert (said["target"], said["status"]) == ("file /x", "fail")

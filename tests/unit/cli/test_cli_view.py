@@ -94,7 +94,7 @@ def test_people_get_rotations_and_problems_and_no_requests() -> None:
     log(LeaseRevoked(generation=1))
     log(RevocationFailed(generation=3, error="gone", final=True))
     assert log.take() == [
-        "         generation 2: new connections log in as v-2",
+        "         generation 2: user v-2",
         "         generation 2: has 10 connections, the pool rotated in 0.12 s",
         "         generation 1: its last connection is closed, lease revoked",
         "         RevocationFailed generation=3 error=gone final=True",
@@ -142,6 +142,22 @@ def test_live_shows_the_same_and_ends_with_the_table() -> None:
         assert part not in after
     assert "file (OpenBao 2.7.2)" in after
     assert "Kept:" in after
+
+
+def test_live_has_no_colours_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    def shown() -> str:
+        out = io.StringIO()
+        with LiveView(Console(file=out, force_terminal=True, width=100, height=40)) as view:
+            view.show(SNAPSHOT)
+        return out.getvalue()
+
+    green = "\x1b[32m"
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert green in shown()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert green not in shown()
 
 
 def test_live_holds_back_other_output(capsys: pytest.CaptureFixture[str]) -> None:
