@@ -37,6 +37,7 @@ _HOMES = {
     "FixedProvider": "providers.fixed",
     "GCPAuth": "providers.vault",
     "Grant": "_values",
+    "InfisicalProvider": "providers.infisical",
     "JSONLogObserver": "observers",
     "JWTAuth": "providers.vault",
     "Keeper": "keeper.consumer",

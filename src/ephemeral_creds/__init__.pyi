@@ -54,6 +54,7 @@ from ephemeral_creds.providers.base import CredentialProvider as CredentialProvi
 from ephemeral_creds.providers.file import FilePolicy as FilePolicy
 from ephemeral_creds.providers.file import FileProvider as FileProvider
 from ephemeral_creds.providers.fixed import FixedProvider as FixedProvider
+from ephemeral_creds.providers.infisical import InfisicalProvider as InfisicalProvider
 from ephemeral_creds.providers.secrets import SecretsManagerProvider as SecretsManagerProvider
 from ephemeral_creds.providers.tokens import RDSIAMProvider as RDSIAMProvider
 from ephemeral_creds.providers.tokens import TokenProvider as TokenProvider

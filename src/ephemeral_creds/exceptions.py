@@ -101,7 +101,7 @@ class ProviderUnavailable(ProviderError):
 
 
 class AccessDenied(ProviderError):
-    """Vault denied permission, also after a new login."""
+    """The source denied permission, also after a new login."""
 
 
 class LeaseLost(ProviderError):

@@ -30,6 +30,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
         ("providers.vault.inputs",),
         ("providers.formats",),
         ("providers.http",),
+        ("providers.inputs",),
     ],
     [("providers.fields",)],
     [("providers.vault.http",), ("providers.file.read",)],
@@ -38,6 +39,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
         ("providers.vault",),
         ("providers.file",),
         ("providers.fixed",),
+        ("providers.infisical",),
         ("providers.tokens",),
         ("providers.secrets",),
     ],
@@ -126,8 +128,9 @@ MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
 PACKAGES = {module for module in MODULES if module.split(".")[-1] == "__init__"}
 # Those that gather what others import from them.
 FACADES = {
-    "cli.__init__", "providers.file.__init__", "providers.secrets.__init__",
-    "providers.tokens.__init__", "providers.vault.__init__", "testing.__init__",
+    "cli.__init__", "providers.file.__init__", "providers.infisical.__init__",
+    "providers.secrets.__init__", "providers.tokens.__init__", "providers.vault.__init__",
+    "testing.__init__",
 }  # fmt: skip
 
 

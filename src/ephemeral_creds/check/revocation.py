@@ -6,7 +6,12 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from ephemeral_creds import AccessDenied, EphemeralCredsError, ProviderUnavailable
+from ephemeral_creds import (
+    AccessDenied,
+    EphemeralCredsError,
+    InfisicalProvider,
+    ProviderUnavailable,
+)
 from ephemeral_creds.check.database import LoginFailed
 
 if TYPE_CHECKING:
@@ -18,19 +23,22 @@ __all__ = ["check_revocation", "revocation_statements"]
 
 _GONE_WITHIN = 5.0
 _LOOK = 0.1
+# How the role's SQL that fails is reported: by Vault, and by Infisical.
+_NOT_DROPPED = frozenset({400, 200})
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*|CURRENT_USER")
 
 
-def revocation_statements(owner: str | None) -> tuple[str, ...]:
-    """Return what removes a role that Vault has made, with its sessions, objects and rights.
+def revocation_statements(owner: str | None, role: str = "{{name}}") -> tuple[str, ...]:
+    """Return what removes a role that was minted, with its sessions, objects and rights.
 
     Args:
-        owner: the role that gets its objects; ``None`` for the user that Vault logs in as.
+        owner: the role that gets its objects; ``None`` for the user that drops it.
+        role: what stands for its name.
     """
     heir = owner or "CURRENT_USER"
     if not _PLAIN.fullmatch(heir):
         heir = '"' + heir.replace('"', '""') + '"'
-    return (
+    statements = (
         'ALTER ROLE "{{name}}" NOLOGIN;',
         'GRANT "{{name}}" TO CURRENT_USER;',
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{{name}}';",
@@ -38,6 +46,7 @@ def revocation_statements(owner: str | None) -> tuple[str, ...]:
         'DROP OWNED BY "{{name}}";',
         'DROP ROLE "{{name}}";',
     )
+    return tuple(line.replace("{{name}}", role) for line in statements)
 
 
 def check_revocation(
@@ -63,12 +72,12 @@ def check_revocation(
         except AccessDenied as error:
             _end_with_token(provider, findings, session, name, str(error))
         except ProviderUnavailable as error:
-            if error.status != 400:
+            if error.status not in _NOT_DROPPED:
                 raise
             left = session.left_behind() if session else ""
-            _say_left(findings, name, str(error), left, owner)
+            _say_left(provider, findings, name, str(error), left, owner)
         else:
-            _look(findings, session, name, owner)
+            _look(provider, findings, session, name, owner)
     except EphemeralCredsError as error:
         findings.add("revocation", "fail", str(error))
     except LoginFailed as error:
@@ -80,13 +89,18 @@ def check_revocation(
         )
 
 
-def _look(findings: Findings, session: RoleSession | None, name: str, owner: str | None) -> None:
+def _look(
+    provider: CredentialProvider,
+    findings: Findings,
+    session: RoleSession | None,
+    name: str,
+    owner: str | None,
+) -> None:
+    revoked = "the lease is reported as revoked"
     if session is None:
-        findings.add(
-            "revocation", "ok", "Vault reports the lease as revoked; PostgreSQL was not asked"
-        )
+        findings.add("revocation", "ok", f"{revoked}; PostgreSQL was not asked")
     elif (left := session.left_behind()) is not None:
-        _say_left(findings, name, "Vault reports the lease as revoked", left, owner)
+        _say_left(provider, findings, name, revoked, left, owner)
     elif session.ended:
         findings.add("revocation", "ok", f"the role {name!r} has no sessions and no login any more")
     else:
@@ -113,13 +127,21 @@ def _end_with_token(
     findings.add("revocation", "warn", f"{why}; the role went with the token")
 
 
-def _say_left(findings: Findings, name: str, why: str, left: str | None, owner: str | None) -> None:
-    statements = "\n".join(f"  {line}" for line in revocation_statements(owner))
+def _say_left(
+    provider: CredentialProvider,
+    findings: Findings,
+    name: str,
+    why: str,
+    left: str | None,
+    owner: str | None,
+) -> None:
+    role = "{{username}}" if isinstance(provider, InfisicalProvider) else "{{name}}"
+    statements = "\n".join(f"  {line}" for line in revocation_statements(owner, role))
     objects = (
         ""
         if owner is not None
         else "if the service's objects belong to a permanent role, replace CURRENT_USER, which is "
-        "Vault's own user, with that role,\n"
+        "the user that drops roles, with that role,\n"
     )
     findings.add(
         "revocation",
@@ -128,5 +150,5 @@ def _say_left(findings: Findings, name: str, why: str, left: str | None, owner: 
         "set the role's revocation_statements to\n"
         f"{statements}\n"
         f"{objects}"
-        f"and run them by hand for this role, with {{{{name}}}} replaced by {name}",
+        f"and run them by hand for this role, with {role} replaced by {name}",
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Validity", "check_encryption", "check_expiry", "check_session"]
 
 _VERIFY = "sslmode=verify-full in the connection string, and sslrootcert= where the CA is your own"
-_TIME_SERVICE = "run a time service (NTP) on PostgreSQL's and Vault's machines"
+_TIME_SERVICE = "run a time service (NTP) on PostgreSQL's machine and on that of the source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Validity:
         database: PostgreSQL's clock.
         here: this machine's clock at that moment.
         lease: seconds that the lease had left then; ``inf`` without a lease.
-        mints: whether Vault wrote `until`, for a role that it made.
+        mints: whether the source wrote `until`, for a role that it made.
     """
 
     until: float
@@ -54,7 +54,7 @@ def check_session(
         session: the connection.
         session_role: the role that sessions are to act as, if another one.
         lease_ends_at: by the monotonic clock; ``inf`` without a lease.
-        mints: whether Vault made the role.
+        mints: whether the source made the role.
         findings: where to write what is found.
 
     Returns:
@@ -198,7 +198,7 @@ def _check_rights(rights: Rights, session_role: str | None, findings: Findings) 
             "rights",
             "warn",
             f"it may create objects in {', '.join(rights.creates_in)}: they belong to it, and "
-            "keep Vault from dropping it unless its revocation_statements reassign them",
+            "keep it from being dropped unless its revocation_statements reassign them",
             f"have sessions act as a permanent role: session_role={owner!r} of the pool, and "
             f"--session-role {owner} here; or revoke CREATE on the schema",
         )

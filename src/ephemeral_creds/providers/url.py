@@ -33,6 +33,7 @@ _URL_VARIABLE = "EPHEMERAL_CREDS_URL"
 _PROVIDERS = {
     "aws-secret": ("secrets", "SecretsManagerProvider"),
     "file": ("file", "FileProvider"),
+    "infisical": ("infisical", "InfisicalProvider"),
     "vault": ("vault", "VaultDynamicProvider"),
     "vault-kv": ("vault", "VaultKVProvider"),
     "vault-static": ("vault", "VaultStaticProvider"),
@@ -42,6 +43,7 @@ _PROVIDERS = {
 _SECRETS = {
     "token": "token",
     "client_token": "token",
+    "client_secret": "client_secret",
     "secret_id": "secret_id",
     "wrapping_token": "secret_id",
     "password": "password",

@@ -147,7 +147,10 @@ def test_the_environment_holds_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", ["begins with a scheme", "file:///"]),
         ("my-app", ["begins with a scheme"]),
         ("vault:my-app", ["begins with a scheme"]),
-        ("postgres://host/db", ["postgres://", "no such scheme", "file://, vault://"]),
+        (
+            "postgres://host/db",
+            ["postgres://", "no such scheme", "file://, infisical://, vault://"],
+        ),
         ("vault://?auth=token", ["the role", "missing"]),
         ("vault://database/my-app?auth=token", ["path /my-app", "mount="]),
         ("vault://my-app", ["auth= is missing", "agent, approle, aws, azure"]),

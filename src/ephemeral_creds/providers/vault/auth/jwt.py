@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers.base import value_of
+from ephemeral_creds.providers.inputs import as_secret, file_path, read_secret
 from ephemeral_creds.providers.vault.auth.base import MountedAuth
-from ephemeral_creds.providers.vault.inputs import as_secret, file_path, read_secret
 
 if TYPE_CHECKING:
     import os

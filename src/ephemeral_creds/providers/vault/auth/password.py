@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.inputs import as_secret, file_path, read_secret
 from ephemeral_creds.providers.vault.auth.base import MountedAuth
-from ephemeral_creds.providers.vault.inputs import as_secret, file_path, read_secret
 
 if TYPE_CHECKING:
     import os

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.inputs import as_secret, file_path, read_secret
 from ephemeral_creds.providers.vault.auth.base import AuthMethod, Token
-from ephemeral_creds.providers.vault.inputs import as_secret, file_path, read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
