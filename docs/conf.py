@@ -71,16 +71,19 @@ autodoc_typehints_format = "short"
 maximum_signature_line_length = 80  # one parameter a line above it
 napoleon_numpy_docstring = False
 napoleon_attr_annotations = False  # the types are in the signature of a dataclass
+toc_object_entries_show_parents = "hide"
 napoleon_use_ivar = True  # attributes are a list; those with a docstring have an entry of their own
 
 # --- Appearance ---------------------------------------------------------------------------------
 
 html_theme = "furo"
 html_title = project
+html_favicon = "_static/favicon.svg"
 html_copy_source = False
 html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+pygments_dark_style = "github-dark"  # that of furo underlines modules
 html_theme_options = {
     "source_repository": PROJECT["urls"]["Source"],
     "source_branch": "main",
