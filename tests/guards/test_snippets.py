@@ -3,12 +3,12 @@
 A ```` ```python ```` block runs by itself, in a namespace that already holds ``provider`` (a
 `FixedProvider` for the test's own PostgreSQL), and ``conninfo`` and ``dsn`` (where that is).
 ``await`` and ``async with`` may stand at the top level. A comment right before a block keeps it
-from running, and it is compiled only::
+from running; it is compiled, and what it takes from the library has to exist::
 
     <!-- not run: needs a Kubernetes cluster -->
 
 In ```` ```console ```` blocks, each ``--option`` of a line ``$ ephemeral-creds …`` has to occur in
-that command's ``--help``.
+that command's ``--help``. A provider's URL has to make a provider, wherever it stands.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ephemeral_creds.providers.fixed import FixedProvider
+from ephemeral_creds.providers.url import provider_from_url, url_schemes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,8 @@ HIDDEN = re.compile(
     r"^\s*[`~:]{3,}\{(?:code|code-block|code-cell|sourcecode|doctest|literalinclude)\}",
     re.MULTILINE,
 )
+# Of the schemes that `provider_from_url` knows.
+PROVIDER_URL = re.compile(rf"(?<![\w+])(?:{'|'.join(url_schemes())})://[^\s\"'`|)>\]]+")
 NOT_RUN = re.compile(r"<!--\s*not run(?!: \S)")
 
 
@@ -87,6 +90,7 @@ def blocks(page: Path, text: str) -> Iterator[Block]:
 ALL = [block for page in PAGES for block in blocks(page, page.read_text(encoding="utf-8"))]
 PYTHON = [block for block in ALL if block.language == "python"]
 RUNNABLE = [block for block in PYTHON if block.reason is None]
+KEPT = [block for block in PYTHON if block.reason is not None]
 COMMANDS = [
     (block, line)
     for block in ALL
@@ -94,6 +98,17 @@ COMMANDS = [
     for line in block.text.replace("\\\n", " ").splitlines()
     if re.match(r"\$ (\w+=\S+ )*ephemeral-creds\b", line)
 ]
+
+
+# In prose and in all kinds of blocks. Those with `?…` or a name in capitals stand for others.
+URLS = sorted(
+    {
+        match[0].rstrip(".,")
+        for page in PAGES
+        for match in PROVIDER_URL.finditer(page.read_text(encoding="utf-8"))
+        if not re.search(r"\?…|=…$|//[A-Z]", match[0])
+    }
+)
 
 
 def execute(code: CodeType, namespace: dict[str, object]) -> None:
@@ -139,6 +154,37 @@ def test_python_runs(block: Block, request: pytest.FixtureRequest) -> None:
         if "ephemeral-creds[" not in str(error) and error.name not in LIBRARIES:
             raise
         pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("block", KEPT, ids=[block.id for block in KEPT])
+def test_python_that_cannot_run_uses_what_exists(block: Block) -> None:
+    tree = ast.parse(block.text)
+    found: dict[str, object] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ephemeral_creds"):
+            try:
+                module = importlib.import_module(str(node.module))
+            except ModuleNotFoundError as error:
+                pytest.skip(str(error))
+            for name in node.names:
+                found[name.asname or name.name] = getattr(module, name.name)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in found:
+            keywords = {keyword.arg: None for keyword in node.keywords}
+            if None not in keywords:  # **options may be anything
+                signature = inspect.signature(found[node.func.id])  # type: ignore[arg-type]
+                signature.bind(*node.args, **keywords)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_urls_make_providers(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_ADDR", "https://vault:8200")
+    monkeypatch.setenv("VAULT_ID_TOKEN", "a token")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    try:
+        provider_from_url(url.replace("…", "x")).close()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))  # that of an extra
 
 
 @pytest.mark.parametrize("line", [line for _, line in COMMANDS], ids=[b.id for b, _ in COMMANDS])

@@ -18,7 +18,7 @@ DATABASES = {
         "NAME": os.environ["DB_NAME"],
         "CONN_MAX_AGE": int(os.environ.get("DB_AGE", "0")),
         "OPTIONS": {
-            # Such as vault://my-app-role?auth=kubernetes; there is no secret in it.
+            # vault://my-app-role?auth=kubernetes&auth_role=my-app for example, without a secret.
             "credentials": os.environ["EPHEMERAL_CREDS_URL"],
             # The role that tables belong to; the minted roles are members of it.
             "assume_role": os.environ["DB_OWNER"],
