@@ -44,7 +44,7 @@ myst_heading_anchors = 4
 nitpicky = True  # a name in a signature that cannot be linked is an error, but for these:
 nitpick_ignore_regex = [
     # No public name: a guard requires these to be described. Their classes stay readable as text.
-    ("py:class", r"ephemeral_creds\..*|Format|ParseFunction"),
+    ("py:class", r"ephemeral_creds\..*|Format|ParseFunction|TokenAnswer"),
     # Nothing that their documentation describes, or none with an inventory.
     ("py:class", r"psycopg(_pool|\.pq|\.rows)\..*|(PGconn|Row|RowFactory|AsyncRowFactory)"),
     ("py:class", r"(opentelemetry|pgqueuer|procrastinate|prometheus_client|structlog)\..*"),

@@ -16,7 +16,7 @@ import secrets
 import ssl
 import struct
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, quote
@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, quote
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from certificates import Issued
     from ephemeral_creds.testing import PostgresAccess
@@ -85,6 +85,21 @@ class TokenServer:
             conn.execute(
                 sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), word)
             )
+
+    @contextmanager
+    def role(self, name: str) -> Iterator[None]:
+        """Have such a role in the block, whose name other tests may use."""
+        self.create_role(name)
+        try:
+            yield
+        finally:
+            with self._postgres.admin() as conn:
+                conn.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                    "WHERE usename = %s",
+                    [name],
+                )
+                conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
     def create_role_like(self, other: TokenServer, name: str) -> None:
         """Let in a role of another server in front of the same PostgreSQL."""

@@ -56,8 +56,12 @@ from ephemeral_creds.providers.file import FileProvider as FileProvider
 from ephemeral_creds.providers.fixed import FixedProvider as FixedProvider
 from ephemeral_creds.providers.infisical import InfisicalProvider as InfisicalProvider
 from ephemeral_creds.providers.secrets import SecretsManagerProvider as SecretsManagerProvider
-from ephemeral_creds.providers.tokens import RDSIAMProvider as RDSIAMProvider
-from ephemeral_creds.providers.tokens import TokenProvider as TokenProvider
+from ephemeral_creds.providers.tokens.dsql import AuroraDSQLProvider as AuroraDSQLProvider
+from ephemeral_creds.providers.tokens.entra import EntraProvider as EntraProvider
+from ephemeral_creds.providers.tokens.google import AlloyDBIAMProvider as AlloyDBIAMProvider
+from ephemeral_creds.providers.tokens.google import CloudSQLIAMProvider as CloudSQLIAMProvider
+from ephemeral_creds.providers.tokens.provider import TokenProvider as TokenProvider
+from ephemeral_creds.providers.tokens.rds import RDSIAMProvider as RDSIAMProvider
 from ephemeral_creds.providers.url import provider_from_url as provider_from_url
 from ephemeral_creds.providers.vault import AgentAuth as AgentAuth
 from ephemeral_creds.providers.vault import AppRoleAuth as AppRoleAuth

@@ -24,7 +24,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("exceptions",), ("_backoff",), ("_clock",), ("_fork",), ("_secret_file",)],
     [("_values",), ("events",)],
     [("lifecycle",), ("providers.base",), ("observers",)],
-    [("providers.url",), ("providers.aws",)],
+    [("providers.url",), ("providers.aws",), ("providers.access",)],
     [
         ("providers.vault.config",),
         ("providers.vault.inputs",),
@@ -32,7 +32,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
         ("providers.http",),
         ("providers.inputs",),
     ],
-    [("providers.fields",)],
+    [("providers.fields",), ("providers.azure",), ("providers.google",)],
     [("providers.vault.http",), ("providers.file.read",)],
     [("providers.vault.auth",), ("providers.file.watch",), ("providers.file.policy",)],
     [
@@ -59,6 +59,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "requests": ("providers.http", "providers.vault"),
     "urllib3": ("providers.http",),
     "botocore": ("providers.vault.auth.aws", "providers.aws"),
+    "azure": ("providers.tokens.entra",),
+    "google": ("providers.google", "providers.tokens.google"),
     "watchdog": ("providers.file.watch.notify",),
     "psycopg": ("pool", "contrib", "check", "testing", "cli"),
     "psycopg_pool": ("pool", "contrib", "check", "testing", "cli"),
@@ -129,7 +131,7 @@ PACKAGES = {module for module in MODULES if module.split(".")[-1] == "__init__"}
 # Those that gather what others import from them.
 FACADES = {
     "cli.__init__", "providers.file.__init__", "providers.infisical.__init__",
-    "providers.secrets.__init__", "providers.tokens.__init__", "providers.vault.__init__",
+    "providers.secrets.__init__", "providers.vault.__init__",
     "testing.__init__",
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Tokens for Amazon RDS at a server that verifies them, in front of a real PostgreSQL."""
+"""Databases' tokens at a server that verifies them, in front of a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,27 +9,34 @@ import ssl
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from minting import PATIENCE, Events
 from token_load import CHANGES, TokenLoad
-from twins import wait_until
+from twins import EAGER, wait_until
 
 from ephemeral_creds import (
+    AlloyDBIAMProvider,
     AsyncRotatingConnectionPool,
+    AuroraDSQLProvider,
+    CloudSQLIAMProvider,
     ConfigurationError,
     CredentialKeeper,
     LoginRefused,
     RDSIAMProvider,
-    RefreshPolicy,
     RotatingConnectionPool,
+    TokenProvider,
+    provider_from_url,
 )
 from ephemeral_creds.cli import main
 from ephemeral_creds.contrib.psycopg import connect
-from ephemeral_creds.events import LoginRejected, PasswordChanged
+from ephemeral_creds.events import CredentialsEnding, LoginRejected, PasswordChanged
+from platforms import ACCOUNT, IDENTITY, Platform
 from token_server import AWSKeys, TokenServer
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
 botocore_credentials = pytest.importorskip("botocore.credentials")
 
 HOST = "mydb.abc123.eu-central-1.rds.amazonaws.com"
+DSQL = "abc123.dsql.us-east-1.on.aws"
 READER = "mydb.cluster-ro-abc123.eu-central-1.rds.amazonaws.com"
 
 
@@ -76,14 +84,19 @@ class World:
         self.servers: dict[str, TokenServer] = {}
         self.keys: dict[str, AWSKeys] = {}
 
-    def server(self, host: str = HOST) -> TokenServer:
+    def serve(self, host: str, verify: Callable[[str, str], str]) -> TokenServer:
         certificate: Issued = self._authority.issue(host, server=True, ip="127.0.0.1")
+        server = self._stack.enter_context(TokenServer(self._postgres, certificate, verify))
+        self.servers[host] = server
+        return server
+
+    def server(self, host: str = HOST) -> TokenServer:
         keys = AWSKeys("rds-db", "", "eu-central-1", ("connect",))
         if self.keys:
             keys.secrets = next(iter(self.keys.values())).secrets
-        server = self._stack.enter_context(TokenServer(self._postgres, certificate, keys.verify))
+        server = self.serve(host, keys.verify)
         keys.endpoint = f"{host}:{server.port}"
-        self.servers[host], self.keys[host] = server, keys
+        self.keys[host] = keys
         return server
 
     def provider(self, user: str, seconds: float = 3600.0, **more: Any) -> RDSIAMProvider:
@@ -161,8 +174,7 @@ def test_the_pool_for_asyncio(world: World, user: str) -> None:
 def test_a_refused_login_asks_for_one_other_token(world: World, user: str, events: Events) -> None:
     """AWS credentials without rds-db:connect are refused with each token."""
     server = world.servers[HOST]
-    policy = RefreshPolicy(retry_initial=0.05, retry_max=0.2)
-    keeper = CredentialKeeper(world.provider(user), refresh=policy, observers=[events])
+    keeper = CredentialKeeper(world.provider(user), observers=[events])
     pool = RotatingConnectionPool(keeper, world.conninfo(), min_size=1, max_size=2)
     with keeper, pool:
         pool.wait(PATIENCE)
@@ -238,6 +250,74 @@ def test_a_provider_may_allow_it(world: World, user: str) -> None:
     provider = world.provider(user, requires_tls=False)
     with RotatingConnectionPool(provider, conninfo, min_size=1) as pool:
         pool.wait(PATIENCE)
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    """Metadata servers of Azure and Google Cloud whose tokens live three seconds."""
+    for name in ("IDENTITY_ENDPOINT", "AZURE_FEDERATED_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with Platform() as made:
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", made.address)
+        monkeypatch.setenv("GCE_METADATA_HOST", made.netloc)
+        made.life = 3.0
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dsql", "entra", "cloudsql-iam", "alloydb-iam"])
+def test_tokens_of_other_databases_change_under_load(
+    world: World, platform: Platform, unique: Unique, kind: str
+) -> None:
+    host, provider, verify = DSQL, None, platform.verify_entra
+    user = IDENTITY if kind == "entra" else ACCOUNT.removesuffix(".gserviceaccount.com")
+    if kind == "dsql":
+        user = unique("dsql_app")
+        keys = AWSKeys("dsql", host, "us-east-1", ("DbConnect",))
+        verify = keys.verify
+        provider = AuroraDSQLProvider(user, host, session=Rotation(keys, 2.0))
+    elif kind != "entra":
+        scope = {"cloudsql-iam": CloudSQLIAMProvider, "alloydb-iam": AlloyDBIAMProvider}[kind].SCOPE
+        verify = partial(platform.verify_google, scope)
+    server = world.serve(host, verify)
+    with server.role(user):
+        load = TokenLoad(provider or provider_from_url(f"{kind}://"), world.conninfo())
+        load.run()
+    assert load.failures == []
+    assert load.backends[0] == load.backends[1]
+    assert load.changes >= CHANGES
+    assert set(server.accepted) == {user}
+    print(f"{kind}: queries: {load.queries}, changes: {load.changes}, refused: {server.refused}")
+
+
+def test_a_source_that_is_unreachable_after_the_end_of_a_token_costs_nothing(
+    world: World, unique: Unique, events: Events
+) -> None:
+    """As long as logins work, whatever the source has announced."""
+    user, calls = unique("app"), 0
+
+    def token() -> tuple[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise OSError("the source is unreachable")
+        return "a-token-of-any-kind", time.time() + 0.5
+
+    server = world.serve(HOST, lambda user, token: "")
+    with server.role(user):
+        provider = TokenProvider(user, token)
+        keeper = CredentialKeeper(provider, refresh=replace(EAGER, grace=0.1), observers=[events])
+        with keeper, RotatingConnectionPool(keeper, world.conninfo(), min_size=1) as pool:
+            pool.wait(PATIENCE)
+            (ending,) = events.wait_for(CredentialsEnding)
+            assert isinstance(ending, CredentialsEnding)
+            assert ending.ends_in <= 0
+            for _ in range(3):
+                with pool.connection(PATIENCE) as conn:
+                    conn.close()
+            assert "OSError at" in str(pool.status().keeper.last_error)
+    assert len(server.accepted) >= 3
+    assert server.refused == []
 
 
 class TestOtherDrivers:

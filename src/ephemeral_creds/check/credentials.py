@@ -16,7 +16,7 @@ from ephemeral_creds.check.session import check_session
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.login import refuses_options, role_at_login
 from ephemeral_creds.pool.remedies import advice
-from ephemeral_creds.providers.tokens import DatabaseTokenProvider
+from ephemeral_creds.providers.tokens.base import DatabaseTokenProvider
 from ephemeral_creds.providers.vault import VaultDynamicProvider
 
 if TYPE_CHECKING:

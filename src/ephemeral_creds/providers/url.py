@@ -37,7 +37,11 @@ _PROVIDERS = {
     "vault": ("vault", "VaultDynamicProvider"),
     "vault-kv": ("vault", "VaultKVProvider"),
     "vault-static": ("vault", "VaultStaticProvider"),
-    "rds-iam": ("tokens", "RDSIAMProvider"),
+    "rds-iam": ("tokens.rds", "RDSIAMProvider"),
+    "dsql": ("tokens.dsql", "AuroraDSQLProvider"),
+    "entra": ("tokens.entra", "EntraProvider"),
+    "cloudsql-iam": ("tokens.google", "CloudSQLIAMProvider"),
+    "alloydb-iam": ("tokens.google", "AlloyDBIAMProvider"),
 }
 
 _SECRETS = {

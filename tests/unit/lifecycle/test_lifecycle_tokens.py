@@ -112,3 +112,29 @@ def test_r28_refresh_asks_for_another(driver: Driver) -> None:
     assert driver.after(5, RefreshRequested()) == [Fetch()]
     assert publishes(driver.send(token(driver, 2))) == [1]
     assert driver.machine.settled
+
+
+@pytest.mark.parametrize(
+    ("life", "cached_until", "per_hour"),
+    [
+        (900.0, 900.0, 6.0),  # AWS: each is signed anew
+        (3600.0, 3600.0, 1.5),  # Entra by a pod's token: each request brings another
+        (3600.0, 300.0, 4.0),  # Google Cloud's metadata: the same until five minutes before its end
+        (3600.0, 0.0, 11.0),  # a cache that keeps tokens to their very end
+        (86400.0, 43200.0, 0.07),  # Azure's managed identities: the same for half a day
+    ],
+)
+def test_r28_requests_per_hour(life: float, cached_until: float, per_hour: float) -> None:
+    """What docs/how-to/database-tokens.md says."""
+    driver = Driver(RefreshPolicy(jitter=0.0), mints=False)
+    number, ends_at, fetches, begin = 0, 0.0, 0, driver.now
+    wanted: list[Action] = driver.send(Start())
+    while driver.now < begin + 100 * 3600:
+        if Fetch() in wanted:
+            fetches += 1
+            if ends_at - driver.now <= cached_until:
+                number, ends_at = number + 1, driver.now + life
+            wanted = driver.send(token(driver, number, ends_at - driver.now))
+        else:
+            wanted = driver.at(driver.machine.deadline)
+    assert fetches / 100 == pytest.approx(per_hour, rel=0.25)

@@ -1,4 +1,4 @@
-"""Tokens for Amazon RDS: what is signed, for which region, and with which AWS credentials."""
+"""Signed tokens of Amazon RDS and DSQL: what is signed, for which region, with which keys."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ephemeral_creds import ConfigurationError, ProviderUnavailable, RDSIAMProvider
+from ephemeral_creds import (
+    AuroraDSQLProvider,
+    ConfigurationError,
+    ProviderUnavailable,
+    RDSIAMProvider,
+)
 from ephemeral_creds.providers.aws import find_region
 from ephemeral_creds.providers.url import provider_from_url
 from token_server import AWSKeys
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ephemeral_creds import CredentialProvider
 
 botocore_session = pytest.importorskip("botocore.session")
 
@@ -46,7 +53,7 @@ def server(endpoint: str = f"{HOST}:5432", session: str = "") -> AWSKeys:
     )
 
 
-def token_of(provider: RDSIAMProvider) -> str:
+def token_of(provider: CredentialProvider) -> str:
     return provider.fetch().credentials.password.reveal()
 
 
@@ -169,6 +176,36 @@ class TestRegion:
         assert "%2Feu-west-2%2F" in token_of(named)
 
 
+class TestDSQL:
+    HOST = "abc123.dsql.us-east-1.on.aws"
+
+    def keys(self, action: str) -> AWSKeys:
+        return AWSKeys("dsql", self.HOST, "us-east-1", (action,), secrets={KEY: (SECRET, "")})
+
+    @pytest.mark.parametrize(
+        ("user", "action"), [("app_user", "DbConnect"), ("admin", "DbConnectAdmin")]
+    )
+    def test_a_token_is_for_the_cluster(self, user: str, action: str) -> None:
+        grant = provider_from_url(f"dsql://{user}?host={self.HOST}").fetch()
+        token = grant.credentials.password.reveal()
+        assert self.keys(action).verify(user, token) == ""
+        assert (grant.credentials.username, grant.credentials.requires_tls) == (user, True)
+        assert (grant.lease.announced_duration, grant.lease.is_token) == (900.0, True)
+
+    @pytest.mark.slow
+    def test_it_is_what_botocore_itself_makes(self) -> None:
+        session = botocore_session.Session()
+        if "dsql" not in session.get_available_services():
+            pytest.skip("this botocore does not know DSQL")
+        client = session.create_client("dsql", region_name="us-east-1")
+        provider = AuroraDSQLProvider("app_user", self.HOST)
+        for _ in range(3):
+            if client.generate_db_connect_auth_token(self.HOST) == token_of(provider):
+                break  # in the same second
+        else:
+            pytest.fail("another token than botocore's")
+
+
 class TestErrors:
     def test_no_aws_credentials(self, monkeypatch: pytest.MonkeyPatch) -> None:
         without_keys(monkeypatch)
@@ -213,7 +250,7 @@ class TestURL:
     @pytest.mark.parametrize(
         ("url", "said"),
         [
-            (f"rds-iam://?host={HOST}", r"the role .* rds-iam://ROLE\?host="),
+            (f"rds-iam://?host={HOST}", r"the role .* rds-iam://ROLE\?KEY="),
             ("rds-iam://app_user", "host= is missing"),
             (f"rds-iam://app_user?host={HOST}&regoin=x", "did you mean 'region'"),
             (f"rds-iam://app_user?host={HOST}&port=x", "port=x"),

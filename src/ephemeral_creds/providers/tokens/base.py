@@ -16,10 +16,14 @@ from ephemeral_creds.exceptions import (
 from ephemeral_creds.providers.base import CredentialProvider, value_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Secret
+    from ephemeral_creds.providers.url import Key, Location
 
-__all__ = ["DatabaseTokenProvider"]
+__all__ = ["DatabaseTokenProvider", "role_and_arguments"]
 
 
 class DatabaseTokenProvider(CredentialProvider):
@@ -91,3 +95,19 @@ class DatabaseTokenProvider(CredentialProvider):
     def _with(self, token: Secret) -> Credentials:
         """Return the credentials that log in with a token."""
         return Credentials(self._username, token, requires_tls=self._requires_tls)
+
+
+def role_and_arguments(
+    location: Location, keys: Mapping[str, Key], *, needs_role: bool = True
+) -> dict[str, Any]:
+    """Return the arguments of a provider that ``SCHEME://ROLE?…`` describes.
+
+    Raises:
+        ConfigurationError: the role is missing, or a key is wrong, missing or unknown.
+    """
+    if location.path.strip("/") or (needs_role and not location.name):
+        raise location.error(
+            "the role", f"is missing or a path: {location.scheme}://ROLE?KEY=…, %2F for a slash"
+        )
+    location.expect(keys)
+    return {"username": location.name, **location.arguments(keys)}

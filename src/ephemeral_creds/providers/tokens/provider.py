@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import time
-from datetime import datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from ephemeral_creds._values import Secret
-from ephemeral_creds.exceptions import (
-    ConfigurationError,
-    EphemeralCredsError,
-    MalformedResponse,
-    ProviderUnavailable,
-)
-from ephemeral_creds.observers import where_raised
+from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
+from ephemeral_creds.providers.access import call_for_token
 from ephemeral_creds.providers.tokens.base import DatabaseTokenProvider
 
 if TYPE_CHECKING:
@@ -23,11 +14,9 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Credentials
+    from ephemeral_creds.providers.access import TokenAnswer
 
-__all__ = ["TokenAnswer", "TokenProvider"]
-
-TokenAnswer: TypeAlias = "str | Secret | tuple[str | Secret, float | datetime | None]"
-"""A token; or it and its end, in seconds since 1970 or as a `datetime` with a time zone."""
+__all__ = ["TokenProvider"]
 
 # Seconds that a token is taken to work for if nothing says so. Those of the clouds live 15 minutes
 # or more; to ask too often costs little, a refused login costs a query its wait.
@@ -89,45 +78,5 @@ class TokenProvider(DatabaseTokenProvider):
         self._lifetime = lifetime
 
     def _obtain(self) -> tuple[Credentials, float] | EphemeralCredsError:
-        found = self._ask()
+        found = call_for_token(self._token, self.description, lifetime=self._lifetime)
         return found if isinstance(found, EphemeralCredsError) else (self._with(found[0]), found[1])
-
-    def _ask(self) -> tuple[Secret, float] | EphemeralCredsError:
-        """Call the function; what it raises may hold anything, and is not passed on."""
-        try:
-            answer: object = self._token()
-        except EphemeralCredsError as error:
-            error.__cause__ = error.__context__ = None
-            return error.with_traceback(None)
-        except Exception as error:  # noqa: BLE001 - of any library
-            return ProviderUnavailable(f"{self.description}: no token: {where_raised(error)}")
-        if inspect.isawaitable(answer):
-            if inspect.iscoroutine(answer):
-                answer.close()
-            return ConfigurationError(
-                f"{self.description}: the function is one for asyncio, but the keeper calls it "
-                "from a thread of its own: give one that returns the token itself"
-            )
-        return self._understand(answer)
-
-    def _understand(self, answer: object) -> tuple[Secret, float] | EphemeralCredsError:
-        ends: object = None
-        if isinstance(answer, tuple) and len(answer) == 2:
-            answer, ends = answer
-        token = Secret(answer) if isinstance(answer, str) else answer
-        if not isinstance(token, Secret) or not token:
-            kind = "an empty one" if token == Secret("") else type(answer).__name__
-            return MalformedResponse(
-                f"{self.description}: the function must return a token, as str or Secret, or a "
-                f"pair of it and its end; it returned {kind}"
-            )
-        if ends is None:
-            return token, self._lifetime
-        if isinstance(ends, datetime) and ends.tzinfo is not None:
-            ends = ends.timestamp()
-        if isinstance(ends, int | float) and math.isfinite(ends):
-            return token, ends - time.time()
-        return MalformedResponse(
-            f"{self.description}: the end of a token must be in seconds since 1970 or a datetime "
-            f"with a time zone, not {type(ends).__name__}"
-        )

@@ -1,33 +1,23 @@
-"""Tokens for Amazon RDS and Aurora, signed with AWS credentials; no request is needed."""
+"""Tokens for Amazon RDS and Aurora."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
-from ephemeral_creds.providers.aws import (
-    AWSSession,
-    SigningKey,
-    find_region,
-    find_signing_key,
-    presign,
-    require_botocore,
-)
-from ephemeral_creds.providers.tokens.base import DatabaseTokenProvider
+from ephemeral_creds.providers.aws import presign
+from ephemeral_creds.providers.tokens.base import role_and_arguments
+from ephemeral_creds.providers.tokens.signed import LIFETIME, SignedTokenProvider
 from ephemeral_creds.providers.url import FromURL, Key, Location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ephemeral_creds._clock import Clock
-    from ephemeral_creds._values import Credentials, Secret
+    from ephemeral_creds._values import Secret
+    from ephemeral_creds.providers.aws import AWSSession, SigningKey
 
 __all__ = ["RDSIAMProvider"]
 
-# Seconds: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html
-_LIFETIME = 900
 _PORT = 5432
 _URL_KEYS = {
     "host": Key("host", needed="the endpoint of the instance, the cluster or the proxy"),
@@ -37,7 +27,7 @@ _URL_KEYS = {
 }
 
 
-class RDSIAMProvider(DatabaseTokenProvider, FromURL):
+class RDSIAMProvider(SignedTokenProvider, FromURL):
     """Tokens that Amazon RDS, Aurora and RDS Proxy take for a password (IAM authentication).
 
     See https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html. Needs
@@ -65,6 +55,7 @@ class RDSIAMProvider(DatabaseTokenProvider, FromURL):
     """
 
     URL_SCHEME: ClassVar[str] = "rds-iam"
+    _in_hosts: ClassVar[str] = "rds"
     _refusal_hint: ClassVar[str] = (
         "check that the instance has IAM authentication enabled; GRANT rds_iam TO the role; allow "
         "rds-db:connect in IAM for arn:aws:rds-db:REGION:ACCOUNT:dbuser:RESOURCE_ID/ROLE; sign for "
@@ -83,42 +74,20 @@ class RDSIAMProvider(DatabaseTokenProvider, FromURL):
         requires_tls: bool = True,
         clock: Clock | None = None,
     ) -> None:
-        require_botocore("RDSIAMProvider")
-        named = [host] if isinstance(host, str) else list(host)
-        self._endpoints = [_endpoint(each, port) for each in named]
-        if not self._endpoints:
-            raise ConfigurationError("RDSIAMProvider(host=): name at least one endpoint")
-        found = region or find_region(f".{self._endpoints[0].partition(':')[0]}.", "rds", session)
-        if found is None:
-            raise ConfigurationError(
-                f"RDSIAMProvider: the region of {self._endpoints[0]} is not in its name: set "
-                "region= or AWS_REGION"
-            )
-        self._region, self._session = found, session
         super().__init__(
             username,
-            f"AWS credentials, for {', '.join(self._endpoints)} in {found}",
+            [host] if isinstance(host, str) else host,
+            port,
+            region=region,
+            session=session,
             requires_tls=requires_tls,
             clock=clock,
         )
 
     @classmethod
     def _arguments(cls, location: Location) -> dict[str, Any]:
-        if not location.name or location.path.strip("/"):
-            raise location.error("the role", "is missing or a path: rds-iam://ROLE?host=…")
-        location.expect(_URL_KEYS)
-        arguments = location.arguments(_URL_KEYS)
-        return {"username": location.name, **arguments, "host": arguments["host"].split(",")}
-
-    def _obtain(self) -> tuple[Credentials, float] | EphemeralCredsError:
-        key = find_signing_key(self._session)
-        if isinstance(key, EphemeralCredsError):
-            return key
-        passwords = tuple((endpoint, self._sign(key, endpoint)) for endpoint in self._endpoints)
-        credentials = self._with(passwords[0][1])
-        if len(passwords) > 1:
-            credentials = replace(credentials, passwords=passwords)
-        return credentials, min(float(_LIFETIME), key.remaining)
+        arguments = role_and_arguments(location, _URL_KEYS)
+        return {**arguments, "host": arguments["host"].split(",")}
 
     def _sign(self, key: SigningKey, endpoint: str) -> Secret:
         return presign(
@@ -127,15 +96,5 @@ class RDSIAMProvider(DatabaseTokenProvider, FromURL):
             {"Action": "connect", "DBUser": self._username},
             service="rds-db",
             region=self._region,
-            expires=_LIFETIME,
+            expires=LIFETIME,
         )
-
-
-def _endpoint(text: str, port: int) -> str:
-    """Return an endpoint with its port."""
-    host, _, own = text.strip().partition(":")
-    found = own or str(port)
-    # A path is that of a socket, which no token is for.
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", host) or not re.fullmatch(r"[0-9]{1,5}", found):
-        raise ConfigurationError(f"{text!r} cannot be an endpoint: give its name, or name:port")
-    return f"{host.lower()}:{found}"

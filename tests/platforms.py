@@ -1,0 +1,192 @@
+"""What clouds have on a machine and beside it: metadata servers and token endpoints, as a stub.
+
+Written from the vendors' references: Azure's instance metadata service, App Service's endpoint,
+Microsoft Entra's token endpoint with a federated token, and Google Cloud's metadata server.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import ssl
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+
+from ephemeral_creds import Secret
+from issuers import issuer_key, jwt
+
+if TYPE_CHECKING:
+    from certificates import Issued
+
+__all__ = ["ACCOUNT", "CLIENT", "IDENTITY", "RESOURCE", "TENANT", "Platform"]
+
+RESOURCE = "https://ossrdbms-aad.database.windows.net"
+IDENTITY, CLIENT, TENANT = "my-app", "11111111-client", "22222222-tenant"
+ACCOUNT = "my-app@my-project.iam.gserviceaccount.com"
+_MIRID = "/subscriptions/s/providers/Microsoft.ManagedIdentity/userAssignedIdentities"
+
+
+class Platform:
+    """Answers until the end of the block.
+
+    Args:
+        certificate: what it shows if it speaks TLS.
+
+    Attributes:
+        asked: method and path of each request.
+        life: seconds that tokens live.
+        claims: of the next tokens, besides the usual ones.
+        refuse: the status and body of the next replies, if it is to refuse.
+        federated: the pod's token that Entra's endpoint takes.
+    """
+
+    def __init__(self, certificate: Issued | None = None) -> None:
+        self.asked: list[str] = []
+        self.life = 3600.0
+        self.claims: dict[str, object] = {"xms_mirid": f"{_MIRID}/{IDENTITY}"}
+        self.refuse: tuple[int, dict[str, object]] | None = None
+        self.federated = secrets.token_urlsafe(16)
+        self.header = secrets.token_urlsafe(16)
+        self._key = issuer_key()
+        self._opaque: dict[str, tuple[str, float]] = {}
+        platform = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                form = parse_qs(self.rfile.read(length).decode())
+                platform.asked.append(f"{self.command} {self.path}")
+                status, body = platform._answer(self.path, dict(self.headers), form)
+                raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            do_POST = do_GET  # noqa: N815 - a name that http.server looks for
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        scheme, host = "http", "127.0.0.1"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate.cert, certificate.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            scheme, host = "https", "localhost"
+        self.netloc = f"{host}:{self._server.server_port}"
+        self.address = f"{scheme}://{self.netloc}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def token(self, audience: str = RESOURCE, **claims: object) -> Secret:
+        """Return a token of Entra."""
+        now = int(time.time())
+        known: dict[str, Any] = {
+            "aud": audience,
+            "iat": now,
+            "exp": int(now + self.life),
+            "jti": now,
+        }
+        return jwt(self._key, **known | self.claims | claims)
+
+    def _answer(
+        self, path: str, headers: dict[str, str], form: dict[str, list[str]]
+    ) -> tuple[int, object]:
+        if self.refuse is not None:
+            return self.refuse
+        parts = urlsplit(path)
+        query = parse_qs(parts.query)
+        if parts.path.startswith("/computeMetadata/v1/instance/service-accounts/"):
+            return self._google(parts.path, headers, query)
+        if parts.path == f"/{TENANT}/oauth2/v2.0/token":
+            return self._entra(form)
+        app_service = parts.path == "/msi/token" and headers.get("X-IDENTITY-HEADER") == self.header
+        machine = parts.path == "/metadata/identity/oauth2/token" and headers.get("Metadata")
+        if not (app_service or machine):
+            return 400, {"error": "invalid_request"}
+        if query.get("client_id", [CLIENT]) != [CLIENT]:
+            return 400, {"error": "invalid_request", "error_description": "Identity not found"}
+        token = self.token(query["resource"][0]).reveal()
+        # As text, as the real ones write it.
+        return 200, {"access_token": token, "expires_on": str(int(time.time() + self.life))}
+
+    def _entra(self, form: dict[str, list[str]]) -> tuple[int, object]:
+        scope = form["scope"][0]
+        right = form["client_assertion"] == [self.federated] and form["client_id"] == [CLIENT]
+        if not right or form["grant_type"] != ["client_credentials"]:
+            said = "AADSTS70021: No matching federated identity record found"
+            return 401, {"error": "invalid_client", "error_description": said}
+        token = self.token(scope.removesuffix("/.default")).reveal()
+        return 200, {"access_token": token, "expires_in": int(self.life), "token_type": "Bearer"}
+
+    def _google(
+        self, path: str, headers: dict[str, str], query: dict[str, list[str]]
+    ) -> tuple[int, object]:
+        account, what = path.split("/")[-2:]
+        if headers.get("Metadata-Flavor") != "Google":
+            return 403, "no flavor"
+        if account not in ("default", ACCOUNT):
+            return 404, "no such account"
+        if what == "email":
+            return 200, ACCOUNT
+        return 200, self.google_token(query["scopes"][0])
+
+    def google_token(self, scopes: str) -> dict[str, object]:
+        """Return the reply that has a token with these scopes."""
+        token = f"ya29.{secrets.token_urlsafe(24)}"
+        self._opaque[token] = scopes, time.time() + self.life
+        Secret(token)  # so that the tests' canary knows it
+        return {"access_token": token, "expires_in": int(self.life), "token_type": "Bearer"}
+
+    # -- what the databases verify ------------------------------------------------------------
+
+    def verify_entra(self, user: str, token: str) -> str:
+        """Return why a token of Entra is refused, or nothing."""
+        signed, _, signature = token.rpartition(".")
+        try:
+            self._key.public_key().verify(
+                _decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256()
+            )
+        except (InvalidSignature, ValueError):
+            return "its signature is wrong"
+        claims: dict[str, Any] = json.loads(_decoded(signed.partition(".")[2]))
+        if claims["aud"] != RESOURCE:
+            return f"it is for {claims['aud']}"
+        if claims["exp"] < time.time():
+            return "it has expired"
+        names = {claims.get("upn"), str(claims.get("xms_mirid")).rpartition("/")[2]}
+        return "" if user in names else f"it is of {names}"
+
+    def verify_google(self, scope: str, user: str, token: str) -> str:
+        """Return why a token of Google's is refused, or nothing."""
+        scopes, ends = self._opaque.get(token, ("", 0.0))
+        if scope not in scopes.split(","):
+            return f"it has the scopes {scopes!r}"
+        if ends < time.time():
+            return "it has expired"
+        return "" if f"{user}.gserviceaccount.com" == ACCOUNT else f"it is of {ACCOUNT}"
+
+
+def _decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

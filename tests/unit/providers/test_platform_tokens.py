@@ -1,0 +1,329 @@
+"""Tokens of Microsoft Entra and of Google Cloud: requests, replies and errors."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ephemeral_creds import (
+    AccessDenied,
+    AlloyDBIAMProvider,
+    CloudSQLIAMProvider,
+    ConfigurationError,
+    EntraProvider,
+    MalformedResponse,
+    ProviderUnavailable,
+    Secret,
+)
+from ephemeral_creds.providers.access import claims_of
+from ephemeral_creds.providers.url import provider_from_url
+from platforms import ACCOUNT, CLIENT, IDENTITY, RESOURCE, TENANT, Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from certificates import Authority
+
+ROLE = ACCOUNT.removesuffix(".gserviceaccount.com")
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "AZURE_FEDERATED_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with Platform() as made:
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", made.address)
+        monkeypatch.setenv("GCE_METADATA_HOST", made.netloc)
+        yield made
+
+
+class TestManagedIdentity:
+    def test_a_machine(self, platform: Platform) -> None:
+        grant = EntraProvider().fetch()
+        assert grant.credentials.username == IDENTITY
+        assert platform.verify_entra(IDENTITY, grant.credentials.password.reveal()) == ""
+        lease = grant.lease
+        assert (lease.duration, lease.rotates_in, lease.is_token) == (math.inf, math.inf, True)
+        assert 3590 <= lease.announced_duration <= 3600
+        assert platform.asked == [
+            (
+                "GET /metadata/identity/oauth2/token?api-version=2018-02-01"
+                "&resource=https%3A%2F%2Fossrdbms-aad.database.windows.net"
+            )
+        ]
+
+    def test_an_app_service(self, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{platform.address}/msi/token")
+        monkeypatch.setenv("IDENTITY_HEADER", platform.header)
+        grant = EntraProvider("app_user", client_id=CLIENT).fetch()
+        assert grant.credentials.username == "app_user"
+        assert platform.asked == [
+            (
+                "GET /msi/token?api-version=2019-08-01"
+                f"&resource=https%3A%2F%2Fossrdbms-aad.database.windows.net&client_id={CLIENT}"
+            )
+        ]
+
+    def test_no_such_identity(self, platform: Platform) -> None:
+        provider = EntraProvider(client_id="another")
+        with pytest.raises(ConfigurationError, match="HTTP 400: check that the machine has such"):
+            provider.fetch()
+
+    @pytest.mark.parametrize(
+        ("claims", "username"),
+        [
+            ({"upn": "ada@example.com"}, "ada@example.com"),
+            ({"preferred_username": "ada@example.com"}, "ada@example.com"),
+            ({"upn": None, "unique_name": "ada"}, "ada"),
+        ],
+    )
+    def test_the_role_is_named_by_the_token(
+        self, platform: Platform, claims: dict[str, object], username: str
+    ) -> None:
+        platform.claims = claims
+        assert EntraProvider().fetch().credentials.username == username
+
+    def test_a_token_without_a_name(self, platform: Platform) -> None:
+        platform.claims = {"appid": CLIENT, "xms_mirid": "/subscriptions/s/virtualMachines/vm"}
+        with pytest.raises(ConfigurationError, match=r"no name to log in as.*username="):
+            EntraProvider().fetch()
+        assert EntraProvider("my-app").fetch().credentials.username == "my-app"
+
+    @pytest.mark.parametrize(
+        ("status", "body", "error", "said"),
+        [
+            (429, {}, ProviderUnavailable, "HTTP 429"),
+            (200, {"token": "x"}, MalformedResponse, "gave no access_token"),
+            (200, {"access_token": "x.y.z"}, MalformedResponse, "without its end"),
+            (200, {"access_token": "x.y.z", "expires_on": "1"}, ProviderUnavailable, "had expired"),
+        ],
+    )
+    def test_other_replies(
+        self,
+        platform: Platform,
+        status: int,
+        body: dict[str, object],
+        error: type[Exception],
+        said: str,
+    ) -> None:
+        platform.refuse = status, body
+        with pytest.raises(error, match=said):
+            EntraProvider("app_user").fetch()
+
+
+class TestWorkloadIdentity:
+    @pytest.fixture
+    def entra(
+        self, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, canary: Any
+    ) -> Iterator[Platform]:
+        with Platform(authority.issue("localhost", server=True, ip="127.0.0.1")) as made:
+            path = tmp_path / "token"
+            path.write_text(made.federated)
+            canary.allow_secret_file(path)
+            monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(path))
+            monkeypatch.setenv("AZURE_CLIENT_ID", CLIENT)
+            monkeypatch.setenv("AZURE_TENANT_ID", TENANT)
+            monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"{made.address}/")
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.path))
+            yield made
+
+    def test_a_pod(self, entra: Platform) -> None:
+        grant = EntraProvider().fetch()
+        assert entra.verify_entra(IDENTITY, grant.credentials.password.reveal()) == ""
+        assert 3590 <= grant.lease.announced_duration <= 3600
+        assert entra.asked == [f"POST /{TENANT}/oauth2/v2.0/token"]
+
+    def test_a_federated_credential_that_does_not_match(self, entra: Platform) -> None:
+        entra.federated = "another"
+        said = r"HTTP 401: invalid_client \(AADSTS70021\).*system:serviceaccount:NAMESPACE:NAME"
+        with pytest.raises(AccessDenied, match=said):
+            EntraProvider().fetch()
+
+    def test_entra_is_overloaded(self, entra: Platform) -> None:
+        entra.refuse = 503, {}
+        with pytest.raises(ProviderUnavailable, match="HTTP 503"):
+            EntraProvider().fetch()
+
+    def test_a_pod_without_a_label(
+        self, entra: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.delenv("AZURE_TENANT_ID")
+        with pytest.raises(ConfigurationError, match="label the pod"):
+            EntraProvider().fetch()
+        monkeypatch.setenv("AZURE_TENANT_ID", TENANT)
+        monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "nothing"))
+        with pytest.raises(ConfigurationError, match="nothing should hold the pod's token"):
+            EntraProvider().fetch()
+        assert entra.asked == []
+
+    def test_entra_is_not_trusted(self, entra: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+        with pytest.raises(ConfigurationError, match="certificate that cannot be trusted"):
+            EntraProvider().fetch()
+
+
+class TestCredentialObjects:
+    def test_one_of_azure_identity(self, platform: Platform) -> None:
+        identity = pytest.importorskip("azure.identity")
+        core = pytest.importorskip("azure.core.credentials")
+        asked: list[tuple[str, ...]] = []
+
+        class Credential:
+            error: Exception | None = None
+
+            def get_token(self, *scopes: str, **_: object) -> Any:
+                asked.append(scopes)
+                if self.error is not None:
+                    raise self.error
+                return core.AccessToken(platform.token().reveal(), int(time.time() + 3600))
+
+        credential = Credential()
+        provider = EntraProvider(credential=credential)
+        assert provider.description == "tokens from Microsoft Entra, by Credential"
+        grant = provider.fetch()
+        assert grant.credentials.username == IDENTITY
+        assert grant.lease.announced_duration > 3590
+        assert asked == [(f"{RESOURCE}/.default",)]
+        credential.error = identity.CredentialUnavailableError("none of them")
+        with pytest.raises(ConfigurationError, match=r"azure\.identity found nothing"):
+            provider.fetch()
+        exceptions = pytest.importorskip("azure.core.exceptions")
+        credential.error = exceptions.ClientAuthenticationError("AADSTS700016: no application")
+        with pytest.raises(AccessDenied, match=r"Entra refuses .* \(AADSTS700016\)"):
+            provider.fetch()
+
+    def test_one_for_asyncio(self) -> None:
+        class Credential:
+            async def get_token(self, *scopes: str) -> str:
+                return "never"
+
+        with pytest.raises(ConfigurationError, match="one for asyncio"):
+            EntraProvider(credential=Credential()).fetch()
+
+    def test_one_of_google_auth(self, platform: Platform) -> None:
+        pytest.importorskip("google.auth")
+
+        class Credentials:
+            token: Any = None
+            expiry: Any = None
+
+            def refresh(self, request: Any) -> None:
+                reply = platform.google_token(CloudSQLIAMProvider.SCOPE)
+                self.token = reply["access_token"]
+                # As google.auth has it: UTC without saying so.
+                self.expiry = (datetime.now(UTC) + timedelta(hours=1)).replace(tzinfo=None)
+
+        with pytest.raises(ConfigurationError, match="must name the role"):
+            CloudSQLIAMProvider(credentials=Credentials())
+        grant = CloudSQLIAMProvider(ACCOUNT, credentials=Credentials()).fetch()
+        token = grant.credentials.password.reveal()
+        assert platform.verify_google(CloudSQLIAMProvider.SCOPE, ROLE, token) == ""
+        assert 3590 <= grant.lease.announced_duration <= 3600
+
+    def test_google_auth_refuses(self) -> None:
+        exceptions = pytest.importorskip("google.auth.exceptions")
+
+        class Credentials:
+            token = expiry = None
+
+            def refresh(self, request: Any) -> None:
+                raise exceptions.RefreshError("invalid_grant", {"error": "invalid_grant"})
+
+        provider = CloudSQLIAMProvider("ada@example.com", credentials=Credentials())
+        with pytest.raises(AccessDenied, match="gcloud auth application-default login"):
+            provider.fetch()
+
+
+class TestGoogleMetadata:
+    @pytest.mark.parametrize("kind", [CloudSQLIAMProvider, AlloyDBIAMProvider])
+    def test_a_machine(self, platform: Platform, kind: type[CloudSQLIAMProvider]) -> None:
+        provider = kind()
+        grant = provider.fetch()
+        assert grant.credentials.username == ROLE
+        token = grant.credentials.password.reveal()
+        assert platform.verify_google(kind.SCOPE, ROLE, token) == ""
+        assert 3590 <= grant.lease.announced_duration <= 3600
+        provider.fetch()
+        accounts = "/computeMetadata/v1/instance/service-accounts/default"
+        scope = kind.SCOPE.replace(":", "%3A").replace("/", "%2F")
+        # The account stays: it is asked for once.
+        assert platform.asked == [
+            f"GET {accounts}/email",
+            *[f"GET {accounts}/token?scopes={scope}"] * 2,
+        ]
+
+    def test_a_chosen_account(self, platform: Platform) -> None:
+        url = f"cloudsql-iam://my-role?service_account={ACCOUNT}"
+        assert provider_from_url(url).fetch().credentials.username == "my-role"
+        assert ACCOUNT in platform.asked[0]
+
+    def test_no_such_account(self, platform: Platform) -> None:
+        with pytest.raises(ConfigurationError, match="HTTP 404: check that the machine has such"):
+            CloudSQLIAMProvider(service_account="another").fetch()
+
+
+def test_no_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
+    with pytest.raises(ProviderUnavailable, match="is this a machine of that cloud"):
+        CloudSQLIAMProvider("role").fetch()
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")
+    monkeypatch.delenv("IDENTITY_ENDPOINT", raising=False)
+    monkeypatch.delenv("AZURE_FEDERATED_TOKEN_FILE", raising=False)
+    with pytest.raises(ProviderUnavailable, match="is this a machine of that cloud"):
+        EntraProvider("role").fetch()
+
+
+class TestURL:
+    @pytest.mark.parametrize(
+        ("url", "kind", "description"),
+        [
+            ("entra://", EntraProvider, "tokens from Microsoft Entra, by the platform"),
+            (
+                f"entra://ada%40example.com?client_id={CLIENT}",
+                EntraProvider,
+                (
+                    "tokens for 'ada@example.com' from Microsoft Entra, by the platform, client "
+                    f"{CLIENT}"
+                ),
+            ),
+            (
+                f"alloydb-iam://{ACCOUNT.replace('@', '%40')}",
+                AlloyDBIAMProvider,
+                (
+                    f"tokens for '{ROLE}' from Google Cloud, by service account 'default' of the "
+                    "platform"
+                ),
+            ),
+        ],
+    )
+    def test_a_provider(self, url: str, kind: type[object], description: str) -> None:
+        provider = provider_from_url(url)
+        assert type(provider) is kind
+        assert provider.description == description
+
+    @pytest.mark.parametrize(
+        ("url", "said"),
+        [
+            ("entra://app/x", "the role"),
+            ("entra://app?credential=none", "known: platform, default"),
+            ("cloudsql-iam://app?scope=x", "there is no such key"),
+        ],
+    )
+    def test_wrong_ones(self, url: str, said: str) -> None:
+        with pytest.raises(ConfigurationError, match=said):
+            provider_from_url(url)
+
+    def test_the_default_credential_of_azure_identity(self) -> None:
+        pytest.importorskip("azure.identity")
+        provider = provider_from_url("entra://app?credential=default")
+        assert provider.description.endswith("by DefaultAzureCredential")
+
+
+@pytest.mark.parametrize("text", ["", "opaque", "a.b.c", "a.e30=.c.d", "a.WzFd.c"])
+def test_a_token_without_claims(text: str) -> None:
+    assert claims_of(Secret(text)) == {}
