@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ephemeral_creds import CredentialProvider
     from ephemeral_creds.check.interruption import PromptInterruption
 
-__all__ = ["check", "check_file"]
+__all__ = ["check", "check_file", "may_come"]
 
 # With any of these libpq knows where to connect without a connection string.
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGPORT")
@@ -115,7 +115,7 @@ def _wait_for_source(provider: CredentialProvider, seconds: float) -> float:
     The sidecar that writes the file, or Vault, may start later than this process.
     """
     begun = time.monotonic()
-    while _may_come(provider):
+    while may_come(provider):
         left = begun + seconds - time.monotonic()
         if left <= 0:
             break
@@ -123,7 +123,8 @@ def _wait_for_source(provider: CredentialProvider, seconds: float) -> float:
     return time.monotonic() - begun
 
 
-def _may_come(provider: CredentialProvider) -> bool:
+def may_come(provider: CredentialProvider) -> bool:
+    """Whether the source is not there yet, and waiting for it may help. Mints no role."""
     if isinstance(provider, VaultProvider):
         return may_come_up(provider)
     if provider.mints:

@@ -116,6 +116,10 @@ class _Demo:
         with ExitStack() as stack:
             check = self._interruption.check
             world = open_world(self._options, stack, check, self._view.say, left_behind)
+            self._view.say(
+                f"{self._options.workers} workers for {self._options.seconds:g} s; leases of "
+                f"{DEFAULT_TTL} s, renewed for up to {MAX_TTL} s"
+            )
             census = Census(world.postgres)
             stack.callback(census.close)
             census.start()
@@ -150,10 +154,6 @@ class _Demo:
             stack.callback(pool.close)
             self._open(keeper, pool)
             workload = Workload(pool, self._options.workers)
-            self._view.say(
-                f"{self._options.workers} workers for {self._options.seconds:g} s; leases of "
-                f"{DEFAULT_TTL} s, renewed for up to {MAX_TTL} s"
-            )
             stack.callback(workload.close)
             workload.start()
             begun = time.monotonic()

@@ -91,7 +91,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """Return the help, with the address of the documentation."""
-        return f"{super().format_help()}\ndocumentation: {_documentation()}\n"
+        return super().format_help() + _documentation()
 
     def print_help(self, file: Any = None) -> None:
         """Print the help, on stdout by default, where argparse would ignore errors."""
@@ -158,9 +158,14 @@ def _entries(content: str | Entries) -> str:
 
 
 def _documentation() -> str:
-    """Return where the documentation is, as the installed package says."""
+    """Return a line about where the documentation is, as the installed package says."""
     # Only here: it takes longer to import than all else that a command needs.
     from importlib import metadata
 
-    urls: list[str] = metadata.metadata("ephemeral-creds").get_all("Project-URL") or []
-    return dict(url.split(", ", 1) for url in urls)["Documentation"]
+    try:
+        urls = metadata.metadata("ephemeral-creds").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:
+        # As in a zipapp, or in a checkout on PYTHONPATH.
+        return ""
+    addresses = dict(url.split(", ", 1) for url in urls)
+    return f"\ndocumentation: {addresses['Documentation']}\n"

@@ -160,11 +160,11 @@ def _sentence(event: Event) -> str:
             text = f"generation {event.generation}: user {event.username}"
         case PoolRotated():
             text = (
-                f"generation {event.generation}: has {event.connections} connections, "
-                f"the pool rotated in {event.duration:.2f} s"
+                f"generation {event.generation}: {event.connections} connections, the rotation "
+                f"took {event.duration:.2f} s"
             )
         case LeaseRevoked():
-            text = f"generation {event.generation}: its last connection is closed, lease revoked"
+            text = f"generation {event.generation}: last connection closed, lease revoked"
         case Problem():
             text = _line(event)
         case _:

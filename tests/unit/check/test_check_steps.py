@@ -6,13 +6,22 @@ import math
 
 import pytest
 
-from ephemeral_creds import Lease, TokenAuth, VaultConfig, VaultDynamicProvider
+from ephemeral_creds import (
+    AccessDenied,
+    Lease,
+    ProviderUnavailable,
+    TokenAuth,
+    VaultConfig,
+    VaultDynamicProvider,
+)
 from ephemeral_creds.check.credentials import ends_with_token, was_put_off
 from ephemeral_creds.check.database import Line
 from ephemeral_creds.check.findings import Findings
 from ephemeral_creds.check.inspector import Inspector
 from ephemeral_creds.check.revocation import revocation_statements
+from ephemeral_creds.check.run import may_come
 from ephemeral_creds.check.session import Validity, check_encryption, check_expiry
+from ephemeral_creds.testing import FakeClock, ScriptedProvider
 
 NOW = 1.8e9
 
@@ -105,3 +114,26 @@ def test_the_cause_of_a_leases_end_is_found(
     minted, renewed = Lease(100.0, duration), Lease(101.2, again)
     assert was_put_off(minted, renewed) is put_off
     assert ends_with_token(minted, renewed, 10 if duration == 10 else 3600) is with_token
+
+
+class Reading(ScriptedProvider):
+    """A source that mints no role."""
+
+    mints = False
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [(None, False), (ProviderUnavailable("refused"), True), (AccessDenied("not for you"), False)],
+)
+def test_a_source_that_cannot_be_reached_may_come(error: Exception | None, waits: bool) -> None:
+    provider = Reading(FakeClock())
+    if error is not None:
+        provider.failures["fetch"].append(error)
+    assert may_come(provider) is waits
+
+
+def test_a_source_that_mints_is_not_asked_whether_it_is_there() -> None:
+    provider = ScriptedProvider(FakeClock())
+    assert may_come(provider) is False
+    assert provider.calls == []

@@ -95,8 +95,8 @@ def test_people_get_rotations_and_problems_and_no_requests() -> None:
     log(RevocationFailed(generation=3, error="gone", final=True))
     assert log.take() == [
         "         generation 2: user v-2",
-        "         generation 2: has 10 connections, the pool rotated in 0.12 s",
-        "         generation 1: its last connection is closed, lease revoked",
+        "         generation 2: 10 connections, the rotation took 0.12 s",
+        "         generation 1: last connection closed, lease revoked",
         "         RevocationFailed generation=3 error=gone final=True",
     ]
 
