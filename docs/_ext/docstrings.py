@@ -89,10 +89,17 @@ class Attributes:
             lines[:] = self._lines
 
 
-def shorten_defaults(_app: Sphinx, *arguments: Any) -> tuple[str | None, str | None]:
-    """Write a default that is no Python, as a dataclass's ``<factory>``, as three dots."""
-    *_, signature, returns = arguments
-    return signature and re.sub(r"=\s*<[^>]*>", "=...", signature), returns
+def shorten_signature(
+    _app: Sphinx, _what: str, _name: str, thing: object, *arguments: Any
+) -> tuple[str | None, str | None]:
+    """Leave out what is no Python or not public, and all of a protocol's."""
+    _, signature, returns = arguments
+    if getattr(thing, "_is_protocol", False):
+        return "", None
+    if signature:
+        signature = re.sub(r"=\s*<[^>]*>", "=...", signature)  # a dataclass's <factory>
+        signature = re.sub(r", _\w+: [^,()]+(\([^()]*\))?(?=[,)])", "", signature)
+    return signature, returns
 
 
 def import_types(_app: Sphinx) -> None:
@@ -121,7 +128,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     # Napoleon and intersphinx have the usual priority, 500.
     app.connect("autodoc-process-docstring", attributes.hide, priority=400)
     app.connect("autodoc-process-docstring", attributes.show, priority=600)
-    app.connect("autodoc-process-signature", shorten_defaults)
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("missing-reference", resolve, priority=900)
     for field in PyObject.doc_field_types:
         if field.name == "variable":

@@ -58,6 +58,8 @@ class Telemetry:
     nothing, a checkout nothing at all. Pass it as an observer, too: requests to the provider are
     counted, timed and traced by events.
 
+    ::
+
         telemetry = Telemetry()
         pool = RotatingConnectionPool(provider, conninfo, observers=[telemetry, log_event])
         telemetry.add(pool)

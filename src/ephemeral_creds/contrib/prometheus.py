@@ -54,6 +54,8 @@ class PrometheusMetrics:
     instant that is not known is not a number. Only the requests to the provider are counted by
     events: pass it as an observer for these, then they begin with a keeper's first request.
 
+    ::
+
         metrics = PrometheusMetrics()
         REGISTRY.register(metrics)
         pool = RotatingConnectionPool(provider, conninfo, observers=[metrics, log_event])
@@ -125,6 +127,8 @@ class PrometheusEventMetrics:
     its own. Counters are the sum over the workers, gauges those of the live worker that is worst
     off. Facts that no event reports are missing: whether a keeper or pool is ready, connections,
     and requests for them.
+
+    ::
 
         metrics = PrometheusEventMetrics()
         pool = RotatingConnectionPool(provider, conninfo, observers=[metrics, log_event])
