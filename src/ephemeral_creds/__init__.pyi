@@ -55,7 +55,11 @@ from ephemeral_creds.providers.file import FilePolicy as FilePolicy
 from ephemeral_creds.providers.file import FileProvider as FileProvider
 from ephemeral_creds.providers.fixed import FixedProvider as FixedProvider
 from ephemeral_creds.providers.infisical import InfisicalProvider as InfisicalProvider
-from ephemeral_creds.providers.secrets import SecretsManagerProvider as SecretsManagerProvider
+from ephemeral_creds.providers.secrets.aws import SecretsManagerProvider as SecretsManagerProvider
+from ephemeral_creds.providers.secrets.azure import AzureKeyVaultProvider as AzureKeyVaultProvider
+from ephemeral_creds.providers.secrets.google import (
+    GoogleSecretManagerProvider as GoogleSecretManagerProvider,
+)
 from ephemeral_creds.providers.tokens.dsql import AuroraDSQLProvider as AuroraDSQLProvider
 from ephemeral_creds.providers.tokens.entra import EntraProvider as EntraProvider
 from ephemeral_creds.providers.tokens.google import AlloyDBIAMProvider as AlloyDBIAMProvider

@@ -131,8 +131,7 @@ PACKAGES = {module for module in MODULES if module.split(".")[-1] == "__init__"}
 # Those that gather what others import from them.
 FACADES = {
     "cli.__init__", "providers.file.__init__", "providers.infisical.__init__",
-    "providers.secrets.__init__", "providers.vault.__init__",
-    "testing.__init__",
+    "providers.vault.__init__", "testing.__init__",
 }  # fmt: skip
 
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from minting import PATIENCE, Events
-from psycopg import sql
+from secret_rotation import Rotation, pool_for, uses
 from source_load import PoolLoad
 from twins import wait_until
 
 from ephemeral_creds import (
-    CredentialKeeper,
-    RefreshPolicy,
-    RotatingConnectionPool,
     SecretsManagerProvider,
 )
 from ephemeral_creds.cli import main
@@ -26,8 +21,10 @@ from ephemeral_creds.events import LoginRejected, SourceUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from aws_secrets import AWSSecrets
+    from ephemeral_creds import CredentialKeeper, RotatingConnectionPool
     from ephemeral_creds.testing import PostgresServer
 
 pytest.importorskip("moto", reason="moto, which is Secrets Manager here, is not installed")
@@ -54,111 +51,53 @@ def aws(server: AWSSecrets, monkeypatch: pytest.MonkeyPatch) -> AWSSecrets:
     return server
 
 
-@dataclass
-class Rotation:
-    """A secret and its user or users, rotated in the four steps of the templates."""
+class AWSRotation(Rotation):
+    """A secret of AWS, rotated in the four steps of the templates."""
 
-    aws: AWSSecrets
-    postgres: PostgresServer
-    name: str
-    users: tuple[str, ...]
-    turn: int = 0
-
-    def __post_init__(self) -> None:
-        for user in self.users:
-            self.execute("CREATE ROLE {} LOGIN PASSWORD {}", user, _password())
-        self.values = self.next_values()
-        self.set_secret(self.values)
-        self.aws.create(self.name, self.values)
-
-    def next_values(self) -> dict[str, object]:
-        return {
-            "engine": "postgres",
-            "host": self.postgres.host,
-            "port": self.postgres.port,
-            "dbname": "postgres",
-            "username": self.users[self.turn % len(self.users)],
-            "password": _password(),
-        }
-
-    # -- the steps -------------------------------------------------------------------------
+    def __init__(
+        self, aws: AWSSecrets, postgres: PostgresServer, name: str, users: tuple[str, ...]
+    ) -> None:
+        super().__init__(postgres, users)
+        self.aws, self.name = aws, name
+        aws.create(name, self.values)
 
     def create_secret(self) -> str:
-        self.turn += 1
-        self.values = self.next_values()
+        self.take_turn()
         return self.aws.put(self.name, self.values, "AWSPENDING")
 
-    def set_secret(self, values: dict[str, object]) -> None:
-        self.execute("ALTER ROLE {} PASSWORD {}", str(values["username"]), str(values["password"]))
-
-    def test_secret(self, values: dict[str, object]) -> None:
-        user, password = str(values["username"]), str(values["password"])
+    def test_secret(self) -> None:
+        user, password = str(self.values["username"]), str(self.values["password"])
         psycopg.connect(self.conninfo, user=user, password=password).close()
 
     def finish_secret(self, version: str) -> None:
         self.aws.finish(self.name, version)
 
-    # -- all of them -----------------------------------------------------------------------
-
     def run(self, before_the_end: Callable[[], object] = lambda: None) -> dict[str, object]:
         version = self.create_secret()
-        self.set_secret(self.values)
-        self.test_secret(self.values)
+        self.set_secret()
+        self.test_secret()
         before_the_end()
         self.finish_secret(version)
         return self.values
 
-    @property
-    def conninfo(self) -> str:
-        return f"host={self.postgres.host} port={self.postgres.port} dbname=postgres"
-
-    def execute(self, text: str, user: str, password: str) -> None:
-        with self.postgres.admin() as conn:
-            conn.execute(sql.SQL(text).format(sql.Identifier(user), sql.Literal(password)))
-
-    def sessions(self, user: object) -> int:
-        with self.postgres.admin() as conn:
-            query = "SELECT count(*)::int FROM pg_stat_activity WHERE usename = %s"
-            row = conn.execute(query, [user]).fetchone()
-        assert row is not None
-        return int(row[0])
-
-    def provider(self) -> SecretsManagerProvider:
-        return SecretsManagerProvider(
+    def pool(
+        self, events: Events, *, min_size: int, max_size: int
+    ) -> AbstractContextManager[tuple[CredentialKeeper, RotatingConnectionPool]]:
+        provider = SecretsManagerProvider(
             self.name, region="eu-central-1", endpoint=self.aws.address, poll_interval=0.2
         )
-
-
-def _password() -> str:
-    return secrets.token_urlsafe(12)
-
-
-@contextlib.contextmanager
-def pool_for(
-    rotation: Rotation, events: Events, min_size: int, max_size: int
-) -> Iterator[tuple[CredentialKeeper, RotatingConnectionPool]]:
-    keeper = CredentialKeeper(
-        rotation.provider(), refresh=RefreshPolicy(retry_initial=0.1), observers=[events]
-    )
-    pool = RotatingConnectionPool(keeper, rotation.conninfo, min_size=min_size, max_size=max_size)
-    with keeper, pool:
-        yield keeper, pool
-
-
-def uses(keeper: CredentialKeeper, values: dict[str, object]) -> None:
-    """Wait until these are in use."""
-    wait_until(
-        lambda: keeper.current().credentials.password.reveal() == values["password"],
-        "the new credentials in use",
-    )
+        return pool_for(provider, self.conninfo, events, min_size=min_size, max_size=max_size)
 
 
 def test_a_single_user_rotates_under_load(
     aws: AWSSecrets, postgres: PostgresServer, unique: Callable[[str], str]
 ) -> None:
     """In each rotation logins are refused between its second and its last step."""
-    rotation, events = Rotation(aws, postgres, unique("single"), (unique("aws_app"),)), Events()
-    with pool_for(rotation, events, min_size=4, max_size=6) as (keeper, pool):
+    rotation, events = AWSRotation(aws, postgres, unique("single"), (unique("aws_app"),)), Events()
+    with rotation.pool(events, min_size=4, max_size=6) as (
+        keeper,
+        pool,
+    ):
         pool.wait()
         kept = pool.getconn()
         backend = kept.info.backend_pid
@@ -180,9 +119,12 @@ def test_alternating_users_rotate_under_load(
     aws: AWSSecrets, postgres: PostgresServer, unique: Callable[[str], str]
 ) -> None:
     name = unique("aws_app")
-    rotation = Rotation(aws, postgres, unique("alternating"), (name, f"{name}_clone"))
+    rotation = AWSRotation(aws, postgres, unique("alternating"), (name, f"{name}_clone"))
     events = Events()
-    with pool_for(rotation, events, min_size=4, max_size=6) as (keeper, pool):
+    with rotation.pool(events, min_size=4, max_size=6) as (
+        keeper,
+        pool,
+    ):
         pool.wait()
         with PoolLoad(pool) as load:
             for number in range(CHANGES):
@@ -201,8 +143,11 @@ def test_alternating_users_rotate_under_load(
 def test_backends_stay_where_only_the_password_changes(
     aws: AWSSecrets, postgres: PostgresServer, unique: Callable[[str], str]
 ) -> None:
-    rotation, events = Rotation(aws, postgres, unique("stays"), (unique("aws_app"),)), Events()
-    with pool_for(rotation, events, min_size=3, max_size=3) as (keeper, pool):
+    rotation, events = AWSRotation(aws, postgres, unique("stays"), (unique("aws_app"),)), Events()
+    with rotation.pool(events, min_size=3, max_size=3) as (
+        keeper,
+        pool,
+    ):
         pool.wait()
 
         def backends() -> set[int]:
@@ -220,10 +165,13 @@ def test_the_previous_version_serves_while_the_current_one_is_refused(
     aws: AWSSecrets, postgres: PostgresServer, unique: Callable[[str], str]
 ) -> None:
     """A secret that was written before PostgreSQL, and a service that starts then."""
-    rotation, events = Rotation(aws, postgres, unique("early"), (unique("aws_app"),)), Events()
+    rotation, events = AWSRotation(aws, postgres, unique("early"), (unique("aws_app"),)), Events()
     version = rotation.create_secret()
     rotation.finish_secret(version)
-    with pool_for(rotation, events, min_size=1, max_size=2) as (keeper, pool):
+    with rotation.pool(events, min_size=1, max_size=2) as (
+        keeper,
+        pool,
+    ):
         pool.wait(PATIENCE)
         assert keeper.current().credentials.password.reveal() != rotation.values["password"]
         with pool.connection() as conn:
@@ -231,7 +179,7 @@ def test_the_previous_version_serves_while_the_current_one_is_refused(
         events.wait_for(SourceUnusable)
         assert "AWSPREVIOUS is used" in str(keeper.status().source_error)
         # PostgreSQL gets the password: the previous one is refused, and the current one used.
-        rotation.set_secret(rotation.values)
+        rotation.set_secret()
         with pool.connection() as conn:
             conn.close()
         uses(keeper, rotation.values)
@@ -243,8 +191,11 @@ def test_the_previous_version_serves_while_the_current_one_is_refused(
 def test_an_outage_costs_nothing(
     aws: AWSSecrets, postgres: PostgresServer, unique: Callable[[str], str]
 ) -> None:
-    rotation, events = Rotation(aws, postgres, unique("outage"), (unique("aws_app"),)), Events()
-    with pool_for(rotation, events, min_size=1, max_size=4) as (keeper, pool):
+    rotation, events = AWSRotation(aws, postgres, unique("outage"), (unique("aws_app"),)), Events()
+    with rotation.pool(events, min_size=1, max_size=4) as (
+        keeper,
+        pool,
+    ):
         pool.wait()
         aws.down = True
         wait_until(lambda: keeper.status().last_error, "a failed read")
@@ -261,7 +212,7 @@ def test_check_takes_each_step(
     unique: Callable[[str], str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rotation = Rotation(aws, postgres, unique("check"), (unique("aws_app"),))
+    rotation = AWSRotation(aws, postgres, unique("check"), (unique("aws_app"),))
     url = f"aws-secret://{rotation.name}?region=eu-central-1&endpoint={aws.address}"
     asked = ["check", url, "--json", "--conninfo", rotation.conninfo]
     main(asked)

@@ -31,17 +31,19 @@ _URL_VARIABLE = "EPHEMERAL_CREDS_URL"
 # By name, and imported only when asked for: a service with a sidecar needs no hvac, and one with
 # Vault no watchdog.
 _PROVIDERS = {
-    "aws-secret": ("secrets", "SecretsManagerProvider"),
+    "alloydb-iam": ("tokens.google", "AlloyDBIAMProvider"),
+    "aws-secret": ("secrets.aws", "SecretsManagerProvider"),
+    "azure-secret": ("secrets.azure", "AzureKeyVaultProvider"),
+    "cloudsql-iam": ("tokens.google", "CloudSQLIAMProvider"),
+    "dsql": ("tokens.dsql", "AuroraDSQLProvider"),
+    "entra": ("tokens.entra", "EntraProvider"),
     "file": ("file", "FileProvider"),
+    "google-secret": ("secrets.google", "GoogleSecretManagerProvider"),
     "infisical": ("infisical", "InfisicalProvider"),
+    "rds-iam": ("tokens.rds", "RDSIAMProvider"),
     "vault": ("vault", "VaultDynamicProvider"),
     "vault-kv": ("vault", "VaultKVProvider"),
     "vault-static": ("vault", "VaultStaticProvider"),
-    "rds-iam": ("tokens.rds", "RDSIAMProvider"),
-    "dsql": ("tokens.dsql", "AuroraDSQLProvider"),
-    "entra": ("tokens.entra", "EntraProvider"),
-    "cloudsql-iam": ("tokens.google", "CloudSQLIAMProvider"),
-    "alloydb-iam": ("tokens.google", "AlloyDBIAMProvider"),
 }
 
 _SECRETS = {
@@ -302,6 +304,8 @@ def provider_from_url(
         file:///vault/secrets/db-creds.txt
         rds-iam://app_user?host=mydb.abc.eu-central-1.rds.amazonaws.com
         aws-secret://prod/my-app?region=eu-central-1
+        azure-secret://my-vault/my-app
+        google-secret://my-app?project=my-project
 
     What the URL does not say about Vault is read from ``VAULT_ADDR``, ``VAULT_NAMESPACE`` and the
     other variables of the vault command. Secrets do not belong in it: ``…_file`` names a file,

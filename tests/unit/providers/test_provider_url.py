@@ -149,7 +149,7 @@ def test_the_environment_holds_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
         ("vault:my-app", ["begins with a scheme"]),
         (
             "postgres://host/db",
-            ["postgres://", "no such scheme", "file://, infisical://, vault://"],
+            ["postgres://", "no such scheme", "file://, google-secret://, infisical://"],
         ),
         ("vault://?auth=token", ["the role", "missing"]),
         ("vault://database/my-app?auth=token", ["path /my-app", "mount="]),

@@ -9,7 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from ephemeral_creds._values import Grant, Lease
+from ephemeral_creds._values import Grant
 from ephemeral_creds.events import SourceRecovered, SourceUnusable
 from ephemeral_creds.exceptions import (
     AccessDenied,
@@ -188,12 +188,7 @@ class SecretsManagerProvider(SecretProvider):
         else:
             self._refused = frozenset()
         self._note_use(version, current)
-        lease = Lease(
-            requested_at,
-            rotates_in=rotates_in,
-            ask_again_in=self._poll_interval,
-            announced_duration=rotates_in,
-        )
+        lease = self._lease(requested_at, rotates_in)
         return Grant(version.credentials, lease, origin=version.id)
 
     def _previous_to(self, current: SecretVersion) -> SecretVersion | None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from ephemeral_creds._clock import SystemClock
 from ephemeral_creds._fork import register
+from ephemeral_creds._values import Lease, Secret
 from ephemeral_creds.events import ProviderRequest
 from ephemeral_creds.exceptions import (
     AccessDenied,
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, NoReturn
 
     from ephemeral_creds._clock import Clock
-    from ephemeral_creds._values import Credentials, Grant, Secret
+    from ephemeral_creds._values import Credentials, Grant
     from ephemeral_creds.events import Event, Outcome
     from ephemeral_creds.providers.fields import SecretFields
     from ephemeral_creds.providers.http.failures import Service
     from ephemeral_creds.providers.http.reply import Reply
 
 __all__ = [
-    "POLL_INTERVAL", "Request", "SecretProvider", "SecretVersion", "arguments_from", "malformed",
-    "said", "unavailable", "validate_address",
+    "POLL_INTERVAL", "Request", "SecretProvider", "SecretVersion", "arguments_from", "bearer",
+    "error_in", "malformed", "said", "unavailable", "validate_address",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -205,6 +206,16 @@ class SecretProvider(FromURL, CredentialProvider):
         )
         return outcome
 
+    def _lease(self, requested_at: float, ends_in: float = math.inf) -> Lease:
+        """Return a lease without a deadline, that is expected to end after `ends_in` seconds."""
+        return Lease(
+            requested_at,
+            # The password of the same user may change, at that instant or at any other.
+            rotates_in=ends_in,
+            ask_again_in=self._poll_interval,
+            announced_duration=ends_in,
+        )
+
     def _version(self, number: object, text: object) -> SecretVersion | EphemeralCredsError:
         """Return a version of the secret, of what the reply says of its id and its text."""
         if not isinstance(number, str) or not isinstance(text, str):
@@ -239,6 +250,17 @@ def malformed(intro: str, status: int, lacks: str) -> MalformedResponse:
         f"{intro} answered HTTP {status} with {lacks}: check the address and any proxy in between",
         status=status,
     )
+
+
+def bearer(token: Secret) -> dict[str, str | Secret]:
+    """Return the header that shows an access token."""
+    return {"Authorization": Secret(f"Bearer {token.reveal()}")}
+
+
+def error_in(reply: Reply) -> Mapping[str, object] | None:
+    """Return the ``error`` of a reply, as Google and Azure send it; ``None`` without one."""
+    error = None if reply.body is None else reply.body.get("error")
+    return error if isinstance(error, dict) else None
 
 
 def unavailable(intro: str, reply: Reply) -> ProviderUnavailable:
