@@ -14,6 +14,7 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
+from zipfile import ZipFile
 
 import nox
 from packaging.requirements import Requirement
@@ -340,6 +341,13 @@ def build(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--outdir", "dist")
     session.run("twine", "check", "--strict", *map(str, ROOT.glob("dist/*")))
     (wheel,) = ROOT.glob("dist/*.whl")
+    # All of the package, and nothing else.
+    session.run("check-wheel-contents", "--package", "src/ephemeral_creds", str(wheel))
+    with tempfile.TemporaryDirectory() as folder:
+        # That in dist/ is built from the sdist, this one from here; hatchling writes no times.
+        session.run("python", "-m", "build", "--wheel", "--outdir", folder)
+        if Path(folder, wheel.name).read_bytes() != wheel.read_bytes():
+            session.error("the wheel that is built from the sdist is another one")
     # In an environment of its own, and with the tests copied away from src/.
     with tempfile.TemporaryDirectory() as folder:
         away = Path(folder)
@@ -365,14 +373,14 @@ def release(session: nox.Session) -> None:
     """Build what is uploaded into dist/, with a bill of materials; `-- v1.2.3` is the tag.
 
     Fails unless tag, version and changelog agree, the tests pass against the wheel, and each extra
-    can be installed alone.
+    can be installed alone. What follows the tag goes to pytest.
     """
     version = PROJECT["version"]
-    if session.posargs and session.posargs != [f"v{version}"]:
-        session.error(f"the tag {session.posargs[0]} is not that of version {version}")
+    tag = session.posargs.pop(0) if session.posargs else f"v{version}"
+    if tag != f"v{version}":
+        session.error(f"the tag {tag} is not that of version {version}")
     if f"## [{version}]" not in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"):
         session.error(f"CHANGELOG.md has no section [{version}]")
-    session.posargs.clear()
     session.install(*GROUPS["release"])
     with tempfile.TemporaryDirectory() as folder:
         python = new_environment(session, Path(folder) / "venv", str(ROOT))
@@ -383,11 +391,15 @@ def release(session: nox.Session) -> None:
         )
     build(session)
     (wheel,) = ROOT.glob("dist/*.whl")
+    if not any(name.endswith("/sboms/sbom.cdx.json") for name in ZipFile(wheel).namelist()):
+        session.error(f"{wheel.name} has no bill of materials")
     for extra in PROJECT["optional-dependencies"]:
         with tempfile.TemporaryDirectory() as folder:
             python = new_environment(session, Path(folder) / "venv", f"{wheel}[{extra}]")
             session.run(python, "-m", "pip", "check", external=True)
-            session.run(python, "-c", "import ephemeral_creds", external=True)
+            integration = list((ROOT / "src/ephemeral_creds/contrib").glob(f"{extra}*"))
+            module = f"ephemeral_creds.contrib.{extra}" if integration else "ephemeral_creds.cli"
+            session.run(python, "-c", f"import {module}", external=True)
 
 
 def new_environment(session: nox.Session, folder: Path, what: str) -> str:
