@@ -357,7 +357,7 @@ def build(session: nox.Session) -> None:
             external=True,
         )
         session.run(python, "-c", "import ephemeral_creds", external=True)
-        for folder_of_ours in ("tests", "examples"):
+        for folder_of_ours in ("tests", "examples", "docs"):
             shutil.copytree(ROOT / folder_of_ours, away / folder_of_ours)
         shutil.copy(ROOT / "pyproject.toml", away)
         with session.chdir(away):

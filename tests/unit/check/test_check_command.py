@@ -124,7 +124,12 @@ def test_an_invalid_connection_string(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_without_libpq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    for name in [name for name in sys.modules if name.startswith("ephemeral_creds.c")]:
+    for name, module in [*sys.modules.items()]:
+        if name.startswith(("ephemeral_creds.check", "ephemeral_creds.cli._check")):
+            # Also as an attribute of its package, where the second import puts another module.
+            parent, _, child = name.rpartition(".")
+            monkeypatch.setattr(f"{parent}.{child}", module)
+    for name in [*sys.modules]:
         if name.startswith(("ephemeral_creds.check", "ephemeral_creds.cli._check")):
             monkeypatch.delitem(sys.modules, name)
     assert main(["check", "file:///x"]) == 125
