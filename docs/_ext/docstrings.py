@@ -1,4 +1,4 @@
-"""What our docstrings need beyond autodoc: names in backticks, and types for type checkers only."""
+"""Names in backticks as links, in docstrings and pages; and what autodoc does not know of ours."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.domains.python import PyObject
 from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxRole
 
 import ephemeral_creds
@@ -28,27 +29,42 @@ if TYPE_CHECKING:
 _ATTRIBUTES = {"attribute", "data", "property"}
 
 
-class NameRole(SphinxRole):
-    """A word in single backticks: a link where it names something in these pages, else code.
+def reference(env: BuildEnvironment, target: str, code: nodes.literal) -> addnodes.pending_xref:
+    """Return a link to what has that name, which stays code if there is nothing."""
+    code["classes"] += ["xref", "py"]
+    attributes = {"refdoc": env.docname, "refdomain": "py", "reftype": "obj", "reftarget": target}
+    return addnodes.pending_xref(code.rawsource, code, in_backticks=True, **attributes)
 
-    Most such words are parameters. That each public name is described has a guard of its own.
+
+class NameRole(SphinxRole):
+    """A word in single backticks of a docstring: most are parameters, some name something.
+
+    That each public name is described has a guard of its own.
     """
 
     def run(self) -> tuple[list[Node], list[system_message]]:
-        """Return a reference that may stay unresolved."""
-        code = nodes.literal(self.rawtext, self.text, classes=["xref", "py"])
-        reference = addnodes.pending_xref(
-            self.rawtext,
-            code,
-            refdoc=self.env.docname,
-            refdomain="py",
-            reftype="obj",
-            reftarget=self.text,
-            in_backticks=True,
-        )
+        """Return a link that may stay code."""
+        link = reference(self.env, self.text, nodes.literal(self.rawtext, self.text))
         for key in ("py:module", "py:class"):
-            reference[key] = self.env.ref_context.get(key)
-        return [reference], []
+            link[key] = self.env.ref_context.get(key)
+        return [link], []
+
+
+class PublicNames(SphinxTransform):
+    """Public names in the code of pages: ``Lease``, ``Lease.duration``, ``retry_on_rotation()``."""
+
+    default_priority = 400  # before links are resolved
+
+    def apply(self, **_: Any) -> None:
+        """Make them links."""
+        for code in list(self.document.findall(nodes.literal)):
+            name = code.astext().removesuffix("()")
+            if isinstance(code.parent, nodes.reference | nodes.title | addnodes.pending_xref):
+                continue
+            if name.partition(".")[0] in ephemeral_creds.__all__:
+                name = f"ephemeral_creds.{name}"
+            if name.startswith("ephemeral_creds."):
+                code.replace_self(reference(self.env, name, code.deepcopy()))
 
 
 def resolve(
@@ -123,6 +139,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.setup_extension("sphinx.ext.napoleon")
     app.setup_extension("sphinx.ext.autodoc")
     app.add_role("name", NameRole())
+    app.add_transform(PublicNames)
     app.connect("builder-inited", import_types)
     attributes = Attributes()
     # Napoleon and intersphinx have the usual priority, 500.
