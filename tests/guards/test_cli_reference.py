@@ -83,6 +83,22 @@ def test_exit_statuses() -> None:
     assert documented == [*ExitStatus, 141]
 
 
+def test_environment_variables() -> None:
+    documented = {
+        name
+        for first, *_ in rows("## Environment variables")
+        for name in re.findall(r"[A-Z_]{3,}", first)
+    }
+    parser = build_parser()
+    named = {
+        name
+        for command in (parser, *parser.commands.values())
+        for names in command.manual.environment
+        for name in re.findall(r"[A-Z_]{3,}", names)
+    }
+    assert named <= documented
+
+
 @pytest.mark.parametrize("status", ExitStatus)
 def test_each_exit_status_is_in_the_help_of_a_command(status: ExitStatus) -> None:
     parser = build_parser()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ephemeral_creds import RefreshPolicy
     from ephemeral_creds.cli._agent_options import AgentOptions
 
-__all__ = ["run_agent"]
+__all__ = ["require_folder", "run_agent"]
 
 
 def run_agent(options: AgentOptions, *, refresh: RefreshPolicy | None = None) -> int:
@@ -40,7 +40,7 @@ def run_agent(options: AgentOptions, *, refresh: RefreshPolicy | None = None) ->
     log_to_stderr("agent", verbose=options.verbose, debug=options.debug)
     is_serving = False
     try:
-        _require_folder(options.file)
+        require_folder(options.file)
         with ExitStack() as stack:
             provider = provider_from_url(options.url)
             signals = stack.enter_context(Signals({*ENDING, signal.SIGUSR1}))
@@ -67,7 +67,7 @@ def run_agent(options: AgentOptions, *, refresh: RefreshPolicy | None = None) ->
         return ExitStatus.WARNED if is_serving else ExitStatus.UNAVAILABLE
 
 
-def _require_folder(file: Path) -> None:
+def require_folder(file: Path) -> None:
     """Look at the file's directory before a role is minted: a supervisor may try again and again.
 
     Raises:

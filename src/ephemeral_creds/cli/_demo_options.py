@@ -47,8 +47,9 @@ _MANUAL = Manual(
             "session left in the user's cache folder."
         ),
         "output": (
-            "A terminal gets a live view, unless TERM is dumb. Anything else gets lines without "
-            "escape codes: one every 5 s, and some for each rotation and each problem."
+            "A terminal gets a live view, unless TERM is dumb. Otherwise there are lines on "
+            "stderr, without escape codes: one every 5 s, and some for each rotation and each "
+            "problem. The table at the end is on stdout."
         ),
     },
     environment={

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from ephemeral_creds.cli._messages import print_result
 from ephemeral_creds.cli._report import verdict
 from ephemeral_creds.events import (
     CredentialsPublished,
@@ -19,6 +20,7 @@ from ephemeral_creds.events import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from ephemeral_creds import Event
@@ -89,11 +91,19 @@ class PlainView:
 
     Args:
         out: where to print.
+        result: prints the table at the end; ``None`` prints it where all else is.
         interval: seconds between two lines that say how things are.
     """
 
-    def __init__(self, out: IO[str], *, interval: float = _CALM) -> None:
+    def __init__(
+        self,
+        out: IO[str],
+        *,
+        result: Callable[[str], None] | None = None,
+        interval: float = _CALM,
+    ) -> None:
         self._out = out
+        self._result = result or self.say
         self._interval = interval
         self._next = 0.0
 
@@ -122,10 +132,8 @@ class PlainView:
     def finish(self, report: Report) -> None:
         """Show how it went, at the end: print the table."""
         self.say("")
-        for name, value in report.rows():
-            self.say(f"  {name:<18}{value}")
-        for line in conclusion(report):
-            self.say(line)
+        rows = [f"  {name:<18}{value}" for name, value in report.rows()]
+        self._result("\n".join([*rows, *conclusion(report)]))
 
 
 def make_view(*, json: bool, verbose: bool) -> PlainView:
@@ -138,8 +146,9 @@ def make_view(*, json: bool, verbose: bool) -> PlainView:
     interval = _EACH_SECOND if verbose else _CALM
     if json:
         return PlainView(sys.stderr, interval=interval)
-    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
-        return PlainView(sys.stdout, interval=interval)
+    dumb = os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
+    if dumb or sys.stdout is None or not sys.stdout.isatty():
+        return PlainView(sys.stderr, result=print_result, interval=interval)
     from ephemeral_creds.cli._live import LiveView
 
     return LiveView()

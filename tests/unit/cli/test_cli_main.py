@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ephemeral_creds import ConfigurationError, cli
 from ephemeral_creds.cli import main
+from ephemeral_creds.cli._agent import require_folder
 from ephemeral_creds.testing import _binaries
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("module", ["psycopg", "rich"])
@@ -54,3 +59,13 @@ def test_a_missing_shtab_is_named(
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", shell]) == 125
     assert "pip install 'ephemeral-creds[completion]'" in capsys.readouterr().err
+
+
+def test_a_folder_that_the_agent_may_not_write_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_folder(tmp_path / "x.json")
+    # Root may write everywhere.
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ConfigurationError, match=f"{tmp_path} may not be written by user "):
+        require_folder(tmp_path / "x.json")
