@@ -31,6 +31,7 @@ __all__ = [
     "find_signing_key",
     "presign",
     "require_botocore",
+    "unlogged",
 ]
 
 # Seconds, for requests that botocore makes to get credentials: STS, SSO. Its own limits add up to
@@ -210,7 +211,7 @@ def presign(
     from botocore.awsrequest import AWSRequest
 
     request = AWSRequest(method="GET", url=f"https://{host}/", params=dict(parameters))
-    with _unlogged():
+    with unlogged():
         SigV4QueryAuth(key.frozen, service, region, expires=expires).add_auth(request)
     return Secret(str(request.url).removeprefix("https://"))
 
@@ -224,7 +225,8 @@ def _is_not_ours(_: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def _unlogged() -> Iterator[None]:
+def unlogged() -> Iterator[None]:
+    """Keep what is signed in the block out of botocore's log."""
     # Adding it twice changes nothing.
     logging.getLogger("botocore.auth").addFilter(_is_not_ours)
     token = _signing.set(True)
@@ -268,7 +270,7 @@ def sign(
     from botocore.awsrequest import AWSRequest
 
     request = AWSRequest(method="POST", url=url, data=body, headers=dict(headers))
-    with _unlogged():
+    with unlogged():
         SigV4Auth(key.frozen, service, region).add_auth(request)
     return {
         name: value if name in headers else Secret(value) for name, value in request.headers.items()

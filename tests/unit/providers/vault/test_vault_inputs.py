@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import logging
 import os
 import traceback
 from functools import partial
@@ -200,8 +203,6 @@ def test_aws_is_asked_where_the_region_is(
     region: str | None,
     host: str,
 ) -> None:
-    import base64
-
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA0")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_ID)
     AWSAuth("app", region=region).login(VaultClient(config), clock)
@@ -216,3 +217,22 @@ def test_aws_has_no_such_region(
     with pytest.raises(ConfigurationError, match="botocore knows no AWS region"):
         AWSAuth("app", region=region).login(VaultClient(config), clock)
     assert stub.requests == []
+
+
+def test_no_log_has_the_signature_of_an_aws_login(
+    stub: StubVault,
+    config: VaultConfig,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Signed headers are a login for some minutes, and botocore logs what they are made of."""
+    pytest.importorskip("botocore")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "-".join(["canary", "aws", "secret"]))
+    with caplog.at_level(logging.DEBUG):
+        AWSAuth("app").login(VaultClient(config), clock)
+    signed = json.loads(base64.b64decode(str(stub.requests[0].body["iam_request_headers"])))
+    signature = signed["Authorization"][0].rpartition("Signature=")[2]
+    assert len(signature) == 64
+    assert signature not in caplog.text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.providers.aws import host_of, require_botocore
+from ephemeral_creds.providers.aws import host_of, require_botocore, unlogged
 from ephemeral_creds.providers.vault.auth.base import MountedAuth
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class AWSAuth(MountedAuth):
                 if self._server_id is not None:
                     headers["X-Vault-AWS-IAM-Server-ID"] = self._server_id
                 request = AWSRequest(method="POST", url=url, data=_IDENTITY_CALL, headers=headers)
-                SigV4Auth(credentials, "sts", self._region or _GLOBAL_REGION).add_auth(request)
+                with unlogged():
+                    SigV4Auth(credentials, "sts", self._region or _GLOBAL_REGION).add_auth(request)
                 sent = json.dumps({name: [value] for name, value in request.headers.items()})
                 return {
                     "role": self._role,
