@@ -361,6 +361,24 @@ class TestOtherDrivers:
                 engine.dispose()
         assert world.servers[HOST].refused == []
 
+    def test_django(self, world: World, user: str) -> None:
+        pytest.importorskip("django")
+        from ephemeral_creds.contrib.django._logins import Logins
+
+        world.server(READER)
+        with CredentialKeeper(world.provider(user)) as keeper:
+            keeper.wait(PATIENCE)
+            good = psycopg.conninfo.conninfo_to_dict(world.conninfo(HOST))
+            logins = Logins(keeper, good, None)
+            with logins.open(good, None).connection as conn:
+                assert conn.info.user == user
+            with pytest.raises(ConfigurationError, match="sslmode=prefer lets a login send"):
+                logins.open({**good, "sslmode": "prefer"}, None)
+            both = psycopg.conninfo.conninfo_to_dict(world.conninfo(HOST, READER))
+            with pytest.raises(ConfigurationError, match=f"no token for {HOST},{READER}:"):
+                logins.open(both, None)
+            logins.sessions.close()
+
 
 class TestCheck:
     @pytest.fixture
@@ -408,6 +426,26 @@ class TestCheck:
         status, found = check(user, sslmode="allow")
         assert status == 3
         assert found["connect"].startswith("fail: sslmode=allow lets a login send its token")
+
+    @pytest.mark.parametrize("kind", ["entra", "cloudsql-iam"])
+    def test_a_platform(
+        self,
+        world: World,
+        platform: Platform,
+        capsys: pytest.CaptureFixture[str],
+        unique: Unique,
+        kind: str,
+    ) -> None:
+        role, platform.life = unique("cloud_app"), 3600.0
+        with world.serve(DSQL, lambda user, token: "").role(role):
+            url, conninfo = f"{kind}://{role}", world.conninfo(DSQL)
+            assert main(["check", url, "--json", "--conninfo", conninfo]) == 0
+            assert main(["check", f"{kind}://nobody", "--json", "--conninfo", conninfo]) == 3
+        good, bad = map(json.loads, capsys.readouterr().out.splitlines())
+        (credentials,) = (f["text"] for f in good["findings"] if f["step"] == "credentials")
+        assert credentials.startswith(f"'{role}', with a token, for 3")
+        (remedy,) = (f["remedy"] for f in bad["findings"] if f["step"] == "connect")
+        assert ("pgaadauth" if kind == "entra" else "cloudsql.iam_authentication") in remedy
 
     def test_a_refused_token(self, check: Callable[..., tuple[int, dict[str, str]]]) -> None:
         status, found = check("no_such_user")
