@@ -15,6 +15,7 @@ from psycopg import sql
 from source_load import PoolLoad
 from twins import wait_until
 
+from differences import needs
 from ephemeral_creds import (
     AccessDenied,
     AppRoleAuth,
@@ -28,7 +29,12 @@ from ephemeral_creds import (
     VaultKVProvider,
     provider_from_url,
 )
-from ephemeral_creds.events import CredentialsPublished, PasswordChanged
+from ephemeral_creds.events import (
+    CredentialsPublished,
+    PasswordChanged,
+    SourceRecovered,
+    SourceUnusable,
+)
 from ephemeral_creds.testing import VaultAdmin
 
 if TYPE_CHECKING:
@@ -147,6 +153,23 @@ def test_an_engine_of_version_1(
     grant = provider("app/db", mount=mount, engine_version=1, fields=fields).fetch()
     assert grant.credentials.password == Secret("kv-password-1")
     assert grant.lease.ask_again_in == 20.0
+
+
+@needs("namespaces")
+def test_a_secret_in_a_namespace(
+    vault: VaultServer, unique: Unique, provider: Callable[..., VaultKVProvider]
+) -> None:
+    team, admin = unique("team"), VaultAdmin(vault)
+    admin.call("POST", f"sys/namespaces/{team}", {})
+    mount = {"type": "kv", "options": {"version": "2"}}
+    admin.call("POST", f"{team}/sys/mounts/secret", mount)
+    fields = {"username": "app", "password": "kv-password-1"}
+    admin.call("POST", f"{team}/secret/data/app/db", {"data": fields})
+    # The token is the root namespace's.
+    config = VaultConfig(vault.address, namespace=team, auth_namespace="")
+    assert provider("app/db", config=config).fetch().credentials.username == "app"
+    with pytest.raises(ConfigurationError, match=rf"namespace '{team}'.* HTTP 404"):
+        provider("app/other", config=config).fetch()
 
 
 def test_a_writer_with_check_and_set_is_read_whole(
@@ -362,6 +385,36 @@ def test_changes_under_load_fail_no_query(
     assert load.failures == []
     assert status.keeper.generation == 4
     print(f"{load.operations} operations")
+
+
+@pytest.mark.slow
+def test_a_wrong_password_falls_back_to_the_version_before_it(
+    postgres: PostgresServer,
+    store: Store,
+    provider: Callable[..., VaultKVProvider],
+    unique: Unique,
+) -> None:
+    events = Events()
+    password = make_password()
+    make_role(postgres, user := unique("kv_app"), password)
+    store.write(username=user, password=password)
+    keeper = CredentialKeeper(
+        provider(poll_interval=0.2), refresh=RefreshPolicy(retry_initial=0.1), observers=[events]
+    )
+    conninfo = f"host={postgres.host} port={postgres.port} dbname=postgres"
+    with keeper, RotatingConnectionPool(keeper, conninfo, min_size=2, max_size=4) as pool:
+        pool.wait()
+        with PoolLoad(pool) as load:
+            store.write(username=user, password=make_password())
+            (unusable,) = events.wait_for(SourceUnusable)
+            load.goes_on(60)
+            assert pool.status().keeper.source_error
+            set_password(postgres, user, password := make_password())
+            store.write(username=user, password=password)
+            events.wait_for(SourceRecovered)
+            load.goes_on(60)
+    assert load.failures == []
+    assert "PostgreSQL refuses version 2" in str(unusable)
 
 
 def sessions_of(postgres: PostgresServer, user: str) -> int:

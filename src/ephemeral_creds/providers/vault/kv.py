@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from ephemeral_creds._values import Grant, Lease
+from ephemeral_creds._values import Credentials, Grant, Lease
+from ephemeral_creds.events import SourceRecovered, SourceUnusable
 from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
@@ -44,7 +45,8 @@ class VaultKVProvider(VaultProvider):
     Vault tells no one of a change, so the secret is read again every five minutes, or as often as
     it says itself, and at once when PostgreSQL refuses a login. Another user name is another
     generation, to which pools move before they leave the old one; another password of the same
-    user is used for new connections, and open ones stay.
+    user is used for new connections, and open ones stay. If PostgreSQL refuses that one, the
+    version before it is used, as far as the engine has any, until there is a newer one.
 
     May be used from several threads, one request at a time. See
     https://developer.hashicorp.com/vault/docs/secrets/kv.
@@ -99,6 +101,9 @@ class VaultKVProvider(VaultProvider):
         self._engine_version = engine_version
         self._poll_interval = poll_interval
         self._newest: StoredSecret | None = None
+        # The versions that PostgreSQL refuses, the latest among them.
+        self._refused: frozenset[int] = frozenset()
+        self._uses_previous = False
         super().__init__(path, auth=auth, mount=mount, config=config, clock=clock)
 
     @classmethod
@@ -144,6 +149,12 @@ class VaultKVProvider(VaultProvider):
                 raise self._closed_error()
             credentials = value_of(secret.credentials)
             self._newest = secret
+            used = secret
+            if secret.version in self._refused:
+                used = self._previous_to(tokens, session, secret) or secret
+                credentials = value_of(used.credentials)
+            else:
+                self._refused = frozenset()
             again = self._poll_interval
             if again is None:
                 again = READ_AGAIN if secret.ttl == math.inf else max(secret.ttl, _LEAST_TTL)
@@ -153,7 +164,44 @@ class VaultKVProvider(VaultProvider):
                 rotates_in=math.inf,
                 ask_again_in=min(again, session.renewal_due_in(requested_at)),
             )
-            return Grant(credentials, lease)
+            grant = Grant(credentials, lease, origin=used.version or None)
+        self._report_use(secret.version, uses_previous=used is not secret)
+        return grant
+
+    def fetch_instead(self, refused: Grant) -> Grant:
+        """Read the secret, and the version before the latest if `refused` is that.
+
+        Raises what `fetch` does.
+        """
+        if isinstance(refused.origin, int) and self._version is None:
+            self._refused |= {refused.origin}
+        return self.fetch()
+
+    def _previous_to(
+        self, tokens: Tokens, session: TokenSession, latest: StoredSecret
+    ) -> StoredSecret | None:
+        """Return the version before the latest, if PostgreSQL may accept it."""
+        try:
+            found = tokens.client.read_secret(
+                session.token.value, self.mount, self.role, self._fields, version=latest.version - 1
+            )
+        except EphemeralCredsError:
+            return None  # it is deleted, or Vault keeps one version only
+        usable = isinstance(found.credentials, Credentials) and found.version not in self._refused
+        return found if usable and found.credentials != latest.credentials else None
+
+    def _report_use(self, latest: int, *, uses_previous: bool) -> None:
+        """Report if the use of the version before the latest begins or ends."""
+        if uses_previous != self._uses_previous and self._report is not None:
+            self._report(
+                SourceUnusable(
+                    error=f"{self.description}: PostgreSQL refuses version {latest}, so that the "
+                    "one before it is used: write a version with the right password"
+                )
+                if uses_previous
+                else SourceRecovered()
+            )
+        self._uses_previous = uses_previous
 
     def _read(self, tokens: Tokens, session: TokenSession) -> StoredSecret:
         token, client = session.token.value, tokens.client
