@@ -250,9 +250,11 @@ class ProviderRequest(Event):
             ``mint``, ``read``, ``renew`` or ``revoke``.
         outcome: how the request ended.
         address: the address of the node that it was sent to.
-        mount: where the secrets engine or auth method is mounted; empty for ``unwrap``.
-        role: the role of the engine or of the auth method, or the user that logs in; empty for
-            tokens, and for an AppRole, whose id is not shown.
+        mount: where the secrets engine or auth method is mounted; empty for ``unwrap``. At
+            Infisical: project, environment and folder.
+        role: the role of the engine or of the auth method, the path of a key-value secret, the
+            name of a dynamic secret, or the user that logs in; empty for tokens, and for an
+            AppRole, whose id is not shown.
         accessor: the accessor of the token that was sent, or that the login returned. Never the
             token.
         lease: the lease, its last part shortened.

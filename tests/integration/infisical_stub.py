@@ -70,7 +70,7 @@ class InfisicalStub:
         leases: those that there are, by id.
         default_ttl, max_ttl: seconds; no maximum if it is ``None``.
         answers: what to answer to the next requests of an operation: status and body, or ``lost``
-            to do it and hang up, or ``hang``.
+            to do it and hang up, or ``late`` to answer once `gate` is set.
         allowed: whether the identity may lease.
     """
 
@@ -85,7 +85,7 @@ class InfisicalStub:
         self.token_ttl = 7200
         self.prefix = f"inf_{secrets.token_hex(4)}"
         self._tokens: set[str] = set()
-        self._released = threading.Event()
+        self.gate = threading.Event()
         self._admin: psycopg.Connection[Any] = postgres.admin()
         self._lock = threading.Lock()
         stub = self
@@ -134,7 +134,7 @@ class InfisicalStub:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._released.set()
+        self.gate.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -192,10 +192,9 @@ class InfisicalStub:
         answer = scripted.popleft() if scripted else None
         if isinstance(answer, tuple):
             return answer
-        if answer == "hang":
-            self._released.wait(30)
-            return None
         done = self._do(operation, lease_id, body, token)
+        if answer == "late":
+            self.gate.wait(30)
         return None if answer == "lost" else done
 
     def _do(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,7 @@ from ephemeral_creds.cli import main
 from ephemeral_creds.events import CredentialsPublished, LeaseRenewed, ProviderRequest
 from ephemeral_creds.lifecycle.actions import Fetch, Renew
 from ephemeral_creds.lifecycle.machine import Lifecycle
-from ephemeral_creds.lifecycle.signals import Granted, Renewed, Start, Tick
+from ephemeral_creds.lifecycle.signals import Failed, Granted, Renewed, Start, Tick
 from ephemeral_creds.testing import FakeClock, ProviderContract, TickingClock
 
 if TYPE_CHECKING:
@@ -194,24 +195,38 @@ def test_a_user_that_cannot_be_dropped(
     assert stub.users() == []
 
 
-def test_an_hour_has_one_and_a_half_renewals(stub: InfisicalStub, make: Make) -> None:
-    stub.token_ttl, stub.max_ttl = 0, None  # neither ends
-    clock = FakeClock()
-    provider = make(clock=clock)
+def live(provider: InfisicalProvider, clock: FakeClock, seconds: float) -> None:
+    """Do for that long what the machine of a keeper says."""
     machine, begun = Lifecycle(RefreshPolicy(), mints=True), clock.now()
     answers: list[Signal] = [Start()]
-    while clock.now() < begun + 36001:
+    while clock.now() < begun + seconds:
         actions = [each for a in answers for each in machine.handle(a, clock.now())]
         answers = [Tick()]
         for action in actions:
             match action:
                 case Fetch():
-                    answers.append(Granted(provider.fetch()))
+                    try:
+                        answers.append(Granted(provider.fetch()))
+                    except ProviderUnavailable as error:
+                        answers.append(Failed(action, error))
                 case Renew(grant):
                     answers.append(Renewed(grant.generation, provider.renew(grant)))
         if len(answers) == 1:
             clock.advance(machine.deadline - clock.now())
+
+
+def test_an_hour_has_one_and_a_half_renewals(stub: InfisicalStub, make: Make) -> None:
+    stub.token_ttl, stub.max_ttl = 0, None  # neither ends
+    live(make(clock=(clock := FakeClock())), clock, 36001)
     assert stub.asked == ["login", "create"] + ["renew"] * 15
+
+
+def test_creates_without_a_reply_are_limited(stub: InfisicalStub, make: Make) -> None:
+    """Each has made a user: two at once, and then ever more slowly."""
+    stub.script("create", *["lost"] * 100)
+    live(make(clock=(clock := FakeClock())), clock, 600)
+    assert len(stub.users()) == stub.asked.count("create")
+    assert 10 < stub.asked.count("create") < 20
 
 
 # --- tokens -------------------------------------------------------------------------------------
@@ -249,6 +264,24 @@ def test_close_revokes_the_token(stub: InfisicalStub, make: Make) -> None:
     assert stub.live_tokens == 0
     with pytest.raises(ConfigurationError, match="the provider is closed"):
         provider.fetch()
+
+
+def test_a_mint_in_flight_is_revoked_if_the_provider_is_closed(
+    stub: InfisicalStub, make: Make
+) -> None:
+    provider = make()
+    stub.script("create", "late")
+    with ThreadPoolExecutor() as threads:
+        fetched = threads.submit(provider.fetch)
+        wait_until(stub.users)
+        closed = threads.submit(provider.close)
+        wait_until(lambda: provider._session.closed)
+        stub.gate.set()
+        closed.result(30)
+        with pytest.raises(ConfigurationError, match="the provider is closed"):
+            fetched.result(30)
+    assert stub.users() == []
+    assert stub.live_tokens == 0
 
 
 def test_the_client_secret_is_read_at_each_login(
