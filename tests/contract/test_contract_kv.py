@@ -64,7 +64,7 @@ def test_deleted_and_destroyed_versions_are_a_404_that_says_so(
     assert admin.request("GET", f"secret/data/{path}?version=1").data["metadata"]["destroyed"]
 
 
-def test_what_does_not_exist_is_a_404_without_a_reason(admin: VaultAdmin, path: str) -> None:
+def test_an_absent_secret_is_a_404_without_a_reason(admin: VaultAdmin, path: str) -> None:
     assert refusal(admin.request("GET", f"secret/data/{path}?version=2")) == (404, [])
     assert refusal(admin.request("GET", f"secret/data/{path}-other")) == (404, [])
 

@@ -23,7 +23,7 @@ FAULTS = {
     "clock": ("creds.SystemClock().now()", "1.0", "a_fetch_returns_a_grant"),
     "loop": ("ask_again_in=300", "ask_again_in=0", "a_fetch_returns_a_grant"),
     "kind": ("creds.ProviderUnavailable(", "creds.MalformedResponse(", "does_not_answer"),
-    "chain": ("return creds.ConfigurationError(", "raise creds.ConfigurationError(", "not_exist"),
+    "chain": ("return creds.ConfigurationError(", "raise creds.ConfigurationError(", "absent"),
     "secret": ("json.loads(done.stdout)", "self._all = json.loads(done.stdout)", "a_pickle"),
     "lines": ('f"command {', 'f"command\\n{', "the_description"),
     "fork": ("found = self._ask()", f"{_ONLY_HERE}; found = self._ask()", "a_child_of_a_fork"),

@@ -242,7 +242,7 @@ class ProviderContract:
         _fails(unavailable, ProviderUnavailable, known_secrets, "unavailable")
         assert time.monotonic() - begun < fetch_within, "fetch: not bounded in time"
 
-    def test_what_does_not_exist_is_a_configuration_error(
+    def test_an_absent_secret_is_a_configuration_error(
         self, misconfigured: CredentialProvider | None, known_secrets: Sequence[str]
     ) -> None:
         """It is tried again slowly, and raised at once where there were no credentials yet."""
