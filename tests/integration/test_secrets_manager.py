@@ -188,6 +188,29 @@ def test_the_previous_version_serves_while_the_current_one_is_refused(
         wait_until(lambda: not keeper.status().source_error, "the end of the trouble")
 
 
+def test_the_previous_user_serves_while_the_current_one_is_refused(
+    aws: AWSSecrets, postgres: PostgresServer, unique: Callable[[str], str]
+) -> None:
+    """Of alternating users: until the next rotation gives it another password."""
+    name = unique("aws_app")
+    rotation = AWSRotation(aws, postgres, unique("lost"), (name, f"{name}_clone"))
+    rotation.run()
+    events = Events()
+    with postgres.admin() as conn:
+        conn.execute(f'ALTER ROLE "{name}_clone" NOLOGIN'.encode())
+    with rotation.pool(events, min_size=1, max_size=4) as (keeper, pool):
+        pool.wait(PATIENCE)
+        assert keeper.current().credentials.username == name
+        with PoolLoad(pool) as load:
+            load.goes_on()
+            # Its password changes, and the other user cannot serve: no login is accepted till then.
+            refused = len(events.of(LoginRejected))
+            uses(keeper, rotation.run(lambda: events.wait_for(LoginRejected, refused + 1)))
+            load.goes_on()
+        assert keeper.current().credentials.username == name
+    assert load.failures == []
+
+
 def test_an_outage_costs_nothing(
     aws: AWSSecrets, postgres: PostgresServer, unique: Callable[[str], str]
 ) -> None:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.providers.access import AccessToken
     from ephemeral_creds.providers.http.reply import Reply
+    from ephemeral_creds.providers.url import Location
 
-__all__ = ["TokenCredential", "find_azure_token"]
+__all__ = ["TokenCredential", "default_credential", "find_azure_token"]
 
 _METADATA = "http://169.254.169.254"
 _AUTHORITY = "https://login.microsoftonline.com"
@@ -52,6 +53,22 @@ class TokenCredential(Protocol):
     def get_token(self, *scopes: str) -> object:
         """Return a token and its end, as ``azure.core.credentials.AccessToken`` has them."""
         ...
+
+
+def default_credential(location: Location) -> TokenCredential:
+    """Return azure.identity's default credential, for ``credential=default`` in a URL.
+
+    Raises:
+        ConfigurationError: azure.identity is not installed.
+    """
+    try:
+        from azure.identity import DefaultAzureCredential
+    except ModuleNotFoundError:
+        raise location.error(
+            "credential=default", "needs azure-identity: install ephemeral-creds[azure]"
+        ) from None
+    found: TokenCredential = DefaultAzureCredential()
+    return found
 
 
 def find_azure_token(

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._values import Secret
     from ephemeral_creds.providers.access import AccessToken
+    from ephemeral_creds.providers.url import Location
 
-__all__ = ["GoogleCredentials", "find_google_token", "service_account_email"]
+__all__ = ["GoogleCredentials", "default_credentials", "find_google_token", "service_account_email"]
 
 # Seconds for each request of google.auth, whose own limit is two minutes.
 _TIMEOUT = 10
@@ -40,6 +41,28 @@ class GoogleCredentials(Protocol):
     def refresh(self, request: Any) -> None:
         """Get another token."""
         ...
+
+
+def default_credentials(location: Location, scope: str) -> GoogleCredentials:
+    """Return what google.auth finds, for ``credentials=default`` in a URL.
+
+    Raises:
+        ConfigurationError: google.auth is not installed, or finds nothing.
+    """
+    try:
+        import google.auth
+        from google.auth.exceptions import GoogleAuthError
+    except ModuleNotFoundError:
+        raise location.error(
+            "credentials=default", "needs google-auth: install ephemeral-creds[google]"
+        ) from None
+    try:
+        found: GoogleCredentials = google.auth.default(scopes=[scope])[0]
+    except GoogleAuthError as error:
+        raise location.error(
+            "credentials=default", f"google.auth finds nothing: {type(error).__name__}"
+        ) from None
+    return found
 
 
 def find_google_token(

@@ -15,7 +15,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     ProviderUnavailable,
 )
-from ephemeral_creds.providers.azure import find_azure_token
+from ephemeral_creds.providers.azure import default_credential, find_azure_token
 from ephemeral_creds.providers.fields import SecretFields
 from ephemeral_creds.providers.http.failures import Service
 from ephemeral_creds.providers.secrets.base import (
@@ -31,7 +31,7 @@ from ephemeral_creds.providers.secrets.base import (
     unavailable,
     validate_address,
 )
-from ephemeral_creds.providers.url import Key
+from ephemeral_creds.providers.url import Key, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +62,11 @@ _DOMAINS = re.compile(r"[^.]+\.(vault\.(?:azure\.net|azure\.cn|usgovcloudapi\.ne
 _VAULT = re.compile(r"[A-Za-z0-9-]{3,24}")
 _NAME = re.compile(r"[A-Za-z0-9-]{1,127}")
 _VERSION = re.compile(r"[A-Za-z0-9]{1,64}")
-_URL_KEYS = {"version": Key("version"), "client_id": Key("client_id")}
+_URL_KEYS = {
+    "version": Key("version"),
+    "client_id": Key("client_id"),
+    "credential": Key("credential", one_of(("platform", "default"))),
+}
 
 
 class AzureKeyVaultProvider(SecretProvider):
@@ -142,7 +146,10 @@ class AzureKeyVaultProvider(SecretProvider):
         name = location.path.strip("/")
         if not location.name or not name or "/" in name:
             raise location.error("vault and secret", "are not these two: azure-secret://VAULT/NAME")
-        return arguments_from(location, _URL_KEYS) | {"vault": location.name, "name": name}
+        arguments = arguments_from(location, _URL_KEYS)
+        if arguments.pop("credential", "platform") == "default":
+            arguments["credential"] = default_credential(location)
+        return arguments | {"vault": location.name, "name": name}
 
     @property
     def description(self) -> str:

@@ -16,7 +16,7 @@ from ephemeral_creds.exceptions import (
     ProviderUnavailable,
 )
 from ephemeral_creds.providers.fields import SecretFields
-from ephemeral_creds.providers.google import find_google_token
+from ephemeral_creds.providers.google import default_credentials, find_google_token
 from ephemeral_creds.providers.http.failures import Service
 from ephemeral_creds.providers.secrets.base import (
     POLL_INTERVAL,
@@ -32,7 +32,7 @@ from ephemeral_creds.providers.secrets.base import (
     validate_address,
 )
 from ephemeral_creds.providers.secrets.crc32c import crc32c
-from ephemeral_creds.providers.url import Key
+from ephemeral_creds.providers.url import Key, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +67,7 @@ _LATEST = "latest"
 _URL_KEYS = {
     **{name: Key(name) for name in ("project", "location", "version", "endpoint")},
     **{name: Key(name) for name in ("service_account", "quota_project")},
+    "credentials": Key("credentials", one_of(("platform", "default"))),
 }
 
 
@@ -151,7 +152,10 @@ class GoogleSecretManagerProvider(SecretProvider):
 
     @classmethod
     def _arguments(cls, location: Location) -> dict[str, Any]:
-        return arguments_from(location, _URL_KEYS)
+        arguments = arguments_from(location, _URL_KEYS)
+        if arguments.pop("credentials", "platform") == "default":
+            arguments["credentials"] = default_credentials(location, cls.SCOPE)
+        return arguments
 
     @property
     def description(self) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers.access import claims_of
-from ephemeral_creds.providers.azure import find_azure_token
+from ephemeral_creds.providers.azure import default_credential, find_azure_token
 from ephemeral_creds.providers.tokens.base import DatabaseTokenProvider, role_and_arguments
 from ephemeral_creds.providers.url import FromURL, Key, one_of
 
@@ -76,7 +76,7 @@ class EntraProvider(DatabaseTokenProvider, FromURL):
     def _arguments(cls, location: Location) -> dict[str, Any]:
         arguments = role_and_arguments(location, _URL_KEYS, needs_role=False)
         if arguments.pop("credential", "platform") == "default":
-            arguments["credential"] = _default_credential(location)
+            arguments["credential"] = default_credential(location)
         return arguments
 
     def _obtain(self) -> tuple[Credentials, float] | EphemeralCredsError:
@@ -107,14 +107,3 @@ def _name_in(claims: Mapping[str, object]) -> str | None:
         if isinstance(value, str) and value:
             return value
     return None
-
-
-def _default_credential(location: Location) -> TokenCredential:
-    try:
-        from azure.identity import DefaultAzureCredential
-    except ModuleNotFoundError:
-        raise location.error(
-            "credential=default", "needs azure-identity: install ephemeral-creds[azure]"
-        ) from None
-    found: TokenCredential = DefaultAzureCredential()
-    return found

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
-from ephemeral_creds.providers.google import find_google_token, service_account_email
+from ephemeral_creds.providers.google import (
+    default_credentials,
+    find_google_token,
+    service_account_email,
+)
 from ephemeral_creds.providers.tokens.base import DatabaseTokenProvider, role_and_arguments
 from ephemeral_creds.providers.url import FromURL, Key, one_of
 
@@ -76,25 +80,8 @@ class CloudSQLIAMProvider(DatabaseTokenProvider, FromURL):
     def _arguments(cls, location: Location) -> dict[str, Any]:
         arguments = role_and_arguments(location, _URL_KEYS, needs_role=False)
         if arguments.pop("credentials", "platform") == "default":
-            arguments["credentials"] = cls._default_credentials(location)
+            arguments["credentials"] = default_credentials(location, cls.SCOPE)
         return arguments
-
-    @classmethod
-    def _default_credentials(cls, location: Location) -> GoogleCredentials:
-        try:
-            import google.auth
-            from google.auth.exceptions import GoogleAuthError
-        except ModuleNotFoundError:
-            raise location.error(
-                "credentials=default", "needs google-auth: install ephemeral-creds[google]"
-            ) from None
-        try:
-            found: GoogleCredentials = google.auth.default(scopes=[cls.SCOPE])[0]
-        except GoogleAuthError as error:
-            raise location.error(
-                "credentials=default", f"google.auth finds nothing: {type(error).__name__}"
-            ) from None
-        return found
 
     def _obtain(self) -> tuple[Credentials, float] | EphemeralCredsError:
         if not self._username:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -199,6 +201,34 @@ def test_a_credential_of_azure_identity(azure: AzureKeyVault, make: Make) -> Non
     make(azure, credential=credential).fetch()
     assert azure.metadata.requests == []
     assert credential.asked == ["https://vault.azure.net/.default"]
+
+
+def test_default_credentials_in_a_url(environment: None) -> None:
+    pytest.importorskip("azure.identity")
+    url = "azure-secret://my-vault/my-app?credential=default"
+    with contextlib.closing(provider_from_url(url)) as reader:
+        assert type(reader._credential).__name__ == "DefaultAzureCredential"  # type: ignore[attr-defined]
+        reader._credential.close()  # type: ignore[attr-defined]
+
+
+def test_default_credentials_of_google_in_a_url(
+    environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("google.auth")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere")
+    text = "credentials=default in the URL google-secret://.* google.auth finds nothing"
+    with pytest.raises(ConfigurationError, match=text):
+        provider_from_url("google-secret://my-app?project=p&credentials=default")
+
+
+def test_no_sdk_is_imported() -> None:
+    names = "SecretsManagerProvider, GoogleSecretManagerProvider, AzureKeyVaultProvider"
+    code = (
+        f"import sys; from ephemeral_creds import {names}; "
+        "GoogleSecretManagerProvider('a', project='p'); AzureKeyVaultProvider('abc', 'a'); "
+        "assert not {'botocore', 'google.auth', 'azure', 'hvac'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_azures_addresses(make: Make, azure: AzureKeyVault) -> None:
