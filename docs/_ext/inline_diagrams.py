@@ -33,7 +33,9 @@ class InlineDiagrams(SphinxPostTransform):
             if 'class="diagram"' in drawing:
                 label = escape(image.get("alt", ""), quote=True)
                 inline = _ALONE.sub("", drawing).replace("<svg", f'<svg aria-label="{label}" ', 1)
-                html = f'<div class="diagram-box">{inline}</div>'
+                if "<a " in inline:  # an img has no parts that a screen reader could follow
+                    inline = inline.replace('role="img"', 'role="group"', 1)
+                html = f'<div class="diagram-box" tabindex="0">{inline}</div>'
                 image.replace_self(nodes.raw("", html, format="html"))
 
 
