@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 from ephemeral_creds.cli._common_options import (
     NAMED_URL,
     POSTGRES_VARIABLES,
+    PROVIDER_VARIABLES,
     URL_ENTRY,
-    VAULT_VARIABLES,
     add_debug,
     add_url,
     add_verbose,
@@ -67,7 +67,7 @@ _MANUAL = Manual(
     },
     environment={
         **URL_ENTRY,
-        **VAULT_VARIABLES,
+        **PROVIDER_VARIABLES,
         POSTGRES_VARIABLES: "libpq's own, with --conninfo",
     },
     statuses={

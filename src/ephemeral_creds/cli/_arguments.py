@@ -9,8 +9,8 @@ from ephemeral_creds.cli._check_options import add_check_parser
 from ephemeral_creds.cli._common_options import (
     NAMED_URL,
     POSTGRES_VARIABLES,
+    PROVIDER_VARIABLES,
     URL_ENTRY,
-    VAULT_VARIABLES,
 )
 from ephemeral_creds.cli._completion_options import add_completion_parser
 from ephemeral_creds.cli._demo_options import add_demo_parser
@@ -45,7 +45,7 @@ _MANUAL = Manual(
     sections=NAMED_URL,
     environment={
         **URL_ENTRY,
-        **VAULT_VARIABLES,
+        **PROVIDER_VARIABLES,
         POSTGRES_VARIABLES: "libpq's own, for check and for programs that exec runs",
     },
     statuses={

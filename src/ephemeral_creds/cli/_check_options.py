@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Self
 from ephemeral_creds.cli._common_options import (
     NAMED_URL,
     POSTGRES_VARIABLES,
+    PROVIDER_VARIABLES,
     URL_ENTRY,
-    VAULT_VARIABLES,
     add_debug,
     add_url,
     seconds,
@@ -55,7 +55,7 @@ _MANUAL = Manual(
     sections=NAMED_URL,
     environment={
         **URL_ENTRY,
-        **VAULT_VARIABLES,
+        **PROVIDER_VARIABLES,
         POSTGRES_VARIABLES: "where PostgreSQL is, without --conninfo",
     },
     statuses={

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 __all__ = [
     "NAMED_URL",
     "POSTGRES_VARIABLES",
+    "PROVIDER_VARIABLES",
     "URL_ENTRY",
     "URL_VARIABLE",
-    "VAULT_VARIABLES",
     "add_debug",
     "add_url",
     "add_verbose",
@@ -25,11 +25,15 @@ __all__ = [
 
 URL_VARIABLE = "EPHEMERAL_CREDS_URL"
 URL_ENTRY = {URL_VARIABLE: "the provider's URL, if the argument URL is not given"}
-VAULT_VARIABLES = {
+PROVIDER_VARIABLES = {
     "VAULT_ADDR, VAULT_…": (
-        "what the URL does not say about Vault, as for the vault command: "
-        "VAULT_NAMESPACE, VAULT_CACERT, VAULT_TOKEN …"
-    )
+        "what the URL does not say about Vault, as for the vault command: VAULT_NAMESPACE, "
+        "VAULT_CACERT, VAULT_TOKEN …"
+    ),
+    "AWS_…, AZURE_…": (
+        "the same for other providers, as their own tools name it: AWS_REGION, AZURE_CLIENT_ID, "
+        "GOOGLE_CLOUD_PROJECT, INFISICAL_DOMAIN …"
+    ),
 }
 POSTGRES_VARIABLES = "PGHOST, PG…"
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from ephemeral_creds.cli._common_options import (
     NAMED_URL,
+    PROVIDER_VARIABLES,
     URL_ENTRY,
-    VAULT_VARIABLES,
     add_debug,
     add_url,
     add_verbose,
@@ -84,7 +84,7 @@ _MANUAL = Manual(
     },
     environment={
         **URL_ENTRY,
-        **VAULT_VARIABLES,
+        **PROVIDER_VARIABLES,
         "TMPDIR": "where the private directory is made (default: in memory, if there is a place)",
     },
     statuses={
