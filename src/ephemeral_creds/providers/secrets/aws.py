@@ -15,6 +15,8 @@ from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
     EphemeralCredsError,
+    MalformedResponse,
+    ProviderUnavailable,
 )
 from ephemeral_creds.providers.aws import (
     find_region,
@@ -136,7 +138,6 @@ class SecretsManagerProvider(SecretProvider):
             )
         self.region = found
         self._session = session
-        self._own_session: AWSSession | None = None
         address = endpoint or next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
         address = address or f"https://{host_of('secretsmanager', found)}"
         self._url = f"{validate_address(address, 'endpoint')}/"
@@ -175,6 +176,11 @@ class SecretsManagerProvider(SecretProvider):
                 self._refused |= {refused.origin}
             outcome = self._attempt()
         return value_of(outcome)
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        # Its locks may have been held at the moment of the fork.
+        self._own_session: AWSSession | None = None
 
     def _attempt(self) -> Grant | EphemeralCredsError:
         requested_at = self._clock.now()
@@ -234,6 +240,8 @@ class SecretsManagerProvider(SecretProvider):
         now = time.time()
         if version != known or at <= now:
             found = self._call("DescribeSecret", f"secret {self.name!r}")
+            if isinstance(found, ProviderUnavailable | MalformedResponse):
+                return math.inf
             # A right that is not needed; without it the date is not known.
             date = None if isinstance(found, EphemeralCredsError) else found.get("NextRotationDate")
             at = float(date) if isinstance(date, int | float) else math.inf

@@ -474,13 +474,26 @@ class TestNextRotation:
         self.described(aws, time.time() + 100)
         assert reader.fetch().lease.rotates_in != math.inf
 
+    def test_it_is_asked_for_again_after_a_failure_that_may_pass(
+        self, aws: AWSSecrets, provider: Make, unique: Unique
+    ) -> None:
+        aws.create(name := unique("throttled"), login(1))
+        aws.fail("DescribeSecret", "ThrottlingException", "Rate exceeded")
+        reader = provider(name)
+        assert reader.fetch().lease.rotates_in == math.inf
+        self.described(aws, time.time() + 100)
+        assert reader.fetch().lease.rotates_in != math.inf
+
     def test_the_right_to_know_it_is_not_needed(
         self, aws: AWSSecrets, provider: Make,
         unique: Unique,
     ) -> None:  # fmt: skip
         aws.create(name := unique("denied"), login(1))
         aws.fail("DescribeSecret", "AccessDeniedException", "no")
-        assert provider(name).fetch().lease.rotates_in == math.inf
+        reader = provider(name)
+        assert reader.fetch().lease.rotates_in == math.inf
+        reader.fetch()
+        assert aws.requests == [READ, DESCRIBE, READ]
 
 
 def test_an_hour_costs_so_many_requests(
@@ -543,5 +556,6 @@ def test_a_fork_has_connections_of_its_own(aws: AWSSecrets, provider: Make, uniq
     before = reader._client
     reader._after_fork()
     assert reader._client is not before
+    assert reader._own_session is None
     before.close()
     assert reader.fetch().credentials.username == "app"
