@@ -111,9 +111,12 @@ class Reconnects:
         """There are new credentials: what failed with older ones says nothing of them."""
         if self._failed_generation <= generation:
             self._start_afresh()
-            if self.last_failure is not None and self.last_failure.hopeless:
-                # A person has helped.
-                self.last_failure = None
+        # A connect may take the credentials from the keeper and fail before the pool is told of
+        # them: that was not with older ones.
+        is_older = self._failed_generation < generation
+        if is_older and self.last_failure is not None and self.last_failure.hopeless:
+            # A person has helped.
+            self.last_failure = None
 
     def barred_until(self, generation: int) -> float:
         """Return when there may be another connect with `generation`; ``-inf`` for at any time."""

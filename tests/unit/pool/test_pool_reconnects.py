@@ -82,6 +82,18 @@ def test_a_configuration_error_is_forgotten_with_new_credentials(
     assert reconnects.last_failure is FAILURE
 
 
+def test_a_configuration_error_of_these_credentials_is_not_forgotten_with_them(
+    reconnects: Reconnects,
+) -> None:
+    """A connect may fail before the pool is told of the credentials that it has used."""
+    failure = ConnectFailure(ConfigurationError("no TLS"))
+    reconnects.failed(failure, 1, now=0.0)
+    reconnects.renewed(1)
+    assert reconnects.last_failure is failure
+    reconnects.renewed(2)
+    assert reconnects.last_failure is None
+
+
 class TestOutage:
     def test_it_is_reported_on_time_and_not_with_the_next_failure(
         self, reconnects: Reconnects
