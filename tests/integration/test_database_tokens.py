@@ -175,14 +175,16 @@ def test_a_refused_login_asks_for_one_other_token(world: World, user: str, event
     """AWS credentials without rds-db:connect are refused with each token."""
     server = world.servers[HOST]
     keeper = CredentialKeeper(world.provider(user), observers=[events])
-    pool = RotatingConnectionPool(keeper, world.conninfo(), min_size=1, max_size=2)
+    pool = RotatingConnectionPool(keeper, world.conninfo(), min_size=1, max_size=1)
     with keeper, pool:
         pool.wait(PATIENCE)
         with pool.connection():
             server.refuse = 10**6
-            with pytest.raises(LoginRefused, match=f"'{user}' from tokens for .*rds_iam"):
-                pool.getconn(1.0)
+            pool.resize(2)
             wait_until(lambda: len(server.refused) > 3, "refusals")
+            wait_until(lambda: pool.status().last_error_sqlstate, "why")
+            with pytest.raises(LoginRefused, match=f"'{user}' from tokens for .*rds_iam"):
+                pool.getconn(0.1)
             assert len(events.of(PasswordChanged)) == 1
             rejected = events.of(LoginRejected)[0]
             assert isinstance(rejected, LoginRejected)
