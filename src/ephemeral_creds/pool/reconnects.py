@@ -111,8 +111,8 @@ class Reconnects:
         """There are new credentials: what failed with older ones says nothing of them."""
         if self._failed_generation <= generation:
             self._start_afresh()
-        # A connect may take the credentials from the keeper and fail before the pool is told of
-        # them: that was not with older ones.
+        # A connect may take the credentials from the keeper and fail before they are published to
+        # the pool: that was not with older ones.
         is_older = self._failed_generation < generation
         if is_older and self.last_failure is not None and self.last_failure.hopeless:
             # A person has helped.
