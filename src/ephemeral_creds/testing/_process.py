@@ -1,4 +1,4 @@
-"""Servers as child processes: free ports, the user to run as, the folder, and a sure end."""
+"""Child processes: servers with their ports, users and folders, and calls after a fork."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -24,6 +25,7 @@ __all__ = [
     "OwnedProcess",
     "end_process",
     "free_port",
+    "in_child",
     "plain_environment",
     "private_file",
     "unprivileged_user",
@@ -239,3 +241,34 @@ class OwnedProcess:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         atexit.unregister(self.close)
+
+
+def in_child(call: Callable[[], object], patience: float) -> str:
+    """Make a call in a child of a fork, for `patience` seconds; return what went wrong, or nothing.
+
+    For a call that has to work there, whatever locks and sockets the child has from its parent.
+    """
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        # From Python 3.12 on, of the threads that this process may have.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        said = ""
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the child ends here
+            said = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writer, said.encode()[:4000])
+            os._exit(0)
+    os.close(writer)
+    # What it says fits into the pipe, so that it need not be read before the child's end.
+    ended = wait_until(lambda: os.waitpid(child, os.WNOHANG)[0], patience)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read().decode(errors="replace")
+    waits = f"no end within {patience:g} s: it may wait for a lock or a socket of its parent"
+    return said if ended else waits

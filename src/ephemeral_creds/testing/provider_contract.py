@@ -19,7 +19,6 @@ import os
 import pickle
 import time
 import traceback
-import warnings
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -36,6 +35,7 @@ from ephemeral_creds.exceptions import (
     ProviderUnavailable,
 )
 from ephemeral_creds.providers.base import CredentialProvider
+from ephemeral_creds.testing._process import in_child, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -268,10 +268,8 @@ class ProviderContract:
             time.sleep(_BRIEF)
             assert not calls, "on_change was called although nothing has changed"
             change()
-            give_up_at = time.monotonic() + _PATIENCE
-            while not calls and time.monotonic() < give_up_at:
-                time.sleep(0.01)
-            assert calls, f"on_change was not called within {_PATIENCE:g} s"
+            called = wait_until(lambda: calls, _PATIENCE)
+            assert called, f"on_change was not called within {_PATIENCE:g} s"
             provider.close()
             seen = len(calls)
             change()
@@ -282,8 +280,15 @@ class ProviderContract:
     def test_a_child_of_a_fork_fetches_for_itself(self, provider: CredentialProvider) -> None:
         """With no socket, lock or lease of its parent, whose grants live on."""
         with _fetched(provider) as grant:
-            said = _in_child(provider, grant)
-            assert said == "ok", f"in a child of a fork: {said}"
+
+            def use() -> None:
+                own = provider.fetch()
+                provider.revoke(copy.copy(grant))  # does nothing: it is the parent's
+                provider.revoke(own)
+                provider.close()
+
+            said = in_child(use, _PATIENCE)
+            assert not said, f"in a child of a fork: {said}"
             if grant.lease.renewable:
                 provider.renew(grant)  # the child has revoked only what is its own
 
@@ -372,29 +377,3 @@ def _fails(
     shown = traceback.TracebackException(type(error), error, frames, capture_locals=True)
     texts = {"the error": f"{error!r} {error}", "its traceback": "".join(shown.format())}
     _hides(texts, None, known_secrets)
-
-
-def _in_child(provider: CredentialProvider, grant: Grant) -> str:
-    """Fetch, revoke and close in a child of a fork; return ``ok``, or what went wrong."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # From Python 3.12 on, of the threads that a provider or the test run may have.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        said = "ok"
-        try:
-            own = provider.fetch()
-            provider.revoke(copy.copy(grant))  # does nothing: it is the parent's
-            provider.revoke(own)
-            provider.close()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the child ends here
-            said = f"{type(error).__name__}: {error}"
-        finally:
-            os.write(writer, said.encode()[:4000])
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        said = pipe.read().decode(errors="replace")
-    os.waitpid(child, 0)
-    return said
