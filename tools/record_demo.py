@@ -26,7 +26,8 @@ TARGET = Path(__file__).parents[1] / "docs" / "images" / "demo.svg"
 COLUMNS, LINES = 84, 32
 # The live view is on the alternate screen, where each picture begins at the upper left corner.
 NEXT_PICTURE, LAST_PICTURE = "\x1b[H", "\x1b[?1049l"
-TWO_GENERATIONS = re.compile(r"generation \d+: █.*generation \d+: █", re.DOTALL)
+# A rotation that has begun, and no event says yet that it has ended: events come first.
+ROTATING = re.compile(r"generation (\d+): █.*generation \d+: █(?!.*tion \1: last )", re.DOTALL)
 
 # That of rich without its font, which an image in a page may not load.
 SVG = """\
@@ -85,7 +86,7 @@ def recorded(*command: str) -> str:
 def moment(output: str) -> str:
     """Return the last picture with connections of two generations, and the figures at the end."""
     live, _, end = output.rpartition(LAST_PICTURE)
-    pictures = [picture for picture in live.split(NEXT_PICTURE) if TWO_GENERATIONS.search(picture)]
+    pictures = [picture for picture in live.split(NEXT_PICTURE) if ROTATING.search(picture)]
     if not pictures:
         sys.exit("no picture shows connections of two generations: record for longer")
     lines = pictures[-1].rstrip().split("\n")
