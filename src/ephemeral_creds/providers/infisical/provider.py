@@ -21,10 +21,7 @@ from ephemeral_creds.exceptions import (
 from ephemeral_creds.providers.base import CredentialProvider
 from ephemeral_creds.providers.fields import FIELD_KEYS, SecretFields
 from ephemeral_creds.providers.infisical.client import InfisicalClient, Place
-from ephemeral_creds.providers.infisical.replies import (
-    MaximumReached,
-    seconds_of,
-)
+from ephemeral_creds.providers.infisical.replies import is_at_maximum, seconds_of
 from ephemeral_creds.providers.infisical.session import Session
 from ephemeral_creds.providers.inputs import as_secret, file_path, read_secret
 from ephemeral_creds.providers.url import FromURL, Key, Location
@@ -232,7 +229,9 @@ class InfisicalProvider(FromURL, CredentialProvider):
                 requested_at, renewed = session.run(
                     lambda token: session.client.renew_lease(token, origin.lease_id, seconds)
                 )
-            except MaximumReached:
+            except LeaseLost as error:
+                if not is_at_maximum(error):
+                    raise
                 # The maximum was lowered, or a renewal whose reply was lost has come that far.
                 origin.extensible_until = -math.inf
                 return _lease(origin, now, ends_at - now)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.http.reply import Reply
 
 __all__ = [
-    "AccessToken", "DynamicLease", "Failed", "Malformed", "MaximumReached", "access_token",
-    "created", "error_of", "malformed", "renewed", "revoked", "seconds_of",
+    "AccessToken", "DynamicLease", "Failed", "Malformed", "access_token",
+    "created", "error_of", "is_at_maximum", "malformed", "renewed", "revoked", "seconds_of",
 ]  # fmt: skip
 
 _MAX_SAID = 300
@@ -39,10 +39,6 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31557600}
 _LONG = {"msec": "ms", "sec": "s", "min": "m", "hr": "h", "hour": "h", "day": "d", "week": "w",
          "yr": "y", "year": "y", "second": "s", "minute": "m", "millisecond": "ms"}  # fmt: skip
-
-
-class MaximumReached(LeaseLost):
-    """A lease works on, and cannot be extended by what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +171,8 @@ def error_of(
         )
     if of_lease and _LEASE_GONE.search(said):
         return LeaseLost(f"{message}; only new credentials help", status=status)
-    if of_lease and any(text in said.lower() for text in _MAXIMUM):
-        return MaximumReached(f"{message}", status=status)
+    if of_lease and _says_maximum(said):
+        return LeaseLost(message, status=status)
     if "max lease limit" in said.lower():
         return ProviderUnavailable(
             f"{message}; revoke leases that are not used, or raise MAX_LEASE_LIMIT of the server",
@@ -189,6 +185,15 @@ def error_of(
     if status in {400, 422}:
         return ConfigurationError(f"{message}; correct ttl=, or the settings of the dynamic secret")
     return MalformedResponse(f"{message}; Infisical does not use this status here", status=status)
+
+
+def is_at_maximum(error: LeaseLost) -> bool:
+    """Tell whether the lease works on, and only cannot be extended by what was asked for."""
+    return _says_maximum(str(error))
+
+
+def _says_maximum(text: str) -> bool:
+    return any(words in text.lower() for words in _MAXIMUM)
 
 
 def malformed(intro: str, status: int, error: str) -> MalformedResponse:
