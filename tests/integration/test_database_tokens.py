@@ -8,7 +8,7 @@ import secrets
 import ssl
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -384,9 +384,19 @@ class TestOtherDrivers:
 
 class TestCheck:
     @pytest.fixture
+    def database(self, postgres: PostgresServer, unique: Unique) -> Iterator[str]:
+        """A database without the tables of other tests, which these roles have no rights to."""
+        name = unique("empty")
+        with closing(postgres.admin()) as admin:
+            admin.execute(f"CREATE DATABASE {name}".encode())
+            yield name
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+    @pytest.fixture
     def check(
         self,
         world: World,
+        database: str,
         user: str,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
@@ -400,7 +410,8 @@ class TestCheck:
 
         def run(role: str, **parameters: str) -> tuple[int, dict[str, str]]:
             url = f"rds-iam://{role}?host={HOST}&port={world.servers[HOST].port}"
-            status = main(["check", url, "--json", "--conninfo", world.conninfo(**parameters)])
+            where = {"dbname": database} | parameters
+            status = main(["check", url, "--json", "--conninfo", world.conninfo(**where)])
             found = json.loads(capsys.readouterr().out)["findings"]
             return status, {
                 each["step"]: f"{each['level']}: {each['text']} -> {each['remedy']}"
@@ -433,6 +444,7 @@ class TestCheck:
     def test_a_platform(
         self,
         world: World,
+        database: str,
         platform: Platform,
         capsys: pytest.CaptureFixture[str],
         unique: Unique,
@@ -440,7 +452,7 @@ class TestCheck:
     ) -> None:
         role, platform.life = unique("cloud_app"), 3600.0
         with world.serve(DSQL, lambda user, token: "").role(role):
-            url, conninfo = f"{kind}://{role}", world.conninfo(DSQL)
+            url, conninfo = f"{kind}://{role}", world.conninfo(DSQL, dbname=database)
             assert main(["check", url, "--json", "--conninfo", conninfo]) == 0
             assert main(["check", f"{kind}://nobody", "--json", "--conninfo", conninfo]) == 3
         good, bad = map(json.loads, capsys.readouterr().out.splitlines())
