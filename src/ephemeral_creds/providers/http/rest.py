@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import requests
 
 from ephemeral_creds._values import Secret
+from ephemeral_creds.exceptions import (
+    ConfigurationError,
+    MalformedResponse,
+    ProviderUnavailable,
+)
 from ephemeral_creds.providers.http.adapters import DeadlineAdapter
 from ephemeral_creds.providers.http.failures import from_exception
 from ephemeral_creds.providers.http.reply import read_reply
@@ -18,11 +24,15 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.http.failures import Service
     from ephemeral_creds.providers.http.reply import Reply
 
-__all__ = ["PlainSession", "RestClient"]
+__all__ = [
+    "PlainSession", "RestClient", "bearer", "malformed", "said", "unavailable", "validate_address",
+]  # fmt: skip
 
 # For connecting and reading. The services of a region answer in milliseconds, in their worst
 # minutes within seconds; what takes longer is asked again.
 TIMEOUT = (5.0, 10.0)
+# Enough for the longest usual complaint, which names an identity, an action and a secret.
+_MAX_SAID = 400
 
 
 class PlainSession(requests.Session):
@@ -115,6 +125,43 @@ class RestClient:
     def close(self) -> None:
         """Close its connections. It can be used again."""
         self._session.close()
+
+
+def validate_address(address: str, what: str) -> str:
+    """Return a service's address without slashes at its end; only this machine may lack TLS."""
+    parts = urlsplit(address)
+    is_here = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    if (parts.scheme != "https" and not (parts.scheme == "http" and is_here)) or not parts.hostname:
+        raise ConfigurationError(
+            f"{what}={address!r} must begin with https://, since secrets are sent through it"
+        )
+    return address.rstrip("/")
+
+
+def malformed(intro: str, status: int, lacks: str) -> MalformedResponse:
+    """Return the error for a reply that the service does not send."""
+    return MalformedResponse(
+        f"{intro} answered HTTP {status} with {lacks}: check the address and any proxy in between",
+        status=status,
+    )
+
+
+def bearer(token: Secret) -> dict[str, str | Secret]:
+    """Return the header that shows an access token."""
+    return {"Authorization": Secret(f"Bearer {token.reveal()}")}
+
+
+def unavailable(intro: str, reply: Reply) -> ProviderUnavailable:
+    """Return the error for a reply that says no more than that the service is in trouble."""
+    return ProviderUnavailable(
+        f"{intro} answered HTTP {reply.status}", status=reply.status, retry_after=reply.retry_after
+    )
+
+
+def said(text: object) -> str:
+    """Return a service's own words on one line, and not too many of them."""
+    words = " ".join(str(text).split()) or "no reason given"
+    return words if len(words) <= _MAX_SAID else f"{words[:_MAX_SAID]}…"
 
 
 def _text(value: str | Secret) -> str:

@@ -29,6 +29,9 @@ from ephemeral_creds.providers.aws import (
 from ephemeral_creds.providers.base import value_of
 from ephemeral_creds.providers.fields import SecretFields
 from ephemeral_creds.providers.http.failures import Service
+from ephemeral_creds.providers.http.rest import (
+    validate_address,
+)
 from ephemeral_creds.providers.secrets.aws_replies import body_of
 from ephemeral_creds.providers.secrets.base import (
     POLL_INTERVAL,
@@ -36,7 +39,6 @@ from ephemeral_creds.providers.secrets.base import (
     SecretProvider,
     SecretVersion,
     arguments_from,
-    validate_address,
 )
 from ephemeral_creds.providers.url import Key
 

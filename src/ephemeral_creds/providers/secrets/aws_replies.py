@@ -11,7 +11,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     ProviderUnavailable,
 )
-from ephemeral_creds.providers.secrets.base import malformed, said, unavailable
+from ephemeral_creds.providers.http.rest import malformed, said, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

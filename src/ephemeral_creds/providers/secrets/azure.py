@@ -18,18 +18,20 @@ from ephemeral_creds.exceptions import (
 from ephemeral_creds.providers.azure import default_credential, find_azure_token
 from ephemeral_creds.providers.fields import SecretFields
 from ephemeral_creds.providers.http.failures import Service
+from ephemeral_creds.providers.http.rest import (
+    bearer,
+    malformed,
+    said,
+    unavailable,
+    validate_address,
+)
 from ephemeral_creds.providers.secrets.base import (
     POLL_INTERVAL,
     Request,
     SecretProvider,
     SecretVersion,
     arguments_from,
-    bearer,
     error_in,
-    malformed,
-    said,
-    unavailable,
-    validate_address,
 )
 from ephemeral_creds.providers.url import Key, one_of
 

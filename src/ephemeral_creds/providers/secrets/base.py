@@ -8,7 +8,6 @@ import threading
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 from ephemeral_creds._clock import SystemClock
 from ephemeral_creds._fork import register
@@ -19,7 +18,6 @@ from ephemeral_creds.exceptions import (
     ConfigurationError,
     EphemeralCredsError,
     MalformedResponse,
-    ProviderUnavailable,
 )
 from ephemeral_creds.providers.base import CredentialProvider, value_of
 from ephemeral_creds.providers.fields import FIELD_KEYS, TEXT_KEYS
@@ -38,8 +36,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.http.reply import Reply
 
 __all__ = [
-    "POLL_INTERVAL", "Request", "SecretProvider", "SecretVersion", "arguments_from", "bearer",
-    "error_in", "malformed", "said", "unavailable", "validate_address",
+    "POLL_INTERVAL", "Request", "SecretProvider", "SecretVersion", "arguments_from", "error_in",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -47,8 +44,6 @@ _T = TypeVar("_T")
 # Seconds. Secrets are rotated once in hours or months, so that any pause is short; a minute is one
 # that an operator who has changed a secret waits for, and costs cents a month.
 POLL_INTERVAL = 60.0
-# Enough for the longest usual complaint, which names an identity, an action and a secret.
-_MAX_SAID = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,47 +228,10 @@ class SecretProvider(FromURL, CredentialProvider):
         self._client = RestClient(self._service, verify=self._verify)
 
 
-def validate_address(address: str, what: str) -> str:
-    """Return a service's address without slashes at its end; only this machine may lack TLS."""
-    parts = urlsplit(address)
-    is_here = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-    if (parts.scheme != "https" and not (parts.scheme == "http" and is_here)) or not parts.hostname:
-        raise ConfigurationError(
-            f"{what}={address!r} must begin with https://, since secrets are sent through it"
-        )
-    return address.rstrip("/")
-
-
-def malformed(intro: str, status: int, lacks: str) -> MalformedResponse:
-    """Return the error for a reply that no secret manager sends."""
-    return MalformedResponse(
-        f"{intro} answered HTTP {status} with {lacks}: check the address and any proxy in between",
-        status=status,
-    )
-
-
-def bearer(token: Secret) -> dict[str, str | Secret]:
-    """Return the header that shows an access token."""
-    return {"Authorization": Secret(f"Bearer {token.reveal()}")}
-
-
 def error_in(reply: Reply) -> Mapping[str, object] | None:
     """Return the ``error`` of a reply, as Google and Azure send it; ``None`` without one."""
     error = None if reply.body is None else reply.body.get("error")
     return error if isinstance(error, dict) else None
-
-
-def unavailable(intro: str, reply: Reply) -> ProviderUnavailable:
-    """Return the error for a reply that says no more than that the service is in trouble."""
-    return ProviderUnavailable(
-        f"{intro} answered HTTP {reply.status}", status=reply.status, retry_after=reply.retry_after
-    )
-
-
-def said(text: object) -> str:
-    """Return a service's own words on one line, and not too many of them."""
-    words = " ".join(str(text).split()) or "no reason given"
-    return words if len(words) <= _MAX_SAID else f"{words[:_MAX_SAID]}…"
 
 
 URL_KEYS = {"poll_interval": Key("poll_interval", Location.seconds), **TEXT_KEYS}
