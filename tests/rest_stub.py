@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class Asked(NamedTuple):
-    """One request: ``GET /path?query``, and its headers, whose names are in lower case."""
+    """One request: ``GET /path?query``, its headers, with names in lower case, and its body."""
 
     what: str
     headers: dict[str, str]
+    body: str = ""
 
 
 class Answer(NamedTuple):
@@ -47,7 +48,9 @@ class RestStub:
 
             def do_GET(self) -> None:
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                asked = Asked(f"GET {self.path}", headers)
+                length = int(headers.get("content-length", 0))
+                body = self.rfile.read(length).decode()
+                asked = Asked(f"{self.command} {self.path}", headers, body)
                 stub.requests.append(asked)
                 answer = stub.answer(asked)
                 text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
@@ -57,6 +60,8 @@ class RestStub:
                 self.send_header("Content-Length", str(len(text.encode())))
                 self.end_headers()
                 self.wfile.write(text.encode())
+
+            do_POST = do_GET  # noqa: N815 - a name that http.server looks for
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -51,6 +51,7 @@ _HOMES = {
     "KeeperStatus": "keeper.status",
     "KubernetesAuth": "providers.vault",
     "LDAPAuth": "providers.vault",
+    "LakebaseProvider": "providers.tokens.lakebase",
     "Lease": "_values",
     "LeaseLost": "exceptions",
     "LoginFailure": "lifecycle.refusals",

@@ -64,6 +64,7 @@ from ephemeral_creds.providers.tokens.dsql import AuroraDSQLProvider as AuroraDS
 from ephemeral_creds.providers.tokens.entra import EntraProvider as EntraProvider
 from ephemeral_creds.providers.tokens.google import AlloyDBIAMProvider as AlloyDBIAMProvider
 from ephemeral_creds.providers.tokens.google import CloudSQLIAMProvider as CloudSQLIAMProvider
+from ephemeral_creds.providers.tokens.lakebase import LakebaseProvider as LakebaseProvider
 from ephemeral_creds.providers.tokens.provider import TokenProvider as TokenProvider
 from ephemeral_creds.providers.tokens.rds import RDSIAMProvider as RDSIAMProvider
 from ephemeral_creds.providers.url import provider_from_url as provider_from_url

@@ -27,6 +27,7 @@ from ephemeral_creds import (
     CloudSQLIAMProvider,
     ConfigurationError,
     CredentialKeeper,
+    LakebaseProvider,
     LoginRefused,
     RDSIAMProvider,
     RotatingConnectionPool,
@@ -36,6 +37,7 @@ from ephemeral_creds import (
 from ephemeral_creds.cli import main
 from ephemeral_creds.contrib.psycopg import connect
 from ephemeral_creds.events import CredentialsEnding, LoginRejected, PasswordChanged
+from lakebase_workspace import CLIENT, INSTANCE, LakebaseWorkspace
 from platforms import ACCOUNT, IDENTITY, Platform
 from token_server import AWSKeys, TokenServer
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from certificates import Authority, Issued
+    from ephemeral_creds import CredentialProvider
     from ephemeral_creds.testing import PostgresServer
 
     Unique = Callable[[str], str]
@@ -266,14 +269,31 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
         yield made
 
 
+@pytest.fixture
+def databricks(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LakebaseWorkspace]:
+    """A workspace of Databricks, in the environment as an app there has it."""
+    with LakebaseWorkspace(authority.issue("localhost", server=True, ip="127.0.0.1")) as made:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.path))
+        monkeypatch.setenv("DATABRICKS_HOST", made.host)
+        monkeypatch.setenv("DATABRICKS_CLIENT_ID", CLIENT)
+        monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", made.secret)
+        yield made
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dsql", "entra", "cloudsql-iam", "alloydb-iam"])
+@pytest.mark.parametrize("kind", ["dsql", "entra", "cloudsql-iam", "alloydb-iam", "lakebase"])
 def test_tokens_of_other_databases_change_under_load(
-    world: World, platform: Platform, unique: Unique, kind: str
+    world: World, platform: Platform, databricks: LakebaseWorkspace, unique: Unique, kind: str
 ) -> None:
-    host, provider, verify = DSQL, None, platform.verify_entra
+    provider: CredentialProvider | None = None
+    host, verify = DSQL, platform.verify_entra
     user = IDENTITY if kind == "entra" else ACCOUNT.removesuffix(".gserviceaccount.com")
-    if kind == "dsql":
+    if kind == "lakebase":
+        user, verify, databricks.life = CLIENT, databricks.verify, 3.0
+        provider = LakebaseProvider(instance=INSTANCE)
+    elif kind == "dsql":
         user = unique("dsql_app")
         keys = AWSKeys("dsql", host, "us-east-1", ("DbConnect",))
         verify = keys.verify

@@ -40,6 +40,7 @@ _PROVIDERS = {
     "file": ("file", "FileProvider"),
     "google-secret": ("secrets.google", "GoogleSecretManagerProvider"),
     "infisical": ("infisical", "InfisicalProvider"),
+    "lakebase": ("tokens.lakebase", "LakebaseProvider"),
     "rds-iam": ("tokens.rds", "RDSIAMProvider"),
     "vault": ("vault", "VaultDynamicProvider"),
     "vault-kv": ("vault", "VaultKVProvider"),
