@@ -126,7 +126,7 @@ def test_a_secret_with_a_password_only(
 ) -> None:
     store.write(password="kv-password-1")
     assert provider(username="app").fetch().credentials.username == "app"
-    with pytest.raises(ConfigurationError, match="USERNAME is missing: correct the secret"):
+    with pytest.raises(ConfigurationError, match=r"USERNAME is missing: correct .* username="):
         provider().fetch()
 
 
@@ -220,7 +220,7 @@ def test_deleted_and_destroyed_versions(
 @pytest.mark.parametrize(
     ("path", "arguments", "message"),
     [
-        ("nothing", {}, "HTTP 404: no reason given; check that there is such a secret"),
+        ("nothing", {}, "no reason given; .* and version: vault kv get -mount=secret nothing"),
         ("data/nothing", {}, "the path is given without the 'data/' of Vault's API"),
         ("app/db", {"mount": "nowhere"}, "no handler for route"),
     ],
@@ -323,6 +323,10 @@ class TestCheck:
         bad = checker.run(self.url(checker, store, {}))
         assert list(bad) == ["policy"]
         assert f'path "secret/data/{store.path}"' in bad["policy"][0]
+
+    def test_a_path_with_the_data_of_the_api(self, checker: Checker, store: Store) -> None:
+        url = self.url(checker, store, {}).replace("vault-kv://", "vault-kv://data/")
+        assert "without the 'data/'" in checker.run(url)["policy"][0]
 
     def test_the_wrong_engine(self, checker: Checker, store: Store) -> None:
         rules = {"secret/*": ["read"]}

@@ -219,6 +219,8 @@ def _check_policy(inspector: Inspector, findings: Findings, *, minting: bool) ->
         remedy = (
             f'add to a policy of the token: path "{path}" {{ capabilities = ["{capability}"] }}'
         )
+        if "/data/data/" in path:
+            remedy = f"give the path without the 'data/' of Vault's API, or {remedy}"
         findings.add("policy", level, f"may not {capability} {path}: {consequence}", remedy)
         possible = possible and level != "fail"
     return possible

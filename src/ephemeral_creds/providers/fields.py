@@ -46,7 +46,7 @@ TEXT_KEYS = {"username": Key("username"), "format": Key("format", one_of(get_arg
 """The keys of a provider's URL for a secret that may be the password alone."""
 
 _FIELDS = frozenset({"username", "password", "url"})
-_CHOOSE = "fields={'username': …, 'password': …}"
+_CHOOSE = "fields={'username': …, 'password': …}, in a URL username_field= and password_field="
 _WORDING = Wording(
     check="correct the secret",
     choose=_CHOOSE,

@@ -60,7 +60,9 @@ def default_credentials(location: Location, scope: str) -> GoogleCredentials:
         found: GoogleCredentials = google.auth.default(scopes=[scope])[0]
     except GoogleAuthError as error:
         raise location.error(
-            "credentials=default", f"google.auth finds nothing: {type(error).__name__}"
+            "credentials=default",
+            f"google.auth finds nothing ({type(error).__name__}): set "
+            "GOOGLE_APPLICATION_CREDENTIALS, or run: gcloud auth application-default login",
         ) from None
     return found
 

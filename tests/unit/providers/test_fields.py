@@ -83,6 +83,8 @@ def test_a_password_alone_may_look_like_anything(password: str) -> None:
     ("fields", "secret", "message"),
     [
         (SecretFields(), {"username": "app"}, "PASSWORD is missing: correct the secret"),
+        (SecretFields(), {"password": PASSWORD}, "correct the secret, or .* username=$"),
+        (SecretFields(), {"a": "b"}, "in a URL username_field= and password_field="),
         (SecretFields(), {"a": "b"}, "neither a user name nor a password: expected DB_USERNAME"),
         (SecretFields(), {"username": "app", "password": 1234}, "PASSWORD is a number, not text"),
         (SecretFields(), {"username": "app", "password": None}, "PASSWORD is null, not text"),

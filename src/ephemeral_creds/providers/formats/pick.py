@@ -260,7 +260,8 @@ def _nothing_found(
     for pair in keys.pairs:
         missing = [key for key in pair if key.upper() not in found]
         if len(missing) == 1:
-            return _incomplete(f"{missing[0]} is missing", keys, whole=whole)
+            instead = ", or give the user name as username=" if missing[0] == pair[0] else ""
+            return _incomplete(f"{missing[0]} is missing", keys, whole=whole, instead=instead)
     if keys.username:
         needed, expected = "no password", list(dict.fromkeys(key for _, key in keys.pairs))
         if keys.wording.alone:
@@ -277,8 +278,10 @@ def _nothing_found(
     )
 
 
-def _incomplete(what: str, keys: Keys, *, whole: bool) -> MalformedResponse | ConfigurationError:
-    check = keys.wording.check
+def _incomplete(
+    what: str, keys: Keys, *, whole: bool, instead: str = ""
+) -> MalformedResponse | ConfigurationError:
+    check = keys.wording.check + instead
     if whole:
         return ConfigurationError(f"{what}: {check}")
     return MalformedResponse(f"{what}; the file may be half written: if this stays, {check}")

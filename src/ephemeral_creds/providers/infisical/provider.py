@@ -125,14 +125,15 @@ class InfisicalProvider(FromURL, CredentialProvider):
         client_secret, problem = as_secret(client_secret)
         if client_secret is None and not problem and client_secret_file is None:
             client_secret, problem = as_secret(os.environ.get(_SECRET))
-            problem = problem or ("" if client_secret else f"is missing: give it, or set {_SECRET}")
+            missing = f"is missing: set {_SECRET}, or give client_secret_file="
+            problem = problem or ("" if client_secret else missing)
         elif client_secret_file is not None and client_secret is not None:
             problem = "and client_secret_file contradict each other: give one"
         if problem:
             raise ConfigurationError(f"client_secret {problem}")
         self._client_id = client_id or os.environ.get(_ID, "")
         if not self._client_id:
-            raise ConfigurationError(f"client_id is missing: give it, or set {_ID}")
+            raise ConfigurationError(f"client_id is missing: set {_ID}, or give client_id=")
         for argument, value in (("name", name), ("project", project), ("environment", environment)):
             if not value:
                 raise ConfigurationError(f"{argument} is empty")

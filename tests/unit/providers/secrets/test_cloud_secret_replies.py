@@ -216,7 +216,7 @@ def test_default_credentials_of_google_in_a_url(
 ) -> None:
     pytest.importorskip("google.auth")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere")
-    text = "credentials=default in the URL google-secret://.* google.auth finds nothing"
+    text = "credentials=default in the URL google-secret://.* google.auth finds nothing .* gcloud"
     with pytest.raises(ConfigurationError, match=text):
         provider_from_url("google-secret://my-app?project=p&credentials=default")
 

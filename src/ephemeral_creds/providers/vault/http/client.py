@@ -204,7 +204,8 @@ class VaultClient:
         """Read a secret of a key-value engine of version 2; ``None`` means the latest version."""
         api_path = f"{mount}/data/{path}"
         which = "the secret" if version is None else f"version {version} of the secret"
-        missing = f"check that there is such a secret and version: vault kv get -mount={mount} …"
+        command = f"vault kv get -mount={mount} {path.removeprefix('data/')}"
+        missing = f"check that there is such a secret and version: {command}"
         if path.startswith("data/"):
             missing += "; the path is given without the 'data/' of Vault's API"
         operation = Operation(
