@@ -43,6 +43,7 @@ from token_server import AWSKeys, TokenServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from certificates import Authority, Issued
     from ephemeral_creds import CredentialProvider
@@ -505,3 +506,15 @@ def test_exec_gives_each_server_its_token_and_wants_tls(
     assert main(["exec", url, "--", sys.executable, "-c", program]) == 0
     assert capfd.readouterr().out.split() == [user, "require"]
     assert world.servers[HOST].refused == []
+
+
+def test_agent_has_one_password_for_all_servers(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets.token_hex(10))
+    path = tmp_path / "credentials.json"
+    assert main(["agent", f"rds-iam://app?host={HOST},{READER}", str(path)]) == 125
+    said = f"{path} has room for one password, but each of {HOST}:5432, {READER}:5432 takes"
+    assert said in " ".join(capfd.readouterr().err.split())
+    assert not path.exists()

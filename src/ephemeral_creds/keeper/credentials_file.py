@@ -118,7 +118,8 @@ class CredentialsFile:
         Raises:
             NoCredentials, ConfigurationError, AccessDenied: there were no credentials in time, as
                 `CredentialKeeper.wait` raises it.
-            ConfigurationError: the file cannot be written; the message says why.
+            ConfigurationError: the file cannot be written, or the credentials have a password for
+                each of several servers; the message says why.
         """
         if self._recipient is not None:
             return
@@ -244,6 +245,13 @@ class CredentialsFile:
                 recipient.keeper.name,
             )
             return
+        if grant.credentials.passwords:
+            servers = ", ".join(server for server, _ in grant.credentials.passwords)
+            raise ConfigurationError(
+                f"{self.path} has room for one password, but each of {servers} takes a token of "
+                "its own: have a provider and a file for each server, or let each process get its "
+                "own tokens"
+            )
         # What makes seconds since 1970 of an instant of the keeper's clock.
         offset = time.time() - recipient.keeper.clock.now()
         self._file.write(_content(grant, offset))

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +38,7 @@ from ephemeral_creds.events import (
     LoginRejected,
 )
 from ephemeral_creds.keeper.recipient import Recipient
+from ephemeral_creds.testing import ScriptedProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +98,28 @@ def test_credentials_without_a_deadline_have_none_in_the_file(world: World, path
     world.provider.duration = math.inf
     with CredentialsFile(world.started(), path):
         assert list(json.loads(path.read_text())) == ["username", "password"]
+
+
+class OfTwoServers(ScriptedProvider):
+    """Each of two servers takes a password of its own."""
+
+    def fetch(self) -> Grant:
+        grant = super().fetch()
+        word = grant.credentials.password
+        each = (("one:5432", word), ("two:5432", Secret(f"{word.reveal()}-of-two")))
+        return replace(grant, credentials=replace(grant.credentials, passwords=each))
+
+
+def test_passwords_of_several_servers_are_refused(world: World, path: Path) -> None:
+    """Readers would send the first one's to all of them."""
+    world.provider = OfTwoServers(world.clock)
+    keeper = world.started()
+    said = rf"{path} has room for one password, but each of one:5432, two:5432 takes .* a file for"
+    with pytest.raises(ConfigurationError, match=said):
+        CredentialsFile(keeper, path).open()
+    assert not path.exists()
+    keeper.refresh()
+    world.recorder.wait_for(LeaseRevoked)  # nothing holds what the file has not got
 
 
 def test_old_credentials_are_held_while_readers_move(world: World, path: Path) -> None:
