@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import secrets
 import ssl
 import threading
@@ -24,6 +25,8 @@ from ephemeral_creds import Secret
 from issuers import issuer_key, jwt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from certificates import Issued
 
 __all__ = ["ACCOUNT", "CLIENT", "IDENTITY", "RESOURCE", "TENANT", "Platform"]
@@ -43,6 +46,9 @@ class Platform:
     Attributes:
         asked: method and path of each request.
         life: seconds that tokens live.
+        repeats_until: the metadata servers repeat a token until it has so many seconds left; by
+            default, each request brings another.
+        now: the clock that this is measured with.
         claims: of the next tokens, besides the usual ones.
         refuse: the status and body of the next replies, if it is to refuse.
         federated: the pod's token that Entra's endpoint takes.
@@ -51,6 +57,9 @@ class Platform:
     def __init__(self, certificate: Issued | None = None) -> None:
         self.asked: list[str] = []
         self.life = 3600.0
+        self.repeats_until = math.inf
+        self.now: Callable[[], float] = time.monotonic
+        self._given: dict[str, tuple[str, float]] = {}
         self.claims: dict[str, object] = {"xms_mirid": f"{_MIRID}/{IDENTITY}"}
         self.refuse: tuple[int, dict[str, object]] | None = None
         self.federated = secrets.token_urlsafe(16)
@@ -127,9 +136,17 @@ class Platform:
             return 400, {"error": "invalid_request"}
         if query.get("client_id", [CLIENT]) != [CLIENT]:
             return 400, {"error": "invalid_request", "error_description": "Identity not found"}
-        token = self.token(query["resource"][0]).reveal()
+        resource = query["resource"][0]
+        token, left = self._repeated(resource, lambda: self.token(resource).reveal())
         # As text, as the real ones write it.
-        return 200, {"access_token": token, "expires_on": str(int(time.time() + self.life))}
+        return 200, {"access_token": token, "expires_on": str(int(time.time() + left))}
+
+    def _repeated(self, what: str, make: Callable[[], str]) -> tuple[str, float]:
+        """Return a token that was given before, or another, and how many seconds are left."""
+        token, ends_at = self._given.get(what, ("", -math.inf))
+        if ends_at - self.now() <= self.repeats_until:
+            token, ends_at = self._given[what] = make(), self.now() + self.life
+        return token, ends_at - self.now()
 
     def _entra(self, form: dict[str, list[str]]) -> tuple[int, object]:
         scope = form["scope"][0]
@@ -150,14 +167,16 @@ class Platform:
             return 404, "no such account"
         if what == "email":
             return 200, ACCOUNT
-        return 200, self.google_token(query["scopes"][0])
+        scopes = query["scopes"][0]
+        token, left = self._repeated(scopes, lambda: self.google_token(scopes))
+        return 200, {"access_token": token, "expires_in": int(left), "token_type": "Bearer"}
 
-    def google_token(self, scopes: str) -> dict[str, object]:
-        """Return the reply that has a token with these scopes."""
+    def google_token(self, scopes: str) -> str:
+        """Return a token with these scopes."""
         token = f"ya29.{secrets.token_urlsafe(24)}"
         self._opaque[token] = scopes, time.time() + self.life
         Secret(token)  # so that the tests' canary knows it
-        return {"access_token": token, "expires_in": int(self.life), "token_type": "Bearer"}
+        return token
 
     # -- what the databases verify ------------------------------------------------------------
 

@@ -213,8 +213,7 @@ class TestCredentialObjects:
             expiry: Any = None
 
             def refresh(self, request: Any) -> None:
-                reply = platform.google_token(CloudSQLIAMProvider.SCOPE)
-                self.token = reply["access_token"]
+                self.token = platform.google_token(CloudSQLIAMProvider.SCOPE)
                 # As google.auth has it: UTC without saying so.
                 self.expiry = (datetime.now(UTC) + timedelta(hours=1)).replace(tzinfo=None)
 
