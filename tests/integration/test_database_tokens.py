@@ -461,26 +461,44 @@ class TestCheck:
         assert status == 3
         assert found["connect"].startswith("fail: sslmode=allow lets a login send its token")
 
-    @pytest.mark.parametrize("kind", ["entra", "cloudsql-iam"])
-    def test_a_platform(
+    @pytest.mark.parametrize(
+        ("kind", "query", "remedy"),
+        [
+            ("dsql", f"?host={DSQL}", "dsql:DbConnect"),
+            ("entra", "", "pgaadauth_create_principal"),
+            ("cloudsql-iam", "", "cloudsql.iam_authentication"),
+            ("alloydb-iam", "", "alloydb.iam_authentication"),
+            ("lakebase", f"?instance={INSTANCE}", "databricks_create_role"),
+        ],
+    )
+    def test_another_source(
         self,
         world: World,
         database: str,
         platform: Platform,
+        databricks: LakebaseWorkspace,
         capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
         unique: Unique,
         kind: str,
+        query: str,
+        remedy: str,
     ) -> None:
+        del databricks  # that there is one
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets.token_hex(10))
         role, platform.life = unique("cloud_app"), 3600.0
         with world.serve(DSQL, lambda user, token: "").role(role):
-            url, conninfo = f"{kind}://{role}", world.conninfo(DSQL, dbname=database)
-            assert main(["check", url, "--json", "--conninfo", conninfo]) == 0
-            assert main(["check", f"{kind}://nobody", "--json", "--conninfo", conninfo]) == 3
+            conninfo = world.conninfo(DSQL, dbname=database)
+            for user, status in ((role, 0), ("nobody", 3)):
+                url = f"{kind}://{user}{query}"
+                assert main(["check", url, "--json", "--conninfo", conninfo]) == status
         good, bad = map(json.loads, capsys.readouterr().out.splitlines())
         (credentials,) = (f["text"] for f in good["findings"] if f["step"] == "credentials")
-        assert credentials.startswith(f"'{role}', with a token, for 3")
-        (remedy,) = (f["remedy"] for f in bad["findings"] if f["step"] == "connect")
-        assert ("pgaadauth" if kind == "entra" else "cloudsql.iam_authentication") in remedy
+        life = "900" if kind == "dsql" else "3"
+        assert credentials.startswith(f"'{role}', with a token, for {life}")
+        (found,) = (f["remedy"] for f in bad["findings"] if f["step"] == "connect")
+        assert remedy in found
 
     def test_a_refused_token(self, check: Callable[..., tuple[int, dict[str, str]]]) -> None:
         status, found = check("no_such_user")
