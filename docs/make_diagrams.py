@@ -302,8 +302,8 @@ def errors() -> str:
         name = branch.error.__name__
         entry = text(4 + 24 * depth, y, name, font_weight="bold")
         shapes.append(f'<a href="#ephemeral_creds.{name}">{entry}</a>')
-        shapes.append(text(220, y, branch.summary))
-    return picture(780, LINE * len(tree()) + 12, "The errors and the classes above them", shapes)
+        shapes.append(text(206, y, branch.summary))
+    return picture(730, LINE * len(tree()) + 12, "The errors and the classes above them", shapes)
 
 
 def errors_as_text() -> str:
