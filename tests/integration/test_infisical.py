@@ -356,6 +356,15 @@ def test_a_secret_without_user_and_password_is_revoked(stub: InfisicalStub, make
     assert stub.users() == []
 
 
+def test_a_certificate_of_an_unknown_ca(
+    make: Make, stub: InfisicalStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    with pytest.raises(ConfigurationError, match=r"set verify \(cacert in a URL\), or REQUESTS"):
+        make(verify=None).fetch()
+    assert stub.users() == []
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
