@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import ssl
+import subprocess
 import sys
 import time
 from contextlib import ExitStack, closing
@@ -507,7 +508,7 @@ class TestCheck:
 
 
 def test_exec_gives_each_server_its_token_and_wants_tls(
-    world: World, user: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    world: World, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, port = world.keys[HOST], world.servers[HOST].port
     keys.secrets["AKIAEXAMPLE"] = (secrets.token_hex(10), "")
@@ -521,8 +522,11 @@ def test_exec_gives_each_server_its_token_and_wants_tls(
         "    print(c.execute('SELECT current_user').fetchone()[0], os.environ['PGSSLMODE'])\n"
     )
     url = f"rds-iam://{user}?host={HOST},{READER}&port={port}"
-    assert main(["exec", url, "--", sys.executable, "-c", program]) == 0
-    assert capfd.readouterr().out.split() == [user, "require"]
+    # Not main(): exec sets up the log of its process.
+    command = [sys.executable, "-m", "ephemeral_creds", "exec", url, "--"]
+    command += [sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (ended.returncode, ended.stdout.split()) == (0, [user, "require"]), ended.stderr
     assert world.servers[HOST].refused == []
 
 

@@ -1,6 +1,6 @@
 """How asyncpg's pool works inside, as far as rotations depend on it.
 
-Seen in 0.30 and 0.32; `tests/guards/test_asyncpg_quirks.py` fails where it changes. A pool has one
+Seen in 0.32; `tests/guards/test_asyncpg_quirks.py` fails where it changes. A pool has one
 holder for each connection that it may have; the holders that are not borrowed are in a queue.
 """
 
