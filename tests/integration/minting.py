@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -11,6 +12,8 @@ from ephemeral_creds import Credentials, Secret, SystemClock
 from ephemeral_creds.testing import ScriptedProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
 
     from ephemeral_creds import Event, Grant
@@ -70,6 +73,19 @@ class RoleProvider(ScriptedProvider):
                 [name],
             )
         self._admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+    @contextmanager
+    def owner(self, name: str) -> Iterator[str]:
+        """Make a role to grant to those that are minted, and drop it and what it owns afterwards.
+
+        On the connection of the revocations, since PostgreSQL refuses one of two that drop a role
+        and a member of it at the same time: "tuple concurrently deleted".
+        """
+        role = sql.Identifier(name)
+        self._admin.execute(sql.SQL("CREATE ROLE {}").format(role))
+        yield name
+        self._admin.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(role))
+        self._admin.execute(sql.SQL("DROP ROLE {}").format(role))
 
     def sessions(self) -> dict[str, int]:
         """Return how many sessions each of the roles has, as the server sees it."""

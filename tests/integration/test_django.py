@@ -469,11 +469,8 @@ class TestSessionRole:
 
     @pytest.fixture
     def role(self, plain: Setup) -> Iterator[str]:
-        role = f"{plain.provider.prefix}-owner"
-        with closing(plain.server.admin()) as admin:
-            admin.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+        with plain.provider.owner(f"{plain.provider.prefix}-owner") as role:
             yield role
-            admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
     @WAYS
     def test_resetting_the_role_leads_back_to_it(

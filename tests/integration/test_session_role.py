@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -28,20 +28,19 @@ AWKWARD = ["plain", "Upper", "with space", 'double"quote', "single'quote", "back
 
 
 @pytest.fixture
-def owner(setup: Setup, postgres: PostgresServer, unique: Callable[[str], str]) -> Iterator[str]:
-    """A role that owns a schema, and that whatever the provider mints is a member of."""
-    yield from _owner(setup, postgres, unique("owner"))
+def owner(setup: Setup, unique: Callable[[str], str]) -> Iterator[str]:
+    """A role that owns a schema, and that all that the provider mints are members of."""
+    with owner_of_schema(setup, unique("owner")) as name:
+        yield name
 
 
-def _owner(setup: Setup, postgres: PostgresServer, name: str) -> Iterator[str]:
-    role = sql.Identifier(name)
-    with closing(postgres.admin()) as admin:
-        admin.execute(sql.SQL("CREATE ROLE {}").format(role))
+@contextmanager
+def owner_of_schema(setup: Setup, name: str) -> Iterator[str]:
+    with setup.provider.owner(name), closing(setup.server.admin()) as admin:
+        role = sql.Identifier(name)
         admin.execute(sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(role, role))
         setup.provider.grants = [name]
         yield name
-        admin.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(role))
-        admin.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
 def create_table(connection: Any, schema: str, name: str) -> None:
@@ -126,11 +125,10 @@ class TestActsAs:
     def test_any_name_that_postgresql_allows(
         self,
         setup: Setup,
-        postgres: PostgresServer,
         unique: Callable[[str], str],
         name: str,
     ) -> None:
-        for role in _owner(setup, postgres, f"{name}{unique('role')}{name}"):
+        with owner_of_schema(setup, f"{name}{unique('role')}{name}") as role:
             pool = setup.pool(min_size=1, session_role=role)
             with pool.connection() as connection:
                 assert user_of(connection) == role

@@ -221,12 +221,9 @@ def world(
 
 
 @pytest.fixture
-def owner(postgres: PostgresServer, unique: Callable[[str], str]) -> Iterator[str]:
-    name = unique("owner")
-    with postgres.admin() as admin:
-        admin.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
+def owner(world: World, unique: Callable[[str], str]) -> Iterator[str]:
+    with world.provider.owner(unique("owner")) as name:
         yield name
-        admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 def test_sessions_act_as_the_session_role(world: World, owner: str) -> None:
