@@ -13,7 +13,8 @@ from pooler import pgbouncer
 
 from ephemeral_creds.check.revocation import revocation_statements
 from ephemeral_creds.cli import main
-from ephemeral_creds.testing import CREATE_ROLE, DatabaseEngine
+from ephemeral_creds.testing import CREATE_ROLE, DatabaseEngine, find_vault
+from ephemeral_creds.testing._binaries import vault_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,6 +67,7 @@ def test_a_good_set_up(checker: Checker, good: str) -> None:
         "url", "address", "tls", "seal", "clock", "login", "policy", "role", "mint", "connect",
         "encryption", "rights", "expiry", "renewal", "revocation",
     }  # fmt: skip
+    assert checker.texts("address").endswith(f"answers: {vault_version(find_vault())}")
     assert checker.engine.mints(good) == 1
     assert roles_of(checker.engine, good) == []
 

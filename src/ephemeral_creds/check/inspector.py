@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.providers.vault import VaultConfig, VaultProvider
 
-__all__ = ["Health", "Inspector", "RoleFacts", "StaticRoleFacts", "TokenFacts"]
+__all__ = ["Health", "Inspector", "RoleFacts", "StaticRoleFacts", "TokenFacts", "parse_health"]
 
 # A health request changes nothing, and a node that can answer does so within milliseconds.
 _HEALTH_TIMEOUT = 10.0
@@ -30,14 +31,15 @@ _DEFAULT_POLICY = "the policy 'default' allows it: do not disable that policy"
 class Health:
     """What a node says about itself.
 
-    OpenBao leaves `enterprise` out; it counts as true there, since it knows namespaces. `time` is
-    Unix time in whole seconds, ``None`` if the node does not say.
+    OpenBao leaves `enterprise` out; it counts as true there, since it knows namespaces. `program`
+    is Vault or OpenBao. `time` is Unix time in whole seconds, ``None`` if the node does not say.
     """
 
     initialized: bool
     sealed: bool
     standby: bool
     enterprise: bool
+    program: str
     version: str
     time: float | None
 
@@ -113,7 +115,7 @@ class Inspector:
             return client.ask(
                 lambda vault: vault.sys.read_health_status(method="GET", **_CODES),
                 "its health",
-                _parse_health,
+                parse_health,
             )
 
     def login(self) -> TokenFacts:
@@ -180,16 +182,20 @@ class Inspector:
         return replace(self.config, address=address)
 
 
-def _parse_health(body: Mapping[str, object]) -> Health:
+def parse_health(body: Mapping[str, object]) -> Health:
+    """Return what a node's answer says; raises `Malformed` if that is no answer of Vault's."""
     if not isinstance(body.get("sealed"), bool):
         raise Malformed("no 'sealed' in the reply")
-    time = body.get("server_time_utc")
+    time, version = body.get("server_time_utc"), str(body.get("version") or "")
+    # OpenBao's versions begin with 2.0, Vault's field with 1.16.
+    is_openbao = "enterprise" not in body and bool(re.match(r"[2-9]|[1-9]\d", version))
     return Health(
         initialized=body.get("initialized") is True,
         sealed=body.get("sealed") is True,
         standby=body.get("standby") is True,
         enterprise=body.get("enterprise") is not False,
-        version=str(body.get("version") or "of unknown version"),
+        program="OpenBao" if is_openbao else "Vault",
+        version=version or "of unknown version",
         time=float(time) if isinstance(time, int | float) else None,
     )
 

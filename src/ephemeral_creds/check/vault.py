@@ -99,7 +99,7 @@ def _ask(inspector: Inspector) -> list[_Node]:
 def _check_answer(node: _Node, findings: Findings, level: Level) -> None:
     health = node.health
     if isinstance(health, Health):
-        findings.add("address", "ok", f"{node.address} answers: Vault {health.version}")
+        findings.add("address", "ok", f"{node.address} answers: {health.program} {health.version}")
     # A match on a message of the library: it only decides the name of the step.
     elif "certificate" in str(health):
         findings.add("tls", level, str(health))

@@ -17,7 +17,7 @@ from ephemeral_creds import (
 from ephemeral_creds.check.credentials import ends_with_token, was_put_off
 from ephemeral_creds.check.database import Line
 from ephemeral_creds.check.findings import Findings
-from ephemeral_creds.check.inspector import Inspector
+from ephemeral_creds.check.inspector import Inspector, parse_health
 from ephemeral_creds.check.revocation import revocation_statements
 from ephemeral_creds.check.run import may_come
 from ephemeral_creds.check.session import Validity, check_encryption, check_expiry
@@ -92,6 +92,23 @@ def test_each_address_has_weaknesses_of_its_own() -> None:
     assert inspector.weaknesses("https://one.example:8200") == ()
     (weakness,) = inspector.weaknesses("http://two.example:8200")
     assert "http://two.example:8200" in weakness
+
+
+@pytest.mark.parametrize(
+    ("version", "said", "program"),
+    [
+        ("2.7.2", {}, "OpenBao"),
+        ("2.0.0-alpha20240329", {}, "OpenBao"),
+        ("2.0.1", {"enterprise": False}, "Vault"),
+        ("1.21.1+ent", {"enterprise": True}, "Vault"),
+        ("1.14.10", {}, "Vault"),
+        (None, {}, "Vault"),
+    ],
+)
+def test_which_program_a_node_is(version: str | None, said: dict[str, bool], program: str) -> None:
+    """OpenBao began before Vault 1.16 said whether it is Enterprise, and never says so."""
+    body: dict[str, object] = {"initialized": True, "sealed": False, "version": version}
+    assert parse_health(body | said).program == program
 
 
 def test_an_owner_with_a_name_that_needs_quotes() -> None:
