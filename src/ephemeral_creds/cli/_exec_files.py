@@ -102,8 +102,13 @@ class ProgramFiles:
                 self._written[name] = text
 
     def environment(self, grant: Grant) -> dict[str, str]:
-        """Return the environment of a program that starts with `grant`."""
+        """Return the environment of a program that starts with `grant`.
+
+        Raises:
+            ConfigurationError: a variable is to have the password, but each server takes its own.
+        """
         options, environment = self._options, dict(self._environ)
+        _check_variables(options, grant.credentials)
         user, password = grant.credentials.username, grant.credentials.password.reveal()
         # It would count more than the file.
         environment.pop("PGPASSWORD", None)
@@ -123,6 +128,17 @@ class ProgramFiles:
             parts = template.replace("{user}", quote(user, safe=""))
             environment[name] = parts.replace("{password}", quote(password, safe=""))
         return environment
+
+
+def _check_variables(options: ExecOptions, credentials: Credentials) -> None:
+    names = [*options.password_env, *(n for n, text in options.url_env if "{password}" in text)]
+    if names and credentials.passwords:
+        servers = ", ".join(server for server, _ in credentials.passwords)
+        raise ConfigurationError(
+            f"{', '.join(names)}: a variable has room for one password, but each of {servers} "
+            "takes a token of its own: name one host in the provider's URL, or have the program "
+            "read PGPASSFILE, which has a line for each"
+        )
 
 
 def _place(environ: Mapping[str, str]) -> str | None:

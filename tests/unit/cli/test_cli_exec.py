@@ -166,6 +166,35 @@ def test_a_program_is_given_files_and_only_the_variables_that_were_asked_for(
         assert url == "x://user%3A3:%7Buser%7D%25@db/user%3A3"
 
 
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        (ExecOptions(password_env=("PASS", "WORD")), "PASS, WORD"),
+        (ExecOptions(url_env=(("URL", "x://{user}:{password}@two"), ("WHO", "{user}"))), "URL"),
+        (ExecOptions(user_env=("WHO",), url_env=(("URL", "x://{user}@two"),)), ""),
+    ],
+)
+def test_a_variable_is_refused_where_each_server_takes_its_own_password(
+    tmp_path: Path, canary: Canary, options: ExecOptions, refused: str
+) -> None:
+    canary.allow_secret_file(tmp_path)
+    word = Secret("password-Of/one")
+    each = (("one:5432", word), ("two:5432", Secret("password-Of/two")))
+    of_two = Grant(Credentials("app", word, passwords=each), Lease(0.0), generation=1)
+    with ProgramFiles(options, {"TMPDIR": str(tmp_path)}) as files:
+        files.write([of_two])
+        if refused:
+            said = rf"^{refused}: .* each of one:5432, two:5432 takes a token of its own: name one"
+            with pytest.raises(ConfigurationError, match=said):
+                files.environment(of_two)
+        else:
+            passfile = Path(files.environment(of_two)["PGPASSFILE"]).read_text()
+            assert passfile.splitlines() == [
+                "one:5432:*:app:password-Of/one",
+                "two:5432:*:app:password-Of/two",
+            ]
+
+
 def test_the_directory_is_private_and_removed(tmp_path: Path) -> None:
     with ProgramFiles(ExecOptions(), {"XDG_RUNTIME_DIR": str(tmp_path)}):
         [folder] = tmp_path.iterdir()
