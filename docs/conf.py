@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pygments.lexers import PostgresLexer, TextLexer
 
@@ -28,6 +29,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "notfound.extension",
     "command_options",
     "docstrings",
     "inline_diagrams",
@@ -82,6 +84,7 @@ html_favicon = "_static/favicon.svg"
 html_copy_source = False
 html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
 html_static_path = ["_static"]
+templates_path = ["_templates"]
 html_css_files = ["site.css"]
 pygments_dark_style = "github-dark"  # that of furo underlines modules
 html_theme_options = {
@@ -89,6 +92,13 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "docs/",
 }
+
+# --- The page for an address without one --------------------------------------------------------
+
+notfound_template = "404.html"
+notfound_context = {"title": "Page not found"}
+# A server shows it at every depth, so its links begin at the server's root.
+notfound_urls_prefix = urlsplit(html_baseurl).path or "/"
 
 
 def setup(app: Sphinx) -> None:

@@ -61,6 +61,17 @@ def test_the_start_page_links_to_every_page_in_the_order_of_the_contents() -> No
     assert set(contents) | {"inventories/README"} == pages | {"tutorial"}
 
 
+def test_the_page_for_an_unknown_address_links_to_pages() -> None:
+    text = (DOCS / "_templates" / "404.html").read_text(encoding="utf-8")
+    links = re.findall(r"pathto\('([^']+)'\) \}\}(?:#([\w-]+))?\"", text)
+    assert len(links) == text.count("pathto('")
+    for page, anchor in links:
+        headings = re.findall(
+            "^#+ (.+)$", (DOCS / f"{page}.md").read_text(encoding="utf-8"), re.MULTILINE
+        )
+        assert not anchor or anchor in [title.lower().replace(" ", "-") for title in headings]
+
+
 def test_every_command_has_its_options_in_the_reference() -> None:
     page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
     shown = re.findall(r"^```\{command-options\} (\w+)$", page, re.MULTILINE)
