@@ -15,8 +15,10 @@ import requests
 import urllib3.exceptions
 
 from ephemeral_creds.exceptions import (
+    AccessDenied,
     ConfigurationError,
     EphemeralCredsError,
+    LeaseLost,
     MalformedResponse,
     ProviderUnavailable,
 )
@@ -26,7 +28,9 @@ from ephemeral_creds.providers.http.reply import ReplyTooLarge
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Service", "from_exception", "is_in_doubt"]
+    from ephemeral_creds.events import Outcome
+
+__all__ = ["Service", "from_exception", "is_in_doubt", "outcome_of"]
 
 _NO_REPLY = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)
 # OpenSSL's words for bytes that are not TLS.
@@ -63,6 +67,23 @@ def is_in_doubt(error: Exception) -> bool:
     """Whether the request may have arrived, so that it may have been carried out."""
     sent = isinstance(error, requests.RequestException | ReplyTooLarge | OSError)
     return sent and not never_arrived(error)
+
+
+def outcome_of(result: object, status: int | None, *, in_doubt: bool = False) -> Outcome:
+    """Return how a request ended, for its event.
+
+    Args:
+        result: the parsed reply, or the error.
+        status: the HTTP status of the reply; ``None`` without one.
+        in_doubt: whether it may have been carried out, if `result` is an error.
+    """
+    if not isinstance(result, EphemeralCredsError):
+        return "done"
+    if in_doubt:
+        return "unknown"
+    if status is not None and isinstance(result, AccessDenied | ConfigurationError | LeaseLost):
+        return "refused"
+    return "failed"
 
 
 def from_exception(

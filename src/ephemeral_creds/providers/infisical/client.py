@@ -10,14 +10,8 @@ from urllib.parse import quote
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.events import ProviderRequest
-from ephemeral_creds.exceptions import (
-    AccessDenied,
-    ConfigurationError,
-    EphemeralCredsError,
-    LeaseLost,
-    ProviderUnavailable,
-)
-from ephemeral_creds.providers.http.failures import Service
+from ephemeral_creds.exceptions import EphemeralCredsError, ProviderUnavailable
+from ephemeral_creds.providers.http.failures import Service, outcome_of
 from ephemeral_creds.providers.http.rest import RestClient
 from ephemeral_creds.providers.infisical import replies
 
@@ -25,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ephemeral_creds._clock import Clock
-    from ephemeral_creds.events import Outcome
     from ephemeral_creds.providers.fields import SecretFields
 
 __all__ = ["InfisicalClient", "Place"]
@@ -238,12 +231,13 @@ class InfisicalClient:
         self, name: str, outcome: object, status: int | None, lease_id: str, sent_at: float
     ) -> None:
         failed = isinstance(outcome, EphemeralCredsError)
+        in_doubt = _SERVICE.in_doubt in str(outcome) if status is None else status < 300
         if isinstance(outcome, replies.DynamicLease):
             lease_id = outcome.lease_id
         self._events.append(
             ProviderRequest(
                 operation=name,
-                outcome=_outcome(outcome, status),
+                outcome=outcome_of(outcome, status, in_doubt=in_doubt),
                 address=self._address,
                 mount=str(self._place),
                 role=self._name,
@@ -259,15 +253,6 @@ def _encoded(body: Mapping[str, object]) -> Secret:
     return Secret(
         json.dumps({k: v.reveal() if isinstance(v, Secret) else v for k, v in body.items()})
     )
-
-
-def _outcome(outcome: object, status: int | None) -> Outcome:
-    if not isinstance(outcome, EphemeralCredsError):
-        return "done"
-    if status is not None and isinstance(outcome, AccessDenied | ConfigurationError | LeaseLost):
-        return "refused"
-    in_doubt = _SERVICE.in_doubt in str(outcome) or (status is not None and status < 300)
-    return "unknown" if in_doubt else "failed"
 
 
 def _shorten(lease_id: str) -> str:

@@ -14,13 +14,13 @@ from ephemeral_creds._fork import register
 from ephemeral_creds._values import Lease, Secret
 from ephemeral_creds.events import ProviderRequest
 from ephemeral_creds.exceptions import (
-    AccessDenied,
     ConfigurationError,
     EphemeralCredsError,
     MalformedResponse,
 )
 from ephemeral_creds.providers.base import CredentialProvider, value_of
 from ephemeral_creds.providers.fields import FIELD_KEYS, TEXT_KEYS
+from ephemeral_creds.providers.http.failures import outcome_of
 from ephemeral_creds.providers.http.rest import RestClient
 from ephemeral_creds.providers.url import FromURL, Key, Location
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Credentials, Grant
-    from ephemeral_creds.events import Event, Outcome
+    from ephemeral_creds.events import Event
     from ephemeral_creds.providers.fields import SecretFields
     from ephemeral_creds.providers.http.failures import Service
     from ephemeral_creds.providers.http.reply import Reply
@@ -186,15 +186,18 @@ class SecretProvider(FromURL, CredentialProvider):
             intro, request.method, request.url, headers=request.headers, body=request.body
         )
         outcome: _T | EphemeralCredsError
-        outcome = reply if isinstance(reply, EphemeralCredsError) else parse(reply, intro)
+        if isinstance(reply, EphemeralCredsError):
+            outcome, status = reply, None
+        else:
+            outcome, status = parse(reply, intro), reply.status
         error = outcome if isinstance(outcome, EphemeralCredsError) else None
         self._events.append(
             ProviderRequest(
                 operation=request.operation,
-                outcome=_outcome(error),
+                outcome=outcome_of(outcome, status),
                 address=address,
                 role=self.name,
-                status=None if isinstance(reply, EphemeralCredsError) else reply.status,
+                status=status,
                 duration=max(0.0, self._clock.now() - sent_at),
                 error="" if error is None else f"{type(error).__name__}: {error}",
             )
@@ -251,9 +254,3 @@ def arguments_from(location: Location, keys: Mapping[str, Key]) -> dict[str, Any
         **location.arguments(URL_KEYS),
         **location.arguments(keys),
     }
-
-
-def _outcome(error: EphemeralCredsError | None) -> Outcome:
-    if error is None:
-        return "done"
-    return "refused" if isinstance(error, AccessDenied | ConfigurationError) else "failed"

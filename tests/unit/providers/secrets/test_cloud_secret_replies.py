@@ -31,6 +31,7 @@ from ephemeral_creds import (
     RefreshPolicy,
     provider_from_url,
 )
+from ephemeral_creds.events import ProviderRequest
 from ephemeral_creds.lifecycle.actions import Fetch
 from ephemeral_creds.lifecycle.machine import Lifecycle
 from ephemeral_creds.lifecycle.signals import Granted, Start, Tick
@@ -430,8 +431,12 @@ def test_a_certificate_that_cannot_be_trusted(
 ) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     server.put(login(1))
+    reader, events = make(server), list[ProviderRequest]()
+    reader.observe(events.append)
     with pytest.raises(ConfigurationError, match="set REQUESTS_CA_BUNDLE to the CA that issued"):
-        make(server).fetch()
+        reader.fetch()
+    # Refused by this side: nothing was sent.
+    assert [(each.outcome, each.status) for each in events] == [("failed", None)]
 
 
 def test_a_secret_without_credentials(server: CloudSecrets, make: Make) -> None:

@@ -6,19 +6,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ephemeral_creds.events import ProviderRequest
-from ephemeral_creds.exceptions import (
-    AccessDenied,
-    ConfigurationError,
-    EphemeralCredsError,
-    LeaseLost,
-)
+from ephemeral_creds.exceptions import EphemeralCredsError
+from ephemeral_creds.providers.http.failures import outcome_of
 from ephemeral_creds.providers.vault.http.errors import shorten
 from ephemeral_creds.providers.vault.http.parse import RoleCredentials, TokenInfo
 
 if TYPE_CHECKING:
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Secret
-    from ephemeral_creds.events import Outcome
     from ephemeral_creds.providers.vault.http.errors import Operation
 
 __all__ = ["AuditTrail"]
@@ -72,7 +67,7 @@ class AuditTrail:
         self._pending.append(
             ProviderRequest(
                 operation=operation.name or operation.kind.name.lower(),
-                outcome=_outcome(outcome, status, in_doubt=in_doubt),
+                outcome=outcome_of(outcome, status, in_doubt=in_doubt),
                 address=operation.address,
                 mount=operation.mount,
                 role=operation.role,
@@ -90,13 +85,3 @@ class AuditTrail:
         while self._pending:
             taken.append(self._pending.popleft())
         return taken
-
-
-def _outcome(outcome: object, status: int | None, *, in_doubt: bool) -> Outcome:
-    if not isinstance(outcome, EphemeralCredsError):
-        return "done"
-    if in_doubt:
-        return "unknown"
-    if status is not None and isinstance(outcome, AccessDenied | ConfigurationError | LeaseLost):
-        return "refused"
-    return "failed"
