@@ -39,11 +39,7 @@ _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _ENTRA = Service(
     name="Microsoft Entra",
     address="AZURE_AUTHORITY_HOST",
-    expected_name="",
-    trust="set REQUESTS_CA_BUNDLE to",
-    files="that REQUESTS_CA_BUNDLE names PEM certificates",
     values="AZURE_AUTHORITY_HOST, AZURE_TENANT_ID and AZURE_CLIENT_ID",
-    in_doubt="",
 )
 
 

@@ -28,11 +28,9 @@ if TYPE_CHECKING:
 SERVICE = Service(
     name="The service",
     address="its address",
-    expected_name="",
     trust="trust",
     files="the files",
     values="the names",
-    in_doubt="",
 )
 INTRO = "The service, asked for a thing,"
 

@@ -46,21 +46,22 @@ class Service:
     Attributes:
         name: its name: ``Vault``.
         address: the address: ``the address (VAULT_ADDR)``.
-        expected_name: how to set the name that the certificate has to have; empty if that cannot
-            be set.
+        values: what a request is made of, which may have characters that HTTP cannot carry.
         trust: how to trust another CA: ``set VAULT_CACERT to``, to be followed by which.
         files: which files TLS is set up with.
-        values: what a request is made of, which may have characters that HTTP cannot carry.
+        expected_name: how to set the name that the certificate has to have; empty if that cannot
+            be set.
         in_doubt: what may have happened if there is no reply; empty if nothing follows from it.
     """
 
     name: str
     address: str
-    expected_name: str
-    trust: str
-    files: str
     values: str
-    in_doubt: str
+    # The variable that requests reads.
+    trust: str = "set REQUESTS_CA_BUNDLE to"
+    files: str = "that REQUESTS_CA_BUNDLE names PEM certificates"
+    expected_name: str = ""
+    in_doubt: str = ""
 
 
 def is_in_doubt(error: Exception) -> bool:

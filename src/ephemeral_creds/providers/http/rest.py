@@ -18,7 +18,7 @@ from ephemeral_creds.providers.http.failures import from_exception
 from ephemeral_creds.providers.http.reply import read_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ephemeral_creds.exceptions import EphemeralCredsError
     from ephemeral_creds.providers.http.failures import Service
@@ -31,7 +31,8 @@ __all__ = [
 # For connecting and reading. The services of a region answer in milliseconds, in their worst
 # minutes within seconds; what takes longer is asked again.
 TIMEOUT = (5.0, 10.0)
-# Enough for the longest usual complaint, which names an identity, an action and a secret.
+# Enough for the longest usual complaint, which names an identity, an action and a secret; the essay
+# of a proxy or a plugin is cut.
 _MAX_SAID = 400
 
 
@@ -158,9 +159,11 @@ def unavailable(intro: str, reply: Reply) -> ProviderUnavailable:
     )
 
 
-def said(text: object) -> str:
-    """Return a service's own words on one line, and not too many of them."""
+def said(text: object, secrets: Iterable[Secret] = ()) -> str:
+    """Return a service's own words on one line, not too many of them, and without `secrets`."""
     words = " ".join(str(text).split()) or "no reason given"
+    for secret in filter(None, secrets):
+        words = words.replace(secret.reveal(), "**********")
     return words if len(words) <= _MAX_SAID else f"{words[:_MAX_SAID]}…"
 
 

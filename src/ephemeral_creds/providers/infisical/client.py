@@ -12,7 +12,7 @@ from ephemeral_creds._values import Secret
 from ephemeral_creds.events import ProviderRequest
 from ephemeral_creds.exceptions import EphemeralCredsError, ProviderUnavailable
 from ephemeral_creds.providers.http.failures import Service, outcome_of
-from ephemeral_creds.providers.http.rest import RestClient
+from ephemeral_creds.providers.http.rest import RestClient, bearer, malformed
 from ephemeral_creds.providers.infisical import replies
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _PENDING = 256
 _SERVICE = Service(
     name="Infisical",
     address="the address (INFISICAL_DOMAIN)",
-    expected_name="",
     trust="set verify (cacert in a URL), or REQUESTS_CA_BUNDLE, to",
     files="the files that verify and REQUESTS_CA_BUNDLE name",
     values="the address and the client id",
@@ -194,7 +193,7 @@ class InfisicalClient:
         headers: dict[str, str | Secret] = {"Content-Type": "application/json"}
         secrets = [value for value in body.values() if isinstance(value, Secret)]
         if token is not None:
-            headers["Authorization"] = Secret(f"Bearer {token.reveal()}")
+            headers |= bearer(token)
             secrets.append(token)
         client = self._revoking if name.startswith("revoke") else self._creating
         sent_at = self._clock.now()
@@ -215,12 +214,12 @@ class InfisicalClient:
                 of_lease=lease_id != "",
             )
         elif reply.body is None:
-            outcome = replies.malformed(intro, reply.status, reply.kind)
+            outcome = malformed(intro, reply.status, reply.kind)
         else:
             try:
                 outcome = parse(reply.body)
             except replies.Malformed as error:
-                outcome = replies.malformed(intro, reply.status, str(error))
+                outcome = malformed(intro, reply.status, str(error))
             except replies.Failed as error:
                 outcome = ProviderUnavailable(f"{intro}: {error}", status=reply.status)
         status = None if isinstance(reply, EphemeralCredsError) else reply.status

@@ -18,6 +18,7 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
+from ephemeral_creds.providers.http import rest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessToken", "DynamicLease", "Failed", "Malformed", "access_token",
-    "created", "error_of", "is_at_maximum", "malformed", "renewed", "revoked", "seconds_of",
+    "created", "error_of", "is_at_maximum", "renewed", "revoked", "seconds_of",
 ]  # fmt: skip
 
-_MAX_SAID = 300
 # How it says that a renewal would go beyond the maximum: later versions, and earlier ones.
 _MAXIMUM = ("maximum allowed lease duration", "larger than max ttl")
 _LEASE_GONE = re.compile(r"dynamic secret lease.* not found", re.IGNORECASE)
@@ -113,7 +113,7 @@ def revoked(body: Mapping[str, object]) -> None:
     """
     lease = _mapping(body, "lease")
     if lease.get("status"):
-        details = str(lease.get("statusDetails") or "no reason given")[:_MAX_SAID]
+        details = rest.said(lease.get("statusDetails") or "")
         raise Failed(
             f"its user could not be dropped: {details}; correct the revocation statement of the "
             "dynamic secret"
@@ -196,30 +196,18 @@ def _says_maximum(text: str) -> bool:
     return any(words in text.lower() for words in _MAXIMUM)
 
 
-def malformed(intro: str, status: int, error: str) -> MalformedResponse:
-    """Return the error for a success whose body lacks something."""
-    return MalformedResponse(
-        f"{intro} answered HTTP {status} with {error}; check that the address is Infisical's",
-        status=status,
-    )
-
-
 def _said(reply: Reply, secrets: Sequence[Secret]) -> str:
-    said: object = reply.text or reply.kind
+    text: object = reply.text or reply.kind
     if reply.body is not None:
-        said = reply.body.get("message") or "no reason given"
-    if isinstance(said, list):
+        text = reply.body.get("message") or ""
+    if isinstance(text, list):
         # Of fields that are wrong: each with its path and its message.
-        said = "; ".join(
+        text = "; ".join(
             f"{'.'.join(map(str, issue.get('path', ())))}: {issue.get('message')}"
-            for issue in said
+            for issue in text
             if isinstance(issue, Mapping) and isinstance(issue.get("path", ()), list | tuple)
         )
-    text = " ".join(str(said).split())
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret.reveal(), "**********")
-    return text if len(text) <= _MAX_SAID else f"{text[:_MAX_SAID]}…"
+    return rest.said(text, secrets)
 
 
 def _mapping(source: Mapping[str, object], key: str) -> Mapping[str, object]:

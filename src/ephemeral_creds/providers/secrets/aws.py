@@ -56,11 +56,9 @@ __all__ = ["SecretsManagerProvider"]
 _SERVICE = Service(
     name="Secrets Manager",
     address="the region, the endpoint (AWS_ENDPOINT_URL_SECRETS_MANAGER) and the VPC's DNS",
-    expected_name="",
     trust="set AWS_CA_BUNDLE to",
     files="that AWS_CA_BUNDLE names PEM certificates",
     values="the region, the endpoint and the name of the secret",
-    in_doubt="",
 )
 _NAME = re.compile(r"[A-Za-z0-9/_+=.@!:-]{1,2048}")
 _ARN = re.compile(r"arn:[a-z0-9-]+:secretsmanager:([a-z0-9-]+):[0-9]+:secret:.+")

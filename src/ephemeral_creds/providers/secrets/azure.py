@@ -50,11 +50,7 @@ __all__ = ["AzureKeyVaultProvider"]
 _SERVICE = Service(
     name="Key Vault",
     address="the name of the vault, the DNS of its private endpoint",
-    expected_name="",
-    trust="set REQUESTS_CA_BUNDLE to",
-    files="that REQUESTS_CA_BUNDLE names PEM certificates",
     values="the names of vault and secret",
-    in_doubt="",
 )
 # https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret
 _API_VERSION = "7.4"

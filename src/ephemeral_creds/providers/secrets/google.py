@@ -51,11 +51,7 @@ __all__ = ["GoogleSecretManagerProvider"]
 _SERVICE = Service(
     name="Secret Manager",
     address="the location and the endpoint",
-    expected_name="",
-    trust="set REQUESTS_CA_BUNDLE to",
-    files="that REQUESTS_CA_BUNDLE names PEM certificates",
     values="the names of project and secret",
-    in_doubt="",
 )
 # https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")

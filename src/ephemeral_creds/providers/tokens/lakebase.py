@@ -49,11 +49,7 @@ _ENDPOINT = re.compile(r"projects/[^/]+/branches/[^/]+/endpoints/[^/]+")
 _SERVICE = Service(
     name="Databricks",
     address=f"the address of the workspace ({_HOST})",
-    expected_name="",
-    trust="set REQUESTS_CA_BUNDLE to",
-    files="that REQUESTS_CA_BUNDLE names PEM certificates",
     values="the address, the client id and the secret",
-    in_doubt="",
 )
 _URL_KEYS = {
     **{name: Key(name) for name in ("instance", "endpoint", "address", "client_id")},

@@ -418,7 +418,7 @@ def test_vaults_message_is_shortened_to_one_line(
     stub.script(CREDS, errors(500, "1 error occurred:\n\t* " + "x" * 5000))
     with pytest.raises(ProviderUnavailable) as caught:
         provider.fetch()
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
     assert "x…; check" in str(caught.value)
 

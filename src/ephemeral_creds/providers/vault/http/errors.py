@@ -22,7 +22,7 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
-from ephemeral_creds.providers.http import failures
+from ephemeral_creds.providers.http import failures, rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,8 +34,6 @@ __all__ = [
     "Kind", "Operation", "from_exception", "from_reply", "malformed", "shorten",
 ]  # fmt: skip
 
-# Enough for Vault's longest usual complaint; a proxy's or a plugin's essay is cut.
-_MAX_SAID = 300
 # Characters of a lease id's last part: enough to find it in Vault, too few to revoke it.
 _SHOWN = 6
 _NOT_VAULT = "the reply is not Vault's: check the address and any proxy in between"
@@ -217,22 +215,15 @@ def malformed(operation: Operation, status: int, lacks: str) -> MalformedRespons
 
 
 def _said(operation: Operation, reply: Reply) -> str:
-    """Return the reply's own words, on one line and without secrets."""
+    """Return the reply's own words."""
     errors = None if reply.body is None else reply.body.get("errors")
     if reply.body is None:
-        said = reply.text or reply.kind
-    elif isinstance(errors, list) and errors:
-        said = "; ".join(str(error) for error in errors)
+        text = reply.text or reply.kind
     else:
-        said = "no reason given"
-    # Vault spreads lists of errors over lines with bullets.
-    said = " ".join(said.split())
-    for secret in operation.secrets:
-        if secret:
-            said = said.replace(secret.reveal(), "**********")
+        text = "; ".join(map(str, errors)) if isinstance(errors, list) else ""
     if operation.lease_id:
-        said = said.replace(operation.lease_id, shorten(operation.lease_id))
-    return said if len(said) <= _MAX_SAID else f"{said[:_MAX_SAID]}…"
+        text = text.replace(operation.lease_id, shorten(operation.lease_id))
+    return rest.said(text, operation.secrets)
 
 
 # --- No reply -----------------------------------------------------------------------------------
