@@ -15,12 +15,11 @@ from ephemeral_creds.exceptions import (
     ConfigurationError,
     EphemeralCredsError,
     MalformedResponse,
-    ProviderUnavailable,
 )
 from ephemeral_creds.providers.access import access_token_in, call_for_token
 from ephemeral_creds.providers.http.failures import Service
 from ephemeral_creds.providers.http.metadata import ask_metadata
-from ephemeral_creds.providers.http.rest import RestClient
+from ephemeral_creds.providers.http.rest import RestClient, is_down, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -186,10 +185,8 @@ def _of_entra(reply: Reply, what: str) -> AccessToken | EphemeralCredsError:
     body, status = reply.body or {}, reply.status
     if status == 200:
         return access_token_in(body, what)
-    if status == 429 or status >= 500:
-        return ProviderUnavailable(
-            f"{what} answered HTTP {status}", status=status, retry_after=reply.retry_after
-        )
+    if is_down(reply):
+        return unavailable(f"{what} answered HTTP {status}", reply)
     found = re.match(r"AADSTS[0-9]+", str(body.get("error_description")))
     code = f"{body.get('error')} ({found[0]})" if found else reply.kind
     return AccessDenied(

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ephemeral_creds.providers.http.reply import Reply
 
 __all__ = [
-    "PlainSession", "RestClient", "bearer", "malformed", "said", "unavailable", "validate_address",
+    "PlainSession", "RestClient", "bearer", "is_down", "malformed", "said", "unavailable",
+    "unexplained", "validate_address",
 ]  # fmt: skip
 
 # For connecting and reading. The services of a region answer in milliseconds, in their worst
@@ -152,11 +153,21 @@ def bearer(token: Secret) -> dict[str, str | Secret]:
     return {"Authorization": Secret(f"Bearer {token.reveal()}")}
 
 
-def unavailable(intro: str, reply: Reply) -> ProviderUnavailable:
-    """Return the error for a reply that says no more than that the service is in trouble."""
-    return ProviderUnavailable(
-        f"{intro} answered HTTP {reply.status}", status=reply.status, retry_after=reply.retry_after
-    )
+def is_down(reply: Reply) -> bool:
+    """Whether the service is in trouble, or throttles."""
+    return reply.status >= 500 or reply.status == 429
+
+
+def unavailable(message: str, reply: Reply) -> ProviderUnavailable:
+    """Return the error for a reply of a service that is down."""
+    return ProviderUnavailable(message, status=reply.status, retry_after=reply.retry_after)
+
+
+def unexplained(intro: str, reply: Reply) -> EphemeralCredsError:
+    """Return the error for a reply that is not a success and has none of the service's codes."""
+    if is_down(reply):
+        return unavailable(f"{intro} answered HTTP {reply.status}", reply)
+    return malformed(intro, reply.status, reply.kind)
 
 
 def said(text: object, secrets: Iterable[Secret] = ()) -> str:

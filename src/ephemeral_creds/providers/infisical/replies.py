@@ -155,10 +155,9 @@ def error_of(
     status, body = reply.status, reply.body
     said = _said(reply, secrets)
     message = f"{intro} answered HTTP {status}: {said}"
-    if status == 429 or status >= 500:
+    if rest.is_down(reply):
         hints = {429: "; raise its rate limit, or send fewer requests", 500: f"; {failed}"}
-        hint = hints.get(status, "")
-        return ProviderUnavailable(f"{message}{hint}", status=status, retry_after=reply.retry_after)
+        return rest.unavailable(f"{message}{hints.get(status, '')}", reply)
     if reply.redirect:
         return ConfigurationError(
             f"{intro} answered HTTP {status}: a redirect to {reply.redirect}, which is not "

@@ -9,9 +9,8 @@ from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
     EphemeralCredsError,
-    ProviderUnavailable,
 )
-from ephemeral_creds.providers.http.rest import malformed, said, unavailable
+from ephemeral_creds.providers.http.rest import is_down, said, unavailable, unexplained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,14 +45,13 @@ def body_of(
     if status == 200 and body is not None:
         return body
     if body is None or "__type" not in body:
-        is_down = status >= 500 or status == 429
-        return unavailable(intro, reply) if is_down else malformed(intro, status, reply.kind)
+        return unexplained(intro, reply)
     # Some services put a namespace in front of the code.
     code = str(body["__type"]).rpartition("#")[2]
     words = said(body.get("message") or body.get("Message") or "")
     message = f"{intro} answered {code}: {words}"
-    if _TEMPORARY.search(code) or status >= 500 or status == 429:
-        return ProviderUnavailable(message, status=status, retry_after=reply.retry_after)
+    if _TEMPORARY.search(code) or is_down(reply):
+        return unavailable(message, reply)
     if _CLOCK.search(f"{code} {words}"):
         return AccessDenied(f"{message}; check this machine's clock", status=status)
     if _NO_IDENTITY.search(code):

@@ -20,9 +20,10 @@ from ephemeral_creds.providers.fields import SecretFields
 from ephemeral_creds.providers.http.failures import Service
 from ephemeral_creds.providers.http.rest import (
     bearer,
-    malformed,
+    is_down,
     said,
     unavailable,
+    unexplained,
     validate_address,
 )
 from ephemeral_creds.providers.secrets.base import (
@@ -197,14 +198,13 @@ class AzureKeyVaultProvider(SecretProvider):
         status = reply.status
         error = error_in(reply)
         if error is None:
-            is_down = status >= 500 or status == 429
-            return unavailable(intro, reply) if is_down else malformed(intro, status, reply.kind)
+            return unexplained(intro, reply)
         inner = error.get("innererror")
         inner = inner.get("code") if isinstance(inner, dict) else None
         code = str(inner or error.get("code"))
         message = f"{intro} answered HTTP {status}: {code}: {said(error.get('message'))}"
-        if status >= 500 or status == 429:
-            return ProviderUnavailable(message, status=status, retry_after=reply.retry_after)
+        if is_down(reply):
+            return unavailable(message, reply)
         vault = urlsplit(self._address).hostname or ""
         which = f"--vault-name {vault.partition('.')[0]} --name {self.name}"
         if code == "SecretDisabled":

@@ -13,16 +13,17 @@ from ephemeral_creds.exceptions import (
     ConfigurationError,
     EphemeralCredsError,
     MalformedResponse,
-    ProviderUnavailable,
 )
 from ephemeral_creds.providers.fields import SecretFields
 from ephemeral_creds.providers.google import default_credentials, find_google_token
 from ephemeral_creds.providers.http.failures import Service
 from ephemeral_creds.providers.http.rest import (
     bearer,
+    is_down,
     malformed,
     said,
     unavailable,
+    unexplained,
     validate_address,
 )
 from ephemeral_creds.providers.secrets.base import (
@@ -204,13 +205,12 @@ class GoogleSecretManagerProvider(SecretProvider):
         status = reply.status
         error = error_in(reply)
         if error is None:
-            is_down = status >= 500 or status == 429
-            return unavailable(intro, reply) if is_down else malformed(intro, status, reply.kind)
+            return unexplained(intro, reply)
         code, words = str(error.get("status", status)), said(error.get("message"))
         message = f"{intro} answered {code}: {words}"
         reasons = str(error.get("details", ""))
-        if status >= 500 or status == 429:
-            return ProviderUnavailable(message, status=status, retry_after=reply.retry_after)
+        if is_down(reply):
+            return unavailable(message, reply)
         if status == 401:
             return AccessDenied(f"{message}; check the credentials of this process", status=status)
         if status == 403 and "SERVICE_DISABLED" in reasons:

@@ -16,15 +16,16 @@ from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
     EphemeralCredsError,
-    ProviderUnavailable,
 )
 from ephemeral_creds.providers.access import access_token_in, call_for_token
 from ephemeral_creds.providers.http.failures import Service
 from ephemeral_creds.providers.http.rest import (
     RestClient,
     bearer,
+    is_down,
     malformed,
     said,
+    unavailable,
     validate_address,
 )
 from ephemeral_creds.providers.inputs import as_secret, file_path, read_secret
@@ -335,8 +336,8 @@ def _failure(
     # Words about a login may repeat what was sent.
     if key == "error_code" and status != 401 and "message" in body:
         message += f": {said(body['message'])}"
-    if status == 429 or status >= 500:
-        return ProviderUnavailable(message, status=status, retry_after=reply.retry_after)
+    if is_down(reply):
+        return unavailable(message, reply)
     if status in (401, 403) or (status == 400 and status in remedies):
         return AccessDenied(f"{message}; {remedies[status]}", status=status)
     if reply.body is None or not isinstance(code, str):
