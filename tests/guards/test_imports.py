@@ -24,7 +24,7 @@ LAYERS: list[list[tuple[str, ...]]] = [
     [("exceptions",), ("_backoff",), ("_clock",), ("_fork",), ("_secret_file",)],
     [("_values",), ("events",)],
     [("lifecycle",), ("providers.base",), ("observers",)],
-    [("providers.url",), ("providers.aws",), ("providers.access",)],
+    [("providers.url",), ("providers.aws",), ("providers.access",), ("providers.address",)],
     [
         ("providers.vault.config",),
         ("providers.vault.inputs",),

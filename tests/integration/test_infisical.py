@@ -376,7 +376,7 @@ def test_a_certificate_of_an_unknown_ca(
         ({"ttl": "30s"}, "must be 1m or longer"),
         ({"ttl": "soon"}, "must be 1m or longer"),
         ({"address": "infisical:8080"}, "must look like https://app.infisical.com"),
-        ({"address": "https://me:you@infisical"}, "has a user name in it"),
+        ({"address": "https://me:you@infisical"}, "has a user name or password in it"),
     ],
 )
 def test_arguments_that_cannot_be_right(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import requests
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import (
-    ConfigurationError,
     MalformedResponse,
     ProviderUnavailable,
 )
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PlainSession", "RestClient", "bearer", "is_down", "malformed", "said", "unavailable",
-    "unexplained", "validate_address",
+    "unexplained",
 ]  # fmt: skip
 
 # For connecting and reading. The services of a region answer in milliseconds, in their worst
@@ -127,17 +125,6 @@ class RestClient:
     def close(self) -> None:
         """Close its connections. It can be used again."""
         self._session.close()
-
-
-def validate_address(address: str, what: str) -> str:
-    """Return a service's address without slashes at its end; only this machine may lack TLS."""
-    parts = urlsplit(address)
-    is_here = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-    if (parts.scheme != "https" and not (parts.scheme == "http" and is_here)) or not parts.hostname:
-        raise ConfigurationError(
-            f"{what}={address!r} must begin with https://, since secrets are sent through it"
-        )
-    return address.rstrip("/")
 
 
 def malformed(intro: str, status: int, lacks: str) -> MalformedResponse:

@@ -8,7 +8,6 @@ import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ephemeral_creds._clock import SystemClock
 from ephemeral_creds._values import Credentials, Grant, Lease
@@ -18,6 +17,7 @@ from ephemeral_creds.exceptions import (
     LeaseLost,
     MalformedResponse,
 )
+from ephemeral_creds.providers.address import plain_http_warning, validate_address
 from ephemeral_creds.providers.base import CredentialProvider
 from ephemeral_creds.providers.fields import FIELD_KEYS, SecretFields
 from ephemeral_creds.providers.infisical.client import InfisicalClient, Place
@@ -142,7 +142,11 @@ class InfisicalProvider(FromURL, CredentialProvider):
         self._secret, self._secret_file = client_secret, file_path(client_secret_file)
         self._place = Place(project, environment, "/" + path.strip("/"))
         self._name, self._ttl = name, ttl
-        self._address = _validate_address(address or _address_from(os.environ))
+        self._address = validate_address(
+            address or _address_from(os.environ), "Infisical's address", example=_CLOUD, plain=True
+        )
+        if warning := plain_http_warning("Infisical", self._address):
+            logger.warning("%s", warning)
         self._fields = SecretFields(fields)
         self._verify = verify
         self._clock = SystemClock() if clock is None else clock
@@ -307,24 +311,3 @@ def _address_from(environ: Mapping[str, str]) -> str:
     found = environ.get("INFISICAL_DOMAIN") or environ.get("INFISICAL_API_URL") or _CLOUD
     # As the command takes it, which some write with the path of the API.
     return found.rstrip("/").removesuffix("/api")
-
-
-def _validate_address(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-        valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        parts, valid = urlsplit(""), False
-    if parts.username is not None or parts.password is not None:
-        raise ConfigurationError("the address of Infisical has a user name in it: leave it out")
-    if not valid or parts.query or parts.fragment:
-        raise ConfigurationError(
-            f"the address of Infisical must look like https://app.infisical.com, not {address!r}"
-        )
-    if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
-        logger.warning(
-            "Infisical at %s is used over plain HTTP: anyone on the network path can read tokens "
-            "and passwords; use https",
-            address,
-        )
-    return address.rstrip("/")

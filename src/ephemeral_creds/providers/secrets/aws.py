@@ -18,6 +18,7 @@ from ephemeral_creds.exceptions import (
     MalformedResponse,
     ProviderUnavailable,
 )
+from ephemeral_creds.providers.address import validate_address
 from ephemeral_creds.providers.aws import (
     find_region,
     find_signing_key,
@@ -29,9 +30,6 @@ from ephemeral_creds.providers.aws import (
 from ephemeral_creds.providers.base import value_of
 from ephemeral_creds.providers.fields import SecretFields
 from ephemeral_creds.providers.http.failures import Service
-from ephemeral_creds.providers.http.rest import (
-    validate_address,
-)
 from ephemeral_creds.providers.secrets.aws_replies import body_of
 from ephemeral_creds.providers.secrets.base import (
     POLL_INTERVAL,
@@ -140,7 +138,7 @@ class SecretsManagerProvider(SecretProvider):
         self._session = session
         address = endpoint or next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
         address = address or f"https://{host_of('secretsmanager', found)}"
-        self._url = f"{validate_address(address, 'endpoint')}/"
+        self._url = f"{validate_address(address, 'endpoint=')}/"
         # The ids of the versions that PostgreSQL refuses, AWSCURRENT's among them.
         self._refused: frozenset[str] = frozenset()
         self._uses_previous = False

@@ -15,6 +15,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     ProviderUnavailable,
 )
+from ephemeral_creds.providers.address import validate_address
 from ephemeral_creds.providers.azure import default_credential, find_azure_token
 from ephemeral_creds.providers.fields import SecretFields
 from ephemeral_creds.providers.http.failures import Service
@@ -24,7 +25,6 @@ from ephemeral_creds.providers.http.rest import (
     said,
     unavailable,
     unexplained,
-    validate_address,
 )
 from ephemeral_creds.providers.secrets.base import (
     POLL_INTERVAL,
@@ -124,7 +124,7 @@ class AzureKeyVaultProvider(SecretProvider):
                     "hyphens; or give its address, https://NAME.vault.azure.net"
                 )
             address = f"https://{host}"
-        self._address = validate_address(address, "vault")
+        self._address = validate_address(address, "vault=")
         for what, value, pattern in (("name", name, _NAME), ("version", version, _VERSION)):
             if value is not None and not pattern.fullmatch(value):
                 raise ConfigurationError(f"{value!r} cannot be the {what} of a secret in Key Vault")

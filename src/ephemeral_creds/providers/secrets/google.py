@@ -14,6 +14,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
     MalformedResponse,
 )
+from ephemeral_creds.providers.address import validate_address
 from ephemeral_creds.providers.fields import SecretFields
 from ephemeral_creds.providers.google import default_credentials, find_google_token
 from ephemeral_creds.providers.http.failures import Service
@@ -24,7 +25,6 @@ from ephemeral_creds.providers.http.rest import (
     said,
     unavailable,
     unexplained,
-    validate_address,
 )
 from ephemeral_creds.providers.secrets.base import (
     POLL_INTERVAL,
@@ -137,7 +137,7 @@ class GoogleSecretManagerProvider(SecretProvider):
             self._resource += f"/locations/{parts['location']}"
             host = f"secretmanager.{parts['location']}.rep.googleapis.com"
         self._resource += f"/secrets/{secret}"
-        self._address = validate_address(endpoint or f"https://{host}", "endpoint")
+        self._address = validate_address(endpoint or f"https://{host}", "endpoint=")
         self._credentials, self._account = credentials, service_account
         own = getattr(credentials, "quota_project_id", None)
         self._quota_project = quota_project or (own if isinstance(own, str) else None)

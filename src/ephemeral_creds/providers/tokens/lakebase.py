@@ -18,6 +18,7 @@ from ephemeral_creds.exceptions import (
     EphemeralCredsError,
 )
 from ephemeral_creds.providers.access import access_token_in, call_for_token
+from ephemeral_creds.providers.address import validate_address
 from ephemeral_creds.providers.http.failures import Service
 from ephemeral_creds.providers.http.rest import (
     RestClient,
@@ -26,7 +27,6 @@ from ephemeral_creds.providers.http.rest import (
     malformed,
     said,
     unavailable,
-    validate_address,
 )
 from ephemeral_creds.providers.inputs import as_secret, file_path, read_secret
 from ephemeral_creds.providers.tokens.base import DatabaseTokenProvider, role_and_arguments
@@ -287,7 +287,7 @@ def _address(text: str) -> str:
         raise ConfigurationError(
             f"LakebaseProvider(address=): the workspace is missing: give it, or set {_HOST}"
         )
-    return validate_address(text if "://" in text else f"https://{text}", "address")
+    return validate_address(text if "://" in text else f"https://{text}", "address=")
 
 
 def _bearer_of(workspace: Workspace) -> str:

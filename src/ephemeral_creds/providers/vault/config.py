@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import re
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ephemeral_creds.exceptions import ConfigurationError
+from ephemeral_creds.providers.address import plain_http_warning, validate_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,12 +150,8 @@ class VaultConfig:
     @property
     def weaknesses(self) -> tuple[str, ...]:
         """Warnings: settings with which others can eavesdrop on Vault or impersonate it."""
-        found = [
-            f"Vault at {address} is used over plain HTTP: anyone on the network path can read "
-            "tokens and passwords; use https"
-            for address in self.addresses
-            if address.startswith("http:") and not _is_local(urlsplit(address).hostname or "")
-        ]
+        warnings = (plain_http_warning("Vault", address) for address in self.addresses)
+        found = list(filter(None, warnings))
         if self.verify is False and any(map(_is_https, self.addresses)):
             found.append(
                 f"the certificate of Vault at {self.address} is not checked (VAULT_SKIP_VERIFY): "
@@ -178,51 +174,21 @@ def _is_https(address: str) -> bool:
     return address.startswith("https:")
 
 
-def _is_local(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _validate_address(address: str) -> str:
-    # Schemes are case-insensitive (RFC 3986 §3.1); later code may rely on lower case.
-    scheme, separator, rest = address.partition("://")
-    address = scheme.lower() + separator + rest
-    if address.startswith("unix://"):
-        if not address.startswith("unix:///") or len(address) == len("unix:///"):
+    if address.lower().startswith("unix:"):
+        path = address.partition(":")[2]
+        if not path.startswith("///") or path == "///":
             raise ConfigurationError(
                 f"the address of a socket must look like unix:///run/vault.sock, not {address!r}"
             )
-        return address
-    try:
-        parts = urlsplit(address)
-        port_is_valid = parts.port is None or parts.port > 0
-    except ValueError:
-        parts, port_is_valid = urlsplit(""), False
-    # The address is part of every message: it must not hold a secret.
-    if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(
-            "the address of Vault contains a user name or password, which Vault does not use: "
-            "leave it out"
-        )
-    if (
-        parts.scheme not in {"http", "https"}
-        or not parts.hostname
-        or not port_is_valid
-        or parts.query
-        or parts.fragment
-    ):
-        raise ConfigurationError(
-            f"the address of Vault must look like https://vault:8200, not {address!r}"
-        )
-    if parts.path.rstrip("/").endswith("/v1"):
+        return f"unix:{path}"
+    example = "https://vault:8200"
+    address = validate_address(address, "the address of Vault", example=example, plain=True)
+    if urlsplit(address).path.endswith("/v1"):
         raise ConfigurationError(
             f"the address of Vault is scheme, host and port: leave the /v1 out of {address!r}"
         )
-    return address.rstrip("/")
+    return address
 
 
 def _boolean(name: str, value: str | None) -> bool:

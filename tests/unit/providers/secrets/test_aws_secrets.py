@@ -206,7 +206,7 @@ def test_endpoints_of_the_regions(
         ("cn-north-1", "secretsmanager.cn-north-1.amazonaws.com.cn"),
     ):
         assert provider("app", region=region)._url == f"https://{host}/"
-    with pytest.raises(ConfigurationError, match=r"vpce\.example.com' must begin with https"):
+    with pytest.raises(ConfigurationError, match="endpoint= must begin with https://"):
         provider("app", endpoint="http://vpce.example.com")
 
 

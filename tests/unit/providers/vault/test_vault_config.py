@@ -100,10 +100,17 @@ def test_an_address_that_cannot_be_right(address: str) -> None:
         VaultConfig(address)
 
 
-def test_r27_an_address_with_a_password_is_refused_without_showing_it() -> None:
+@pytest.mark.parametrize("password", ["hunter2", "hunter2#", "/hunter2", "?hunter2"])
+@pytest.mark.parametrize("host", ["vault", "vault:port", "[vault"])
+def test_r27_an_address_with_a_password_is_refused_without_showing_it(
+    password: str, host: str
+) -> None:
     with pytest.raises(ConfigurationError, match="leave it out") as caught:
-        VaultConfig("https://me:hunter2@vault")
+        VaultConfig(f"https://me:{password}@{host}")
     assert "hunter2" not in str(caught.value)
+
+
+def test_r27_a_proxys_password_is_not_shown() -> None:
     config = VaultConfig("https://v", proxies={"https": "http://me:hunter2@proxy"})
     assert "hunter2" not in repr(config)
 
