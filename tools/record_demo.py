@@ -22,8 +22,9 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "demo.svg"
-# As many columns as are legible in a page of 800 pixels.
-COLUMNS, LINES = 84, 32
+# As many columns as are legible on a phone, and pixels of each where there is room.
+COLUMNS, LINES = 57, 32
+COLUMN = 10
 # The live view is on the alternate screen, where each picture begins at the upper left corner.
 NEXT_PICTURE, LAST_PICTURE = "\x1b[H", "\x1b[?1049l"
 # A rotation that has begun, and no event says yet that it has ended: events come first.
@@ -31,7 +32,7 @@ ROTATING = re.compile(r"generation (\d+): █.*generation \d+: █(?!.*tion \1: 
 
 # That of rich without its font, which an image in a page may not load.
 SVG = """\
-<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<svg width="WIDTH" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
 .{unique_id}-matrix {{
   font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
@@ -90,7 +91,10 @@ def moment(output: str) -> str:
     if not pictures:
         sys.exit("no picture shows connections of two generations: record for longer")
     lines = pictures[-1].rstrip().split("\n")
-    return "\n".join([*lines, "", *end.strip("\n").split("\n")])
+    result = end.strip("\n").split("\n")
+    if wide := [line for line in result if len(line) > COLUMNS]:
+        sys.exit(f"wider than the picture: record again, or widen it: {wide}")
+    return "\n".join([*lines, "", *result])
 
 
 def main(arguments: list[str]) -> None:
@@ -100,7 +104,8 @@ def main(arguments: list[str]) -> None:
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(f"\x1b[1m$ ephemeral-creds demo\x1b[0m\n{shown}"), soft_wrap=True)
     TARGET.parent.mkdir(exist_ok=True)
-    picture = console.export_svg(title="", theme=MONOKAI, code_format=SVG, unique_id="demo")
+    svg = SVG.replace("WIDTH", str(COLUMNS * COLUMN))
+    picture = console.export_svg(title="", theme=MONOKAI, code_format=svg, unique_id="demo")
     TARGET.write_text(picture, encoding="utf-8")
     print(f"{TARGET} written")
 

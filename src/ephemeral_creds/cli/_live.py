@@ -86,10 +86,12 @@ class LiveView(PlainView):
 
 def _state(snapshot: Snapshot) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
+    table.add_column(style="bold", no_wrap=True)
     table.add_column()
     table.add_row("time", f"{snapshot.elapsed:.0f} of {snapshot.seconds:.0f} s")
-    table.add_row("generation", f"{snapshot.generation} ({snapshot.username})")
+    # Cut where it does not fit: a row that wraps would move those below it.
+    user = f"{snapshot.generation} ({snapshot.username})"
+    table.add_row("generation", Text(user, no_wrap=True, overflow="ellipsis"))
     table.add_row("lease left", left(snapshot.expires_in))
     for generation, count in snapshot.connections.items():
         bar = "█" * min(count, _BAR)

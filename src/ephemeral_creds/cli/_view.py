@@ -169,8 +169,8 @@ def _sentence(event: Event) -> str:
             text = f"generation {event.generation}: user {event.username}"
         case PoolRotated():
             text = (
-                f"generation {event.generation}: {event.connections} connections, the rotation "
-                f"took {event.duration:.2f} s"
+                f"generation {event.generation}: {event.connections} connections rotated in "
+                f"{event.duration:.2f} s"
             )
         case LeaseRevoked():
             text = f"generation {event.generation}: last connection closed, lease revoked"

@@ -95,7 +95,7 @@ def test_people_get_rotations_and_problems_and_no_requests() -> None:
     log(RevocationFailed(generation=3, error="gone", final=True))
     assert log.take() == [
         "         generation 2: user v-2",
-        "         generation 2: 10 connections, the rotation took 0.12 s",
+        "         generation 2: 10 connections rotated in 0.12 s",
         "         generation 1: last connection closed, lease revoked",
         "         RevocationFailed generation=3 error=gone final=True",
     ]
@@ -142,6 +142,17 @@ def test_live_shows_the_same_and_ends_with_the_table() -> None:
         assert part not in after
     assert "file (OpenBao 2.7.2)" in after
     assert "Kept:" in after
+
+
+def test_live_cuts_a_user_name_that_is_too_long_for_the_terminal() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, color_system=None, width=40, height=40)
+    with LiveView(console) as view:
+        view.show(replace(SNAPSHOT, username="v-" + "a" * 40))
+    lines = out.getvalue().splitlines()
+    (generation,) = [line for line in lines if "generation   2 (" in line]
+    assert "aaa…" in generation
+    assert "connections  generation" in lines[lines.index(generation) + 2]
 
 
 def test_live_has_no_colours_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
