@@ -103,7 +103,8 @@ RULES = (
         "warning",
         "PostgreSQL refuses logins of keeper {{ $labels.keeper }}: {{ $labels.reason }}",
         "credentials: it refuses user or password; pg_hba: a rule rejects them; server: for "
-        "another reason, such as no free slot. The events LoginRejected have the code.",
+        "another reason, such as no free slot; client: it lacks what sslmode or require_auth "
+        "asks for. The events LoginRejected have the code.",
         "A replica that does not know a new role yet refuses it once or twice.",
     ),
     Rule(

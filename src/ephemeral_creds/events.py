@@ -118,14 +118,15 @@ class FetchFailed(Problem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginRejected(Problem):
-    """PostgreSQL answered a login with an error.
+    """PostgreSQL refused a login, or libpq the server.
 
     Attributes:
-        generation: the generation whose credentials were sent.
+        generation: the generation whose credentials were to log in.
         current: whether that generation is in use; false while it is being tested.
         reason: ``credentials`` if the server refused user or password, ``pg_hba`` if it
             rejected the login before it asked for a password, ``server`` if it refused for a
-            reason that other credentials do not change.
+            reason that other credentials do not change, ``client`` if it lacks what ``sslmode``,
+            ``channel_binding`` or ``require_auth`` of the client asks for.
         sqlstate: the server's code, such as ``28P01``; ``None`` if it is not known.
     """
 

@@ -17,6 +17,7 @@ from restricted_postgres import strict_postgres
 from twins import EAGER, TWINS, Setup, Worker, user_of, wait_until
 
 from ephemeral_creds import (
+    ConfigurationError,
     DatabaseUnreachable,
     LoginRefused,
     RotationPolicy,
@@ -246,6 +247,41 @@ class TestServer:
             )
             self.says(setup, pool, "08P01", "ignore_startup_parameters")
             pool.close()
+
+
+class TestClient:
+    """libpq turns the server away: the error names the parameter that has it do so."""
+
+    @pytest.mark.parametrize(
+        ("options", "parameter"),
+        [
+            pytest.param(
+                {"require_auth": "md5"},
+                "require_auth",
+                marks=pytest.mark.skipif(psycopg.pq.version() < 160000, reason="needs libpq 16"),
+            ),
+            ({"channel_binding": "require", "sslmode": "disable"}, "channel_binding"),
+            ({"sslmode": "require"}, "sslmode"),
+        ],
+        ids=["require_auth", "channel_binding", "sslmode"],
+    )
+    def test_a_parameter_that_the_server_does_not_meet(
+        self, setup: Setup, options: dict[str, str], parameter: str
+    ) -> None:
+        pool = setup.pool(min_size=1, wait=False, rotation=OFTEN, kwargs=options)
+        self.says(setup, pool, parameter)
+
+    def test_a_certificate_of_an_unknown_ca(self, strict: Setup, tmp_path: Path) -> None:
+        options = {"sslmode": "verify-ca", "sslrootcert": str(tmp_path / "missing.pem")}
+        pool = strict.pool(min_size=1, wait=False, rotation=OFTEN, kwargs=options)
+        self.says(strict, pool, "sslrootcert")
+
+    def says(self, setup: Setup, pool: Any, parameter: str) -> None:
+        wait_until(lambda: pool.status().last_error_reason == "client")
+        with pytest.raises(ConfigurationError, match=rf"libpq refuses the server: .*{parameter}"):
+            pool.getconn(timeout=BRIEF)
+        assert told(setup) == {("client", None)}
+        assert setup.provider.calls.count("fetch") == 1
 
 
 class TestPgHba:

@@ -222,7 +222,7 @@ def ends_with_token(minted: Lease, last: Lease, asked: float) -> bool:
 def _remedy(failed: LoginFailed, session_role: str | None) -> str:
     """Return what to do about a login to PostgreSQL that failed."""
     verdict = failed.verdict
-    hint = advice(verdict.reason, verdict.sqlstate)
+    hint = advice(verdict.reason, verdict.sqlstate, verdict.parameter)
     if session_role is not None:
         # A match on a message, PgBouncer's: good enough for a hint.
         if refuses_options(str(failed)):

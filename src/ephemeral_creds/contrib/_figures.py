@@ -29,7 +29,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-REASONS = ("credentials", "pg_hba", "server")
+REASONS = ("credentials", "pg_hba", "server", "client")
 """The values of ``reason`` of `LoginRejected`."""
 
 OPERATIONS = (
@@ -217,7 +217,7 @@ KEEPER: tuple[Figure[Reading], ...] = (
     Figure(
         "logins.refused",
         "counter",
-        "Logins that PostgreSQL answered with an error.",
+        "Logins that PostgreSQL refused, or libpq before it.",
         lambda keeper: dict(keeper.status.rejected_by_reason),
         "{login}",
         "reason",

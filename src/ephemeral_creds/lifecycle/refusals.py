@@ -31,6 +31,8 @@ class LoginFailure(Enum):
     """The server turned the login away before it asked for a password."""
     SERVER = "server"
     """The server said no for a reason that no other credentials change: no free slot, say."""
+    CLIENT = "client"
+    """The client turned the server away, which lacks what ``sslmode`` or ``require_auth`` asks."""
     UNREACHABLE = "unreachable"
     """The server did not answer, or not in time."""
 

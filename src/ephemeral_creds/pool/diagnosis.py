@@ -42,6 +42,7 @@ _REMEMBERED = 32
 # ways of sslmode=prefer, one server may refuse a password and the other be down.
 _WEIGHT = (
     LoginFailure.UNREACHABLE,
+    LoginFailure.CLIENT,
     LoginFailure.PG_HBA,
     LoginFailure.SERVER,
     LoginFailure.CREDENTIALS,
@@ -63,16 +64,28 @@ _ERROR = re.compile(
 )
 # However it calls a FATAL error: libpq writes two blanks after that for none of its own.
 _SERVER_SAID = re.compile(r": \S+:  ")
+# libpq's own words for a server that it turned away, and the parameter that has it do so. The trace
+# shows no more than that it said nothing more. A program that sets LC_MESSAGES may have a libpq
+# that speaks another language: there the server counts as unreachable.
+_DEMANDS = {
+    "require_auth": re.compile(r"authentication method requirement"),
+    "channel_binding": re.compile(r"channel binding (?:is )?required"),
+    "sslmode": re.compile(r"SSL was required"),
+    "sslrootcert": re.compile(
+        r"certificate verify failed|root certificate file|does not match host name"
+    ),
+}
 # PostgreSQL's function that looks the role up, after `pg_hba.conf` has let it in.
 _ROLE_LOOKED_UP = ' R "InitializeSessionUserId"'
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why a login failed, and the server's code where it is known."""
+    """Why a login failed, the server's code where it is known, or the client's parameter."""
 
     reason: LoginFailure = LoginFailure.UNREACHABLE
     sqlstate: str | None = None
+    parameter: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -157,9 +170,17 @@ def read_trace(trace: str, said: str = "") -> Verdict:
     """
     spoke = _SERVER_SAID.search(said) is not None
     verdict = _weightiest(_verdict(attempt, spoke=spoke) for attempt in _STARTUP.split(trace)[1:])
-    if verdict.reason is LoginFailure.UNREACHABLE and spoke:
-        return Verdict(LoginFailure.SERVER)
-    return verdict
+    if verdict.reason is not LoginFailure.UNREACHABLE:
+        return verdict
+    return Verdict(LoginFailure.SERVER) if spoke else _of_client(said)
+
+
+def _of_client(said: str) -> Verdict:
+    """Return what libpq says of a server that refused nothing by itself."""
+    for parameter, words in _DEMANDS.items():
+        if words.search(said):
+            return Verdict(LoginFailure.CLIENT, parameter=parameter)
+    return Verdict()
 
 
 def _weightiest(verdicts: Iterable[Verdict]) -> Verdict:
@@ -212,8 +233,9 @@ class Diagnosis:
             if verdict is None:
                 verdict = Verdict() if busy else self._ask(failed, failure)
         except Exception:  # noqa: BLE001 - no trace in this libpq or system; no descriptor left
-            refused = failed.used_password
-            verdict = Verdict(LoginFailure.CREDENTIALS if refused else LoginFailure.UNREACHABLE)
+            verdict = _of_client(str(failed.error))
+            if failed.used_password:
+                verdict = Verdict(LoginFailure.CREDENTIALS)
         except BaseException as error:
             error.__traceback__ = None  # its frames have the password
             raise

@@ -149,7 +149,9 @@ def explain(
     elif isinstance(failure.error, exceptions.ConfigurationError):
         error = ConfigurationError(f"pool {pool!r}: {failure.error}")
     else:
-        hint = advice(failure.reason, failure.sqlstate) if failure.reason else ""
+        hint = ""
+        if failure.reason is not None:
+            hint = advice(failure.reason, failure.sqlstate, failure.parameter)
         who = f"{status.username!r} from {status.provider} ({lease})"
         match failure.reason:
             case LoginFailure.CREDENTIALS:
@@ -162,6 +164,11 @@ def explain(
                     f"pool {pool!r}: {timeout}: PostgreSQL refuses {who}, and other "
                     f"credentials would not help ({failure.sqlstate or 'no code'}): "
                     f"{hint}; the server said: {failure.error}"
+                )
+            case LoginFailure.CLIENT:
+                error = ConfigurationError(
+                    f"pool {pool!r}: {timeout}: libpq refuses the server: {hint}; it said: "
+                    f"{failure.error} (credentials: {lease})"
                 )
             case LoginFailure.UNREACHABLE:
                 error = DatabaseUnreachable(

@@ -34,6 +34,8 @@ class ConnectFailure:
     """``None`` where the login is not what failed, but what comes before or after it."""
     sqlstate: str | None = None
     """What the server said, where it is known: psycopg 3 has none for a failed connect."""
+    parameter: str = ""
+    """For `LoginFailure.CLIENT`: the parameter that the server does not meet."""
 
     @property
     def hopeless(self) -> bool:
@@ -52,7 +54,12 @@ class ConnectFailure:
 
     def because(self, verdict: Verdict) -> ConnectFailure:
         """Return the same failure with what was found out about it."""
-        return replace(self, reason=verdict.reason, sqlstate=verdict.sqlstate)
+        return replace(
+            self,
+            reason=verdict.reason,
+            sqlstate=verdict.sqlstate,
+            parameter=verdict.parameter,
+        )
 
     def with_hint(self, hint: str) -> ConnectFailure:
         """Return the same failure with more to say."""

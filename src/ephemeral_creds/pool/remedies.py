@@ -26,6 +26,26 @@ _PG_HBA = (
     "pg_hba.conf has no line that accepts this user, database, client address and encryption: add "
     "one, GRANT the role that a line names (+role) in the creation_statements, or set sslmode"
 )
+# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+_CLIENT = {
+    "require_auth": (
+        "the server, or a pooler in between, asks for another method than require_auth allows: "
+        "allow that one, or have pg_hba.conf, or auth_type in PgBouncer, name one that is allowed"
+    ),
+    "channel_binding": (
+        "channel_binding=require needs TLS as far as PostgreSQL itself and a password that is "
+        "checked by scram-sha-256: set sslmode=require or above, and that method in pg_hba.conf; "
+        "behind a pooler without it, set channel_binding=prefer"
+    ),
+    "sslmode": (
+        "sslmode asks for TLS, which the server does not offer: check host and port, and turn it "
+        "on there (ssl = on, or client_tls_sslmode in PgBouncer)"
+    ),
+    "sslrootcert": (
+        "sslmode asks for a certificate of a known CA, with the server's name in it: name the CA's "
+        "file in sslrootcert, and in host a name of the certificate, and check that it is valid"
+    ),
+}
 _UNREACHABLE = "check host and port, and that the server is running"
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SERVER = {
@@ -64,12 +84,13 @@ _OF_CREDENTIALS = {
 _OTHER = "its reason follows"
 
 
-def advice(reason: LoginFailure, sqlstate: str | None) -> str:
+def advice(reason: LoginFailure, sqlstate: str | None, parameter: str = "") -> str:
     """Return what is wrong and what to do, as the end of a sentence.
 
     Args:
         reason: why the login failed.
         sqlstate: the server's code, where it is known.
+        parameter: the client's own, if that is why.
     """
     match reason:
         case LoginFailure.CREDENTIALS:
@@ -78,6 +99,8 @@ def advice(reason: LoginFailure, sqlstate: str | None) -> str:
             return _PG_HBA
         case LoginFailure.SERVER:
             return _SERVER.get(sqlstate or "", _OTHER)
+        case LoginFailure.CLIENT:
+            return _CLIENT.get(parameter, _OTHER)
         case LoginFailure.UNREACHABLE:
             return _UNREACHABLE
 

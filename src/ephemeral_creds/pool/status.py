@@ -38,9 +38,9 @@ class PoolStatus:
         peak: the most connections that were ever open, or being opened, at the same time.
         suspect: whether connections are tested before they are lent.
         last_error: why the last connect failed; ``None`` if it succeeded.
-        last_error_reason: the reason as one word: ``credentials``, ``pg_hba`` or ``server``, as in
-            `LoginRejected`, or ``unreachable``; ``None`` if the connect succeeded, or if
-            something other than the login failed, such as ``configure=``.
+        last_error_reason: the reason as one word: ``credentials``, ``pg_hba``, ``server`` or
+            ``client``, as in `LoginRejected`, or ``unreachable``; ``None`` if the connect
+            succeeded, or if something other than the login failed, such as ``configure=``.
         last_error_sqlstate: the server's code, such as ``53300``; ``None`` if it is not known.
         keeper: the keeper's own status.
         overdue: how many connections were borrowed at their deadline so far; see

@@ -311,7 +311,7 @@ class TestStatistics:
         statistics = Statistics()
         refused = events.LoginRejected(generation=1, current=True, reason="pg_hba")
         statistics.count([a.Report(refused), a.Report(refused)], issued=1)
-        by_reason = {"credentials": 0, "pg_hba": 2, "server": 0}
+        by_reason = {"credentials": 0, "pg_hba": 2, "server": 0, "client": 0}
         assert statistics.counts.rejected_by_reason == by_reason
 
     @pytest.mark.parametrize(("previous", "rotations"), [(None, 0), (1, 1)])

@@ -12,6 +12,7 @@ import pytest
 from ephemeral_creds import Credentials, Secret
 from ephemeral_creds.lifecycle.refusals import LoginFailure
 from ephemeral_creds.pool.diagnosis import Diagnosis, FailedLogin, Verdict, read_trace
+from ephemeral_creds.pool.remedies import advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ WRONG = error("28P01", 'password authentication failed for user "app"', "auth_fa
 NO_LOGIN = error("28000", 'role "app" is not permitted to log in', "InitializeSessionUserId")
 NO_SLOT = error("53300", "remaining connection slots are reserved", "InitPostgres")
 
-CREDENTIALS, PG_HBA, SERVER, UNREACHABLE = LoginFailure
+CREDENTIALS, PG_HBA, SERVER, CLIENT, UNREACHABLE = LoginFailure
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,26 @@ def test_where_the_trace_is_silent_the_server_is_heard(said: str, reason: LoginF
     assert read_trace(STARTUP + NO_ENTRY, said) == Verdict(PG_HBA, "28000")
 
 
+@pytest.mark.parametrize(
+    ("said", "parameter"),
+    [
+        ('authentication method requirement "md5" failed: server requested SASL', "require_auth"),
+        ("channel binding required, but SSL not in use", "channel_binding"),
+        ("channel binding is required, but server did not offer an auth", "channel_binding"),
+        ("server does not support SSL, but SSL was required", "sslmode"),
+        ("SSL error: certificate verify failed: self-signed certificate", "sslrootcert"),
+        ('server certificate for "db" does not match host name "10.0.0.1"', "sslrootcert"),
+        ('root certificate file "/root.crt" does not exist\nEither provide', "sslrootcert"),
+    ],
+)
+def test_a_server_that_libpq_turns_away_is_not_unreachable(said: str, parameter: str) -> None:
+    """The trace shows no more of that than of a server that breaks the connection off."""
+    said = f'connection to server at "db", port 5432 failed: {said}'
+    assert read_trace(STARTUP, said) == Verdict(CLIENT, parameter=parameter)
+    assert read_trace(STARTUP + NO_ENTRY, said) == Verdict(PG_HBA, "28000")
+    assert parameter in advice(CLIENT, None, parameter)
+
+
 def failed(error: psycopg.Error, conninfo: str, **kwargs: object) -> FailedLogin:
     return FailedLogin(error, conninfo, kwargs, Credentials("app", Secret("in-clear")))
 
@@ -188,6 +209,9 @@ def test_without_a_trace_the_password_that_was_used_tells(monkeypatch: pytest.Mo
     diagnosis = Diagnosis(10.0)
     refused = failed(psycopg.OperationalError("refused", pgconn=used), "host=127.0.0.1 port=1")
     silent = failed(psycopg.OperationalError("silent"), "host=127.0.0.1 port=1")
+    words = "server does not support SSL, but SSL was required"
+    plain = failed(psycopg.OperationalError(words), "host=127.0.0.1 port=1")
+    assert diagnosis.explain(plain) == Verdict(CLIENT, parameter="sslmode")
     assert diagnosis.explain(refused) == Verdict(CREDENTIALS)
     assert diagnosis.explain(silent) == Verdict()
 

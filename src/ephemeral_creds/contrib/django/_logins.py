@@ -202,7 +202,7 @@ class Logins:
 def _explained(failure: ConnectFailure) -> Exception:
     if failure.reason is None or isinstance(failure.error, ConfigurationError):
         return failure.error
-    return failure.with_hint(advice(failure.reason, failure.sqlstate)).error
+    return failure.with_hint(advice(failure.reason, failure.sqlstate, failure.parameter)).error
 
 
 def _as_role(outcome: Connection | ConnectFailure, wanted: str) -> Connection | ConnectFailure:
