@@ -214,11 +214,13 @@ class RoleSession:
         """The network path of the connection."""
         pgconn, info = self._connection.pgconn, self._connection.info
         (sslmode,) = (option.val or b"" for option in pgconn.info if option.keyword == b"sslmode")
+        tls = bool(pgconn.ssl_in_use)
         return Line(
             host=info.host,
             address=info.hostaddr,
-            tls=bool(pgconn.ssl_in_use),
-            gss=self._row(_GSS)[0] is True,
+            tls=tls,
+            # It is never both, and not everything that speaks PostgreSQL's protocol has that view.
+            gss=not tls and self._row(_GSS)[0] is True,
             sslmode=sslmode.decode(),
         )
 

@@ -117,7 +117,12 @@ class Login:
                     f"each login instead, by ALTER ROLE … SET role = {wanted!r}"
                 )
         if session.wants_end:
-            session.end_learned(await connection.fetchval(VALID_FOR, timeout=QUERY_TIMEOUT))
+            try:
+                session.end_learned(await connection.fetchval(VALID_FOR, timeout=QUERY_TIMEOUT))
+            except Exception:
+                # No answer is no reason to do without the connection.
+                if connection.is_closed():
+                    raise
 
     def _explain(self, failure: ConnectFailure) -> ConnectFailure:
         """Say what a login may have failed for that also asked to act as a role."""

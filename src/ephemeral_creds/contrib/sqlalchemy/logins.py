@@ -278,8 +278,13 @@ class Logins:
                 f"PostgreSQL seems to drop the startup parameter: {role_at_login(role)}"
             )
         if session.wants_end:
-            remaining = self._ask(connection, VALID_FOR)
-            session.end_learned(remaining if isinstance(remaining, float) else None)
+            try:
+                remaining = self._ask(connection, VALID_FOR)
+            except self._dialect.loaded_dbapi.Error:
+                # No answer is no reason to do without the connection; one that broke fails here.
+                connection.rollback()
+            else:
+                session.end_learned(remaining if isinstance(remaining, float) else None)
         return None
 
     def _ask(self, connection: DBAPIConnection, query: str) -> object:
