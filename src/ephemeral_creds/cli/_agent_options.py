@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ephemeral_creds.cli._common_options import (
     NAMED_URL,
     POSTGRES_VARIABLES,
     PROVIDER_VARIABLES,
     URL_ENTRY,
+    Options,
     add_debug,
     add_url,
     add_verbose,
@@ -82,7 +83,7 @@ _MANUAL = Manual(
 
 
 @dataclass(frozen=True, slots=True)
-class AgentOptions:
+class AgentOptions(Options):
     """Options of the command.
 
     Attributes:
@@ -106,11 +107,6 @@ class AgentOptions:
     timeout: float = math.inf
     verbose: bool = False
     debug: bool = False
-
-    @classmethod
-    def of(cls, parsed: argparse.Namespace) -> Self:
-        """Return the options that the parser understood."""
-        return cls(**{field.name: getattr(parsed, field.name) for field in fields(cls)})
 
 
 def _mode(text: str) -> int:

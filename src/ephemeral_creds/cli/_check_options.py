@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ephemeral_creds.cli._common_options import (
     NAMED_URL,
     POSTGRES_VARIABLES,
     PROVIDER_VARIABLES,
     URL_ENTRY,
+    Options,
     add_debug,
     add_url,
     seconds,
@@ -18,7 +19,6 @@ from ephemeral_creds.cli._manual import Manual
 from ephemeral_creds.cli._statuses import SIGNALLED, ExitStatus
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
     from ephemeral_creds.cli._manual import CommandParser
@@ -72,7 +72,7 @@ _MANUAL = Manual(
 
 
 @dataclass(frozen=True, slots=True)
-class CheckOptions:
+class CheckOptions(Options):
     """Options of the command.
 
     Attributes:
@@ -92,11 +92,6 @@ class CheckOptions:
     dry_run: bool = False
     json: bool = False
     allow_warnings: bool = False
-
-    @classmethod
-    def of(cls, parsed: argparse.Namespace) -> Self:
-        """Return the options that the parser understood."""
-        return cls(**{field.name: getattr(parsed, field.name) for field in fields(cls)})
 
 
 def add_check_parser(add_parser: Callable[..., CommandParser]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Self
 
 from ephemeral_creds.providers.url import url_schemes
 
@@ -17,6 +18,7 @@ __all__ = [
     "PROVIDER_VARIABLES",
     "URL_ENTRY",
     "URL_VARIABLE",
+    "Options",
     "add_debug",
     "add_url",
     "add_verbose",
@@ -44,6 +46,16 @@ NAMED_URL = {
         "…_file=PATH names a file, …_env=NAME an environment variable."
     )
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of a command, each named as the parser has it."""
+
+    @classmethod
+    def of(cls, parsed: argparse.Namespace) -> Self:
+        """Return the options that the parser understood."""
+        return cls(**{field.name: getattr(parsed, field.name) for field in fields(cls)})
 
 
 def add_url(parser: argparse._ActionsContainer) -> None:

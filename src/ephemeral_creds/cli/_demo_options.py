@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from ephemeral_creds.cli._common_options import add_debug, add_verbose, seconds
+from ephemeral_creds.cli._common_options import Options, add_debug, add_verbose, seconds
 from ephemeral_creds.cli._manual import Manual
 from ephemeral_creds.cli._statuses import SIGNALLED, ExitStatus
 
@@ -74,7 +74,7 @@ _MANUAL = Manual(
 
 
 @dataclass(frozen=True, slots=True)
-class DemoOptions:
+class DemoOptions(Options):
     """Options of the command.
 
     Attributes:
@@ -96,11 +96,6 @@ class DemoOptions:
     json: bool = False
     verbose: bool = False
     debug: bool = False
-
-    @classmethod
-    def of(cls, parsed: argparse.Namespace) -> Self:
-        """Return the options that the parser understood."""
-        return cls(**{field.name: getattr(parsed, field.name) for field in fields(cls)})
 
 
 def add_demo_parser(add_parser: Callable[..., CommandParser]) -> None:

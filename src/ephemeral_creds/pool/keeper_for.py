@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ephemeral_creds.lifecycle.policy import RefreshPolicy
     from ephemeral_creds.observers import Observer
 
-__all__ = ["keeper_for"]
+__all__ = ["keeper_for", "validate_keeper"]
 
 
 def keeper_for(
@@ -31,25 +31,32 @@ def keeper_for(
             a keeper that its user has made.
     """
     if isinstance(credentials, CredentialProvider):
-        own = CredentialKeeper(
-            credentials,
-            refresh=refresh,
-            observers=observers,
-        )
+        own = CredentialKeeper(credentials, refresh=refresh, observers=observers)
         return own, own
-    if isinstance(credentials, AsyncCredentialKeeper):
-        credentials = credentials.keeper
-    given: object = credentials
+    argument = "the first argument of a pool, before conninfo,"
+    return validate_keeper(credentials, refresh, observers, argument), None
+
+
+def validate_keeper(
+    keeper: Keeper | AsyncCredentialKeeper,
+    refresh: RefreshPolicy | None,
+    observers: Sequence[Observer] | None,
+    argument: str,
+) -> Keeper:
+    """Return a keeper that was given in place of a provider, as `argument`.
+
+    Raises:
+        ConfigurationError: it is something else, or `refresh` or `observers` are given with it.
+    """
+    given: object = keeper.keeper if isinstance(keeper, AsyncCredentialKeeper) else keeper
     # A class has all that its instances have.
     if isinstance(given, type) or not isinstance(given, Keeper):
         kind = given if isinstance(given, type) else type(given)
         raise ConfigurationError(
-            "the first argument of a pool is where its credentials come from, a provider or a "
-            f"CredentialKeeper, and conninfo is the second; given was {kind.__name__!r}"
+            f"{argument} has to be a provider or a CredentialKeeper, not {kind.__name__!r}"
         )
     if refresh is not None or observers is not None:
         raise ConfigurationError(
-            "refresh= and observers= belong to the keeper: give them to CredentialKeeper(), "
-            "not to a pool that shares it"
+            "refresh= and observers= belong to the keeper: give them to CredentialKeeper()"
         )
-    return given, None
+    return given

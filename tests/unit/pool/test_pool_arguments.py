@@ -90,7 +90,7 @@ def test_a_pool_that_was_not_made_has_a_repr(pool: Any) -> None:
     [("host=db", "'str'"), (None, "'NoneType'"), (FixedProvider, "'FixedProvider'")],
 )
 def test_a_pools_first_argument_brings_credentials(pool: Any, given: Any, named: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"conninfo is the second.*{named}"):
+    with pytest.raises(ConfigurationError, match=f"before conninfo, has to be .*{named}"):
         pool(given)
 
 

@@ -22,9 +22,8 @@ from ephemeral_creds.contrib.sqlalchemy.idle import IdleReplacer, Outcome, repla
 from ephemeral_creds.contrib.sqlalchemy.keepers import GivenKeeper, OwnKeeper
 from ephemeral_creds.contrib.sqlalchemy.logins import Logins
 from ephemeral_creds.exceptions import ConfigurationError
-from ephemeral_creds.keeper.consumer import Keeper
-from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
 from ephemeral_creds.observers import logger
+from ephemeral_creds.pool.keeper_for import validate_keeper
 from ephemeral_creds.providers.base import CredentialProvider
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.contrib.sqlalchemy.keepers import KeeperSource
     from ephemeral_creds.contrib.sqlalchemy.logins import Login
+    from ephemeral_creds.keeper.consumer import Keeper
+    from ephemeral_creds.keeper.keeper_async import AsyncCredentialKeeper
     from ephemeral_creds.lifecycle.policy import RefreshPolicy
     from ephemeral_creds.observers import Observer
 
@@ -93,21 +94,8 @@ def attach(
     if isinstance(credentials, CredentialProvider):
         source = OwnKeeper(credentials, refresh, observers)
     else:
-        keeper: object = credentials
-        if isinstance(keeper, AsyncCredentialKeeper):
-            keeper = keeper.keeper
-        if isinstance(keeper, type) or not isinstance(keeper, Keeper):
-            kind = keeper if isinstance(keeper, type) else type(keeper)
-            raise ConfigurationError(
-                "attach(): the second argument has to be a provider or a CredentialKeeper, not "
-                f"{kind.__name__!r}"
-            )
-        if refresh is not None or observers is not None:
-            raise ConfigurationError(
-                "attach(): refresh= and observers= belong to the keeper: give them to "
-                "CredentialKeeper()"
-            )
-        source = GivenKeeper(keeper)
+        argument = "the second argument of attach()"
+        source = GivenKeeper(validate_keeper(credentials, refresh, observers, argument))
     Attachment(engine, source, session_role)
 
 
