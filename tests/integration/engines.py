@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from load import Load
 from minting import PATIENCE, Events, RoleProvider
 from psycopg import sql
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from twins import EAGER, LoopThread, wait_until
+from twins import EAGER, LoopThread
 
 from ephemeral_creds import CredentialKeeper
 from ephemeral_creds.contrib.sqlalchemy import attach
@@ -62,6 +63,10 @@ class EngineFace:
     def value(self, query: str = "SELECT current_user::text") -> Any:
         """Return the one value that `query` brings."""
         return self.run(lambda connection: connection.scalar(text(query)))
+
+    def load(self, workers: int = 4) -> Load:
+        """Return transactions without a pause, which wait for PostgreSQL most of the time."""
+        return Load(lambda: self.value("SELECT pg_sleep(0.01)"), workers, pause=0)
 
     def hold(self, count: int) -> set[int]:
         """Check `count` connections out at once, and return their processes in the server."""
@@ -177,39 +182,3 @@ class World:
                 [self.role(number)],
             )
         admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(self.role(number))))
-
-
-class Load:
-    """Transactions without a pause in some threads, until the block ends; failures are kept."""
-
-    def __init__(self, face: EngineFace, workers: int = 4) -> None:
-        self.succeeded = 0
-        self.failures: list[BaseException] = []
-        self._face = face
-        self._done = threading.Event()
-        self._threads = [threading.Thread(target=self._work) for _ in range(workers)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        for thread in self._threads:
-            thread.join(PATIENCE)
-
-    def goes_on(self) -> None:
-        """Wait until each worker has succeeded once more, or one has failed."""
-        wanted = self.succeeded + 2 * len(self._threads)
-        wait_until(lambda: self.failures or self.succeeded >= wanted, "transactions")
-
-    def _work(self) -> None:
-        while not self._done.is_set():
-            try:
-                # Most of the time it waits for PostgreSQL.
-                self._face.value("SELECT pg_sleep(0.01)")
-            except BaseException as error:
-                self.failures.append(error)
-            else:
-                self.succeeded += 1

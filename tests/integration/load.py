@@ -1,4 +1,4 @@
-"""Requests without a pause to the service of an example."""
+"""Threads that do something without a pause: query a pool, or send requests to a service."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from twins import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Load"]
+__all__ = ["Load", "add_and_read"]
 
 
 class Load:
-    """Requests without a pause, until the block ends; each failure is kept.
+    """Operations without a pause, until the block ends; each failure is kept.
 
     Args:
-        ask: sends a request for a path by a method to the service, and returns what it answers.
+        operation: what each worker does again and again.
+        pause: seconds between two of its operations.
     """
 
-    def __init__(self, ask: Callable[[str, str], Any], workers: int = 4) -> None:
+    def __init__(
+        self, operation: Callable[[], object], workers: int = 4, *, pause: float = 0.01
+    ) -> None:
         self.succeeded = 0
         self.failures: list[str] = []
-        self._ask = ask
+        self._operation, self._pause = operation, pause
         self._done = threading.Event()
         self._threads = [threading.Thread(target=self._work) for _ in range(workers)]
 
@@ -38,20 +41,30 @@ class Load:
         for thread in self._threads:
             thread.join(PATIENCE)
 
-    def goes_on(self) -> None:
-        """Wait until each worker may have succeeded once more, or one has failed."""
-        wanted = self.succeeded + 2 * len(self._threads)
-        wait_until(lambda: self.failures or self.succeeded >= wanted, "requests")
+    def goes_on(self, more: int = 20) -> None:
+        """Wait until some more operations have succeeded, or one has failed."""
+        wanted = self.succeeded + more
+        wait_until(lambda: self.failures or self.succeeded >= wanted, "operations")
 
     def _work(self) -> None:
-        while not self._done.wait(0.01):
+        while not self._done.wait(self._pause):
             try:
-                self._request()
+                self._operation()
             except Exception as error:
                 self.failures.append(repr(error))
             else:
                 self.succeeded += 1
 
-    def _request(self) -> None:
-        job = self._ask("/jobs?payload=x", "POST")
-        assert self._ask(f"/jobs/{job['id']}", "GET")["payload"] == "x"
+
+def add_and_read(ask: Callable[[str, str], Any]) -> Callable[[], None]:
+    """Return what adds a job to the service of an example, and reads it again.
+
+    Args:
+        ask: sends a request for a path by a method to the service, and returns its answer.
+    """
+
+    def operation() -> None:
+        job = ask("/jobs?payload=x", "POST")
+        assert ask(f"/jobs/{job['id']}", "GET")["payload"] == "x"
+
+    return operation

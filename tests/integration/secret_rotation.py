@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
+from source_load import PoolLoad
 from twins import wait_until
 
 from ephemeral_creds import CredentialKeeper, RefreshPolicy, RotatingConnectionPool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ephemeral_creds import CredentialProvider, Observer
     from ephemeral_creds.testing import PostgresServer
 
-__all__ = ["Rotation", "pool_for", "uses"]
+__all__ = ["Rotation", "change_under_load", "pool_for", "uses"]
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Rotation:
         """Where PostgreSQL is."""
         return f"host={self.postgres.host} port={self.postgres.port} dbname=postgres"
 
-    def _next_values(self) -> dict[str, object]:
+    def _next_values(self) -> dict[str, Any]:
         return {
             "engine": "postgres",
             "host": self.postgres.host,
@@ -94,9 +95,47 @@ def pool_for(
         yield keeper, pool
 
 
-def uses(keeper: CredentialKeeper, values: dict[str, object]) -> None:
+def uses(keeper: CredentialKeeper, values: dict[str, Any]) -> None:
     """Wait until these are in use."""
     wait_until(
         lambda: keeper.current().credentials.password.reveal() == values["password"],
         "the new credentials in use",
     )
+
+
+def change_under_load(
+    keeper: CredentialKeeper,
+    pool: RotatingConnectionPool,
+    rotation: Rotation,
+    write: Callable[[dict[str, Any]], object],
+    new_user: Callable[[], str],
+) -> None:
+    """Change the password three times, then the user three times, while no query fails.
+
+    Args:
+        keeper: the pool's.
+        pool: the pool, which has the rotation's first user.
+        rotation: of one user.
+        write: writes the secret.
+        new_user: returns the name of another user.
+    """
+    pool.wait()
+    with PoolLoad(pool) as load:
+        for _ in range(3):
+            rotation.take_turn()
+            rotation.set_secret()
+            write(rotation.values)
+            uses(keeper, rotation.values)
+            load.goes_on()
+        assert keeper.current().generation == 1
+        for _ in range(3):
+            old = rotation.values["username"]
+            rotation = Rotation(rotation.postgres, (new_user(),))
+            write(rotation.values)
+            uses(keeper, rotation.values)
+            wait_until(lambda: not rotation.sessions(old), f"{old} has sessions")  # noqa: B023
+            load.goes_on()
+    status = keeper.status()
+    assert load.failures == []
+    assert status.generation == 4
+    print(f"{load.succeeded} operations, {status.rejected_logins} refused logins")

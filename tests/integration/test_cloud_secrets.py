@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
-from minting import Events
-from secret_rotation import Rotation, pool_for, uses
+from secret_rotation import Rotation, change_under_load, pool_for, uses
 from source_load import PoolLoad
 from twins import wait_until
 
@@ -67,30 +66,10 @@ def provider(server: CloudSecrets) -> Iterator[CredentialProvider]:
 def test_changes_under_load_fail_no_query(
     server: CloudSecrets, provider: CredentialProvider, postgres: PostgresServer, unique: Unique
 ) -> None:
-    """Three changes of the password, and three of the user."""
-    rotation, events = Rotation(postgres, (unique("cloud_app"),)), Events()
+    rotation = Rotation(postgres, (unique("cloud_app"),))
     server.put(rotation.values)
-    with pool_for(provider, rotation.conninfo, events) as (keeper, pool):
-        pool.wait()
-        with PoolLoad(pool) as load:
-            for _ in range(3):
-                rotation.take_turn()
-                rotation.set_secret()
-                server.put(rotation.values)
-                uses(keeper, rotation.values)
-                load.goes_on()
-            assert keeper.current().generation == 1
-            for _ in range(3):
-                old = rotation.values["username"]
-                rotation = Rotation(postgres, (unique("cloud_app"),))
-                server.put(rotation.values)
-                uses(keeper, rotation.values)
-                wait_until(lambda: not rotation.sessions(old), f"{old} has sessions")  # noqa: B023
-                load.goes_on()
-        status = pool.status()
-    assert load.failures == []
-    assert status.keeper.generation == 4
-    print(f"{load.operations} operations, {status.keeper.rejected_logins} refused logins")
+    with pool_for(provider, rotation.conninfo) as (keeper, pool):
+        change_under_load(keeper, pool, rotation, server.put, lambda: unique("cloud_app"))
 
 
 def test_an_outage_costs_nothing(

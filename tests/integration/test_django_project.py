@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from load import Load
+from load import Load, add_and_read
 from minting import PATIENCE
 from psycopg import sql
 from twins import wait_until
@@ -206,7 +206,7 @@ class Server:
 
 def serve(project: Project, *command: str, **environment: str) -> str:
     """Have a server answer requests, stop it, and return what it said."""
-    with Server(project, *command, **environment) as server, Load(server.ask) as load:
+    with Server(project, *command, **environment) as server, Load(add_and_read(server.ask)) as load:
         load.goes_on()
         load.goes_on()
     assert load.failures == [], server.said

@@ -464,7 +464,7 @@ def test_rotations_under_load_fail_no_query(
     assert status.rotations == rotations
     assert stub.asked.count("create") == rotations + 1
     assert stub.users() == []
-    print(f"{load.operations} operations, {status.rotations} rotations")
+    print(f"{load.succeeded} operations, {status.rotations} rotations")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
 pytest.importorskip("asyncpg", reason="asyncpg is not installed")
 
-from engines import KINDS, Load, World
+from engines import KINDS, World
 from sqlalchemy import exc, text
 from sqlalchemy.pool import NullPool
 from twins import wait_until
@@ -64,7 +64,7 @@ def test_ten_rotations_under_load_cost_no_transaction(
     world = World(kind, postgres, unique("sql"), stack)
     world.provider.end_sessions = end_sessions
     face = world.engine(**options)
-    with Load(face) as load:
+    with face.load() as load:
         for generation in range(2, 12):
             load.goes_on()
             world.rotate(generation)
@@ -146,7 +146,7 @@ def test_sessions_that_were_ended_while_idle_cost_nothing(world: World) -> None:
     face.hold(3)
     world.drop(1, end_sessions=True)
     face.catch_up()
-    with Load(face, workers=3) as load:
+    with face.load(3) as load:
         load.goes_on()
     assert load.failures == []
     assert face.value() == world.role(2)
@@ -168,7 +168,7 @@ def test_a_source_that_is_away_for_longer_than_the_lease_costs_nothing(world: Wo
     face.hold(2)
     world.provider.failures["fetch"] += [ProviderUnavailable("away")] * 100
     world.provider.failures["renew"] += [ProviderUnavailable("away")] * 100
-    with Load(face, workers=2) as load:
+    with face.load(2) as load:
         for _ in range(10):
             clock.advance(1000.0)
             load.goes_on()

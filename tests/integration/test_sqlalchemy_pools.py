@@ -12,7 +12,7 @@ pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
 
 import psycopg
 import sqlalchemy
-from engines import EngineFace, Load
+from engines import EngineFace
 from minting import PATIENCE
 from sqlalchemy import exc, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -180,7 +180,7 @@ def test_ten_rotations_under_load_cost_no_transaction(setup: Setup) -> None:
     pool = setup.pool(min_size=4, max_size=4, timeout=PATIENCE)
     setup.provider.end_sessions = True
     face = borrowing(setup, pool)
-    with Load(face) as load:
+    with face.load() as load:
         for generation in range(2, 12):
             load.goes_on()
             setup.rotate(generation)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import secrets
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from check_command import Checker
 from minting import Events
-from psycopg import sql
+from secret_rotation import Rotation, change_under_load, pool_for
 from source_load import PoolLoad
 from twins import wait_until
 
@@ -20,9 +19,6 @@ from ephemeral_creds import (
     AccessDenied,
     AppRoleAuth,
     ConfigurationError,
-    CredentialKeeper,
-    RefreshPolicy,
-    RotatingConnectionPool,
     Secret,
     TokenAuth,
     VaultConfig,
@@ -30,8 +26,6 @@ from ephemeral_creds import (
     provider_from_url,
 )
 from ephemeral_creds.events import (
-    CredentialsPublished,
-    PasswordChanged,
     SourceRecovered,
     SourceUnusable,
 )
@@ -83,10 +77,6 @@ def provider(vault: VaultServer, store: Store) -> Iterator[Callable[..., VaultKV
             return made
 
         yield make
-
-
-def make_password() -> str:
-    return secrets.token_urlsafe(12)
 
 
 # --- what is read -------------------------------------------------------------------------------
@@ -311,9 +301,8 @@ class TestCheck:
     def test_it_takes_each_step(
         self, checker: Checker, store: Store, postgres: PostgresServer
     ) -> None:
-        password = make_password()
-        make_role(postgres, user := f"check_{store.path[7:]}", password)
-        store.write(username=user, password=password)
+        rotation = Rotation(postgres, (f"check_{store.path[7:]}",))
+        store.write(**rotation.values)
         rules = {f"secret/data/{store.path}": ["read"]}
         assert checker.run(self.url(checker, store, rules)) == {}
         assert "engine of version 2" in checker.texts("engine")
@@ -337,18 +326,6 @@ class TestCheck:
 # --- changes ------------------------------------------------------------------------------------
 
 
-def make_role(postgres: PostgresServer, user: str, password: str) -> None:
-    with postgres.admin() as conn:
-        text = "CREATE ROLE {} LOGIN PASSWORD {}"
-        conn.execute(sql.SQL(text).format(sql.Identifier(user), sql.Literal(password)))
-
-
-def set_password(postgres: PostgresServer, user: str, password: str) -> None:
-    with postgres.admin() as conn:
-        text = "ALTER ROLE {} PASSWORD {}"
-        conn.execute(sql.SQL(text).format(sql.Identifier(user), sql.Literal(password)))
-
-
 @pytest.mark.slow
 def test_changes_under_load_fail_no_query(
     postgres: PostgresServer,
@@ -356,39 +333,12 @@ def test_changes_under_load_fail_no_query(
     provider: Callable[..., VaultKVProvider],
     unique: Unique,
 ) -> None:
-    """Four changes of the password and three of the user, and Vault is read all the time."""
-    events = Events()
-    password = make_password()
-    make_role(postgres, user := unique("kv_app"), password)
-    store.write(username=user, password=password)
-    keeper = CredentialKeeper(
-        provider(poll_interval=0.2), refresh=RefreshPolicy(retry_initial=0.1), observers=[events]
-    )
-    conninfo = f"host={postgres.host} port={postgres.port} dbname=postgres"
-    pool = RotatingConnectionPool(keeper, conninfo, min_size=4, max_size=6)
-    with keeper, pool:
-        pool.wait()
-        with PoolLoad(pool) as load:
-            for _ in range(4):
-                seen = len(events.of(PasswordChanged))
-                password = make_password()
-                set_password(postgres, user, password)
-                store.write(username=user, password=password)
-                events.wait_for(PasswordChanged, seen + 1)
-                load.goes_on()
-            assert pool.status().keeper.generation == 1
-            for _ in range(3):
-                seen = len(events.of(CredentialsPublished))
-                old, password = user, make_password()
-                make_role(postgres, user := unique("kv_app"), password)
-                store.write(username=user, password=password)
-                events.wait_for(CredentialsPublished, seen + 1)
-                wait_until(lambda: not sessions_of(postgres, old), f"{old} is left")  # noqa: B023
-                load.goes_on()
-        status = pool.status()
-    assert load.failures == []
-    assert status.keeper.generation == 4
-    print(f"{load.operations} operations")
+    rotation = Rotation(postgres, (unique("kv_app"),))
+    store.write(**rotation.values)
+    with pool_for(provider(poll_interval=0.2), rotation.conninfo) as (keeper, pool):
+        change_under_load(
+            keeper, pool, rotation, lambda values: store.write(**values), lambda: unique("kv_app")
+        )
 
 
 @pytest.mark.slow
@@ -398,35 +348,23 @@ def test_a_wrong_password_falls_back_to_the_version_before_it(
     provider: Callable[..., VaultKVProvider],
     unique: Unique,
 ) -> None:
-    events = Events()
-    password = make_password()
-    make_role(postgres, user := unique("kv_app"), password)
-    store.write(username=user, password=password)
-    keeper = CredentialKeeper(
-        provider(poll_interval=0.2), refresh=RefreshPolicy(retry_initial=0.1), observers=[events]
-    )
-    conninfo = f"host={postgres.host} port={postgres.port} dbname=postgres"
-    with keeper, RotatingConnectionPool(keeper, conninfo, min_size=2, max_size=4) as pool:
+    rotation, events = Rotation(postgres, (unique("kv_app"),)), Events()
+    store.write(**rotation.values)
+    with pool_for(provider(poll_interval=0.2), rotation.conninfo, events) as (keeper, pool):
         pool.wait()
         with PoolLoad(pool) as load:
-            store.write(username=user, password=make_password())
+            rotation.take_turn()
+            store.write(**rotation.values)
             (unusable,) = events.wait_for(SourceUnusable)
             load.goes_on(60)
-            assert pool.status().keeper.source_error
-            set_password(postgres, user, password := make_password())
-            store.write(username=user, password=password)
+            assert keeper.status().source_error
+            rotation.take_turn()
+            rotation.set_secret()
+            store.write(**rotation.values)
             events.wait_for(SourceRecovered)
             load.goes_on(60)
     assert load.failures == []
     assert "PostgreSQL refuses version 2" in str(unusable)
-
-
-def sessions_of(postgres: PostgresServer, user: str) -> int:
-    with postgres.admin() as conn:
-        query = "SELECT count(*)::int FROM pg_stat_activity WHERE usename = %s"
-        row = conn.execute(query, [user]).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 @pytest.mark.slow
@@ -436,18 +374,16 @@ def test_a_secret_that_vanishes_costs_nothing(
     provider: Callable[..., VaultKVProvider],
     unique: Unique,
 ) -> None:
-    password = make_password()
-    make_role(postgres, user := unique("kv_app"), password)
-    store.write(username=user, password=password)
-    keeper = CredentialKeeper(
-        provider(poll_interval=0.1), refresh=RefreshPolicy(retry_initial=0.05)
-    )
-    conninfo = f"host={postgres.host} port={postgres.port} dbname=postgres"
-    with keeper, RotatingConnectionPool(keeper, conninfo, min_size=1, max_size=4) as pool:
+    rotation = Rotation(postgres, (unique("kv_app"),))
+    store.write(**rotation.values)
+    with pool_for(provider(poll_interval=0.1), rotation.conninfo, min_size=1, max_size=4) as (
+        keeper,
+        pool,
+    ):
         pool.wait()
         store.change("metadata", method="DELETE")
-        wait_until(lambda: pool.status().keeper.last_error)
+        wait_until(lambda: keeper.status().last_error)
         borrowed = [pool.getconn() for _ in range(4)]  # three logins
         for conn in borrowed:
             pool.putconn(conn)
-    assert "check that there is such a secret" in str(pool.status().keeper.last_error)
+    assert "check that there is such a secret" in str(keeper.status().last_error)

@@ -87,7 +87,7 @@ class Roles(Load):
     """Requests that are answered with the role that they ran as, of each process."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(lambda path, method: None)
+        super().__init__(self._request)
         self.generations: dict[str, set[int]] = defaultdict(set)
         self._address = address
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from example_world import EXAMPLES
-from load import Load
+from load import Load, add_and_read
 from minting import PATIENCE
 from twins import wait_until
 
@@ -121,7 +121,7 @@ def stack() -> Iterator[Stack]:
 def test_no_request_fails_while_the_role_changes(stack: Stack) -> None:
     users = stack.users()
     assert len(users) == 1
-    with Load(stack.ask) as load:
+    with Load(add_and_read(stack.ask)) as load:
         for generation in (2, 3):
             wait_until(partial(stack.has_reached, generation), "a rotation")
             load.goes_on()

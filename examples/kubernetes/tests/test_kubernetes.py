@@ -31,7 +31,7 @@ from example_cluster import (
 from example_world import ROLE
 from kubernetes_cluster import POD_PATIENCE, Cluster, KubectlFailed, missing
 from kubernetes_settings import ISSUER
-from load import Load
+from load import Load, add_and_read
 from restricted_postgres import find_postgres_with_tls
 from twins import wait_until
 
@@ -221,7 +221,7 @@ def users(world: ExampleWorld) -> dict[str, str]:
 
 def test_no_request_fails_while_the_role_changes(world: ExampleWorld, service: Service) -> None:
     seen = set(users(world).values())
-    with Load(service.ask) as load:
+    with Load(add_and_read(service.ask)) as load:
         for generation in (2, 3):
             wait_until(partial(have_reached, service, generation), "a rotation", POD_PATIENCE)
             load.goes_on()
@@ -237,7 +237,7 @@ def have_reached(service: Service, generation: int) -> bool:
 
 def test_no_request_fails_while_all_pods_are_replaced(cluster: Cluster, service: Service) -> None:
     former = set(service.ready)
-    with Load(service.ask) as load:
+    with Load(add_and_read(service.ask)) as load:
         cluster.kubectl("rollout", "restart", *PRODUCTION, "deployment/my-app")
         wait_until(
             lambda: len(service.ready) == 2 and not former & set(service.ready),
@@ -257,7 +257,7 @@ def test_a_pod_stops_in_order(cluster: Cluster, world: ExampleWorld, service: Se
     # The object stays until we have seen what became of its containers.
     patch(cluster, name, ["example.com/seen"])
     with follow(cluster, name, "my-app") as app, follow(cluster, name, "vault-agent") as agent:
-        with Load(service.ask) as load:
+        with Load(add_and_read(service.ask)) as load:
             cluster.kubectl("delete", "pod", *PRODUCTION, name, "--wait=false")
             wait_until(lambda: address not in service.ready, "that it gets no more", POD_PATIENCE)
             load.goes_on()
