@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from demo_report import REPORT
 from ephemeral_creds.check.findings import Findings
 from ephemeral_creds.cli._arguments import build_parser
-from ephemeral_creds.cli._report import Report
 from ephemeral_creds.cli._statuses import ExitStatus
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
@@ -25,23 +26,6 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "number or null": (int, float, type(None)),
     "string or null": (str, type(None)),
 }
-REPORT = Report(
-    source="file",
-    seconds=60.0,
-    workers=16,
-    vault="OpenBao 2.7.2",
-    queries=5000,
-    failed=0,
-    rotations=5,
-    renewals=25,
-    mints=6,
-    revocations=6,
-    peak_connections=12,
-    max_connections=12,
-    roles_left=0,
-    p50_ms=2.0,
-    p999_ms=None,
-)
 
 
 def rows(title: str) -> list[list[str]]:
@@ -74,7 +58,8 @@ def test_the_object_of_check() -> None:
 
 
 def test_the_object_of_demo() -> None:
-    check_object(json.loads(REPORT.as_json()), keys("### The JSON object of demo"))
+    report = replace(REPORT, p999_ms=None)
+    check_object(json.loads(report.as_json()), keys("### The JSON object of demo"))
 
 
 def test_exit_statuses() -> None:

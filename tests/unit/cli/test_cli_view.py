@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from demo_report import REPORT
 from ephemeral_creds.cli._live import LiveView
-from ephemeral_creds.cli._report import Report
 from ephemeral_creds.cli._view import EventLog, PlainView, Snapshot, make_view
 from ephemeral_creds.events import (
     CredentialsPublished,
@@ -31,23 +31,6 @@ SNAPSHOT = Snapshot(
     queries=5000,
     failed=0,
     rotations=1,
-)
-REPORT = Report(
-    source="file",
-    seconds=60.0,
-    workers=16,
-    vault="OpenBao 2.7.2",
-    queries=5000,
-    failed=0,
-    rotations=5,
-    renewals=25,
-    mints=6,
-    revocations=6,
-    peak_connections=12,
-    max_connections=12,
-    roles_left=0,
-    p50_ms=2.0,
-    p999_ms=20.0,
 )
 
 
