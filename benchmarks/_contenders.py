@@ -46,7 +46,7 @@ class Contender(ABC):
 
     @property
     def settled(self) -> bool:
-        """Whether nothing goes on in the background."""
+        """Whether nothing is left to do in the background."""
         return self.pool.get_stats()["pool_available"] == self.size
 
     def close(self) -> None:

@@ -90,7 +90,7 @@ def _by_latency(rotation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plot(rotation: Mapping[str, Any], path: Path) -> None:
-    # Only here: whoever measures without writing does not need it.
+    # Only here: measuring without writing does not need it.
     import matplotlib as mpl
 
     mpl.use("svg")

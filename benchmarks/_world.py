@@ -48,7 +48,7 @@ class Census:
             self.peak = max(self.peak, total)
 
     def ended(self, conn: psycopg.Connection[Any] | None) -> None:
-        """It succeeded, or failed where there is no connection."""
+        """It succeeded, or failed if there is no connection."""
         with self._lock:
             self._opening -= 1
             if conn is not None:

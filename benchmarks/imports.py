@@ -44,7 +44,7 @@ def _seconds(code: str) -> float:
 
 def _output(code: str) -> str:
     # Installers compile what they install; with this variable set, only ours, which is installed
-    # for editing, would be compiled anew by each interpreter.
+    # for editing, would be compiled again by each interpreter.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment

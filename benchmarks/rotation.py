@@ -20,7 +20,7 @@ __all__ = ["measure"]
 LATENCIES = (0, 50, 200)
 """What is added to each connect, in milliseconds."""
 TAILS = {"p999": 0.999, "max": 1.0}
-"""What is judged: of each turn, since the slowest checkouts of a single one may be anybody's."""
+"""What is judged: of each turn, since the slowest checkouts of one turn may have other causes."""
 SIZE = 20
 THREADS = 16
 # Half of what the machine can do, roughly: a tail that only shows the scheduler hides ours.

@@ -65,7 +65,7 @@ def _count(engine: DatabaseEngine, wanted: int, what: str, default_ttl: str) -> 
 
 
 def _rotate(keeper: CredentialKeeper) -> None:
-    """Rotate, and wait until the old lease has been given back."""
+    """Rotate, and wait until the old lease has been revoked."""
     revoked = keeper.status().revocations
     keeper.refresh()
     _wait(lambda: keeper.status().revocations > revoked)

@@ -1,4 +1,4 @@
-"""A pytest plugin that fails the run if a secret shows up where somebody could read it.
+"""A pytest plugin that fails the run if a secret shows up where it could be read.
 
 Every `Secret` made during the run is remembered (if it is at least 8 characters long and does not
 look like an ordinary word), and so is what a test registers. From then on it is searched for in

@@ -38,7 +38,7 @@ pytest_plugins = ["canary"]
 
 # --- Signals ------------------------------------------------------------------------------------
 # What a shell starts in the background ignores these, and so do all its children; the tests that
-# send them would wait for ever.
+# send them would never end.
 
 for _number, _handler in (
     (signal.SIGINT, signal.default_int_handler),
@@ -48,7 +48,7 @@ for _number, _handler in (
         signal.signal(_number, _handler)
 
 # --- Random examples ----------------------------------------------------------------------------
-# How long one takes says nothing on a busy machine. The same ones each time, unless somebody asks
+# How long one takes says nothing on a busy machine. The same ones each time, unless the caller asks
 # for more of them: a change must not fail for what it has nothing to do with.
 
 settings.register_profile(

@@ -93,7 +93,7 @@ class _Stub:
 
 
 class StubSTS(_Stub):
-    """Answers GetCallerIdentity the way AWS does, whoever asks."""
+    """Answers GetCallerIdentity the way AWS does, with any signature."""
 
     kind = "text/xml"
 

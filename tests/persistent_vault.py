@@ -44,7 +44,7 @@ class PersistentVaultServer(VaultServer):
         self.unseal()
 
     def _settings(self) -> dict[str, object]:
-        # Else it would take the port after that of each listener, which may be anybody's.
+        # Else it would take the port after that of each listener, which another server may have.
         cluster = f"127.0.0.1:{self._cluster_port}"
         listeners = [{"address": f"127.0.0.1:{self._port}", "tls_disable": "true"}]
         if self._tls_certificate:
@@ -53,7 +53,7 @@ class PersistentVaultServer(VaultServer):
             listeners.append({"address": where, "tls_cert_file": cert, "tls_key_file": key})
         return {
             # OpenBao has no plainer one that keeps anything. It is its own leader at once, or
-            # nearly: there is nobody to wait for.
+            # nearly: there is no other node to wait for.
             "storage": {"raft": {"path": "storage", "node_id": "1", "performance_multiplier": "1"}},
             "listener": [{"tcp": each | {"cluster_address": cluster}} for each in listeners],
             "api_addr": self.address,

@@ -46,7 +46,7 @@ class Platform:
     Attributes:
         asked: method and path of each request.
         life: seconds that tokens live.
-        repeats_until: the metadata servers repeat a token until it has so many seconds left; by
+        repeats_until: the metadata servers repeat a token until it has that many seconds left; by
             default, each request brings another.
         now: the clock that this is measured with.
         claims: of the next tokens, besides the usual ones.

@@ -114,7 +114,7 @@ class TokenReviewServer:
     """Answers TokenReview requests: every token that parses is genuine, unless refused.
 
     Attributes:
-        ca_certificate: what to give Vault as ``kubernetes_ca_cert``. Nobody is verified by it, as
+        ca_certificate: what to give Vault as ``kubernetes_ca_cert``. It verifies no server, as
             there is no TLS, but OpenBao demands one, and Vault that it looks like one.
         refuse: set it to let every review say "not authenticated".
         reviews: how many were asked for.

@@ -25,7 +25,7 @@ FILES = (
 
 HEADER = '# Made from _async/{} by tools/make_sync.py: change that, then run "nox -s twins".\n'
 
-# What has become short enough goes on one line.
+# What has become short enough is put on one line.
 JOIN_LINES = ("--config", "format.skip-magic-trailing-comma=true")
 
 # Each takes what those before it have left.

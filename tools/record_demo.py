@@ -22,7 +22,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "demo.svg"
-# As many columns as are legible on a phone, and pixels of each where there is room.
+# As many columns as are legible on a phone, and pixels of each if there is room.
 COLUMNS, LINES = 57, 32
 COLUMN = 10
 # The live view is on the alternate screen, where each picture begins at the upper left corner.

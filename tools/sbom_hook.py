@@ -1,4 +1,4 @@
-"""Has a wheel carry the bill of materials that `nox -s release` made, where there is one."""
+"""Has a wheel carry the bill of materials that `nox -s release` made, if there is one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class SbomHook(BuildHookInterface):  # type: ignore[misc]
     """Adds ``build/sbom.cdx.json`` to the metadata, as PEP 770 has it."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
-        """Look for the file; a build by anybody else has none."""
+        """Look for the file; a build without that session has no such file."""
         sbom = Path(self.root) / "build" / "sbom.cdx.json"
         if sbom.exists():
             build_data["sbom_files"].append(str(sbom))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds.testing import VaultResponse
 
-# For so many seconds after `early_in_a_second` no second ends.
+# For that many seconds after `early_in_a_second` no second ends.
 _QUIET = 0.6
 
 LEASE_DATA = {

@@ -68,7 +68,7 @@ def encoded(text: str) -> str:
 def signed(
     server_id: str | None = "vault.example", call: str = CALL, **changed: object
 ) -> dict[str, object]:
-    """Return a login's body; nobody here looks at the signature."""
+    """Return a login's body; no server here looks at the signature."""
     headers = {
         "Content-Type": ["application/x-www-form-urlencoded; charset=utf-8"],
         "X-Amz-Date": ["20260101T000000Z"],

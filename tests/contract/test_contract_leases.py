@@ -215,7 +215,7 @@ def test_custom_revocation(engine: DatabaseEngine, unique: Unique) -> None:
 
 
 def test_revocation_is_by_the_statements_of_now(engine: DatabaseEngine, unique: Unique) -> None:
-    """A role with wrong statements is mended by correcting it: what is out there ends rightly."""
+    """Correcting the statements of a role is enough: leases that were made before end rightly."""
     role = unique("corrected")
     engine.create_role(role, revocation_statements=["NONSENSE"])
     minted = engine.read(role)

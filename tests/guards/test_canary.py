@@ -79,7 +79,7 @@ def write(pytester: pytest.Pytester, body: str) -> None:
 
 @pytest.fixture(autouse=True)
 def few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Importing each installed plugin anew for each inner session takes seconds."""
+    """Importing each installed plugin again for each inner session takes seconds."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 

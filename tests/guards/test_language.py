@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tokenize
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,8 @@ NOT_A_SUBJECT = re.compile(
 )
 
 CODE = ("src/ephemeral_creds",)
+# Of these only comments and docstrings: a test may name a role "nobody".
+TESTS = ("tests", "examples", "benchmarks", "tools")
 DOCUMENTS = ("README.md", "docs", "examples")
 
 
@@ -64,8 +68,11 @@ def texts(roots: tuple[str, ...], suffix: str) -> Iterator[Path]:
 
 def found(path: Path, phrases: dict[str, str]) -> list[str]:
     """Return each place where a phrase is, across line breaks, with what to write instead."""
-    text = path.read_text(encoding="utf-8")
-    # A comment or a string may go on in the next line.
+    return found_in(path.read_text(encoding="utf-8"), path, phrases)
+
+
+def found_in(text: str, path: Path, phrases: dict[str, str]) -> list[str]:
+    # A comment or a string may end in a later line.
     flat = re.sub(r'"?\n[ \t]*(?:# |f?")?', lambda match: " " * len(match[0]), text)
     return [
         f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}: "
@@ -75,9 +82,28 @@ def found(path: Path, phrases: dict[str, str]) -> list[str]:
     ]
 
 
+def prose(text: str) -> str:
+    """Return the comments and docstrings of a module, in their lines, and dashes for others."""
+    lines = ["-"] * (text.count("\n") + 1)
+    before = tokenize.NEWLINE
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        begins = before in {tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and begins):
+            lines[token.start[0] - 1 : token.end[0]] = token.string.splitlines()
+        if token.type not in {tokenize.COMMENT, tokenize.NL}:
+            before = token.type
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize("path", [*texts(CODE, ".py")], ids=lambda path: path.name)
 def test_code_is_in_plain_english(path: Path) -> None:
     assert found(path, IDIOMS | IN_CODE) == []
+
+
+@pytest.mark.parametrize("path", [*texts(TESTS, ".py")], ids=lambda path: path.name)
+def test_comments_of_tests_are_in_plain_english(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert found_in(prose(text), path, IDIOMS) == []
 
 
 @pytest.mark.parametrize("path", [*texts(DOCUMENTS, ".md")], ids=lambda path: path.name)
@@ -95,3 +121,8 @@ def test_a_phrase_is_found_across_lines(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "x.py"
     path.write_text('# A lease that is given\n# back.\nx = (\n    "is of "\n    f"no use"\n)\n')
     assert [place.partition(": ")[0] for place in found(path, IDIOMS)] == ["x.py:4", "x.py:1"]
+
+
+def test_prose_is_comments_and_docstrings() -> None:
+    text = 'def f():\n    """Given\n    back."""\n    x = "anew"  # for\n    # ever\n'
+    assert prose(text) == '-\n"""Given\n    back."""\n# for\n# ever\n-'

@@ -1,4 +1,4 @@
-"""The pytest plugin is loaded in every run of whoever has the package: it must weigh nothing."""
+"""The pytest plugin is loaded in every run with the package installed: it must weigh nothing."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ class World:
         self.events.wait_for(LeaseRevoked, count)
 
     def drop(self, number: int, *, end_sessions: bool) -> None:
-        """Drop a role behind everybody's back."""
+        """Drop a role without telling the keeper or the pool."""
         admin = self.provider._admin
         if end_sessions:
             admin.execute(

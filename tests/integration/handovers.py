@@ -142,5 +142,5 @@ class Watched:
         self.events.wait_for(CredentialsPublished, 1 + count)
 
     def refused(self) -> int:
-        """Return how many logins PostgreSQL refused, which is nobody's error at a handover."""
+        """Return how many logins PostgreSQL refused, which no caller notices at a handover."""
         return len(self.events.of(LoginRejected))

@@ -124,7 +124,7 @@ class RoleProvider(ScriptedProvider):
         return [str(name) for (name,) in rows]
 
     def alter(self, number: int, change: str) -> None:
-        """Change a role behind everybody's back."""
+        """Change a role without telling the keeper or the pool."""
         name = sql.Identifier(f"{self.prefix}_{number}")
         self._admin.execute(sql.SQL("ALTER ROLE {} " + change).format(name))
 

@@ -38,8 +38,8 @@ def strict_postgres(authority: Authority) -> Iterator[PostgresServer]:
     """Run one with these databases; skips where no PostgreSQL has TLS.
 
     ``postgres`` takes TLS only, ``clear`` asks for passwords in the clear, ``members`` lets members
-    of the role ``members`` in, ``plain`` everybody, ``private`` and ``closed`` nobody; ``nowhere``
-    is none.
+    of the role ``members`` in, ``plain`` all roles, ``private`` and ``closed`` no role; there is no
+    ``nowhere``.
     """
     with postgres_with_tls(authority, _HBA, max_connections=12) as server:
         with closing(server.admin()) as admin:

@@ -55,7 +55,7 @@ def admin(engine: DatabaseEngine) -> VaultAdmin:
 
 @pytest.fixture
 def fetch(engine: DatabaseEngine) -> Fetch:
-    """Log in, mint, give back, and return the user name that was minted."""
+    """Log in, mint, revoke, and return the user name that was minted."""
 
     def fetch(auth: AuthMethod) -> str:
         config = VaultConfig(engine.vault.address, read_timeout=20)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds import RotatingConnectionPool
 
-# What only a person can mend.
+# Only a person can correct these.
 HOPELESS = [ConfigurationError("unknown role"), AccessDenied("no policy for it")]
 
 
@@ -99,7 +99,7 @@ def test_a_waiting_checkout_fails_with_pool_closed(setup: Setup) -> None:
 
 
 def test_waiting_for_the_pool_ends_when_it_is_closed(setup: Setup) -> None:
-    """The keeper is another's and goes on."""
+    """The keeper is not the pool's own, and stays open."""
     setup.clock()
     pool = without_credentials(setup)
     opening = Worker(pool.wait, 10 * PATIENCE)

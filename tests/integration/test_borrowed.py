@@ -208,7 +208,7 @@ class TestGrace:
         assert setup.provider.calls.count("renew 1") == 3
 
     def test_an_end_that_moved_away_is_announced_once_more(self, setup: Setup) -> None:
-        """Vault is away until after the first announcement, comes back, and the lease lives on."""
+        """Vault is unreachable until after the first announcement; then the lease is renewed."""
         clock = setup.clock()
         setup.provider.duration = SHORT
         pool = setup.pool(min_size=1, max_size=2)

@@ -83,7 +83,7 @@ def test_drop_role_without_dropping_rights(
     refused = engine.admin.request("PUT", "sys/leases/revoke", lease)
     assert refused.status >= 400
     assert "cannot be dropped because some objects depend on it" in str(refused.errors)
-    # The lease was given back, and the credentials go on working.
+    # The lease was revoked, and the credentials still work.
     engine.login(minted.data).close()
     # The statements of the examples, with which it works, are in test_example_setups.py. Here:
     engine.create_role(
@@ -166,7 +166,7 @@ def test_a_url_put_together_by_formatting(
 
 @contextmanager
 def tapped(postgres: PostgresServer) -> Iterator[tuple[int, bytearray]]:
-    """Somebody between client and server, who writes down what the client sends."""
+    """A relay between client and server, which writes down what the client sends."""
     heard = bytearray()
     listener = socket.create_server(("127.0.0.1", 0))
 

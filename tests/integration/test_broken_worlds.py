@@ -238,7 +238,7 @@ def test_no_service_account_token_says_what_to_do(
     says(error, "jwt_path", "automountServiceAccountToken")
 
 
-# --- Vault: where it is away --------------------------------------------------------------------
+# --- Vault: if it is unreachable ----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -315,14 +315,14 @@ def test_a_vault_that_becomes_unreachable_after_the_start(own_engine: DatabaseEn
         pool.wait(GENEROUS)
         own_engine.vault.stop()
         with pool.connection(GENEROUS) as first, pool.connection(GENEROUS) as second:
-            # Opened with a lease whose Vault is away.
+            # Opened with a lease whose Vault is unreachable.
             assert first.execute("SELECT current_user").fetchone() is not None
             assert second.execute("SELECT current_user").fetchone() is not None
         with pool.connection(GENEROUS) as held:
             clock.advance(3600.0)
             seen.wait_for(LeaseExpired)
             seen.wait_for(FetchFailed)
-            # What is open goes on working even then.
+            # Open connections still work even then.
             assert held.execute("SELECT 1").fetchone() == (1,)
             with pool.connection(GENEROUS) as other:
                 other.close()

@@ -447,7 +447,7 @@ def test_settings_that_a_session_role_does_not_bring(
     )
     assert ", statement_timeout. " in checker.texts("settings")
     assert 'ALTER ROLE "{{name}}" SET my.setting = …' in bad["settings"][0]
-    # Where they are said otherwise, they are not lost; and nobody misses them in his own session.
+    # Where they are said otherwise, they are not lost; nor does a user's own session miss them.
     said = "options='-c statement_timeout=9s -c search_path=x -c my.setting=2'"
     conninfo = f"{checker.engine.postgres.conninfo()} {said}"
     assert checker.run(url, "--session-role", app, "--conninfo", conninfo) == {}
@@ -558,7 +558,7 @@ def test_a_file(checker: Checker, good: str, tmp_path: Path, canary: Canary) -> 
         "url", "file", "credentials", "connect", "encryption", "rights", "expiry",
     }  # fmt: skip
 
-    # Nobody gets through to it in a folder of ours.
+    # No other user can reach it in a folder of ours.
     path.chmod(0o644)
     assert checker.run(f"file://{path}") == {}
     tmp_path.chmod(0o711)

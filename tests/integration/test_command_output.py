@@ -94,7 +94,7 @@ def test_messages_do_not_go_to_stdout_if_stderr_is_closed(file: Path) -> None:
         (["agent", "--timeout", "0.2", NOWHERE, "{folder}/x.json"], "cannot be reached"),
         (["exec", "vaul://role", "--", "true"], "there is no such scheme; known: "),
         (["agent", "--timeout", "0.2", "file://{folder}", "{folder}/x.json"], "{folder}"),
-        # Before credentials are fetched: there are none.
+        # Before credentials are fetched: there are none yet.
         (["agent", "file:///none", "{folder}/none/x.json"], "{folder}/none is not a directory"),
         (["agent", "file://{file}", "{file}/x.json"], "{file} is not a directory"),
         (["agent", "--group", "no-such-group", "file://{file}", "{folder}/x"], "no-such-group"),

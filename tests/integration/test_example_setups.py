@@ -84,7 +84,7 @@ def test_a_user_acts_as_the_owner_and_leaves_nothing(world: ExampleWorld) -> Non
         connection.execute("INSERT INTO jobs (payload) VALUES ('x')")
         # And everything that a service should not do, but may: own things, and hand on rights.
         connection.execute("RESET ROLE")
-        # Many: the session that is thrown out is busy dropping them while Vault goes on.
+        # Many: the session that is thrown out is busy dropping them while Vault continues.
         for number in range(300):
             connection.execute(f"CREATE TEMPORARY TABLE passing_{number} (n int)")
         connection.execute("SET ROLE my_app")
@@ -204,7 +204,7 @@ def test_the_native_sidecars_agent(
         assert file.read_text().count("\n") == 1, "no newline at the end"
 
 
-# --- A machine of one's own ----------------------------------------------------------------------
+# --- A machine of its own ------------------------------------------------------------------------
 
 
 def unwrap(world: ExampleWorld, folder: Path, token: str) -> subprocess.CompletedProcess[str]:

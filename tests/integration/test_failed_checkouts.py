@@ -1,4 +1,4 @@
-"""A checkout in vain says what is so, and "all connections are in use" only when they are."""
+"""A checkout that fails says why, and "all connections are in use" only when they are."""
 
 from __future__ import annotations
 

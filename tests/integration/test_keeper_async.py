@@ -1,4 +1,4 @@
-"""A keeper in an event loop: whatever its provider does, the loop goes on turning."""
+"""A keeper in an event loop: whatever its provider does, the loop does not stop."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def lagging(
 
 
 def until(done: Callable[[], bool]) -> Iterator[None]:
-    """Go on until `done`, for some time at most."""
+    """Repeat a loop's body until `done`, for some time at most."""
     give_up_at = time.monotonic() + PATIENCE
     while not done():
         assert time.monotonic() < give_up_at

@@ -88,7 +88,7 @@ class TestRotation:
             # The pool grows: it has resolved generation 1 and hangs in connect().
             assert gate.reached.acquire(timeout=PATIENCE)
             setup.provider.change()
-            # The proof of generation 2 hangs there too; now both go on.
+            # The proof of generation 2 hangs there too; now both continue.
             assert gate.reached.acquire(timeout=PATIENCE)
             gate.opened.set()
             setup.published(2)

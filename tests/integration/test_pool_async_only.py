@@ -133,7 +133,7 @@ async def settled(world: World, pool: Pool) -> None:
     generation, size = pool.status().generation, pool.get_stats()["pool_size"]
     assert world.provider.roles() == [f"{world.prefix}_{generation}"]
     await asyncio.to_thread(world.provider.wait_for_sessions, {generation: size})
-    # All of them can be had at once.
+    # All of them are available at once.
     connections = [await pool.getconn(PATIENCE) for _ in range(pool.max_size)]
     for connection in connections:
         await connection.execute("SELECT current_user")
@@ -192,7 +192,7 @@ class TestBlockedLoop:
                 wait_until(
                     lambda: world.provider.roles() == [f"{world.prefix}_{n}" for n in (1, 2)]
                 )
-                # Nobody can have proven it.
+                # It cannot have been proven.
                 assert pool.status().generation == 1
                 await world.seen(LeaseRevoked, 1)
                 await settled(world, pool)
@@ -492,7 +492,7 @@ class TestLoops:
             return pool
 
         pool = asyncio.run(main())
-        # Whatever the keeper says now has nobody to hear it, and that is no error.
+        # No loop hears what the keeper says now, and that is no error.
         world.provider.change()
         wait_until(lambda: world.provider.calls.count("fetch") == 2)
         assert not pool.closed

@@ -49,7 +49,7 @@ class TestFailures:
         setup.published(2)
         (discarded,) = setup.events.of(CandidateDiscarded)
         assert "generation=2, reason='superseded'" in repr(discarded)
-        # That one was given back, and so was the first, in whatever order.
+        # That one was revoked, and so was the first, in whatever order.
         setup.revoked(2)
         pool.check()
 

@@ -1,4 +1,4 @@
-"""What others do with a pool of psycopg's, through its public names: it has to go on working."""
+"""What others do with a pool of psycopg's, through its public names: it has to work as before."""
 
 from __future__ import annotations
 

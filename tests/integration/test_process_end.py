@@ -1,4 +1,4 @@
-"""Processes that end in order, and by SIGTERM: their leases are given back before."""
+"""Processes that end in order, and by SIGTERM: their leases are revoked before."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def test_an_engine_verifies_the_server_by_the_given_ca(
     engine.admin.call("DELETE", "sys/mounts/unverified")
 
 
-# --- Servers of anybody's ------------------------------------------------------------------------
+# --- Servers of others ---------------------------------------------------------------------------
 
 
 def databases(postgres: PostgresServer) -> list[str]:
@@ -244,7 +244,7 @@ def test_an_impossible_combination_is_reported(
 
 
 class ForeignContainer:
-    """What somebody's own fixture may return: not one of our classes."""
+    """What a user's own fixture may return: not one of our classes."""
 
     def __init__(self, postgres: PostgresServer) -> None:
         self.host, self.port = postgres.host, postgres.port

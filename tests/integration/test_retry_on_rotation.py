@@ -107,7 +107,7 @@ class World:
             self.admin.execute(
                 sql.SQL("CREATE TABLE {} (number int PRIMARY KEY)").format(sql.Identifier(name))
             )
-        # Whoever exists may; a session whose role is gone may not.
+        # All roles may; a session whose role is gone may not.
         self.grant("INSERT, SELECT", self.open)
 
     def grant(self, what: str, table: str) -> None:
@@ -281,7 +281,7 @@ class TestRaisedAtOnce:
     ) -> None:
         pool = setup.pool(min_size=2, max_size=2)
         taken = []
-        # Whoever waits gets the connection before a test of it can.
+        # A waiting caller gets the connection before a test of it can.
         transaction = Transaction(
             f"SELECT count(*)::text FROM {world.closed}",
             meanwhile=lambda _: taken.append(Worker(pool.getconn, PATIENCE)),

@@ -1,4 +1,4 @@
-"""A rotation refuses nobody, grows no pool, counts nothing and calls no function of the user's."""
+"""A rotation refuses no caller, grows no pool, counts nothing, calls no function of the user's."""
 
 from __future__ import annotations
 

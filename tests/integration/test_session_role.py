@@ -294,7 +294,7 @@ class TestFailures:
         setup.provider.wait_for_sessions({1: 1})
 
     def test_an_option_that_a_proxy_drops_is_noticed(self, setup: Setup, owner: str) -> None:
-        """Some poolers do: better no connection than one that acts as somebody else."""
+        """Some poolers do: better no connection than one that acts as another role."""
         pool = setup.pool(min_size=1, session_role=owner, wait=False, connection_class=deaf(setup))
         wait_until(lambda: pool.status().last_error)
         with pytest.raises(ConfigurationError, match="drop the startup parameter") as caught:

@@ -178,7 +178,7 @@ class TestClose:
         wait_until(lambda: setup.provider.calls.count("fetch") == 2)
         closes(pool, timeout=0.2)
         assert "does not answer" in caplog.text
-        # When it comes to, what it brought and what there was are given back.
+        # When it comes to, what it brought and what there was are revoked.
         setup.provider.gate.set()
         wait_until(lambda: setup.provider.closed)
         assert setup.provider.roles() == []
@@ -191,7 +191,7 @@ class TestClose:
         closes(pool, timeout=0.5)
         with pytest.raises((KeeperClosed, psycopg_pool.PoolClosed)):
             waiting.get()
-        # What it brings too late is given back.
+        # What it brings too late is revoked.
         setup.provider.gate.set()
         wait_until(lambda: setup.provider.closed)
         assert setup.provider.calls == ["fetch", "revoke 1"]
@@ -456,7 +456,7 @@ class TestInterpretersExit:
         assert (ended.code, ended.noise) == (0, [])
         assert ended.err.count("does not answer") == 1
         assert ended.seconds < PATIENCE
-        # Nobody could give it back.
+        # No process was left to revoke it.
         (role,) = postgres.roles(prefix)
         with postgres.admin() as admin:
             admin.execute(f"DROP ROLE {role}")

@@ -159,7 +159,7 @@ def test_a_login_waits_for_others_where_its_role_is_gone(world: World) -> None:
     assert face.value() == world.role(2)
 
 
-# -- sources that are away -----------------------------------------------------------------------
+# -- sources that are unreachable ----------------------------------------------------------------
 
 
 def test_a_source_that_is_away_for_longer_than_the_lease_costs_nothing(world: World) -> None:

@@ -120,7 +120,7 @@ class TestZombies:
                 return renewed(grant)
             drop(setup, 1)
             setup.provider.gate.clear()
-            raise LeaseLost("revoked by somebody")
+            raise LeaseLost("revoked by an operator")
 
         cast("Any", setup.provider).renew = lose
         clock = setup.clock()
@@ -148,7 +148,7 @@ class TestZombies:
     def test_a_login_refused_by_valid_until_is_reported(
         self, setup: Setup, autocommit: bool
     ) -> None:
-        """The lease has an hour left: whoever renews it forgets the role."""
+        """The lease has an hour left: a renewal of it forgets the role."""
         pool = setup.pool(min_size=2, max_size=3, kwargs={"autocommit": autocommit})
         setup.provider.gate.clear()
         setup.provider.alter(1, "VALID UNTIL '2001-01-01'")

@@ -165,7 +165,7 @@ def test_a_given_token_is_kept_alive_between_two_rotations_of_a_static_role(
 
 @pytest.mark.slow
 def test_a_token_that_is_revoked_under_load(engine: DatabaseEngine, unique: Unique) -> None:
-    """Its roles are dropped at once; with a session_role no query notices, and we log in anew."""
+    """Its roles are dropped at once; with a session_role no query notices, and we log in again."""
     owner, table, role = unique("owner"), unique("t"), unique("revoked")
     with engine.postgres.admin() as conn:
         conn.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(owner)))

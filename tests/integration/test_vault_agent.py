@@ -201,7 +201,7 @@ def test_an_agent_whose_token_is_revoked(
             engine.admin.revoke_token(token)
             watched.handovers(1)  # the agent logs in again when it cannot renew its token
             load.goes_on()
-        # Whoever was in the middle of a transaction; after that, sessions are tested first.
+        # Of callers in the middle of a transaction; after that, sessions are tested first.
         print(load.failures)
         assert load.failed <= load.workers, load.failures
         assert engine.mints(long.name) == 2

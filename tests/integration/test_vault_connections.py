@@ -212,7 +212,7 @@ def test_a_sealed_node_is_passed_over(engine: DatabaseEngine, own_vault: VaultSe
 
 
 def test_no_mint_is_repeated_at_another_address(engine: DatabaseEngine) -> None:
-    """What was sent may have been done, whatever became of the connection; the next goes on."""
+    """A request that was sent may have been done, whatever became of the connection."""
     before = engine.mints("app")
     with Dropping() as dropping:
         config = VaultConfig(f"{dropping.address},{engine.vault.address}")

@@ -199,13 +199,13 @@ def test_vault_is_restarted_with_its_storage(
 def test_vault_crashes_for_longer_than_the_lease_lives(
     durable: PersistentVaultServer, tell: Callable[..., Story]
 ) -> None:
-    # At its start Vault drops the roles whose time has come, whoever uses them.
+    # At its start Vault drops the roles whose time has come, also those in use.
     story = tell("2s", retry=True)
     durable.kill()
     before = {kind: len(story.seen.of(kind)) for kind in (CredentialsPublished, LeaseRenewed)}
     time.sleep(3.0)
     durable.start()
-    # Open connections went on working; what Vault has ended meanwhile is replaced.
+    # Open connections kept working; those of leases that Vault has ended are replaced.
     for kind, count in before.items():
         story.seen.wait_for(kind, count + 1)
 
@@ -254,12 +254,12 @@ def test_tokens_end_before_leases(tell: Callable[..., Story]) -> None:
 def test_fifty_rotations(tell: Callable[..., Story]) -> None:
     stories = [tell(CAPPED, CAPPED, policy=EARLY, workers=1) for _ in range(10)]
     for story in stories:
-        # The first is not a rotation.
+        # The first one is not a rotation.
         story.seen.wait_for(CredentialsPublished, 6)
     for story in stories:
         story.end()
         assert story.keeper.status().rotations >= 5
-        # What was on its way when the keeper closed counts, and has been given back.
+        # A grant that was on its way when the keeper closed counts, and has been revoked.
         assert story.keeper.status().grants == story.engine.mints(story.role)
 
 

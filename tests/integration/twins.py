@@ -371,7 +371,7 @@ def work_until(
 def wait_until(
     condition: Callable[[], object], what: str = "", patience: float = 3 * PATIENCE
 ) -> None:
-    """Wait until a condition holds that nobody announces, for so many seconds at most."""
+    """Wait until a condition holds that no event announces, for `seconds` at most."""
     pause = threading.Event()
     give_up_at = time.monotonic() + patience
     while time.monotonic() < give_up_at:

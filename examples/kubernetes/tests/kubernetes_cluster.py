@@ -147,7 +147,7 @@ class Cluster:
         self._start_node()
 
     def _hide_the_machine(self) -> None:
-        """Put what is written here over what belongs to the machine; nobody else sees it."""
+        """Put what is written here over what belongs to the machine; no other process sees it."""
         for path in ("/run", "/var/lib", "/var/log"):
             self._mount("-t", "tmpfs", "tmpfs", path)
         for name, value in TUNABLES.items():

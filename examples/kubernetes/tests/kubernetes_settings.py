@@ -26,7 +26,7 @@ __all__ = [
 
 NODE, VAULT, DATABASE = "10.30.0.1", "10.20.1.10", "10.20.0.10"
 HOSTS = {"localhost": "127.0.0.1", "vault.example.com": VAULT, "db.example.com": DATABASE}
-# Nobody else is asked about these.
+# No other server is asked about these.
 DOMAINS = ("example.com", "cluster.local")
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -91,7 +91,7 @@ def kubeconfig(server: str, ca: Path, token: str) -> dict[str, Any]:
 
 
 def kubelet_configuration(folder: Path, cgroup: str) -> dict[str, Any]:
-    """Return the kubelet's configuration: it answers whoever asks, there is nobody else here."""
+    """Return the kubelet's configuration: it answers all requests, since only ours reach it."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

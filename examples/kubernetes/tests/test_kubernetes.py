@@ -270,7 +270,7 @@ def test_a_pod_stops_in_order(cluster: Cluster, world: ExampleWorld, service: Se
     patch(cluster, name, [])
     print(f"{load.succeeded} requests through the end of a pod: {load.failures}")
     assert load.failures == []
-    assert exits == {"my-app": 0, "vault-agent": 0}, "nobody was killed"
+    assert exits == {"my-app": 0, "vault-agent": 0}, "no container was killed"
     assert drained < told, "the sidecar is stopped after the service"
     wait_until(lambda: user not in world.postgres.roles(), "the lease's end", POD_PATIENCE)
 

@@ -5,7 +5,7 @@ FROM python:3.13-slim
 RUN apt-get update -q \
     && apt-get install -y -q --no-install-recommends ca-certificates python3 python3-venv systemd \
     && rm -rf /var/lib/apt/lists/*
-# The container is privileged. These would change the kernel of whoever runs it, or use its consoles.
+# The container is privileged. These would change the host's kernel, or use its consoles.
 RUN systemctl mask getty.target proc-sys-fs-binfmt_misc.automount sys-kernel-config.mount \
         sys-kernel-debug.mount sys-kernel-tracing.mount systemd-binfmt.service \
         systemd-modules-load.service systemd-remount-fs.service systemd-sysctl.service \

@@ -103,7 +103,7 @@ class MachineWorld:
         )
 
     def whole_journal(self) -> str:
-        """Return what everybody has said, ever."""
+        """Return all that all units have said."""
         return self.on_machine("journalctl", "--no-pager")
 
     def wrapping_token(self) -> str:

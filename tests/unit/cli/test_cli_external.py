@@ -1,4 +1,4 @@
-"""A Vault of somebody else's: what is refused there, and what is left behind."""
+"""A Vault that others run: what is refused there, and what is left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERYTHING = {
 
 
 @pytest.fixture
-def somebody(own_vault: VaultServer) -> VaultAdmin:
+def operator(own_vault: VaultServer) -> VaultAdmin:
     return VaultAdmin(own_vault)
 
 
@@ -35,8 +35,8 @@ def connect(
     return ExternalVault()
 
 
-def token_for(somebody: VaultAdmin, rules: dict[str, list[str]]) -> Secret:
-    return somebody.create_token([somebody.write_policy("theirs", rules)])
+def token_for(operator: VaultAdmin, rules: dict[str, list[str]]) -> Secret:
+    return operator.create_token([operator.write_policy("theirs", rules)])
 
 
 def make_everything(admin: ExternalVault) -> None:
@@ -45,11 +45,11 @@ def make_everything(admin: ExternalVault) -> None:
     admin.write_policy(NAME, {"secret/x": ["read"]})
 
 
-def state(somebody: VaultAdmin) -> list[bool]:
+def state(operator: VaultAdmin) -> list[bool]:
     return [
-        f"{NAME}/" in somebody.call("GET", "sys/mounts").data,
-        f"{NAME}/" in somebody.call("GET", "sys/auth").data,
-        NAME in somebody.call("GET", "sys/policies/acl?list=true").data["keys"],
+        f"{NAME}/" in operator.call("GET", "sys/mounts").data,
+        f"{NAME}/" in operator.call("GET", "sys/auth").data,
+        NAME in operator.call("GET", "sys/policies/acl?list=true").data["keys"],
     ]
 
 
@@ -58,32 +58,32 @@ def deleted(own_vault: VaultServer) -> list[str]:
 
 
 def test_all_that_was_made_is_removed_once(
-    own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+    own_vault: VaultServer, operator: VaultAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admin = connect(own_vault, monkeypatch, token_for(somebody, EVERYTHING))
+    admin = connect(own_vault, monkeypatch, token_for(operator, EVERYTHING))
     make_everything(admin)
-    assert state(somebody) == [True, True, True]
+    assert state(operator) == [True, True, True]
     assert admin.remove_all() == []
-    assert state(somebody) == [False, False, False]
+    assert state(operator) == [False, False, False]
     assert admin.remove_all() == []
     assert len(deleted(own_vault)) == 3
 
 
 def test_a_refused_removal_does_not_prevent_the_others(
-    own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+    own_vault: VaultServer, operator: VaultAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rules = EVERYTHING | {"sys/mounts/*": ["create", "update"]}
-    admin = connect(own_vault, monkeypatch, token_for(somebody, rules))
+    admin = connect(own_vault, monkeypatch, token_for(operator, rules))
     make_everything(admin)
     (line,) = admin.remove_all()
     assert line.startswith(f"sys/mounts/{NAME} is left in the Vault at {own_vault.address}: 403")
-    assert state(somebody) == [True, False, False]
+    assert state(operator) == [True, False, False]
 
 
 def test_all_failures_are_listed(
-    own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+    own_vault: VaultServer, operator: VaultAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admin = connect(own_vault, monkeypatch, token_for(somebody, EVERYTHING))
+    admin = connect(own_vault, monkeypatch, token_for(operator, EVERYTHING))
     make_everything(admin)
     own_vault.stop()
     lines = admin.remove_all()
@@ -97,9 +97,9 @@ def test_all_failures_are_listed(
 
 @pytest.mark.parametrize("known", [True, False], ids=["default-only", "unknown"])
 def test_a_token_that_may_not_make_anything_leaves_nothing_to_remove(
-    own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch, *, known: bool
+    own_vault: VaultServer, operator: VaultAdmin, monkeypatch: pytest.MonkeyPatch, *, known: bool
 ) -> None:
-    token = somebody.create_token() if known else Secret("hvs.nobody-gave-this-out")
+    token = operator.create_token() if known else Secret("hvs.never-given-out")
     admin = connect(own_vault, monkeypatch, token)
     with pytest.raises(ConfigurationError) as refused:
         make_everything(admin)
@@ -111,9 +111,9 @@ def test_a_token_that_may_not_make_anything_leaves_nothing_to_remove(
 
 
 def test_an_object_whose_creation_is_in_doubt_is_removed(
-    own_vault: VaultServer, somebody: VaultAdmin, monkeypatch: pytest.MonkeyPatch
+    own_vault: VaultServer, operator: VaultAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admin = connect(own_vault, monkeypatch, token_for(somebody, EVERYTHING))
+    admin = connect(own_vault, monkeypatch, token_for(operator, EVERYTHING))
     own_vault.faults.add("POST", "sys/mounts/*", Fault.error(502))
     with pytest.raises(VaultCallFailed, match="502"):
         make_everything(admin)

@@ -88,7 +88,7 @@ class BrokenClock(FakeClock):
     breaks_at = 1001.0
 
     def wait(self, condition: threading.Condition, until: float) -> None:
-        # Whoever begins to wait after that instant must not sleep through it.
+        # A thread that begins to wait after that instant must not sleep through it.
         super().wait(condition, min(until, self.breaks_at))
         if self.now() >= self.breaks_at:
             raise SystemExit("clock-secret-text")

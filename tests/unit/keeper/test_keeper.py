@@ -194,7 +194,7 @@ class TestRefresh:
 
 
 class MeetingProvider(ScriptedProvider):
-    """Gives back only while all the others do."""
+    """Revokes only while all the others do."""
 
     def __init__(self, clock: FakeClock, meeting: threading.Barrier) -> None:
         super().__init__(clock)
@@ -577,7 +577,7 @@ def test_pools_are_notified_in_order(world: World) -> None:
 
 
 class AskingMember(Member):
-    """A pool that asks the keeper as soon as it is told of a failure."""
+    """A pool that asks the keeper as soon as it hears of a failure."""
 
     def failed(self) -> None:
         try:

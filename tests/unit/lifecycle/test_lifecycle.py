@@ -388,7 +388,7 @@ class TestMinting:
         assert asked <= 1 + CHANGE_BURST + 10.0 / CHANGE_INTERVAL
 
     def test_r10_a_server_that_refuses_all_roles_is_not_fed_with_more(self) -> None:
-        """An hour of refusals mints a role a minute at most, and each is given back."""
+        """An hour of refusals mints a role a minute at most, and each is revoked."""
         driver = Driver().serving()
         made = 1
         end = driver.now + 3600.0

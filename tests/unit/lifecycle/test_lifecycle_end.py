@@ -1,4 +1,4 @@
-"""What the machine does about an end that nobody promised, and about a restless source."""
+"""What the machine does about an end that no lease announces, and about a restless source."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                     self.reclaimed.add(old.generation)
                 case AskEnd(asked):
                     assert asked.lease.duration == math.inf, "asked about what has a deadline"
-                    assert self.pools, "asked nobody"
+                    assert self.pools, "no pool was asked"
                 case Report(events.LeaseExpired(generation=number)):
                     self.lapsed.add(number)
                 case Report(events.CandidateDiscarded(generation=number, reason="logins refused")):
@@ -587,7 +587,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         if machine.state in (State.ACQUIRING, State.CLOSING) and self.in_flight is None:
             longest = max(RETRY_AFTER_MAX, self.policy.mint_interval)
             # The deadline is a sum of floats.
-            assert machine.deadline - self.now <= longest + 1e-6, "nobody is asked any more"
+            assert machine.deadline - self.now <= longest + 1e-6, "nothing is asked any more"
 
     @invariant()
     def every_mint_is_known_until_it_is_revoked_or_expired(self) -> None:
@@ -610,7 +610,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             if generation.stage is not Stage.RETIRED:
                 continue
             lease = generation.grant.lease
-            assert lease.lease_id or generation.number in waiting, "nobody says when it is free"
+            assert lease.lease_id or generation.number in waiting, "no pool says when it is free"
             renewing = isinstance(self.in_flight, Renew) and (
                 self.in_flight.grant.generation == generation.number
             )

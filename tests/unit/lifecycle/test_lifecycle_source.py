@@ -1,4 +1,4 @@
-"""What the machine tells of a source that cannot be used, while older credentials serve."""
+"""What the machine reports about a source that cannot be used, while older credentials serve."""
 
 from __future__ import annotations
 

@@ -73,14 +73,14 @@ def test_r26_another_password_is_used_at_once_and_moves_nothing(driver: Driver) 
 
 def test_r26_a_late_change_is_looked_for_with_growing_delays(driver: Driver) -> None:
     driver.after(61)
-    # The server says that it is overdue; and goes on saying so while it cannot change it.
+    # The server says that it is overdue; and says so again while it cannot change it.
     assert answers(driver, 1, 0, 0, 0, 0, 0, 0, 0, 0) == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_r26_an_announcement_ahead_of_the_password_is_not_believed(driver: Driver) -> None:
     driver.after(61)
     assert answers(driver, 1, 60, 59, 57) == [1, 2, 4]
-    # Long enough: it was somebody who wrote the same password, or changed the period.
+    # Long enough: an operator has written the same password, or changed the period.
     assert answers(driver, 1, 53) == [54]
 
 
@@ -187,7 +187,7 @@ def test_it_is_asked_again_when_the_provider_wants_it(driver: Driver) -> None:
     assert driver.send(Granted(static(driver, 2, 3600, again=100))) == [Publish(current(driver))]
     assert driver.machine.deadline - driver.now == 100
     driver.after(100)
-    # Nothing was due, so that the same password surprises nobody.
+    # Nothing was due, so that the same password is no surprise.
     assert driver.send(Granted(static(driver, 2, 3500, again=100))) == []
     assert driver.machine.deadline - driver.now == 100
 

@@ -117,7 +117,7 @@ def test_r28_refresh_asks_for_another(driver: Driver) -> None:
 @pytest.mark.parametrize(
     ("life", "cached_until", "per_hour"),
     [
-        (900.0, 900.0, 6.0),  # AWS: each is signed anew
+        (900.0, 900.0, 6.0),  # AWS: each is signed by itself
         (3600.0, 3600.0, 1.5),  # Entra by a pod's token: each request brings another
         (3600.0, 300.0, 3.1),  # Google Cloud's metadata: the same until five minutes before its end
         (3600.0, 0.0, 11.0),  # a cache that keeps tokens to their very end

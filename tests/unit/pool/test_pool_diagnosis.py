@@ -69,7 +69,7 @@ CREDENTIALS, PG_HBA, SERVER, CLIENT, UNREACHABLE = LoginFailure
         (STARTUP + CLEAR + WRONG, CREDENTIALS, "28P01"),
         (STARTUP + CLEAR + error("28000", "LDAP authentication failed"), CREDENTIALS, "28000"),
         (STARTUP + SCRAM + PROVEN + NO_LOGIN, CREDENTIALS, "28000"),
-        # With the methods trust and peer nobody asks for a password; the role is missing.
+        # With the methods trust and peer no password is asked for; the role is missing.
         (STARTUP + NO_LOGIN, CREDENTIALS, "28000"),
         (STARTUP + NO_ENTRY, PG_HBA, "28000"),
         (STARTUP + error("28000", "Peer authentication failed", "auth_failed"), PG_HBA, "28000"),

@@ -78,7 +78,7 @@ class World:
             rotation.look_again()
 
     def break_one(self) -> None:
-        """A borrowed one breaks, and nobody hears of it."""
+        """A borrowed one breaks, and no caller reports it."""
         if self.borrowed:
             self.random.choice(self.borrowed).closed = True
 

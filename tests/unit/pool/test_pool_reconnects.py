@@ -85,7 +85,7 @@ def test_a_configuration_error_is_forgotten_with_new_credentials(
 def test_a_configuration_error_of_these_credentials_is_not_forgotten_with_them(
     reconnects: Reconnects,
 ) -> None:
-    """A connect may fail before the pool is told of the credentials that it has used."""
+    """A connect may fail before the pool hears of the credentials that it has used."""
     failure = ConnectFailure(ConfigurationError("no TLS"))
     reconnects.failed(failure, 1, now=0.0)
     reconnects.renewed(1)

@@ -328,7 +328,7 @@ class TestMove:
     def test_while_all_that_is_old_is_borrowed_none_is_opened(
         self, rotation: Rotation[Any], comes_back: str
     ) -> None:
-        """The one that waited in vain is closed; another is opened when something came back."""
+        """The one that waited is closed; another is opened when something came back."""
         opened(rotation, 1)
         rotation.publish(grant(2))
         (job,) = only(jobs(rotation, 0.0), Preconnect)

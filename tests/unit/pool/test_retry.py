@@ -254,7 +254,7 @@ class TestAttempts:
         "error",
         [
             psycopg.errors.UniqueViolation("taken"),
-            psycopg.errors.SerializationFailure("somebody else's concern"),
+            psycopg.errors.SerializationFailure("another session's concern"),
             psycopg.errors.InsufficientPrivilege("no rotation, and no connection to test"),
             psycopg.errors.QueryCanceled("statement timeout"),
             psycopg_pool.PoolTimeout("all in use"),

@@ -95,7 +95,7 @@ def test_a_renewal_that_came_late_helps(rotation: Rotation[Any]) -> None:
 
 
 class TestSuspended:
-    """Nobody has said anything: the clock alone tells."""
+    """No error was reported: the clock alone tells."""
 
     def test_a_generation_past_its_deadline_is_suspect(self, rotation: Rotation[Any]) -> None:
         assert rotation.trusted_until == 3600.0

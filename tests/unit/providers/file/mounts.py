@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def notified(watched: Watched) -> bool:
-    """Say whether notifications are to be had now."""
+    """Say whether notifications are available now."""
     watcher = watched.provider._watcher
     assert watcher is not None
     assert watcher._notifications is not None
@@ -90,7 +90,7 @@ def single_file(folder: Path) -> dict[str, object]:
 
 
 def _replaced(path: Path, *, by: Path | None = None) -> dict[str, object]:
-    """Replace a file by a rename, perhaps under another name; only a notification tells of it."""
+    """Replace a file by a rename, perhaps under another name; only a notification reports it."""
     with Watched(path, None, notify=True, poll_interval=WITHOUT_POLLS) as watched:
         watched.begin()
         watched.looks.wait_for(2)  # at the call, and when the watch has been set up

@@ -15,7 +15,7 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("mounts.py")
 APART = ("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private")
-"""What a command is run by to have limits and mounts of its own; nobody has to be root for it."""
+"""What a command is run by to have limits and mounts of its own; it needs no root."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,7 +49,7 @@ def run(setup: str, folder: Path, *within: str) -> dict[str, Any]:
 def test_a_file_that_is_mounted_by_itself(tmp_path: Path) -> None:
     require(*APART, "mount", "--bind", str(tmp_path), str(tmp_path))
     shown = run("single_file", tmp_path, *APART)
-    assert shown["after_rename"] == [0, "one"], "the old inode stays, and nobody can see it"
+    assert shown["after_rename"] == [0, "one"], "the old inode stays, and no reader can see it"
     assert shown["in_place"] == "three"
     assert shown["refused"].endswith("refused by FilePolicy.mounted_alone")
     [ok, warn] = shown["check"]

@@ -23,7 +23,7 @@ root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root gives files a
 
 @pytest.fixture
 def path(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Path:
-    """A private file in a directory that everybody may search."""
+    """A private file in a directory that all users may search."""
     caplog.set_level(logging.INFO, logger="ephemeral_creds")
     tmp_path.chmod(0o755)
     path = tmp_path / "creds"

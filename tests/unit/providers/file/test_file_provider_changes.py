@@ -464,7 +464,7 @@ def test_a_forked_child_does_not_pretend_to_watch(watched: Watched) -> None:
     with os.fdopen(reader) as pipe:
         assert pipe.read() == "False one True two"
     os.waitpid(child, 0)
-    assert watched.provider.watching  # the parent's goes on
+    assert watched.provider.watching  # the parent's still does
     watched.changes.wait_for(1)
 
 

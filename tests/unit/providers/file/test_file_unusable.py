@@ -1,4 +1,4 @@
-"""A new file that cannot be used is told of, while what was read before serves."""
+"""A new file that cannot be used is reported, while the credentials before it serve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watch when notifications fail: it goes on by polling, and tries them again."""
+"""The watch when notifications fail: it polls, and tries them again."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def text(password: str, username: str = "app") -> str:
 
 
 def read(content: str, *, format: Format = "auto") -> str | EphemeralCredsError:  # noqa: A002
-    """Return the password in `content`, or why there is none."""
+    """Return the password in `content`, or why there is no password."""
     try:
         return parse(content, format=format).credentials.password.reveal()
     except EphemeralCredsError as error:

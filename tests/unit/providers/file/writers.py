@@ -101,7 +101,7 @@ class InPlace(Writer):
 
 
 class BindMountedFile(InPlace):
-    """A bind mount of a single file: the reader's name leads to the same inode for ever.
+    """A bind mount of a single file: the reader's name always leads to the same inode.
 
     A second link does the same: a file that is replaced elsewhere is never seen here, and one
     that is rewritten in place sends no notification to this directory.
@@ -172,7 +172,7 @@ class SecretVolumeFile(SecretVolume):
 
 
 class CsiDriver(SecretVolume):
-    """The Secrets Store CSI driver, which writes as kubelet does, under names of one's own."""
+    """The Secrets Store CSI driver, which writes as kubelet does, under names of the user's."""
 
     options: ClassVar[dict[str, str]] = {"username_key": "db-user", "password_key": "db-pass"}
 

@@ -371,7 +371,7 @@ def test_no_aws_credentials(
     with pytest.raises(ConfigurationError, match=r"'app' in AWS .* no AWS credentials were found"):
         made.fetch()
     assert aws.requests == []
-    # They are looked for anew each time.
+    # They are looked for each time.
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     with pytest.raises(ConfigurationError, match="ResourceNotFoundException"):
         made.fetch()

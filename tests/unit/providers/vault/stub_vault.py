@@ -70,7 +70,7 @@ class StubVault:
 
     Attributes:
         requests: what has been asked, in order.
-        token_ttl: seconds that a login's token lives; 0 for ever.
+        token_ttl: seconds that a login's token lives; 0 without an end.
         token_left: seconds that a token's renewal gives at most.
         lease_ttl: seconds that a lease lives at first.
         lease_left: seconds that a lease's renewal gives at most.

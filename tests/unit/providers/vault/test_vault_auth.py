@@ -141,7 +141,7 @@ def test_r18_a_login_that_is_refused(
 def test_how_long_the_token_of_a_login_lives(
     stub: StubVault, client: VaultClient, clock: FakeClock, seconds: int, ttl: float
 ) -> None:
-    """0 is for ever; less has ended on the way here, and must not be."""
+    """0 is without an end; less has ended on the way here, and must not be."""
     stub.token_ttl = seconds
     assert AppRoleAuth("role-id", SECRET_ID).login(client, clock).ttl == ttl
 

@@ -48,7 +48,7 @@ def test_r14_close_revokes_superseded_tokens_too(
 def test_tokens_that_ended_by_themselves_are_not_kept(
     stub: StubVault, provider: VaultDynamicProvider, clock: FakeClock
 ) -> None:
-    """Without pools nobody says when a grant is free: its lease lapses, with its token."""
+    """Without pools nothing says when a grant is free: its lease expires, with its token."""
     stub.script(RENEW_TOKEN, *[errors(400, "lease is not renewable")] * 5)
     for _ in range(5):
         provider.fetch()

@@ -71,7 +71,7 @@ class TestFields:
             pytest.raises(MalformedResponse, match=r"gave password, username instead of user and"),
         ):
             provider.fetch()
-        # The role that nobody is going to use is given back.
+        # The role that is not going to be used is revoked.
         assert REVOKE in [request.what for request in stub.requests]
 
     @pytest.mark.parametrize("fields", [{"user": "x"}, {"username": ""}])

@@ -107,16 +107,16 @@ def no_such_host(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fau
 
 
 @contextlib.contextmanager
-def nobody_listens(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
+def nothing_listens(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
     del ca, monkeypatch
-    # Bound, so that nobody else gets the port, but not listening.
+    # Bound, so that no other process gets the port, but not listening.
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield Fault(f"http://127.0.0.1:{taken.getsockname()[1]}")
 
 
 @contextlib.contextmanager
-def nobody_accepts(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
+def nothing_accepts(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
     """A queue of connections that is full, where the system lets further ones wait."""
     del ca, monkeypatch
     if sys.platform != "linux":
@@ -199,14 +199,14 @@ def proxied(answer: bytes) -> Callable[..., Iterator[Fault]]:
 
 @contextlib.contextmanager
 def no_proxy(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
-    with nobody_listens(ca, monkeypatch) as fault:
+    with nothing_listens(ca, monkeypatch) as fault:
         yield Fault("https://vault.test:8200", proxy=fault.address)
 
 
 NOT_SENT = {
     "no such host": no_such_host,
-    "nobody listens": nobody_listens,
-    "nobody accepts": nobody_accepts,
+    "nothing listens": nothing_listens,
+    "nothing accepts": nothing_accepts,
     "a handshake without an answer": silent_handshake,
     "a handshake that is reset": handshake(reset),
     "a handshake that ends": handshake(lambda connection: None),

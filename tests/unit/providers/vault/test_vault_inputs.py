@@ -77,7 +77,7 @@ def test_an_impossible_argument_is_refused_at_once(make: Callable[[], object], t
     with pytest.raises(ConfigurationError) as caught:
         make()
     assert text in str(caught.value)
-    # What error reporters show of ours; they do not fail on an object that is half made.
+    # As error reporters show our objects; they do not fail on one that is half made.
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     for frame in shown.stack:
         # What was given in place of an auth method is not known to be a secret.

@@ -45,7 +45,7 @@ def nodes() -> Iterator[list[Node]]:
     with Node() as first, Node() as second, Node() as third:
         found = [first, second, third]
         for node in found:
-            node.token_ttl = 0  # for ever
+            node.token_ttl = 0  # without an end
         yield found
 
 
@@ -230,7 +230,7 @@ def test_errors_and_events_name_the_node_that_was_asked(
 def test_a_redirect_to_an_address_that_is_configured_is_followed_with_all_it_takes(
     nodes: list[Node], make: Callable[..., VaultDynamicProvider], status: int, what: str
 ) -> None:
-    """Who configured an address has trusted it with tokens; anybody else gets none."""
+    """Addresses that are configured are trusted with tokens; no other address gets one."""
     provider = make()
     seen: list[Event] = []
     provider.observe(seen.append)
