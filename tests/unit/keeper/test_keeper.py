@@ -45,6 +45,7 @@ from ephemeral_creds.lifecycle.signals import (
     SourceChanged,
 )
 from ephemeral_creds.testing import FakeClock, ScriptedProvider
+from ephemeral_creds.testing._process import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -566,11 +567,18 @@ class Member:
         self.seen.append("failed")
 
 
-def test_pools_are_notified_in_order(world: World) -> None:
+def published(world: World) -> CredentialKeeper:
+    """Start a keeper, and wait until its thread has told everyone of the first credentials."""
     keeper = world.started()
-    member = Member(keeper)
+    world.recorder.wait_for(CredentialsPublished)
+    return keeper
+
+
+def test_pools_are_notified_in_order(world: World) -> None:
+    member = Member(keeper := published(world))
     keeper.refresh(math.inf)
-    world.recorder.wait_for(CredentialsPublished, 2)
+    # The old credentials are retired a moment after the new ones have been reported.
+    assert wait_until(lambda: "retire 1" in member.seen, PATIENCE)
     keeper.leave(member.number)
     keeper.close(PATIENCE)
     assert member.seen == ["prove 2", "publish 2", "retire 1"]
@@ -629,13 +637,12 @@ class TestPoolsAreToldThatThereAreNoCredentials:
 
 def test_pools_are_asked_about_an_unconfirmed_end(world: World) -> None:
     world.provider.duration = math.inf
-    keeper = world.started()
-    member = Member(keeper)
+    member = Member(keeper := published(world))
     assert keeper.status().ends_in is None
     keeper.signal(EndLearned(1, 0.0))
     keeper.signal(EndLearned(1, 0.0))
     world.recorder.wait_for(CredentialsEnding)
-    assert member.seen == ["ask 1"]
+    assert wait_until(lambda: member.seen, PATIENCE) == ["ask 1"]
     assert keeper.status().ends_in == 0.0
     assert keeper.current().generation == 1
 
