@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -90,10 +91,13 @@ def test_a_minted_role_is_revoked(
 def test_a_role_that_is_being_minted_is_revoked(
     engine: DatabaseEngine, own_vault: VaultServer
 ) -> None:
-    own_vault.faults.add("GET", "database/creds/stopped", Fault.late(2.0, handled=True))
+    # The role is there, and the reply is held back until the signal is on its way.
+    held = own_vault.faults.add("GET", "database/creds/stopped", Fault.late(math.inf, handled=True))
     check = start(engine)
-    wait_until(lambda: len(minted(engine)) == 1)
+    wait_until(lambda: own_vault.faults.hanging > 0)
+    assert len(minted(engine)) == 1
     check.send_signal(signal.SIGTERM)
+    own_vault.faults.remove(held)
     returned, findings, _ = finish(check)
     assert returned == 143
     assert minted(engine) == []
