@@ -26,14 +26,19 @@ if TYPE_CHECKING:
     from canary import Canary
 
 
-def write_next(setup: Setup, path: Path) -> str:
-    """Mint a role, write its credentials as a sidecar does, and return its name."""
-    credentials = setup.provider.fetch().credentials
+def write(path: Path, text: str) -> None:
+    """Replace a file as a sidecar does."""
     temporary = path.with_name("31415926")
-    temporary.write_text(
-        f"DB_USERNAME={credentials.username}\nDB_PASSWORD={credentials.password.reveal()}\n"
-    )
+    temporary.write_text(text)
     temporary.rename(path)
+
+
+def write_next(setup: Setup, path: Path) -> str:
+    """Mint a role, write its credentials, and return its name."""
+    credentials = setup.provider.fetch().credentials
+    write(
+        path, f"DB_USERNAME={credentials.username}\nDB_PASSWORD={credentials.password.reveal()}\n"
+    )
     return credentials.username
 
 
@@ -98,7 +103,7 @@ def test_a_pool_says_why_it_does_not_use_the_new_file(
         refresh=RefreshPolicy(_tuning=Tuning(source_patience=0.2)),
         observers=[setup.events],
     )
-    path.write_text("garbage-of-a-template\n")
+    write(path, "garbage-of-a-template\n")
     setup.events.wait_for(SourceUnusable)
     status = pool.status()
     assert f"{path}: line 1 is not KEY=VALUE" in (status.keeper.source_error or "")
