@@ -17,6 +17,7 @@ pytest.importorskip("asyncpg", reason="asyncpg is not installed")
 from contextlib import ExitStack
 
 from engines import KINDS, World
+from minting import PATIENCE
 from psycopg import sql
 from scripts import run
 from sqlalchemy import exc
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from ephemeral_creds import CredentialKeeper
     from ephemeral_creds.testing import DatabaseEngine, PostgresServer, VaultServer
 
 HEAD = """\
@@ -226,6 +228,13 @@ def owner(world: World, unique: Callable[[str], str]) -> Iterator[str]:
         yield name
 
 
+def ready(world: World) -> CredentialKeeper:
+    """Return a keeper with credentials, for which no login has to wait."""
+    keeper = world.keeper()
+    keeper.wait(PATIENCE)
+    return keeper
+
+
 def test_sessions_act_as_the_session_role(world: World, owner: str) -> None:
     world.provider.grants = [owner]
     face = world.engine(session_role=owner)
@@ -236,7 +245,7 @@ def test_sessions_act_as_the_session_role(world: World, owner: str) -> None:
 
 
 def test_a_session_role_that_was_not_granted_is_named(world: World, owner: str) -> None:
-    face = world.engine(session_role=owner, pool_timeout=0.5)
+    face = world.engine(ready(world), session_role=owner, pool_timeout=0.5)
     with pytest.raises(exc.DBAPIError, match=owner):
         face.value()
 
@@ -261,7 +270,7 @@ def test_a_failed_login_shows_no_password(world: World) -> None:
         return Credentials(good(number).username, Secret(f"wrong-password-{number}"))
 
     world.provider.mint = mint
-    face = world.engine(pool_timeout=0.2)
+    face = world.engine(ready(world), pool_timeout=0.2)
     with pytest.raises(exc.OperationalError, match="authentication failed") as caught:
         face.value()
     error: BaseException | None = caught.value
