@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from minting import PATIENCE
 from pooler import POOLER, pgbouncer, pgbouncer_version
-from psycopg import sql
 from psycopg_pool import PoolClosed
 from twins import Worker, user_of, work_until
 
@@ -33,14 +32,11 @@ PLACES = ("listen_addr", "auth_file", "auth_user")
 
 
 @pytest.fixture
-def owner(setup: Setup, postgres: PostgresServer, unique: Callable[[str], str]) -> Iterator[str]:
+def owner(setup: Setup, unique: Callable[[str], str]) -> Iterator[str]:
     """A role that stays, and that whatever the provider mints is a member of."""
-    name = unique("owner")
-    with closing(postgres.admin()) as admin:
-        admin.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
+    with setup.provider.owner(unique("owner")) as name:
         setup.provider.grants = [name]
         yield name
-        admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
