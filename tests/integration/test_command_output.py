@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 FULL = Path("/dev/full")
 NOWHERE = "vault://app?address=http://127.0.0.1:1&auth=userpass&username=u&password_env=SECRET"
+TRIED = "3"
+"""Seconds, within which a port has refused a connection."""
 ESCAPE = "\x1b"
 
 
@@ -90,8 +92,8 @@ def test_messages_do_not_go_to_stdout_if_stderr_is_closed(file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["exec", "--timeout", "0.2", NOWHERE, "--", "true"], "cannot be reached"),
-        (["agent", "--timeout", "0.2", NOWHERE, "{folder}/x.json"], "cannot be reached"),
+        (["exec", "--timeout", TRIED, NOWHERE, "--", "true"], "cannot be reached"),
+        (["agent", "--timeout", TRIED, NOWHERE, "{folder}/x.json"], "cannot be reached"),
         (["exec", "vaul://role", "--", "true"], "there is no such scheme; known: "),
         (["agent", "--timeout", "0.2", "file://{folder}", "{folder}/x.json"], "{folder}"),
         # Before credentials are fetched: there are none yet.
@@ -135,7 +137,7 @@ def test_a_file_that_does_not_fit_on_its_disk(file: Path) -> None:
 
 
 def test_debug_adds_a_traceback_without_secrets() -> None:
-    done = run("exec", "--debug", "--timeout", "0.2", NOWHERE, "--", "true")
+    done = run("exec", "--debug", "--timeout", TRIED, NOWHERE, "--", "true")
     assert done.returncode == 125
     assert "Traceback (most recent call last):" in done.stderr
     assert "ProviderRequest operation=login" in done.stderr
