@@ -38,6 +38,7 @@ from ephemeral_creds import (
 from ephemeral_creds.cli import main
 from ephemeral_creds.contrib.psycopg import connect
 from ephemeral_creds.events import CredentialsEnding, LoginRejected, PasswordChanged
+from ephemeral_creds.testing import TickingClock
 from lakebase_workspace import CLIENT, INSTANCE, LakebaseWorkspace
 from platforms import ACCOUNT, IDENTITY, Platform
 from token_server import AWSKeys, TokenServer
@@ -186,7 +187,9 @@ def test_a_refused_login_asks_for_one_other_token(world: World, user: str, event
         with pool.connection():
             server.refuse = 10**6
             pool.resize(2)
-            wait_until(lambda: len(server.refused) > 3, "refusals")
+            events.wait_for(PasswordChanged)
+            refused = len(server.refused)
+            wait_until(lambda: len(server.refused) > refused + 2, "refusals")
             wait_until(lambda: pool.status().last_error_sqlstate, "why")
             with pytest.raises(LoginRefused, match=f"'{user}' from tokens for .*rds_iam"):
                 pool.getconn(0.1)
@@ -325,14 +328,17 @@ def test_a_source_that_is_unreachable_after_the_end_of_a_token_costs_nothing(
         calls += 1
         if calls > 1:
             raise OSError("the source is unreachable")
-        return "a-token-of-any-kind", time.time() + 0.5
+        return "a-token-of-any-kind", time.time() + 3600.0
 
     server = world.serve(HOST, lambda user, token: "")
     with server.role(user):
-        provider = TokenProvider(user, token)
-        keeper = CredentialKeeper(provider, refresh=replace(EAGER, grace=0.1), observers=[events])
+        clock = TickingClock()
+        provider = TokenProvider(user, token, clock=clock)
+        policy = replace(EAGER, grace=0.1)
+        keeper = CredentialKeeper(provider, refresh=policy, observers=[events], clock=clock)
         with keeper, RotatingConnectionPool(keeper, world.conninfo(), min_size=1) as pool:
             pool.wait(PATIENCE)
+            clock.advance(3600.0)
             (ending,) = events.wait_for(CredentialsEnding)
             assert isinstance(ending, CredentialsEnding)
             assert ending.ends_in <= 0
