@@ -101,7 +101,7 @@ class Roles(Load):
 
     def rotated(self, processes: int) -> bool:
         """Tell whether so many processes have come to `GENERATIONS`."""
-        reached = [max(seen) for seen in list(self.generations.values())]
+        reached = [max(seen, default=0) for seen in list(self.generations.values())]
         return sum(generation >= GENERATIONS for generation in reached) >= processes
 
 
