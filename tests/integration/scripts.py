@@ -85,20 +85,26 @@ class Program:
 
     def terminate(self) -> None:
         """Send it SIGTERM when it is ready to end."""
-        assert self._process.stdout is not None
-        self._first = self._process.stdout.readline()
+        self._first = self._line()
         self._process.terminate()
 
     def end(self, patience: float = 60.0) -> Ended:
         """Wait for its end."""
-        assert self._process.stdout is not None
         try:
-            first = self._first or self._process.stdout.readline()
+            first = self._first or self._line()
             since = time.monotonic()
             out, err = self._process.communicate(timeout=patience)
         finally:
             self._process.kill()
         return Ended(self._process.returncode, first + out, err, time.monotonic() - since)
+
+    def _line(self) -> str:
+        """Read a line and nothing after it: `communicate` does not see what was read ahead."""
+        assert self._process.stdout is not None
+        line = b""
+        while not line.endswith(b"\n") and (byte := os.read(self._process.stdout.fileno(), 1)):
+            line += byte
+        return line.decode()
 
 
 def environment_of(postgres: PostgresServer, prefix: str) -> dict[str, str]:
