@@ -24,16 +24,23 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "posix_spawnp"), reason="no posix_spawn here"),
 ]
 
-# A program that says who it is and which signals it gets, until it is told to end.
-WATCHER = """
+# Not by print(): a signal may come before the one returns whose line led to it, and then its
+# handler cannot print ("reentrant call inside <_io.BufferedWriter>").
+SAY = """
 import os, signal, sys
+def say(*words):
+    os.write(1, (" ".join(words) + "\\n").encode())
+"""
+
+# A program that says who it is and which signals it gets, until it is told to end.
+WATCHER = f"""{SAY}
 def tell(number, _):
-    print(signal.Signals(number).name, flush=True)
+    say(signal.Signals(number).name)
     if number == signal.SIGTERM:
         sys.exit(7)
 for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT):
     signal.signal(number, tell)
-print("up", os.environ["PGUSER"], flush=True)
+say("up", os.environ["PGUSER"])
 while True:
     signal.pause()
 """
@@ -137,18 +144,17 @@ def test_restarts_in_rotations_of_real_leases(
     role = unique("role")
     engine.create_role(role, default_ttl="10s", max_ttl="10s")
     url, env = vault_url(engine, role)
-    program = """
-import os, signal, sys
+    program = f"""{SAY}
 import psycopg
 connection = psycopg.connect("", autocommit=True)
 def end(*_):
     # The role is still there, and so is its password.
     user = connection.execute("SELECT current_user").fetchone()[0]
     psycopg.connect("").close()
-    print("ended", user, flush=True)
+    say("ended", user)
     sys.exit(0)
 signal.signal(signal.SIGTERM, end)
-print("up", os.environ["PGUSER"], flush=True)
+say("up", os.environ["PGUSER"])
 while True:
     signal.pause()
 """
@@ -433,11 +439,11 @@ def test_ignored_rotations_leave_the_old_user_with_its_password(
     source: Source, env: dict[str, str], tmp_path: Path
 ) -> None:
     """And a password that changes without its user is read with the next connection."""
-    program = """
-import signal, psycopg
+    program = f"""{SAY}
+import psycopg
 def login(*_):
     with psycopg.connect("") as connection:
-        print(connection.execute("SELECT current_user").fetchone()[0], flush=True)
+        say(connection.execute("SELECT current_user").fetchone()[0])
 signal.signal(signal.SIGUSR1, login)
 login()
 while True:
@@ -462,11 +468,11 @@ while True:
 
 
 def test_libpq_finds_a_new_user_in_the_service_file(source: Source, env: dict[str, str]) -> None:
-    program = """
-import signal, psycopg
+    program = f"""{SAY}
+import psycopg
 def login(*_):
     with psycopg.connect("") as connection:
-        print(connection.execute("SELECT current_user").fetchone()[0], flush=True)
+        say(connection.execute("SELECT current_user").fetchone()[0])
 signal.signal(signal.SIGHUP, login)
 login()
 while True:

@@ -53,15 +53,18 @@ while True:
     print("continued", flush=True)
 """
 
+# Not by print(), as in test_exec.py.
 PROGRAM = """
-import signal, sys
+import os, signal, sys
+def say(text):
+    os.write(1, f"{text}\\n".encode())
 def tell(number, _):
-    print("got", signal.Signals(number).name, flush=True)
+    say(f"got {signal.Signals(number).name}")
     if number == signal.SIGTERM:
         sys.exit(7)
 for name in ("INT", "QUIT", "WINCH", "TERM"):
     signal.signal(getattr(signal, "SIG" + name), tell)
-print("up", flush=True)
+say("up")
 while True:
     signal.pause()
 """
