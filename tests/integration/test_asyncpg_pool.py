@@ -91,6 +91,11 @@ class Query(Protocol):
     async def __call__(self, pool: RotatingPool) -> object: ...
 
 
+async def connect_in_any_time(*args: Any, **options: Any) -> Any:
+    """Log in: a pool's brief timeout is then only that of its wait for other credentials."""
+    return await asyncpg.connect(*args, **options | {"timeout": PATIENCE})
+
+
 async def ask(pool: RotatingPool) -> object:
     return await pool.fetchval("SELECT current_user::text FROM pg_sleep(0.005)")
 
@@ -214,8 +219,10 @@ def test_a_role_dropped_by_hand_costs_only_what_was_running(world: World) -> Non
             await load.goes_on()
             with world.server.admin() as admin:
                 admin.execute(f"ALTER ROLE {world.role(1)} NOLOGIN")
+                # Until they have ended: one that takes its time fails a query of later.
                 admin.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s",
+                    "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+                    " WHERE usename = %s",
                     [world.role(1)],
                 )
             await eventually(lambda: world.provider.live >= {world.role(2)}, "another role")
@@ -262,10 +269,12 @@ def test_a_wrong_password_is_reported_without_leading_to_it(world: World) -> Non
         keeper = CredentialKeeper(provider, observers=[world.events])
         world.stack.callback(keeper.close)
         keeper.start()
+        keeper.wait(PATIENCE)
         with pytest.raises(asyncpg.InvalidPasswordError) as caught:
-            async with world.pool(keeper, timeout=0.5):
+            async with world.pool(keeper, timeout=0.5, connect=connect_in_any_time):
                 pass
-        (told,) = {(e.reason, e.sqlstate) for e in world.events.of(LoginRejected)}  # type: ignore[attr-defined]
+        rejected = world.events.wait_for(LoginRejected)
+        (told,) = {(e.reason, e.sqlstate) for e in rejected}  # type: ignore[attr-defined]
         assert told == ("credentials", "28P01")
         frames = "".join(
             repr(frame.f_locals) for frame, _ in traceback.walk_tb(caught.value.__traceback__)
@@ -305,8 +314,12 @@ def test_a_role_that_was_not_granted_is_named(world: World, unique: Callable[[st
         with world.server.admin() as admin:
             admin.execute(f"CREATE ROLE {owner}")
         try:
+            keeper = world.keeper()
+            keeper.wait(PATIENCE)
             with pytest.raises(asyncpg.PostgresError) as caught:
-                async with world.pool(world.keeper(), session_role=owner, timeout=3):
+                async with world.pool(
+                    keeper, session_role=owner, timeout=0.5, connect=connect_in_any_time
+                ):
                     pass
             assert f"GRANT {owner}" in "".join(caught.value.__notes__)
         finally:
