@@ -177,6 +177,7 @@ def test_a_wrong_password_is_reported_without_leading_to_it(world: World) -> Non
     keeper = CredentialKeeper(provider, observers=[world.events])
     world.stack.callback(keeper.close)
     keeper.start()
+    keeper.wait(PATIENCE)
     with pytest.raises(psycopg.OperationalError) as caught:
         world.kind.open(keeper, world.conninfo, timeout=0.2)
     assert caught.value.pgconn is None
