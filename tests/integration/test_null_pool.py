@@ -22,7 +22,7 @@ from ephemeral_creds import (
     NotReady,
     RotationPolicy,
 )
-from ephemeral_creds.events import LeaseRevoked, LoginRejected, PoolRotated
+from ephemeral_creds.events import CredentialsPublished, LeaseRevoked, LoginRejected, PoolRotated
 
 if TYPE_CHECKING:
     from twins import Setup
@@ -105,7 +105,7 @@ class TestAsPsycopgsOwn:
         pool.resize(0, 2)
         pool.check()
         pool.drain()
-        with pool.connection(), pool.connection(BRIEF):
+        with pool.connection(), pool.connection(PATIENCE):
             pass
 
     def test_wait_opens_one_for_a_test(self, setup: Setup) -> None:
@@ -281,6 +281,7 @@ class TestFailures:
     def test_refused_logins_wait_for_other_credentials(self, setup: Setup) -> None:
         setup.provider.login = "NOLOGIN"
         pool = setup.pool(null=True, wait=False, rotation=OFTEN)
+        setup.events.wait_for(CredentialsPublished)
         with pytest.raises(LoginRefused):
             pool.getconn(5 * BRIEF)
         setup.provider.login = "LOGIN"
