@@ -67,6 +67,7 @@ def test_wait_has_opened_some(setup: Setup) -> None:
     setup.stack.callback(gate.opened.set)
     assert opened.acquire(timeout=PATIENCE)
     wait_until(lambda: pool.get_stats()["pool_available"] == 1)
+    wait_until(lambda: pool._rotation.overview.openings)
     with pytest.raises(CheckoutFailed) as caught:
         pool.wait(BRIEF)
     assert "of 8 connections" in str(caught.value)
