@@ -13,9 +13,10 @@ import pytest
 
 from ephemeral_creds import AsyncCredentialKeeper, CredentialKeeper, RotatingConnectionPool
 from ephemeral_creds.contrib.health import asgi_app, liveness, readiness, wsgi_app
+from ephemeral_creds.events import FetchFailed
 from ephemeral_creds.exceptions import ProviderUnavailable
 from ephemeral_creds.keeper.phase import Phase
-from ephemeral_creds.testing import FakeClock, ScriptedProvider
+from ephemeral_creds.testing import EventCollector, FakeClock, ScriptedProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,8 +97,10 @@ def test_the_keeper_for_asyncio_is_taken(provider: ScriptedProvider) -> None:
 
 def test_an_outage_of_the_provider_leaves_it_alive(provider: ScriptedProvider) -> None:
     provider.failures["fetch"] = [ProviderUnavailable("http://vault: sealed")] * 100
-    keeper = CredentialKeeper(provider, name="orders")
+    events = EventCollector()
+    keeper = CredentialKeeper(provider, name="orders", observers=[events])
     keeper.start()
+    events.wait_for(FetchFailed)
     with pytest.raises(Exception, match="sealed"):
         keeper.wait(0.1)
     assert readiness(keeper).status == 503
