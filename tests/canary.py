@@ -76,7 +76,8 @@ class Canary:
         starts = self._by_start
         for position in range(len(text) - _LENGTH + 1):
             forms = starts.get(text[position : position + _LENGTH])
-            if forms is not None and any(text.startswith(form, position) for form in forms):
+            # As a tuple, since another thread may add one meanwhile.
+            if forms is not None and text.startswith(tuple(forms), position):
                 return True
         return False
 
