@@ -144,19 +144,18 @@ def test_restarts_in_rotations_of_real_leases(
     role = unique("role")
     engine.create_role(role, default_ttl="10s", max_ttl="10s")
     url, env = vault_url(engine, role)
-    program = f"""{SAY}
+    program = """
+import os, signal
+# A rotation may come before it is up, however long that takes: until then, the signal waits.
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 import psycopg
 connection = psycopg.connect("", autocommit=True)
-def end(*_):
-    # The role is still there, and so is its password.
-    user = connection.execute("SELECT current_user").fetchone()[0]
-    psycopg.connect("").close()
-    say("ended", user)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, end)
-say("up", os.environ["PGUSER"])
-while True:
-    signal.pause()
+print("up", os.environ["PGUSER"], flush=True)
+signal.sigwait([signal.SIGTERM])
+# The role is still there, and so is its password.
+[user] = connection.execute("SELECT current_user").fetchone()
+psycopg.connect("").close()
+print("ended", user, flush=True)
 """
     arguments = ["exec", "--on-rotation", "restart", url, "--", sys.executable, "-c", program]
     with Command(*arguments, env=env, command=HURRIED) as running:
