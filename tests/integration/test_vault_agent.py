@@ -63,11 +63,8 @@ def capped(engine: DatabaseEngine, unique: Callable[[str], str]) -> Role:
     """Credentials of ten seconds that cannot be extended.
 
     An agent hands over when between a tenth and a fifth of what it was given last is left, and a
-    busy machine needs more than the fraction of a second that this is of less. Only `nox -s agent`
-    does with less, as docs/how-to/kubernetes-sidecar.md tells.
+    busy machine needs more than the fraction of a second that this is of less.
     """
-    if HANDOVERS > 1:
-        return make_role(engine, unique("sidecar"), default_ttl="3s", max_ttl="6s")
     return make_role(engine, unique("sidecar"), default_ttl="10s", max_ttl="10s")
 
 
