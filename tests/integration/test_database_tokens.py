@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -412,19 +412,10 @@ class TestOtherDrivers:
 
 class TestCheck:
     @pytest.fixture
-    def database(self, postgres: PostgresServer, unique: Unique) -> Iterator[str]:
-        """A database without the tables of other tests, which these roles have no rights to."""
-        name = unique("empty")
-        with closing(postgres.admin()) as admin:
-            admin.execute(f"CREATE DATABASE {name}".encode())
-            yield name
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-
-    @pytest.fixture
     def check(
         self,
         world: World,
-        database: str,
+        empty_database: str,
         user: str,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
@@ -438,7 +429,7 @@ class TestCheck:
 
         def run(role: str, **parameters: str) -> tuple[int, dict[str, str]]:
             url = f"rds-iam://{role}?host={HOST}&port={world.servers[HOST].port}"
-            where = {"dbname": database} | parameters
+            where = {"dbname": empty_database} | parameters
             status = main(["check", url, "--json", "--conninfo", world.conninfo(**where)])
             found = json.loads(capsys.readouterr().out)["findings"]
             return status, {
@@ -481,7 +472,7 @@ class TestCheck:
     def test_another_source(
         self,
         world: World,
-        database: str,
+        empty_database: str,
         platform: Platform,
         databricks: LakebaseWorkspace,
         capsys: pytest.CaptureFixture[str],
@@ -496,7 +487,7 @@ class TestCheck:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets.token_hex(10))
         role, platform.life = unique("cloud_app"), 3600.0
         with world.serve(DSQL, lambda user, token: "").role(role):
-            conninfo = world.conninfo(DSQL, dbname=database)
+            conninfo = world.conninfo(DSQL, dbname=empty_database)
             for user, status in ((role, 0), ("nobody", 3)):
                 url = f"{kind}://{user}{query}"
                 assert main(["check", url, "--json", "--conninfo", conninfo]) == status

@@ -299,12 +299,12 @@ class TestCheck:
         return checker.url(store.path, how).replace("vault://", "vault-kv://") + more
 
     def test_it_takes_each_step(
-        self, checker: Checker, store: Store, postgres: PostgresServer
+        self, checker: Checker, store: Store, postgres: PostgresServer, empty_database: str
     ) -> None:
         rotation = Rotation(postgres, (f"check_{store.path[7:]}",))
         store.write(**rotation.values)
         rules = {f"secret/data/{store.path}": ["read"]}
-        assert checker.run(self.url(checker, store, rules)) == {}
+        assert checker.run(self.url(checker, store, rules), dbname=empty_database) == {}
         assert "engine of version 2" in checker.texts("engine")
         assert checker.complete
 
