@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from ephemeral_creds import Secret
+from rest_stub import Answer, RestStub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,84 +43,46 @@ def jwt(
     return Secret(".".join([*parts, _encoded(signature)]))
 
 
+def verified_claims(key: rsa.RSAPrivateKey, token: str) -> dict[str, Any] | None:
+    """Return what a token of the issuer with `key` says; ``None`` if that has not signed it."""
+    signed, _, signature = token.rpartition(".")
+    try:
+        key.public_key().verify(
+            _decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256()
+        )
+    except (InvalidSignature, ValueError):
+        return None
+    claims: dict[str, Any] = json.loads(_decoded(signed.partition(".")[2]))
+    return claims
+
+
+def _decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
 def _encoded(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-class _Stub:
-    """Answers every request alike."""
-
-    kind: ClassVar[str]
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, str]] = []
-        stub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                stub.asked.append(dict(self.headers))
-                body = stub.body().encode()
-                self.send_response(200)
-                self.send_header("Content-Type", stub.kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_POST = do_GET  # noqa: N815 - a name that http.server looks for
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-
-    def body(self) -> str:
-        """Return what to answer."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class StubSTS(_Stub):
+class StubSTS(RestStub):
     """Answers GetCallerIdentity the way AWS does, with any signature."""
 
-    kind = "text/xml"
-
     def __init__(self, arn: str) -> None:
-        self._arn = arn
-        super().__init__()
-
-    def body(self) -> str:
-        return (
+        text = (
             "<GetCallerIdentityResponse "
             'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
-            f"<Arn>{self._arn}</Arn><UserId>AIDAEXAMPLE</UserId><Account>123456789012</Account>"
+            f"<Arn>{arn}</Arn><UserId>AIDAEXAMPLE</UserId><Account>123456789012</Account>"
             "</GetCallerIdentityResult></GetCallerIdentityResponse>"
         )
+        super().__init__(lambda _: Answer(200, text, {"Content-Type": "text/xml"}))
 
 
-class KeySet(_Stub):
+class KeySet(RestStub):
     """The public keys of an issuer, as JWKS (RFC 7517); `keys` may change."""
-
-    kind = "application/json"
 
     def __init__(self, *keys: rsa.RSAPrivateKey) -> None:
         self.keys = list(keys)
-        super().__init__()
-
-    def body(self) -> str:
-        return json.dumps({"keys": [_jwk(key) for key in self.keys]})
+        super().__init__(lambda _: Answer(200, {"keys": [_jwk(key) for key in self.keys]}))
 
 
 def _jwk(key: rsa.RSAPrivateKey) -> dict[str, str]:

@@ -12,15 +12,11 @@ import secrets
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
-
 from ephemeral_creds import Secret
-from issuers import issuer_key, jwt
+from issuers import issuer_key, jwt, verified_claims
 from rest_stub import Answer, Asked, RestStub
 
 if TYPE_CHECKING:
@@ -60,14 +56,9 @@ class LakebaseWorkspace(RestStub):
 
     def verify(self, user: str, token: str) -> str:
         """Return why Lakebase refuses a token, or nothing."""
-        signed, _, signature = token.rpartition(".")
-        try:
-            self._key.public_key().verify(
-                _decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256()
-            )
-        except (InvalidSignature, ValueError):
+        claims = verified_claims(self._key, token)
+        if claims is None:
             return "its signature is wrong"
-        claims: dict[str, Any] = json.loads(_decoded(signed.partition(".")[2]))
         if claims["exp"] < time.time():
             return "it has expired"
         return "" if user == claims["sub"] else f"it is of {claims['sub']}"
@@ -117,7 +108,3 @@ class LakebaseWorkspace(RestStub):
 
 def _error(status: int, code: str, message: str) -> Answer:
     return Answer(status, {"error_code": code, "message": message, "details": []})
-
-
-def _decoded(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -6,23 +6,15 @@ Microsoft Entra's token endpoint with a federated token, and Google Cloud's meta
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 import secrets
-import ssl
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
-
 from ephemeral_creds import Secret
-from issuers import issuer_key, jwt
+from issuers import issuer_key, jwt, verified_claims
+from rest_stub import Answer, Asked, RestStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +29,7 @@ ACCOUNT = "my-app@my-project.iam.gserviceaccount.com"
 _MIRID = "/subscriptions/s/providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 
 
-class Platform:
+class Platform(RestStub):
     """Answers until the end of the block.
 
     Args:
@@ -55,6 +47,7 @@ class Platform:
     """
 
     def __init__(self, certificate: Issued | None = None) -> None:
+        super().__init__(self._answer, certificate)
         self.asked: list[str] = []
         self.life = 3600.0
         self.repeats_until = math.inf
@@ -66,47 +59,6 @@ class Platform:
         self.header = secrets.token_urlsafe(16)
         self._key = issuer_key()
         self._opaque: dict[str, tuple[str, float]] = {}
-        platform = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                length = int(self.headers.get("Content-Length", 0))
-                form = parse_qs(self.rfile.read(length).decode())
-                platform.asked.append(f"{self.command} {self.path}")
-                status, body = platform._answer(self.path, dict(self.headers), form)
-                raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            do_POST = do_GET  # noqa: N815 - a name that http.server looks for
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        scheme, host = "http", "127.0.0.1"
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate.cert, certificate.key)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-            scheme, host = "https", "localhost"
-        self.netloc = f"{host}:{self._server.server_port}"
-        self.address = f"{scheme}://{self.netloc}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def token(self, audience: str = RESOURCE, **claims: object) -> Secret:
         """Return a token of Entra."""
@@ -119,27 +71,28 @@ class Platform:
         }
         return jwt(self._key, **known | self.claims | claims)
 
-    def _answer(
-        self, path: str, headers: dict[str, str], form: dict[str, list[str]]
-    ) -> tuple[int, object]:
+    def _answer(self, asked: Asked) -> Answer:
+        self.asked.append(asked.what)
         if self.refuse is not None:
-            return self.refuse
-        parts = urlsplit(path)
+            return Answer(*self.refuse)
+        headers, parts = asked.headers, urlsplit(asked.what.partition(" ")[2])
         query = parse_qs(parts.query)
         if parts.path.startswith("/computeMetadata/v1/instance/service-accounts/"):
-            return self._google(parts.path, headers, query)
+            return Answer(*self._google(parts.path, headers, query))
         if parts.path == f"/{TENANT}/oauth2/v2.0/token":
-            return self._entra(form)
-        app_service = parts.path == "/msi/token" and headers.get("X-IDENTITY-HEADER") == self.header
-        machine = parts.path == "/metadata/identity/oauth2/token" and headers.get("Metadata")
+            return Answer(*self._entra(parse_qs(asked.body)))
+        app_service = parts.path == "/msi/token" and headers.get("x-identity-header") == self.header
+        machine = parts.path == "/metadata/identity/oauth2/token" and headers.get("metadata")
         if not (app_service or machine):
-            return 400, {"error": "invalid_request"}
+            return Answer(400, {"error": "invalid_request"})
         if query.get("client_id", [CLIENT]) != [CLIENT]:
-            return 400, {"error": "invalid_request", "error_description": "Identity not found"}
+            said = "Identity not found"
+            return Answer(400, {"error": "invalid_request", "error_description": said})
         resource = query["resource"][0]
         token, left = self._repeated(resource, lambda: self.token(resource).reveal())
         # As text, as the real ones write it.
-        return 200, {"access_token": token, "expires_on": str(int(time.time() + left))}
+        expires_on = str(int(time.time() + left))
+        return Answer(200, {"access_token": token, "expires_on": expires_on})
 
     def _repeated(self, what: str, make: Callable[[], str]) -> tuple[str, float]:
         """Return a token that was given before, or another, and how many seconds are left."""
@@ -161,7 +114,7 @@ class Platform:
         self, path: str, headers: dict[str, str], query: dict[str, list[str]]
     ) -> tuple[int, object]:
         account, what = path.split("/")[-2:]
-        if headers.get("Metadata-Flavor") != "Google":
+        if headers.get("metadata-flavor") != "Google":
             return 403, "no flavor"
         if account not in ("default", ACCOUNT):
             return 404, "no such account"
@@ -182,14 +135,9 @@ class Platform:
 
     def verify_entra(self, user: str, token: str) -> str:
         """Return why a token of Entra is refused, or nothing."""
-        signed, _, signature = token.rpartition(".")
-        try:
-            self._key.public_key().verify(
-                _decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256()
-            )
-        except (InvalidSignature, ValueError):
+        claims = verified_claims(self._key, token)
+        if claims is None:
             return "its signature is wrong"
-        claims: dict[str, Any] = json.loads(_decoded(signed.partition(".")[2]))
         if claims["aud"] != RESOURCE:
             return f"it is for {claims['aud']}"
         if claims["exp"] < time.time():
@@ -205,7 +153,3 @@ class Platform:
         if ends < time.time():
             return "it has expired"
         return "" if f"{user}.gserviceaccount.com" == ACCOUNT else f"it is of {ACCOUNT}"
-
-
-def _decoded(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

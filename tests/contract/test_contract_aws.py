@@ -101,7 +101,7 @@ def test_a_signed_request(engine: DatabaseEngine, mount: str, sts: StubSTS) -> N
         "GET", "auth/token/lookup-self", token=Secret(auth["client_token"])
     )
     assert token.data["display_name"] == f"{mount.removeprefix('auth/')}-my-app"
-    headers = {name.lower(): value for name, value in sts.asked[-1].items()}
+    headers = sts.requests[-1].headers
     assert headers["authorization"] == SIGNED
     assert headers[SERVER_ID.lower()] == "vault.example"
 

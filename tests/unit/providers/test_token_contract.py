@@ -95,7 +95,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
         monkeypatch.delenv(name, raising=False)
     with Platform() as made:
         monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", made.address)
-        monkeypatch.setenv("GCE_METADATA_HOST", made.netloc)
+        monkeypatch.setenv("GCE_METADATA_HOST", made.host)
         yield made
 
 

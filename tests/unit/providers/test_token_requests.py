@@ -81,7 +81,7 @@ def platform(clock: FakeClock, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
     made = stack.enter_context(Platform())
     made.now = clock.now
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", made.address)
-    monkeypatch.setenv("GCE_METADATA_HOST", made.netloc)
+    monkeypatch.setenv("GCE_METADATA_HOST", made.host)
     return made
 
 
@@ -108,7 +108,7 @@ def test_a_workload_identity_of_azure(
     tmp_path: Path,
     canary: Canary,
 ) -> None:
-    entra = stack.enter_context(Platform(authority.issue("localhost", server=True)))
+    entra = stack.enter_context(Platform(authority.issue("localhost", server=True, ip="127.0.0.1")))
     path = tmp_path / "token"
     path.write_text(entra.federated)
     canary.allow_secret_file(path)

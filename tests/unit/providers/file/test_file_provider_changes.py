@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
 import pickle
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from watched_file import GENEROUS, POLL, Counter, Watched, rename_over, text
@@ -27,23 +26,12 @@ from ephemeral_creds.lifecycle.wishes import CHANGE_BURST, CHANGE_INTERVAL
 from ephemeral_creds.providers.file import FileProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from ephemeral_creds.events import Event
 
     MakeWatched = Callable[..., Watched]
-
-
-@pytest.fixture
-def make_watched(tmp_path: Path) -> Iterator[MakeWatched]:
-    with contextlib.ExitStack() as stack:
-
-        def make(path: Path | None = None, *args: Any, **options: Any) -> Watched:
-            path = path or tmp_path / "secrets" / "db-creds.txt"
-            return stack.enter_context(Watched(path, *args, **options))
-
-        yield make
 
 
 @pytest.fixture(params=[False, True], ids=["poll", "notify"])

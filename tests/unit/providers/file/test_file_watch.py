@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -26,17 +25,6 @@ if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
 
     MakeWatched = Callable[..., Watched]
-
-
-@pytest.fixture
-def make_watched(tmp_path: Path) -> Iterator[MakeWatched]:
-    with contextlib.ExitStack() as stack:
-
-        def make(path: Path | None = None, *args: Any, **options: Any) -> Watched:
-            path = path or tmp_path / "secrets" / "db-creds.txt"
-            return stack.enter_context(Watched(path, *args, **options))
-
-        yield make
 
 
 class Broken:
