@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import psycopg_pool
 import pytest
 from minting import BRIEF, PATIENCE
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
-from twins import Worker, user_of, wait_until, work_until
+from twins import Worker, rotate_ten_times, user_of, wait_until
 
 from ephemeral_creds import (
     AccessDenied,
@@ -143,18 +142,9 @@ class TestRotation:
     ) -> None:
         setup.provider.end_sessions = end_sessions
         pool = setup.pool(null=True, max_size=max_size, timeout=PATIENCE)
-        done = threading.Event()
-        workers = [Worker(work_until, pool, done) for _ in range(4)]
-        try:
-            for generation in range(2, 12):
-                setup.rotate(generation)
-                setup.revoked(generation - 1)
-        finally:
-            done.set()
-        for worker in workers:
-            worker.get()
+        rotate_ten_times(setup, pool, workers=4)
         assert setup.provider.roles() == [setup.role(11)]
-        assert pool.peak_connections <= (max_size or len(workers)) + 1
+        assert pool.peak_connections <= (max_size or 4) + 1
         pool.close()
         assert setup.provider.roles() == []
         assert setup.events.of(LoginRejected) == []

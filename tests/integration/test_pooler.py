@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from configparser import ConfigParser
 from contextlib import ExitStack, closing
@@ -15,7 +14,7 @@ import pytest
 from minting import PATIENCE
 from pooler import POOLER, pgbouncer, pgbouncer_version
 from psycopg_pool import PoolClosed
-from twins import Worker, user_of, work_until
+from twins import rotate_ten_times, user_of
 
 from ephemeral_creds import ConfigurationError
 
@@ -88,16 +87,7 @@ def test_ten_rotations_in_transaction_mode_fail_nothing(
             timeout=PATIENCE,
             kwargs={"prepare_threshold": 0 if prepared else None},
         )
-        done = threading.Event()
-        workers = [Worker(work_until, pool, done) for _ in range(6)]
-        try:
-            for generation in range(2, 12):
-                setup.rotate(generation)
-                setup.revoked(generation - 1)
-        finally:
-            done.set()
-        for worker in workers:
-            worker.get()
+        rotate_ten_times(setup, pool, workers=6)
         with pool.connection() as connection:
             row = connection.execute("SELECT session_user, current_user").fetchone()
         assert row == (setup.role(11), owner)

@@ -368,6 +368,20 @@ def work_until(
             failures.append(error)
 
 
+def rotate_ten_times(setup: Setup, pool: RotatingConnectionPool[Any], *, workers: int) -> None:
+    """Rotate from generation 1 to 11 while some threads run queries, none of which fails."""
+    done = threading.Event()
+    running = [Worker(work_until, pool, done) for _ in range(workers)]
+    try:
+        for generation in range(2, 12):
+            setup.rotate(generation)
+            setup.revoked(generation - 1)
+    finally:
+        done.set()
+    for worker in running:
+        worker.get()
+
+
 def wait_until(
     condition: Callable[[], object], what: str = "", patience: float = 3 * PATIENCE
 ) -> None:
