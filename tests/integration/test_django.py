@@ -567,7 +567,7 @@ class TestErrors:
             options = {"rotating_pool": {"timeout": 0.5}}
         plain.provider.login = "NOLOGIN"
         alias = plain.alias(options, CONN_MAX_AGE=age)
-        # A pool goes on logging in by itself, and otherwise that is what the second connect does.
+        # A pool logs in again by itself; without one, the second connect does.
         raised = error_after(plain, LoginRejected if options else CredentialsPublished, alias)
         assert "is not permitted to log in" in str(raised.value)
         shown = "".join(

@@ -29,7 +29,7 @@ HANG = 1.0
 
 
 class Beats:
-    """A thread beside the loop: what it waits for in vain, the loop need not have caused."""
+    """A thread beside the loop: if it stands still as well, the loop is not the cause."""
 
     def __init__(self) -> None:
         self.longest = 0.0
