@@ -8,6 +8,7 @@ import secrets
 import signal
 from contextlib import suppress
 from functools import cached_property
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 from ephemeral_creds._values import Secret
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["VaultServer"]
 
 _START_TIMEOUT = 60.0  # the binary has 400 MB; a cold read from a slow disk takes its time
+_PORT_ATTEMPTS = 3
+_PORT_TAKEN = "bind: address already in use"
 
 
 class VaultServer(VaultAccess, OwnedProcess):
@@ -113,10 +116,22 @@ class VaultServer(VaultAccess, OwnedProcess):
         self._wait_until_ready()
 
     def _bring_up(self) -> None:
-        self._port = self._port or free_port()
-        self._tls_port = self._tls_port or free_port()
-        self.server_address = f"http://127.0.0.1:{self._port}"
-        self._launch()
+        attempts = 1 if self._port else _PORT_ATTEMPTS
+        while True:
+            self._port = self._port or free_port()
+            self._tls_port = self._tls_port or free_port()
+            self.server_address = f"http://127.0.0.1:{self._port}"
+            attempts -= 1
+            try:
+                self._launch()
+            except ConfigurationError:
+                # Between the choice of a port and the server's start, another process may take it.
+                if not attempts or self.running or _PORT_TAKEN not in self._log():
+                    raise
+                self._end()
+                self._port = self._tls_port = 0
+            else:
+                return
 
     def _launch(self) -> None:
         config, token = self._config, self.root_token.reveal()
@@ -162,9 +177,11 @@ class VaultServer(VaultAccess, OwnedProcess):
     def _wait_for_status(self, path: str, *wanted: int) -> None:
         def answers() -> bool:
             # Not through the proxy, which is for what a test and its library send.
-            with suppress(OSError):
+            with suppress(OSError, HTTPException):
                 answer = vault_request(self.server_address, "GET", path, token=self.root_token)
-                return answer.status in wanted
+                if answer.status in wanted:
+                    return True
+            # Also where it was another process that answered.
             return not self.running
 
         if not (wait_until(answers, _START_TIMEOUT) and self.running):

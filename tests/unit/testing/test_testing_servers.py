@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,12 @@ from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing import (
     PostgresServer,
     VaultServer,
+    _vault,
     find_vault,
     vault_request,
 )
 from ephemeral_creds.testing._binaries import VAULT_VERSION, vault_cache_path
+from ephemeral_creds.testing._process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +135,20 @@ def test_no_secret_in_arguments(postgres: PostgresServer, vault: VaultServer) ->
         if arguments.exists():
             assert secret.reveal().encode() not in arguments.read_bytes()
         assert secret.reveal() not in f"{server!r} {server.__dict__}"
+
+
+@pytest.mark.slow
+def test_a_vault_whose_port_was_taken_meanwhile_takes_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken = other.getsockname()[1]
+        chosen = iter([taken])
+        monkeypatch.setattr(_vault, "free_port", lambda: next(chosen, None) or free_port())
+        with VaultServer() as server:
+            assert vault_request(server.address, "GET", "sys/health").status == 200
+            assert server.server_address != f"http://127.0.0.1:{taken}"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
