@@ -10,14 +10,13 @@ to where one is renewed. Where time has to pass in Vault, too, renewals come lon
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from load import Load
 from minting import Events
 from twins import wait_until
 
@@ -70,42 +69,10 @@ CAPPED = "18s"
 EARLY = replace(QUICK, renew_at=0.07)
 
 
-class Load:
-    """Threads that query all the time; what fails is kept.
-
-    With `retry`, for what takes a role away from under a session, they may repeat a transaction.
-    """
-
-    def __init__(self, pool: RotatingConnectionPool[Any], *, retry: bool, workers: int = 3) -> None:
-        self.failed: list[Exception] = []
-        self.done = 0
-        self._stopping = threading.Event()
-        query = partial(self._query, pool)
-        self._once = retry_on_rotation(pool)(query) if retry else query
-        self._threads = [threading.Thread(target=self._run) for _ in range(workers)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(PATIENCE)
-
-    def _query(self, pool: RotatingConnectionPool[Any]) -> None:
-        with pool.connection() as connection:
-            connection.execute("SELECT current_user")
-
-    def _run(self) -> None:
-        while not self._stopping.wait(0.02):
-            try:
-                self._once()
-                self.done += 1
-            except Exception as error:
-                self.failed.append(error)
-
-
 class Story:
     """A pool under load.
+
+    With `retry`, for what takes a role away from under a session, transactions may be repeated.
 
     Attributes:
         seen: what its keeper told.
@@ -139,7 +106,13 @@ class Story:
         )
         self.keeper.start()
         self.pool.open(wait=True)
-        self.load = Load(self.pool, retry=retry, workers=workers)
+        query = retry_on_rotation(self.pool)(self._query) if retry else self._query
+        self.load = Load(query, workers, pause=0.02)
+        self.load.__enter__()
+
+    def _query(self) -> None:
+        with self.pool.connection() as connection:
+            connection.execute("SELECT current_user")
 
     def passes(self, seconds: float, kind: type[Event]) -> None:
         """Move the keeper's clock, and wait until that has led to one more event of a kind."""
@@ -149,11 +122,11 @@ class Story:
         self.seen.wait_for(kind, seen + 1)
 
     def end(self) -> None:
-        wait_until(lambda: self.load.done > 50 or self.load.failed)
-        self.load.stop()
+        wait_until(lambda: self.load.succeeded > 50 or self.load.failures)
+        self.load.__exit__()
         self.pool.close()
         self.keeper.close()
-        assert self.load.failed == []
+        assert self.load.failures == []
         wait_until(lambda: roles_of(self.engine, self.role) == [])
 
 
