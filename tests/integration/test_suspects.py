@@ -15,7 +15,13 @@ from psycopg.rows import dict_row
 from twins import AsyncTwin, PoolFace, Setup, Worker, user_of, wait_until
 
 from ephemeral_creds import CheckoutFailed, CredentialsExpired, LoginRefused, RotationPolicy
-from ephemeral_creds.events import LeaseExpired, LoginRejected, RenewalFailed, ValidUntilPassed
+from ephemeral_creds.events import (
+    FetchFailed,
+    LeaseExpired,
+    LoginRejected,
+    RenewalFailed,
+    ValidUntilPassed,
+)
 from ephemeral_creds.exceptions import LeaseLost, ProviderUnavailable
 from ephemeral_creds.testing import TCPProxy
 
@@ -267,6 +273,7 @@ class TestZombies:
         setup.provider.failures["fetch"] = [ProviderUnavailable("away")] * 1000
         clock.advance(61.0)
         setup.events.wait_for(LeaseExpired)
+        setup.events.wait_for(FetchFailed)
         assert users(pool, 3) == [setup.role(1)] * 3
         assert pool.status().suspect
         drop(setup, 1)
