@@ -240,7 +240,7 @@ def test_uwsgi(folder: Folder) -> None:
 # -- workers -----------------------------------------------------------------------------------
 
 TASKS = """
-import itertools
+import itertools, os, time
 from pathlib import Path
 from celery import Celery
 
@@ -251,6 +251,10 @@ tasks = itertools.count(1)
 
 @app.task
 def work(number):
+    # A process that starts late must not find that the other one has done all of them.
+    Path(f"{os.getpid()}.here").touch()
+    while len(list(Path().glob("*.here"))) < PROCESSES:
+        time.sleep(0.01)
     with pool.connection() as connection:
         (user,) = connection.execute("SELECT current_user::text").fetchone()
     if next(tasks) % 5 == 0:
@@ -266,7 +270,7 @@ def test_celery(folder: Folder, pool: str, processes: int) -> None:
     if pool == "threads":
         opens = opens.replace("worker_process_init", "worker_init")
         opens = opens.replace("min_size=1", "min_size=4")
-    folder.write("tasks.py", opens, TASKS)
+    folder.write("tasks.py", opens, TASKS.replace("PROCESSES", str(processes)))
     for name in ("queue", "control"):
         (folder.path / name).mkdir()
     sending = "import tasks; [tasks.work.delay(number) for number in range(160)]"
