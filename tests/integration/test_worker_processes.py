@@ -401,18 +401,34 @@ def test_rq_with_a_file_of_the_parent(
     assert folder.postgres.roles(folder.prefix) == []
 
 
+TURN = """
+import time
+from pathlib import Path
+
+def wait_for(path):
+    while not Path(path).exists():
+        time.sleep(0.01)
+"""
+
+
 def test_rq_with_a_file_of_a_sidecar(
     folder: Folder, jobs: tuple[Any, list[object]], canary: Canary
 ) -> None:
-    """A sidecar writes it, and revokes what was in it two rotations ago."""
+    """A sidecar writes it during each job, and revokes what was in it two rotations ago."""
     queue, command = jobs
     path = folder.path / "db-creds.txt"
     canary.allow_secret_file(path)
     code = on_page("rq").replace(PATH_ON_PAGE, str(path))
     folder.write("my_tasks.py", code)
+    folder.write("turn.py", TURN)
     folder.environment["PYTHONPATH"] += f":{folder.path}"
     provider = RoleProvider(folder.postgres, folder.prefix)
-    enqueued = [queue.enqueue("my_tasks.job") for _ in range(10)]
+    enqueued, turns = [], {number: folder.path / f"turn{number}" for number in range(2, 12)}
+    for number in range(1, 11):
+        enqueued.append(queue.enqueue("my_tasks.job"))
+        if number > 1:
+            # So that the jobs cannot outrun the sidecar, which revokes.
+            queue.enqueue("turn.wait_for", str(turns[number]))
 
     def finished() -> int:
         return sum(job.get_status() in ("finished", "failed") for job in enqueued)
@@ -423,11 +439,12 @@ def test_rq_with_a_file_of_a_sidecar(
             for number in range(2, 12):
                 wait_until(lambda n=number: finished() >= n - 1)  # type: ignore[misc]
                 write(path, provider, number)
+                turns[number].touch()
             worker.process.wait(PATIENCE)
-        used = {job.return_value()[0] for job in enqueued if job.get_status() == "finished"}
         assert worker.noise == [], worker.said
         assert [job.get_status() for job in enqueued] == ["finished"] * 10, worker.said
-        assert len(used) > 5
+        used = [int(job.return_value()[0].rpartition("_")[2]) for job in enqueued]
+        assert all(number - 1 <= role <= number for number, role in enumerate(used, 1)), used
     finally:
         provider.disconnect()
 
