@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -63,9 +64,9 @@ class Project:
         done = self.manage("migrate", "--verbosity", "0", **environment)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
-    def ended(self, mints: int) -> None:
+    def ended(self, *mints: int) -> None:
         """Check that so many roles were minted, and that none of them is left."""
-        assert self.engine.mints(self.role) == mints
+        assert self.engine.mints(self.role) in mints
         assert self.engine.leases(self.role) == []
 
 
@@ -118,7 +119,8 @@ def test_tests_run_in_parallel(project: Project) -> None:
     done = project.manage("test", "--noinput", "--parallel", "2", DB_POOL="1")
     assert done.returncode == 0, done.stderr
     assert "Ran 2 tests" in done.stderr
-    project.ended(3)
+    # A process that starts late finds that the other one has run both.
+    project.ended(2, 3)
 
 
 class TestDbshell:
@@ -174,8 +176,9 @@ class Server:
     def __exit__(self, *_: object) -> None:
         with self._process:
             if "runserver" in self._process.args:  # type: ignore[operator]
-                # It has no handler for SIGTERM; a terminal sends this to all of its processes.
-                os.killpg(self._process.pid, signal.SIGINT)
+                # A terminal sends it to both processes. The one that watches then gives the other
+                # a quarter of a second before it kills it, which a busy machine exceeds.
+                os.kill(self._serving(), signal.SIGINT)
             else:
                 self._process.terminate()
             try:
@@ -192,6 +195,12 @@ class Server:
         request = urllib.request.Request(self._url + path, method=method)
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
+
+    def _serving(self) -> int:
+        """Return the process that another one has started to serve."""
+        told = {int(pid) for pid in re.findall(r"^process (\d+)$", self.said, re.MULTILINE)}
+        [serving] = told - {self._process.pid}
+        return serving
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -268,6 +277,13 @@ def when_ready(server):
 """
 
 
+SETTINGS = """\
+import os
+from service.settings import *
+print("process", os.getpid(), flush=True)
+"""
+
+
 class TestServers:
     """Each process has a role of its own, which is revoked at its end."""
 
@@ -303,9 +319,10 @@ class TestServers:
         serve(project, "uvicorn", "--port", "0", "service.asgi:application", DB_POOL=pool)
         project.ended(2)
 
-    def test_runserver(self, project: Project) -> None:
+    def test_runserver(self, project: Project, tmp_path: Path) -> None:
         """With its reloader, a process that watches and one that serves."""
         project.migrated()
-        environment = {"DJANGO_SETTINGS_MODULE": "service.settings"}
+        (tmp_path / "telling_settings.py").write_text(SETTINGS)
+        environment = {"DJANGO_SETTINGS_MODULE": "telling_settings", "PYTHONPATH": str(tmp_path)}
         serve(project, "django", "runserver", "127.0.0.1:0", **environment)
         project.ended(2)
