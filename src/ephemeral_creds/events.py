@@ -254,8 +254,9 @@ class ProviderRequest(Event):
         mount: where the secrets engine or auth method is mounted; empty for ``unwrap``. At
             Infisical: project, environment and folder.
         role: the role of the engine or of the auth method, the path of a key-value secret, the
-            name of a dynamic secret or of a secret manager's secret, or the user that logs in;
-            empty for tokens, and for an AppRole, whose id is not shown.
+            name of a dynamic secret or of a secret manager's secret, or the user that logs in,
+            with a token for example; empty for Vault's tokens, and for an AppRole, whose id is not
+            shown.
         accessor: the accessor of the token that was sent, or that the login returned. Never the
             token.
         lease: the lease, its last part shortened.

@@ -34,7 +34,7 @@ REASONS = ("credentials", "pg_hba", "server", "client")
 
 OPERATIONS = (
     *("login", "unwrap", "lookup-token", "renew-token", "revoke-token"),
-    *("mint", "read", "renew", "revoke"),
+    *("mint", "read", "describe", "renew", "revoke"),
 )
 OUTCOMES = ("done", "refused", "failed", "unknown")
 """The values of ``operation`` and ``outcome`` of `ProviderRequest`."""

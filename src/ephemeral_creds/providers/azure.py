@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -14,17 +13,17 @@ from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
     EphemeralCredsError,
-    MalformedResponse,
 )
 from ephemeral_creds.providers.access import access_token_in, call_for_token
 from ephemeral_creds.providers.http.failures import Service
-from ephemeral_creds.providers.http.metadata import ask_metadata
+from ephemeral_creds.providers.http.metadata import query_token
 from ephemeral_creds.providers.http.rest import RestClient, is_down, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ephemeral_creds.providers.access import AccessToken
+    from ephemeral_creds.providers.http.event_queue import EventQueue
     from ephemeral_creds.providers.http.reply import Reply
     from ephemeral_creds.providers.url import Location
 
@@ -71,6 +70,7 @@ def find_azure_token(
     resource: str,
     client_id: str | None = None,
     *,
+    queue: EventQueue,
     environ: Mapping[str, str] = os.environ,
 ) -> AccessToken | EphemeralCredsError:
     """Return a token for a resource, or why there is no token.
@@ -80,6 +80,8 @@ def find_azure_token(
             AKS, else for the managed identity of an App Service, a container app or a machine.
         resource: what the token is for, such as ``https://vault.azure.net``.
         client_id: which of the platform's identities; ``None`` for the only one.
+        queue: gets the event of a request to the platform; what a credential object does is not
+            known.
         environ: where the platform says what there is.
     """
     if credential is not None:
@@ -90,8 +92,8 @@ def find_azure_token(
             explain=_of_azure_identity,
         )
     if environ.get("AZURE_FEDERATED_TOKEN_FILE"):
-        return _workload_identity(resource, client_id, environ)
-    return _managed_identity(resource, client_id, environ)
+        return _workload_identity(resource, client_id, environ, queue)
+    return _managed_identity(resource, client_id, environ, queue)
 
 
 def _of_azure_identity(error: Exception) -> EphemeralCredsError | None:
@@ -110,7 +112,7 @@ def _of_azure_identity(error: Exception) -> EphemeralCredsError | None:
 
 
 def _managed_identity(
-    resource: str, client_id: str | None, environ: Mapping[str, str]
+    resource: str, client_id: str | None, environ: Mapping[str, str], queue: EventQueue
 ) -> AccessToken | EphemeralCredsError:
     """Ask the machine's metadata service, or what App Service and Container Apps have instead."""
     query = {"api-version": "2018-02-01", "resource": resource}
@@ -126,20 +128,12 @@ def _managed_identity(
         query["api-version"] = "2019-08-01"
     else:
         path += "/identity/oauth2/token"
-    try:
-        reply = ask_metadata(address.rstrip("/"), f"{path}?{urlencode(query)}", header, value)
-    except EphemeralCredsError as error:
-        return error
-    what = f"the metadata service at {address}"
-    try:
-        body = json.loads(reply.reveal())
-    except ValueError:
-        return MalformedResponse(f"{what} sent no JSON: is it Azure's?")
-    return access_token_in(body if isinstance(body, dict) else {}, what)
+    path = f"{path}?{urlencode(query)}"
+    return query_token(queue, address.rstrip("/"), path, (header, value))
 
 
 def _workload_identity(
-    resource: str, client_id: str | None, environ: Mapping[str, str]
+    resource: str, client_id: str | None, environ: Mapping[str, str], queue: EventQueue
 ) -> AccessToken | EphemeralCredsError:
     """Exchange the pod's token; see https://azure.github.io/azure-workload-identity/docs/."""
     path = Path(environ["AZURE_FEDERATED_TOKEN_FILE"])
@@ -169,16 +163,18 @@ def _workload_identity(
     client_ = RestClient(_ENTRA)
     what = f"Microsoft Entra at {authority}, asked for a token of client {client},"
     try:
-        reply = client_.send(
+        return client_.ask(
+            queue,
+            "login",
             what,
             "POST",
             f"{authority}/{tenant}/oauth2/v2.0/token",
+            lambda reply: _of_entra(reply, what),
             headers={"Content-Type": "application/x-www-form-urlencoded"},
             body=body,
         )
     finally:
         client_.close()
-    return reply if isinstance(reply, EphemeralCredsError) else _of_entra(reply, what)
 
 
 def _of_entra(reply: Reply, what: str) -> AccessToken | EphemeralCredsError:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode
 
+from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import (
     AccessDenied,
     ConfigurationError,
     EphemeralCredsError,
-    MalformedResponse,
 )
-from ephemeral_creds.providers.access import access_token_in, call_for_token
-from ephemeral_creds.providers.http.metadata import ask_metadata
+from ephemeral_creds.providers.access import call_for_token
+from ephemeral_creds.providers.http.metadata import query_metadata, query_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ephemeral_creds._values import Secret
     from ephemeral_creds.providers.access import AccessToken
+    from ephemeral_creds.providers.http.event_queue import EventQueue
     from ephemeral_creds.providers.url import Location
 
 __all__ = ["GoogleCredentials", "default_credentials", "find_google_token", "service_account_email"]
@@ -30,6 +29,7 @@ __all__ = ["GoogleCredentials", "default_credentials", "find_google_token", "ser
 # Seconds for each request of google.auth, whose own limit is two minutes.
 _TIMEOUT = 10
 _LIFETIME = 300.0
+_HEADER = ("Metadata-Flavor", "Google")
 
 
 class GoogleCredentials(Protocol):
@@ -72,6 +72,7 @@ def find_google_token(
     scopes: Sequence[str],
     account: str = "default",
     *,
+    queue: EventQueue,
     environ: Mapping[str, str] = os.environ,
 ) -> AccessToken | EphemeralCredsError:
     """Return a token with these scopes, or why there is no token.
@@ -81,6 +82,8 @@ def find_google_token(
             pod, a service or a machine.
         scopes: what the token allows; a credentials object has its own.
         account: which of the machine's service accounts.
+        queue: gets the event of a request to the metadata server; what a credentials object does
+            is not known.
         environ: where ``GCE_METADATA_HOST`` may name the metadata server.
     """
     if credentials is not None:
@@ -90,36 +93,28 @@ def find_google_token(
             lifetime=_LIFETIME,
             explain=_of_google_auth,
         )
-    query = urlencode({"scopes": ",".join(scopes)})
-    reply = _ask(account, f"token?{query}", environ)
-    if isinstance(reply, EphemeralCredsError):
-        return reply
-    what = f"the metadata server at {_address(environ)}"
-    try:
-        body = json.loads(reply.reveal())
-    except ValueError:
-        return MalformedResponse(f"{what} sent no JSON: is it Google Cloud's?")
-    return access_token_in(body if isinstance(body, dict) else {}, what)
+    path = f"{_path(account)}/token?{urlencode({'scopes': ','.join(scopes)})}"
+    return query_token(queue, _address(environ), path, _HEADER)
 
 
 def service_account_email(
-    account: str = "default", *, environ: Mapping[str, str] = os.environ
+    account: str = "default",
+    *,
+    queue: EventQueue,
+    environ: Mapping[str, str] = os.environ,
 ) -> str | EphemeralCredsError:
     """Return the address of the platform's service account, or why it is not known."""
-    reply = _ask(account, "email", environ)
-    return reply if isinstance(reply, EphemeralCredsError) else reply.reveal()
+    return query_metadata(
+        queue, "describe", _address(environ), f"{_path(account)}/email", _HEADER, Secret.reveal
+    )
 
 
 def _address(environ: Mapping[str, str]) -> str:
     return f"http://{environ.get('GCE_METADATA_HOST') or 'metadata.google.internal'}"
 
 
-def _ask(account: str, what: str, environ: Mapping[str, str]) -> Secret | EphemeralCredsError:
-    path = f"/computeMetadata/v1/instance/service-accounts/{quote(account, safe='@.-')}/{what}"
-    try:
-        return ask_metadata(_address(environ), path, "Metadata-Flavor", "Google")
-    except EphemeralCredsError as error:
-        return error
+def _path(account: str) -> str:
+    return f"/computeMetadata/v1/instance/service-accounts/{quote(account, safe='@.-')}"
 
 
 def _refresh(credentials: GoogleCredentials) -> tuple[object, object]:

@@ -14,11 +14,13 @@ from ephemeral_creds import (
     ConfigurationError,
     CredentialProvider,
     EphemeralCredsError,
+    Event,
     LakebaseProvider,
     MalformedResponse,
     ProviderUnavailable,
     Secret,
 )
+from ephemeral_creds.events import ProviderRequest
 from ephemeral_creds.providers.url import provider_from_url
 from ephemeral_creds.testing import ProviderContract
 from lakebase_workspace import CLIENT, ENDPOINT, INSTANCE, LakebaseWorkspace
@@ -78,6 +80,19 @@ class TestServicePrincipal:
             assert 3580 <= lease.announced_duration <= 3600
         assert grants[0].credentials.password != grants[1].credentials.password
         assert [asked.what for asked in stub.requests] == [f"POST {LOGIN}", f"POST {path}"] * 2
+
+    def test_each_request_is_reported(self, stub: LakebaseWorkspace) -> None:
+        provider, events = LakebaseProvider(instance=INSTANCE), list[Event]()
+        provider.observe(events.append)
+        provider.fetch()
+        stub.answer = lambda _: Answer(403, {"error": "access_denied"})
+        with pytest.raises(AccessDenied):
+            provider.fetch()
+        requests = [each for each in events if isinstance(each, ProviderRequest)]
+        assert [(each.operation, each.outcome, each.status) for each in requests] == [
+            ("login", "done", 200), ("read", "done", 200), ("login", "refused", 403),
+        ]  # fmt: skip
+        assert {(each.role, each.address) for each in requests} == {(CLIENT, stub.address)}
 
     def test_its_description(self, stub: LakebaseWorkspace) -> None:
         assert LakebaseProvider("app", instance=INSTANCE).description == (

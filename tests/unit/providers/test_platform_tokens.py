@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,13 @@ from ephemeral_creds import (
     CloudSQLIAMProvider,
     ConfigurationError,
     EntraProvider,
+    EphemeralCredsError,
     MalformedResponse,
     ProviderUnavailable,
     Secret,
+    TokenProvider,
 )
+from ephemeral_creds.events import ProviderRequest
 from ephemeral_creds.providers.access import claims_of
 from ephemeral_creds.providers.url import provider_from_url
 from platforms import ACCOUNT, CLIENT, IDENTITY, RESOURCE, TENANT, Platform
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from certificates import Authority
+    from ephemeral_creds import CredentialProvider, Event
 
 ROLE = ACCOUNT.removesuffix(".gserviceaccount.com")
 
@@ -138,6 +143,14 @@ class TestWorkloadIdentity:
         assert 3590 <= grant.lease.announced_duration <= 3600
         assert entra.asked == [f"POST /{TENANT}/oauth2/v2.0/token"]
 
+    def test_its_event(self, entra: Platform) -> None:
+        (done,) = requests_of(EntraProvider("app"))
+        assert (done.operation, done.outcome, done.address) == ("login", "done", entra.address)
+        entra.federated = "another"
+        (refused,) = requests_of(EntraProvider("app"))
+        assert (refused.outcome, refused.status) == ("refused", 401)
+        assert "AADSTS70021" in refused.error
+
     def test_a_federated_credential_that_does_not_match(self, entra: Platform) -> None:
         entra.federated = "another"
         said = r"HTTP 401: invalid_client \(AADSTS70021\).*system:serviceaccount:NAMESPACE:NAME"
@@ -236,6 +249,43 @@ class TestCredentialObjects:
         provider = CloudSQLIAMProvider("ada@example.com", credentials=Credentials())
         with pytest.raises(AccessDenied, match="gcloud auth application-default login"):
             provider.fetch()
+
+
+def requests_of(provider: CredentialProvider) -> list[ProviderRequest]:
+    """Fetch, whatever comes of it, and return the events of its requests."""
+    events: list[Event] = []
+    provider.observe(events.append)
+    with suppress(EphemeralCredsError):
+        provider.fetch()
+    return [each for each in events if isinstance(each, ProviderRequest)]
+
+
+class TestEvents:
+    def test_googles_metadata(self, platform: Platform) -> None:
+        email, token = requests_of(CloudSQLIAMProvider())
+        assert (email.operation, email.outcome, email.status) == ("describe", "done", 200)
+        assert (token.operation, token.outcome, token.status) == ("login", "done", 200)
+        assert (email.role, token.role) == ("", ROLE)
+        assert email.address == token.address == platform.address
+
+    def test_an_identity_of_azure(self, platform: Platform) -> None:
+        (done,) = requests_of(EntraProvider("app"))
+        assert (done.operation, done.outcome, done.status, done.error) == ("login", "done", 200, "")
+        assert (done.role, done.address) == ("app", platform.address)
+        (refused,) = requests_of(EntraProvider(client_id="another"))
+        assert (refused.outcome, refused.status) == ("refused", 400)
+        assert refused.error.startswith("ConfigurationError: the metadata server at")
+        platform.refuse = 200, {"token": "x"}
+        (other,) = requests_of(EntraProvider())
+        assert (other.outcome, other.status) == ("failed", 200)
+
+    def test_a_platform_that_does_not_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
+        (silent,) = requests_of(CloudSQLIAMProvider("app"))
+        assert (silent.outcome, silent.status) == ("failed", None)
+
+    def test_a_function_of_the_users_tells_nothing(self) -> None:
+        assert requests_of(TokenProvider("app", lambda: "a-token-of-the-users")) == []
 
 
 class TestGoogleMetadata:

@@ -12,6 +12,7 @@ import pytest
 from ephemeral_creds import (
     AuroraDSQLProvider,
     ConfigurationError,
+    Event,
     ProviderUnavailable,
     RDSIAMProvider,
 )
@@ -121,6 +122,12 @@ class TestSignature:
         assert len(signature) == 64
         assert signature not in caplog.text
         assert "CanonicalRequest" not in caplog.text
+
+    def test_it_is_no_request_and_no_event(self) -> None:
+        provider, events = RDSIAMProvider("app_user", HOST), list[Event]()
+        provider.observe(events.append)
+        provider.fetch()
+        assert events == []
 
     def test_each_of_several_endpoints_has_its_own(self) -> None:
         other = f"reader.{HOST}"

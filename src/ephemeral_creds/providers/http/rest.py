@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import requests
 
 from ephemeral_creds._values import Secret
 from ephemeral_creds.exceptions import (
+    EphemeralCredsError,
     MalformedResponse,
     ProviderUnavailable,
 )
@@ -16,9 +17,9 @@ from ephemeral_creds.providers.http.failures import from_exception
 from ephemeral_creds.providers.http.reply import read_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from ephemeral_creds.exceptions import EphemeralCredsError
+    from ephemeral_creds.providers.http.event_queue import EventQueue
     from ephemeral_creds.providers.http.failures import Service
     from ephemeral_creds.providers.http.reply import Reply
 
@@ -26,6 +27,8 @@ __all__ = [
     "PlainSession", "RestClient", "bearer", "is_down", "malformed", "said", "unavailable",
     "unexplained",
 ]  # fmt: skip
+
+_T = TypeVar("_T")
 
 # For connecting and reading. The services of a region answer in milliseconds, in their worst
 # minutes within seconds; what takes longer is asked again.
@@ -121,6 +124,41 @@ class RestClient:
             return read_reply(response)
         except Exception as error:  # noqa: BLE001 - whatever it is, its frames hold the request
             return from_exception(self._service, intro, error, tls=url.startswith("https:"))
+
+    def ask(
+        self,
+        queue: EventQueue,
+        operation: str,
+        intro: str,
+        method: str,
+        url: str,
+        parse: Callable[[Reply], _T | EphemeralCredsError],
+        *,
+        headers: Mapping[str, str | Secret],
+        body: str | Secret | None = None,
+    ) -> _T | EphemeralCredsError:
+        """Send a request, return what `parse` makes of its reply, and record it; raises nothing.
+
+        Args:
+            queue: gets the event.
+            operation: what the event calls it.
+            intro: as in `send`, and so the others.
+            method: the HTTP method.
+            url: the URL.
+            parse: returns what is asked for, or the error in its place.
+            headers: the request's headers.
+            body: the request's body, as text.
+        """
+        sent_at = queue.now()
+        reply = self.send(intro, method, url, headers=headers, body=body)
+        result: _T | EphemeralCredsError
+        if isinstance(reply, EphemeralCredsError):
+            result, status = reply, None
+        else:
+            result, status = parse(reply), reply.status
+        address = "/".join(url.split("/", 3)[:3])
+        queue.record(operation, address, result, status=status, sent_at=sent_at)
+        return result
 
     def close(self) -> None:
         """Close its connections. It can be used again."""

@@ -207,7 +207,7 @@ class SecretsManagerProvider(SecretProvider):
         """Report if the use of the previous version begins or ends."""
         uses_previous = version is not current
         if uses_previous and not self._uses_previous:
-            self._events.append(
+            self._events.add(
                 SourceUnusable(
                     error=f"{self.description}: PostgreSQL refuses {_CURRENT}, version "
                     f"{current.id}, so that {_PREVIOUS} is used: check the last rotation, and the "
@@ -215,7 +215,7 @@ class SecretsManagerProvider(SecretProvider):
                 )
             )
         elif self._uses_previous and not uses_previous:
-            self._events.append(SourceRecovered())
+            self._events.add(SourceRecovered())
         self._uses_previous = uses_previous
 
     # -- requests --------------------------------------------------------------------------

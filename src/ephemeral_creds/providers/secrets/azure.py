@@ -158,7 +158,9 @@ class AzureKeyVaultProvider(SecretProvider):
 
     def _attempt(self) -> Grant | EphemeralCredsError:
         requested_at = self._clock.now()
-        token = find_azure_token(self._credential, self._resource, self._client_id)
+        token = find_azure_token(
+            self._credential, self._resource, self._client_id, queue=self._events
+        )
         if isinstance(token, EphemeralCredsError):
             return type(token)(f"{self.description} cannot be read: {token}")
         path = f"secrets/{self.name}/{self._version_name or ''}"

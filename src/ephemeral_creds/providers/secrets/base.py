@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 from ephemeral_creds._clock import SystemClock
 from ephemeral_creds._fork import register
 from ephemeral_creds._values import Lease, Secret
-from ephemeral_creds.events import ProviderRequest
 from ephemeral_creds.exceptions import (
     ConfigurationError,
     EphemeralCredsError,
@@ -20,7 +19,7 @@ from ephemeral_creds.exceptions import (
 )
 from ephemeral_creds.providers.base import CredentialProvider, value_of
 from ephemeral_creds.providers.fields import FIELD_KEYS, TEXT_KEYS
-from ephemeral_creds.providers.http.failures import outcome_of
+from ephemeral_creds.providers.http.event_queue import EventQueue
 from ephemeral_creds.providers.http.rest import RestClient
 from ephemeral_creds.providers.url import FromURL, Key, Location
 
@@ -117,8 +116,7 @@ class SecretProvider(FromURL, CredentialProvider):
         self._poll_interval = poll_interval
         self._verify = verify
         self._clock: Clock = SystemClock() if clock is None else clock
-        self._report: Callable[[Event], None] | None = None
-        self._events: list[Event] = []
+        self._events = EventQueue(self._clock, name)
         self._after_fork()
         register(self)
 
@@ -149,7 +147,7 @@ class SecretProvider(FromURL, CredentialProvider):
 
     def observe(self, report: Callable[[Event], None]) -> None:
         """Call `report` with each request, from the thread that made it."""
-        self._report = report
+        self._events.observe(report)
 
     def close(self) -> None:
         """Close the connections to the secret manager; a `fetch` opens them again."""
@@ -167,10 +165,7 @@ class SecretProvider(FromURL, CredentialProvider):
             with self._lock:
                 yield
         finally:
-            events, self._events = self._events, []
-            if self._report is not None:
-                for event in events:
-                    self._report(event)
+            self._events.flush()
 
     def _ask(
         self, request: Request, parse: Callable[[Reply, str], _T | EphemeralCredsError]
@@ -179,30 +174,18 @@ class SecretProvider(FromURL, CredentialProvider):
 
         `parse` is given the reply, and the beginning of each message.
         """
-        sent_at = self._clock.now()
         address = "/".join(request.url.split("/", 3)[:3])
         intro = f"{self._service.name} at {address}, asked for {request.what},"
-        reply = self._client.send(
-            intro, request.method, request.url, headers=request.headers, body=request.body
+        return self._client.ask(
+            self._events,
+            request.operation,
+            intro,
+            request.method,
+            request.url,
+            lambda reply: parse(reply, intro),
+            headers=request.headers,
+            body=request.body,
         )
-        outcome: _T | EphemeralCredsError
-        if isinstance(reply, EphemeralCredsError):
-            outcome, status = reply, None
-        else:
-            outcome, status = parse(reply, intro), reply.status
-        error = outcome if isinstance(outcome, EphemeralCredsError) else None
-        self._events.append(
-            ProviderRequest(
-                operation=request.operation,
-                outcome=outcome_of(outcome, status),
-                address=address,
-                role=self.name,
-                status=status,
-                duration=max(0.0, self._clock.now() - sent_at),
-                error="" if error is None else f"{type(error).__name__}: {error}",
-            )
-        )
-        return outcome
 
     def _lease(self, requested_at: float, ends_in: float = math.inf) -> Lease:
         """Return a lease without a deadline, that is expected to end after `ends_in` seconds."""

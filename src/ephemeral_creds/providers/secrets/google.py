@@ -164,7 +164,9 @@ class GoogleSecretManagerProvider(SecretProvider):
 
     def _attempt(self) -> Grant | EphemeralCredsError:
         requested_at = self._clock.now()
-        token = find_google_token(self._credentials, [self.SCOPE], self._account)
+        token = find_google_token(
+            self._credentials, [self.SCOPE], self._account, queue=self._events
+        )
         if isinstance(token, EphemeralCredsError):
             return type(token)(f"{self.description} cannot be read: {token}")
         headers = bearer(token[0])

@@ -14,13 +14,15 @@ from ephemeral_creds.exceptions import (
     ProviderUnavailable,
 )
 from ephemeral_creds.providers.base import CredentialProvider, value_of
+from ephemeral_creds.providers.http.event_queue import EventQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Secret
+    from ephemeral_creds.events import Event
     from ephemeral_creds.providers.url import Key, Location
 
 __all__ = ["DatabaseTokenProvider", "role_and_arguments"]
@@ -55,6 +57,7 @@ class DatabaseTokenProvider(CredentialProvider):
         self._source = source
         self._requires_tls = requires_tls
         self._clock: Clock = SystemClock() if clock is None else clock
+        self._events = EventQueue(self._clock, username)
 
     @property
     def description(self) -> str:
@@ -76,7 +79,10 @@ class DatabaseTokenProvider(CredentialProvider):
             MalformedResponse: the source returned something else.
         """
         requested_at = self._clock.now()
-        credentials, remaining = value_of(self._obtain())
+        try:
+            credentials, remaining = value_of(self._obtain())
+        finally:
+            self._events.flush()
         if remaining <= 0:
             raise ProviderUnavailable(
                 f"{self.description}: the token had expired when it arrived, {-remaining:.0f} s "
@@ -87,6 +93,14 @@ class DatabaseTokenProvider(CredentialProvider):
             requested_at, rotates_in=math.inf, announced_duration=remaining, is_token=True
         )
         return Grant(credentials, lease)
+
+    def observe(self, report: Callable[[Event], None]) -> None:
+        """Call `report` with a `ProviderRequest` for each request that this sends itself.
+
+        A token that is signed on this machine needs none. Those of a function of yours, or of a
+        library's credentials object, are not known here.
+        """
+        self._events.observe(report)
 
     @abstractmethod
     def _obtain(self) -> tuple[Credentials, float] | EphemeralCredsError:

@@ -80,7 +80,9 @@ class EntraProvider(DatabaseTokenProvider, FromURL):
         return arguments
 
     def _obtain(self) -> tuple[Credentials, float] | EphemeralCredsError:
-        found = find_azure_token(self._credential, self._resource, self._client_id)
+        found = find_azure_token(
+            self._credential, self._resource, self._client_id, queue=self._events
+        )
         if isinstance(found, EphemeralCredsError):
             return found
         token, remaining = found

@@ -85,11 +85,13 @@ class CloudSQLIAMProvider(DatabaseTokenProvider, FromURL):
 
     def _obtain(self) -> tuple[Credentials, float] | EphemeralCredsError:
         if not self._username:
-            email = service_account_email(self._account)
+            email = service_account_email(self._account, queue=self._events)
             if isinstance(email, EphemeralCredsError):
                 return email
-            self._username = email.removesuffix(_DOMAIN)
-        found = find_google_token(self._credentials, [self.SCOPE], self._account)
+            self._username = self._events.role = email.removesuffix(_DOMAIN)
+        found = find_google_token(
+            self._credentials, [self.SCOPE], self._account, queue=self._events
+        )
         return found if isinstance(found, EphemeralCredsError) else (self._with(found[0]), found[1])
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ephemeral_creds._clock import Clock
     from ephemeral_creds._values import Credentials
-    from ephemeral_creds.providers.access import TokenAnswer
+    from ephemeral_creds.providers.access import AccessToken, TokenAnswer
     from ephemeral_creds.providers.http.reply import Reply
 
 __all__ = ["LakebaseProvider"]
@@ -213,32 +213,36 @@ class LakebaseProvider(DatabaseTokenProvider, FromURL):
             found = self._log_in_by_secret(client)
         return found if isinstance(found, EphemeralCredsError) else found[0]
 
-    def _log_in_by_secret(self, client: RestClient) -> tuple[Secret, float] | EphemeralCredsError:
+    def _log_in_by_secret(self, client: RestClient) -> AccessToken | EphemeralCredsError:
         """Log in a service principal; see https://docs.databricks.com/dev-tools/auth/oauth-m2m."""
         secret = self._secret
         if secret is None:
             assert self._secret_file is not None  # noqa: S101 - the constructor has checked it
             secret = read_secret(self._secret_file, "the client secret")
         what = f"Databricks at {self._address}, asked to log in client {self._client_id},"
-        reply = client.send(
+        remedy = (
+            "check the client id and its OAuth secret, which Databricks lets expire after two "
+            "years at most, and that the service principal is assigned to this workspace"
+        )
+
+        def parse(reply: Reply) -> AccessToken | EphemeralCredsError:
+            if reply.status == 200 and reply.body is not None:
+                return access_token_in(reply.body, what)
+            return _failure(reply, what, "error", {400: remedy, 401: remedy, 403: remedy})
+
+        return client.ask(
+            self._events,
+            "login",
             what,
             "POST",
             f"{self._address}/oidc/v1/token",
+            parse,
             headers={
                 "Authorization": _basic(self._client_id, secret),
                 "Content-Type": "application/x-www-form-urlencoded",
             },
             body="grant_type=client_credentials&scope=all-apis",
         )
-        if isinstance(reply, EphemeralCredsError):
-            return reply
-        if reply.status == 200 and reply.body is not None:
-            return access_token_in(reply.body, what)
-        remedy = (
-            "check the client id and its OAuth secret, which Databricks lets expire after two "
-            "years at most, and that the service principal is assigned to this workspace"
-        )
-        return _failure(reply, what, "error", {400: remedy, 401: remedy, 403: remedy})
 
     def _database_token(
         self, client: RestClient, access: Secret
@@ -253,31 +257,31 @@ class LakebaseProvider(DatabaseTokenProvider, FromURL):
             api, end_name = "database", "expiration_time"
             request = {"request_id": str(uuid.uuid4()), "instance_names": [self._instance]}
         what = f"Databricks at {self._address}, asked for a token for {self._which},"
-        reply = client.send(
-            what,
-            "POST",
-            f"{self._address}/api/2.0/{api}/credentials",
-            headers={**bearer(access), "Content-Type": "application/json"},
-            body=json.dumps(request),
-        )
-        if isinstance(reply, EphemeralCredsError):
-            return reply
-        if reply.status == 200 and reply.body is not None:
+        kind = "endpoint" if self._endpoint else "instance"
+        remedies = {
+            401: "the workspace does not take the access token: check that it is one of this "
+            "workspace, and no personal access token that has expired",
+            403: f"allow the identity to use the {kind}: CAN USE on it",
+            404: f"check the address of the workspace and the name of the {kind}",
+        }
+
+        def parse(reply: Reply) -> tuple[Credentials, float] | EphemeralCredsError:
+            if reply.status != 200 or reply.body is None:
+                return _failure(reply, what, "error_code", remedies)
             token, ends_at = reply.body.get("token"), _instant(reply.body.get(end_name))
             if isinstance(token, str) and token and ends_at is not None:
                 return self._with(Secret(token)), ends_at - time.time()
             return malformed(what, 200, f"a body without token or {end_name}")
-        kind = "endpoint" if self._endpoint else "instance"
-        return _failure(
-            reply,
+
+        return client.ask(
+            self._events,
+            "read",
             what,
-            "error_code",
-            {
-                401: "the workspace does not take the access token: check that it is one of this "
-                "workspace, and no personal access token that has expired",
-                403: f"allow the identity to use the {kind}: CAN USE on it",
-                404: f"check the address of the workspace and the name of the {kind}",
-            },
+            "POST",
+            f"{self._address}/api/2.0/{api}/credentials",
+            parse,
+            headers={**bearer(access), "Content-Type": "application/json"},
+            body=json.dumps(request),
         )
 
 
