@@ -44,6 +44,9 @@ class CredentialsFile:
     prefork server's master, or a sidecar, does for its workers.
 
     The file is a JSON object with ``username``, ``password`` and, if it is known, ``expires_at``.
+    For a role that stays, as one that logs in with tokens, the object ``ephemeral_creds`` in it has
+    a `FileProvider` keep sessions of earlier passwords, and refuse logins that send a token without
+    TLS.
     It is replaced as a whole, whenever credentials or their deadline change. The leases of old
     credentials are held for `drain` seconds more, since no reader reports when its last session of
     them is closed. `close`, and the keeper's own ``close()``, remove the file.
@@ -259,7 +262,7 @@ class CredentialsFile:
 
 
 def _content(grant: Grant, offset: float) -> str:
-    values = {
+    values: dict[str, object] = {
         "username": grant.credentials.username,
         "password": grant.credentials.password.reveal(),
     }
@@ -268,6 +271,13 @@ def _content(grant: Grant, offset: float) -> str:
         # In whole seconds, and rather a second too early.
         moment = datetime.fromtimestamp(math.floor(end + offset), UTC)
         values["expires_at"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    # `FileProvider` reads them; in an object of their own, so that no other file has such keys.
+    traits = {
+        "role_stays": grant.lease.rotates_in is not None,
+        "requires_tls": grant.credentials.requires_tls,
+    }
+    if any(traits.values()):
+        values["ephemeral_creds"] = traits
     return json.dumps(values, indent=2) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import os
@@ -12,11 +13,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from keepers import PATIENCE, World
+from keepers import PATIENCE, Recorder, World
 
 from ephemeral_creds import (
     AsyncCredentialKeeper,
     ConfigurationError,
+    CredentialKeeper,
     Credentials,
     CredentialsFile,
     FileProvider,
@@ -28,6 +30,7 @@ from ephemeral_creds import (
     RefreshPolicy,
     Secret,
     Sessions,
+    TokenProvider,
 )
 from ephemeral_creds.events import (
     CredentialsPublished,
@@ -36,6 +39,7 @@ from ephemeral_creds.events import (
     LeaseRenewed,
     LeaseRevoked,
     LoginRejected,
+    PasswordChanged,
 )
 from ephemeral_creds.keeper.recipient import Recipient
 from ephemeral_creds.testing import ScriptedProvider
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from canary import Canary
-    from ephemeral_creds import CredentialKeeper, Session
+    from ephemeral_creds import Session
 
 
 @pytest.fixture
@@ -98,6 +102,21 @@ def test_credentials_without_a_deadline_have_none_in_the_file(world: World, path
     world.provider.duration = math.inf
     with CredentialsFile(world.started(), path):
         assert list(json.loads(path.read_text())) == ["username", "password"]
+
+
+def test_a_reader_keeps_its_connections_when_the_token_of_a_role_changes(path: Path) -> None:
+    tokens, seen = itertools.count(1), Recorder()
+    provider = TokenProvider("app", lambda: f"token-{next(tokens)}")
+    with CredentialKeeper(provider, observers=[]) as writer, CredentialsFile(writer, path):
+        traits = {"role_stays": True, "requires_tls": True}
+        assert json.loads(path.read_text())["ephemeral_creds"] == traits
+        with CredentialKeeper(FileProvider(path), observers=[seen]) as reader:
+            credentials = reader.wait(PATIENCE).credentials
+            assert credentials == Credentials("app", Secret("token-1"), requires_tls=True)
+            writer.refresh()
+            seen.wait_for(PasswordChanged)
+            assert reader.current().credentials.password == Secret("token-2")
+        assert seen.count(CredentialsPublished) == 1
 
 
 class OfTwoServers(ScriptedProvider):

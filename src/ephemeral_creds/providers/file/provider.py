@@ -53,10 +53,11 @@ class FileProvider(FromURL, CredentialProvider):
 
     A file's word about the life of its credentials is not reliable, so they have no deadline: they
     are replaced when the file's user name or password changes, and read again when PostgreSQL
-    refuses them. If the file or PostgreSQL (``VALID UNTIL``) announces an end, the keeper's status
-    shows it, and a `CredentialsEnding` event reports when it comes with no new file. A file that
-    cannot be used is an error of `fetch`; a keeper with good credentials keeps them, and a
-    `SourceUnusable` event says why the file is not used.
+    refuses them. In a file of a `CredentialsFile` that says that the role stays, another password
+    replaces no connection. If the file or PostgreSQL (``VALID UNTIL``) announces an end, the
+    keeper's status shows it, and a `CredentialsEnding` event reports when it comes with no new
+    file. A file that cannot be used is an error of `fetch`; a keeper with good credentials keeps
+    them, and a `SourceUnusable` event says why the file is not used.
 
     Works with files replaced by a rename (Vault Agent), with the ``..data`` symlinks of Kubernetes
     volumes, and with files written in place. A file that is mounted by itself (``subPath``) never
@@ -185,7 +186,13 @@ class FileProvider(FromURL, CredentialProvider):
         content = self._read()
         # The file's times are those of calendars, as its writer's are.
         announced = content.seconds_left(time.time())
-        return Grant(content.found.credentials, Lease(requested_at, announced_duration=announced))
+        lease = Lease(
+            requested_at,
+            # Nothing has to be asked for: the file tells by itself that it has changed.
+            rotates_in=math.inf if content.found.role_stays else None,
+            announced_duration=announced,
+        )
+        return Grant(content.found.credentials, lease)
 
     def _read(self) -> Content:
         ticket = self._last.begin()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ephemeral_creds._values import Credentials, Secret
@@ -37,6 +37,9 @@ DEFAULT_PAIRS: tuple[tuple[str, str], ...] = (
 )
 """The pairs of keys that are looked for."""
 
+# What a `CredentialsFile` writes besides, below ``ephemeral_creds``.
+_TRAITS = ("ROLE_STAYS", "REQUIRES_TLS")
+
 # They may belong to any service, so the database's own names take precedence.
 _GENERIC = frozenset({"USERNAME", "USER", "PASSWORD"})
 
@@ -65,10 +68,14 @@ _TRAILING = re.compile(r"[ \t]#|[;,]\Z")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The credentials in a file, and what it says about their end."""
+    """The credentials in a file, and what it says about their end.
+
+    `role_stays` tells that sessions outlive another password of the same user.
+    """
 
     credentials: Credentials
     end: End = UNKNOWN
+    role_stays: bool = False
 
 
 class Wording(NamedTuple):
@@ -148,7 +155,12 @@ def pick(entries: Iterable[Entry], keys: Keys = USUAL_KEYS, *, whole: bool = Fal
         of_uri = _read(uri, keys)
         if isinstance(of_uri, Credentials) and of_uri != credentials:
             raise _two_sets(name, f"the URI in {uri.key}", keys)
-    return Found(credentials, end)
+    stays, tls = (_is_true(others.get(f"EPHEMERAL_CREDS.{key}")) for key in _TRAITS)
+    return Found(replace(credentials, requires_tls=tls), end, stays)
+
+
+def _is_true(entries: Sequence[Entry] | None) -> bool:
+    return entries is not None and entries[-1].value.lower() == "true"
 
 
 def validate_username(username: str) -> str:
