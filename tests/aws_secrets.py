@@ -29,6 +29,7 @@ class AWSSecrets:
         headers: those of the last such request.
         failures: status and body of replies to give in place of moto's, by action.
         down: whether it answers nothing but HTTP 503.
+        on_request: called with each such request.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class AWSSecrets:
         self.headers: dict[str, str] = {}
         self.failures: dict[str, deque[tuple[int, Any]]] = {}
         self.down = False
+        self.on_request: Callable[[], object] = lambda: None
         self._moto = DomainDispatcherApplication(create_backend_app)
         # Its store has no lock.
         self._lock = threading.Lock()
@@ -107,6 +109,7 @@ class AWSSecrets:
         action = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")[2]
         if "HTTP_X_CONTROL" not in environ:
             self.requests.append(f"{action} {json.loads(body).get('VersionStage', '')}".strip())
+            self.on_request()
             self.headers = {
                 name[5:].replace("_", "-"): value
                 for name, value in environ.items()

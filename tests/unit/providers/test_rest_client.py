@@ -75,6 +75,16 @@ def test_a_netrc_is_not_read(
     assert "authorization" not in stub.requests[0].headers
 
 
+def test_a_request_may_have_less_time_than_its_client(stub: RestStub) -> None:
+    release = threading.Event()
+    stub.answer = lambda _: Answer(200 if release.wait(20.0) else 500, {})
+    with closing(RestClient(SERVICE, timeout=(60.0, 60.0))) as client:
+        error = client.send(INTRO, "GET", stub.address, headers={}, within=0.05)
+    assert not release.is_set()
+    release.set()
+    assert isinstance(error, ProviderUnavailable)
+
+
 def test_a_body_that_is_too_large(stub: RestStub) -> None:
     stub.answer = lambda _: Answer(200, "x" * (1024 * 1024 + 1))
     error = send(stub.address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeVar
 
 import requests
@@ -96,6 +97,7 @@ class RestClient:
         *,
         headers: Mapping[str, str | Secret],
         body: str | Secret | None = None,
+        within: float = math.inf,
     ) -> Reply | EphemeralCredsError:
         """Send a request, and return its reply, of any status, or the error in place of one.
 
@@ -108,15 +110,17 @@ class RestClient:
             url: the URL.
             headers: the request's headers.
             body: the request's body, as text.
+            within: the seconds for connecting and for the reply, if the client's own are more.
         """
         self.requests_sent += 1
+        connecting, reading = self._timeout
         try:
             response = self._session.request(
                 method,
                 url,
                 headers={name: _text(value) for name, value in headers.items()},
                 data=None if body is None else _text(body).encode(),
-                timeout=self._timeout,
+                timeout=(min(connecting, within), min(reading, within)),
                 verify=self._verify,
                 allow_redirects=False,
                 stream=True,
@@ -136,6 +140,7 @@ class RestClient:
         *,
         headers: Mapping[str, str | Secret],
         body: str | Secret | None = None,
+        within: float = math.inf,
     ) -> _T | EphemeralCredsError:
         """Send a request, return what `parse` makes of its reply, and record it; raises nothing.
 
@@ -148,9 +153,10 @@ class RestClient:
             parse: returns what is asked for, or the error in its place.
             headers: the request's headers.
             body: the request's body, as text.
+            within: as in `send`.
         """
         sent_at = queue.now()
-        reply = self.send(intro, method, url, headers=headers, body=body)
+        reply = self.send(intro, method, url, headers=headers, body=body, within=within)
         result: _T | EphemeralCredsError
         if isinstance(reply, EphemeralCredsError):
             result, status = reply, None

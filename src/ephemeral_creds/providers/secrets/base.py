@@ -16,6 +16,7 @@ from ephemeral_creds.exceptions import (
     ConfigurationError,
     EphemeralCredsError,
     MalformedResponse,
+    ProviderUnavailable,
 )
 from ephemeral_creds.providers.base import CredentialProvider, value_of
 from ephemeral_creds.providers.fields import FIELD_KEYS, TEXT_KEYS
@@ -43,6 +44,10 @@ _T = TypeVar("_T")
 # Seconds. Secrets are rotated once in hours or months, so that any pause is short; a minute is one
 # that an operator who has changed a secret waits for, and costs cents a month.
 POLL_INTERVAL = 60.0
+
+# Seconds for all requests of one read: that of a service that is slow, and not of two more, which
+# can be done without.
+_LONGEST = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,7 @@ class SecretProvider(FromURL, CredentialProvider):
         self._verify = verify
         self._clock: Clock = SystemClock() if clock is None else clock
         self._events = EventQueue(self._clock, name)
+        self._ends_at = math.inf
         self._after_fork()
         register(self)
 
@@ -163,6 +169,7 @@ class SecretProvider(FromURL, CredentialProvider):
         """Hold the lock; afterwards, report what there is to report."""
         try:
             with self._lock:
+                self._ends_at = self._clock.now() + _LONGEST
                 yield
         finally:
             self._events.flush()
@@ -174,8 +181,14 @@ class SecretProvider(FromURL, CredentialProvider):
 
         `parse` is given the reply, and the beginning of each message.
         """
+        left = self._ends_at - self._clock.now()
         address = "/".join(request.url.split("/", 3)[:3])
         intro = f"{self._service.name} at {address}, asked for {request.what},"
+        if left <= 0:
+            return ProviderUnavailable(
+                f"{self._service.name} at {address} took {_LONGEST:.0f} s for the requests before, "
+                f"so that it was not asked for {request.what}"
+            )
         return self._client.ask(
             self._events,
             request.operation,
@@ -185,6 +198,7 @@ class SecretProvider(FromURL, CredentialProvider):
             lambda reply: parse(reply, intro),
             headers=request.headers,
             body=request.body,
+            within=left,
         )
 
     def _lease(self, requested_at: float, ends_in: float = math.inf) -> Lease:

@@ -82,6 +82,7 @@ def aws(server: AWSSecrets, monkeypatch: pytest.MonkeyPatch) -> AWSSecrets:
     server.requests.clear()
     server.failures.clear()
     server.down = False
+    server.on_request = lambda: None
     return server
 
 
@@ -522,6 +523,24 @@ def test_an_hour_costs_so_many_requests(
 
 
 # --- secrets, forks, events ---------------------------------------------------------------------
+
+
+def test_a_service_that_is_slow_is_asked_once(
+    aws: AWSSecrets, provider: Make, clock: FakeClock, unique: Unique
+) -> None:
+    """When the secret is rotated, and what it was before, can wait for the next read."""
+    aws.create(name := unique("slow"), login(1))
+    aws.put(name, login(2))
+    reader = provider(name)
+    aws.on_request = lambda: clock.advance(21.0)
+    current = reader.fetch()
+    assert password(reader.fetch_instead(current)) == "aws-password-2"
+    assert aws.requests == ["GetSecretValue AWSCURRENT"] * 2
+    aws.on_request = lambda: None
+    assert password(reader.fetch_instead(current)) == "aws-password-1"
+    assert aws.requests[2:] == [
+        "GetSecretValue AWSCURRENT", "DescribeSecret", "GetSecretValue AWSPREVIOUS",
+    ]  # fmt: skip
 
 
 def test_each_request_is_reported(aws: AWSSecrets, provider: Make, unique: Unique) -> None:
