@@ -60,12 +60,12 @@ def short(engine: DatabaseEngine, unique: Callable[[str], str]) -> Role:
 
 @pytest.fixture
 def capped(engine: DatabaseEngine, unique: Callable[[str], str]) -> Role:
-    """Credentials of ten seconds that cannot be extended.
+    """Credentials of twenty seconds that cannot be extended.
 
     An agent hands over when between a tenth and a fifth of what it was given last is left, and a
-    busy machine needs more than the fraction of a second that this is of less.
+    busy machine needs more than the second that this may be of ten.
     """
-    return make_role(engine, unique("sidecar"), default_ttl="10s", max_ttl="10s")
+    return make_role(engine, unique("sidecar"), default_ttl="20s", max_ttl="20s")
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_vault_is_restarted_underneath(
     watched = Watched(file)
     with PersistentVaultServer() as vault:
         engine = DatabaseEngine(vault, postgres)
-        role = make_role(engine, unique("restarted"), default_ttl="10s", max_ttl="10s")
+        role = make_role(engine, unique("restarted"), default_ttl="20s", max_ttl="20s")
         with agent_by_approle(engine, role, file):
             pool = make_pool(watched.provider, watched.events)
             with Load(pool, role.table) as load:
