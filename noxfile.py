@@ -40,7 +40,7 @@ nox.options.error_on_missing_interpreters = True
 # Each worker has servers of its own; they take a second and a half. One more than there are
 # processors, since many tests wait for something.
 PYTEST = ("pytest", f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=worksteal")
-# What other Pythons and the lowest versions run: all of it in CI, the quick part at home.
+# What other Pythons, the lowest versions and the wheel run: all in CI, the quick part at home.
 QUICK = () if os.environ.get("EPHEMERAL_CREDS_ALL") else ("-m", "not slow")
 
 
@@ -358,14 +358,15 @@ def build(session: nox.Session) -> None:
             *(python, "-m", "pip", "install", "-q", *GROUPS["tests"], *GROUPS["examples"]),
             external=True,
         )
-        session.run(python, "-c", "import ephemeral_creds", external=True)
+        installed = "import ephemeral_creds as ec, sys; assert ec.__file__.startswith(sys.prefix)"
+        session.run(python, "-c", installed, external=True)
         for folder_of_ours in ("tests", "examples", "docs"):
             shutil.copytree(ROOT / folder_of_ours, away / folder_of_ours)
         shutil.copy(ROOT / "pyproject.toml", away)
         with session.chdir(away):
             # The guards look at the source tree.
             session.run(
-                *(python, "-m", "pytest", "--ignore=tests/guards", *session.posargs),
+                *(python, "-m", *PYTEST, "--ignore=tests/guards", *QUICK, *session.posargs),
                 external=True,
             )
 
