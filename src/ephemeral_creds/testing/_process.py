@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -34,17 +35,48 @@ __all__ = [
 
 _T = TypeVar("_T")
 _POLL = 0.005
+_HOST = "127.0.0.1"
+
+# Below those that systems hand out themselves, to clients and where a server asks for any port:
+# from 32768 on Linux, from 49152 on macOS.
+_PORTS = range(16384, 32768)
+_PORT_ATTEMPTS = 100
 
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
 _GUARD = 'read -r dismissed && exit 0; kill -INT "$1"; sleep 2; kill -KILL "-$1"; rm -rf "$2"'
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 for a server that sets ``SO_REUSEADDR``, as servers do on POSIX.
+
+    No system gives it to a client, or to a server that asks for any port: one that is stopped finds
+    it free when it starts again. Other calls, in any process, do not choose it for as long as a
+    connection stays in the state TIME-WAIT: a minute on Linux, time enough to start the server.
+
+    Raises:
+        ConfigurationError: no port is free.
+    """
+    for _ in range(_PORT_ATTEMPTS):
+        port = secrets.choice(_PORTS)
+        with suppress(OSError):
+            _reserve(port)
+            return port
+    raise ConfigurationError(
+        f"no free port from {_PORTS.start} to {_PORTS.stop - 1} on {_HOST}: this system may not "
+        "allow to listen there"
+    )
+
+
+def _reserve(port: int) -> None:
+    with socket.socket() as listener:
+        # Without SO_REUSEADDR, which would have it take a port that is in TIME-WAIT already.
+        listener.bind((_HOST, port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.listen(1)
+        with socket.create_connection((_HOST, port)) as client:
+            # The end that is closed first gets into TIME-WAIT.
+            listener.accept()[0].close()
+            client.recv(1)
 
 
 def private_file(path: Path, text: str) -> Path:

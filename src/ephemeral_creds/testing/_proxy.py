@@ -11,6 +11,8 @@ from contextlib import suppress
 from socketserver import ThreadingTCPServer
 from typing import TYPE_CHECKING, Any, Self
 
+from ephemeral_creds.testing._process import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -50,7 +52,7 @@ class Listener(ThreadingTCPServer):
         self.connections: set[socket.socket] = set()
         self.broken: set[socket.socket] = set()
         self._serve = serve
-        super().__init__((HOST, port), None)  # type: ignore[arg-type]  # finish_request needs none
+        super().__init__((HOST, port or free_port()), None)  # type: ignore[arg-type]  # finish_request needs none
         self.port: int = self.server_address[1]
         self._accepting = threading.Thread(target=self.serve_forever, args=(_POLL,), daemon=True)
         self._accepting.start()

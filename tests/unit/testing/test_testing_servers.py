@@ -21,6 +21,7 @@ import pytest
 from ephemeral_creds.exceptions import ConfigurationError
 from ephemeral_creds.testing import (
     PostgresServer,
+    TCPProxy,
     VaultServer,
     _vault,
     find_vault,
@@ -238,3 +239,33 @@ def test_times_to_live_may_be_floats(engine: DatabaseEngine, unique: Callable[[s
     body = {"role_id": role.role_id, "secret_id": role.secret_id.reveal()}
     answer = engine.admin.call("POST", "auth/approle/login", body)
     assert answer.body["auth"]["lease_duration"] == 30
+
+
+# --- ports --------------------------------------------------------------------------------------
+
+
+def test_a_free_port_is_kept_until_its_server_listens() -> None:
+    port = free_port()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    with socket.create_server(("127.0.0.1", port)):
+        socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_no_system_hands_out_the_port_of_a_server_that_is_away() -> None:
+    try:
+        handed_out = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    except FileNotFoundError:
+        pytest.skip("not Linux")
+    with TCPProxy("127.0.0.1", 1) as proxy:
+        assert {free_port(), proxy.port}.isdisjoint(range(*map(int, handed_out)))
+
+
+def test_a_system_without_a_free_port_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("ephemeral_creds.testing._process._PORTS", range(port, port + 1))
+        with pytest.raises(ConfigurationError, match="no free port"):
+            free_port()
