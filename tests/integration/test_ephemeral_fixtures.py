@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from twins import wait_until
 
 from ephemeral_creds import (
     AsyncRotatingConnectionPool,
@@ -240,11 +241,25 @@ def test_a_service_outlives_the_end_of_its_user(
     assert user(rotating_pool) != before
 
 
+SESSIONS = (
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    " AND backend_type = 'client backend' AND usename IS DISTINCT FROM current_user"
+)
+AUTOVACUUM = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'autovacuum:%ephemeral_work%'"
+
+
+def alone(postgres: PostgresAccess, sessions: int) -> None:
+    """Wait until there are just so many sessions: those of tests before take a moment to exit."""
+    with postgres.admin() as conn:
+        wait_until(lambda: len(conn.execute(SESSIONS).fetchall()) == sessions)
+
+
 def test_cut_connections_ends_those_of_this_test(
     rotating_pool: SyncPool, ephemeral_vault: EphemeralVault, ephemeral_postgres: PostgresAccess
 ) -> None:
     with ephemeral_postgres.admin() as bystander, rotating_pool.connection() as conn:
         before = current_user(conn)
+        alone(ephemeral_postgres, 1)
         assert ephemeral_vault.cut_connections() == 1
         with pytest.raises(psycopg.OperationalError):
             conn.execute("SELECT 1")
@@ -254,14 +269,41 @@ def test_cut_connections_ends_those_of_this_test(
 
 
 def test_cut_connections_ends_those_of_users_that_are_gone(
-    ephemeral_vault: EphemeralVault,
+    ephemeral_vault: EphemeralVault, ephemeral_postgres: PostgresAccess
 ) -> None:
     credentials = ephemeral_vault.engine.read(ephemeral_vault.role).data
     with ephemeral_vault.engine.login(credentials) as conn:
         ephemeral_vault.drop_role()
+        alone(ephemeral_postgres, 1)
         assert ephemeral_vault.cut_connections() == 1
         with pytest.raises(psycopg.OperationalError):
             conn.execute("SELECT 1")
+
+
+@pytest.mark.slow
+def test_cut_connections_leaves_the_servers_own_processes_alone(
+    ephemeral_vault: EphemeralVault, ephemeral_postgres: PostgresAccess
+) -> None:
+    alone(ephemeral_postgres, 0)
+    with ephemeral_postgres.admin() as conn:
+        # A minute of work for a worker of autovacuum, which is to come at once.
+        conn.execute(
+            "CREATE TABLE ephemeral_work (n int) WITH (autovacuum_vacuum_threshold = 0,"
+            " autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)"
+        )
+        try:
+            conn.execute("INSERT INTO ephemeral_work SELECT generate_series(1, 100000)")
+            conn.execute("DELETE FROM ephemeral_work")
+            conn.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+            conn.execute("SELECT pg_reload_conf()")
+            wait_until(lambda: conn.execute(AUTOVACUUM).fetchall())
+            working = conn.execute(AUTOVACUUM).fetchall()
+            assert ephemeral_vault.cut_connections() == 0
+            assert conn.execute(AUTOVACUUM).fetchall() == working
+        finally:
+            conn.execute("ALTER SYSTEM RESET autovacuum_naptime")
+            conn.execute("SELECT pg_reload_conf()")
+            conn.execute("DROP TABLE ephemeral_work")
 
 
 @pytest.fixture

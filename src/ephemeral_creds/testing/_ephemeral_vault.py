@@ -149,6 +149,8 @@ class EphemeralVault:
             [ended] = conn.execute(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
                 "LEFT JOIN pg_roles ON pg_roles.oid = usesysid WHERE datname = current_database() "
+                # Autovacuum's workers have no user either.
+                "AND backend_type = 'client backend' "
                 "AND (rolname IS NULL OR strpos(rolname, %s) > 0)",
                 [f"-{self.role}-"],
             ).fetchone() or [0]
