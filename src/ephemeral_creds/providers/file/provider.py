@@ -17,6 +17,7 @@ from ephemeral_creds.exceptions import ConfigurationError, EphemeralCredsError
 from ephemeral_creds.providers.base import CredentialProvider
 from ephemeral_creds.providers.file.policy import VERDICTS, FilePolicy, Inspection, Verdict
 from ephemeral_creds.providers.file.source import FileSource, keys_from
+from ephemeral_creds.providers.file.watch.notify import load
 from ephemeral_creds.providers.file.watch.poll import FileWatcher
 from ephemeral_creds.providers.formats.parse import FORMATS
 from ephemeral_creds.providers.url import FromURL, Key, Location, one_of
@@ -130,6 +131,8 @@ class FileProvider(FromURL, CredentialProvider):
         self._last = _LastRead()
         self._report: Callable[[Event], None] = _ignore
         self._error = ""
+        if notify:
+            load()
         register(self)
 
     def __repr__(self) -> str:

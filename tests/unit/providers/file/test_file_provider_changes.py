@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, NoReturn
@@ -386,13 +388,21 @@ def test_close_twice_and_before_watching(watched: Watched) -> None:
     FileProvider(watched.path).close()
 
 
-def test_no_calls_after_close(watched: Watched) -> None:
+def own_threads() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name.startswith("ephemeral-creds")}
+
+
+@pytest.fixture
+def of_others() -> set[threading.Thread]:
+    """The threads that tests before have left to end by themselves."""
+    return own_threads()
+
+
+def test_no_calls_after_close(of_others: set[threading.Thread], watched: Watched) -> None:
     watched.provider.close()
     rename_over(watched.path, text("two"))
     assert watched.changes.value == 0
-    assert not [
-        thread for thread in threading.enumerate() if thread.name.startswith("ephemeral-creds")
-    ]
+    assert own_threads() <= of_others
 
 
 def test_one_keeper_only(watched: Watched) -> None:
@@ -456,8 +466,24 @@ def test_a_forked_child_does_not_pretend_to_watch(watched: Watched) -> None:
     watched.changes.wait_for(1)
 
 
+@pytest.mark.slow
+def test_no_thread_loads_watchdog_while_the_process_may_be_forked() -> None:
+    code = """
+import sys
+from ephemeral_creds import FileProvider
+
+FileProvider("/creds", notify=False)
+assert "watchdog.observers" not in sys.modules
+FileProvider("/creds")
+assert "watchdog.observers" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def _in_the_child(watched: Watched) -> str:
     try:
+        # A thread of the parent, which is not here, may have held its lock.
+        watched.looks = Counter()
         said = [str(watched.provider.watching), watched.password()]
         changes = Counter()
         watched.provider.watch(changes)

@@ -13,7 +13,7 @@ import math
 import os
 import stat
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from ephemeral_creds._backoff import backoff
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
     from watchdog.observers.api import BaseObserver
 
-__all__ = ["Notifications"]
+__all__ = ["Notifications", "load"]
 
 _logger = logging.getLogger("ephemeral_creds")
 
@@ -155,6 +155,18 @@ class Notifications:
                 )
             return False
         return True
+
+
+def load() -> None:
+    """Load watchdog, if it can be used here, before any thread needs it.
+
+    A child of a fork inherits the lock of a module that another thread of its parent imports.
+    Nothing releases it there: the child's own import would never return.
+    """
+    with suppress(ImportError, OSError):  # polls work without
+        _require_system_threads()
+        import watchdog.events
+        import watchdog.observers  # noqa: F401
 
 
 def _require_system_threads() -> None:
