@@ -202,10 +202,11 @@ class CredentialsFile:
             try:
                 look_at = self._update(recipient)
             except Exception as error:  # noqa: BLE001 - a defect must not let readers down
+                # However long the observers take.
+                look_at = clock.now() + _RETRY_MAX
                 recipient.keeper.report(
                     KeeperFailed(error=f"{self.path} was not updated: {where_raised(error)}")
                 )
-                look_at = clock.now() + _RETRY_MAX
 
     def _update(self, recipient: Recipient) -> float:
         """Bring the file up to date; return the instant at which to look again."""

@@ -36,6 +36,7 @@ from ephemeral_creds.events import (
     CredentialsPublished,
     FetchFailed,
     FileWriteFailed,
+    KeeperFailed,
     LeaseRenewed,
     LeaseRevoked,
     LoginRejected,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from canary import Canary
-    from ephemeral_creds import Session
+    from ephemeral_creds import Event, Session
 
 
 @pytest.fixture
@@ -347,6 +348,24 @@ def test_a_defect_is_reported_and_tried_again(
         wait_until(lambda: "ValueError" in str(world.recorder.events))
         assert "secret text" not in str(world.recorder.events)
         world.clock.advance(60.0)
+        wait_until(lambda: user(path) == "user-2")
+
+
+def test_the_minute_after_a_defect_does_not_begin_when_observers_have_heard_of_it(
+    world: World, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(event: Event) -> None:
+        if isinstance(event, KeeperFailed):
+            monkeypatch.undo()
+            world.clock.advance(60.0)
+
+    def write(text: str) -> None:
+        raise ValueError
+
+    keeper = world.started(observers=[slow])
+    with CredentialsFile(keeper, path) as file:
+        monkeypatch.setattr(file._file, "write", write)
+        keeper.refresh()
         wait_until(lambda: user(path) == "user-2")
 
 
