@@ -113,7 +113,7 @@ def test_a_lease_counts_from_its_ttl(stub: InfisicalStub, make: Make) -> None:
 
 def test_a_renewal_adds_what_has_passed(stub: InfisicalStub, make: Make) -> None:
     """Infisical adds to the end of a lease, where Vault counts from now."""
-    clock = TickingClock()
+    clock = FakeClock()
     provider = make(clock=clock)
     grant = provider.fetch()
     [before] = [each.expires_at for each in stub.leases.values()]
@@ -125,7 +125,7 @@ def test_a_renewal_adds_what_has_passed(stub: InfisicalStub, make: Make) -> None
 
 
 def test_a_renewal_that_was_lost_is_accounted_for(stub: InfisicalStub, make: Make) -> None:
-    clock = TickingClock()
+    clock = FakeClock()
     provider = make(clock=clock)
     grant = provider.fetch()
     clock.advance(1200)
@@ -139,7 +139,7 @@ def test_a_lease_near_its_maximum_is_shorter_and_then_not_renewable(
     stub: InfisicalStub, make: Make
 ) -> None:
     stub.max_ttl = 5400.0
-    clock = TickingClock()
+    clock = FakeClock()
     provider = make(clock=clock)
     grant = provider.fetch()
     assert grant.lease.renewable
@@ -150,7 +150,7 @@ def test_a_lease_near_its_maximum_is_shorter_and_then_not_renewable(
 
 
 def test_a_maximum_that_was_lowered(stub: InfisicalStub, make: Make) -> None:
-    clock = TickingClock()
+    clock = FakeClock()
     provider = make(clock=clock)
     grant = provider.fetch()
     stub.max_ttl = 3600.0
