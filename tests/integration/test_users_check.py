@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # psycopg_pool sleeps half a minute between six connections that fail their check.
 WITHOUT_SLEEPING = 25.0
 
+# Seconds for which the one that has proven the new credentials waits for a test to continue.
+PARK = 3600.0
+
 
 def asking(setup: Setup, query: str, *, wrapped: bool = False) -> Callable[[Any], object]:
     """Return a check that runs `query` in a transaction."""
@@ -86,7 +89,7 @@ def test_one_that_notices_it_after_the_new_credentials_came(setup: Setup) -> Non
         max_size=3,
         connection_class=gate,
         check=asking(setup, "SELECT current_user"),
-        rotation=RotationPolicy(overshoot=1),
+        rotation=RotationPolicy(overshoot=1, park=PARK),
     )
     borrowed = [pool.getconn() for _ in range(3)]
     drop(setup, 1)
@@ -125,7 +128,13 @@ def test_any_failure_on_an_old_connection_replaces_it(setup: Setup) -> None:
             raise ValueError("a replica that has gone")
 
     gate = setup.twin.gate()
-    pool = setup.pool(min_size=2, max_size=2, connection_class=gate, check=check)
+    pool = setup.pool(
+        min_size=2,
+        max_size=2,
+        connection_class=gate,
+        check=check,
+        rotation=RotationPolicy(park=PARK),
+    )
     borrowed = [pool.getconn() for _ in range(2)]
     setup.rotate(2)
     gate.opened.clear()
