@@ -222,6 +222,8 @@ class TestGrace:
             setup.events.wait_for(RenewalFailed)
             clock.advance(SHORT / 2 - GRACE)
             reported(setup)
+            # The next one is planned.
+            setup.events.wait_for(RenewalFailed, 2)
             renewals.clear()
             clock.advance(1.0)
             setup.events.wait_for(LeaseRenewed)
