@@ -17,7 +17,7 @@ import pytest
 from minting import PATIENCE, Events, RoleProvider
 from psycopg import sql
 from psycopg.rows import dict_row
-from twins import EAGER
+from twins import EAGER, wait_until
 
 from ephemeral_creds import AsyncRotatingConnectionPool, RotatingConnectionPool, RotationPolicy
 from ephemeral_creds.events import LeaseRevoked
@@ -82,11 +82,19 @@ class World:
         self, pool: AsyncRotatingConnectionPool[Any], run: Callable[[], Awaitable[object]]
     ) -> None:
         """End the session outside the pool; `run` works while there is no other, and later."""
-        pooled = [c.info.backend_pid for c in pool._rotation.open_connections()]
+
+        def outside() -> list[int]:
+            pooled = [c.info.backend_pid for c in pool._rotation.open_connections()]
+            rows = self.provider._admin.execute(
+                "SELECT pid FROM pg_stat_activity WHERE usename LIKE %s AND pid <> ALL(%s)",
+                [f"{self.provider.prefix}%", pooled],
+            ).fetchall()
+            return [int(str(pid)) for (pid,) in rows]
+
+        # What the pool has closed, or is opening, may still be one for a moment.
+        await asyncio.to_thread(wait_until, lambda: len(outside()) == 1)
         ended = self.provider._admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE usename LIKE %s AND pid <> ALL(%s)",
-            [f"{self.provider.prefix}%", pooled],
+            "SELECT pg_terminate_backend(%s)", outside()
         ).fetchall()
         assert ended == [(True,)]
         for _ in range(3):
