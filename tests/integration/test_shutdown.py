@@ -45,7 +45,7 @@ def closes(pool: Any, timeout: float) -> None:
 class TestClose:
     def test_the_lease_is_revoked(self, setup: Setup) -> None:
         pool = setup.pool()
-        pool.close()
+        pool.close(PATIENCE)
         assert setup.provider.roles() == []
         assert setup.provider.closed
         pool.close()
@@ -147,7 +147,7 @@ class TestClose:
         gate.opened.clear()
         setup.provider.change()
         assert gate.reached.acquire(timeout=PATIENCE)
-        closing = Worker(pool.close)
+        closing = Worker(pool.close, PATIENCE / 2)
         wait_until(lambda: pool.closed)
         gate.opened.set()
         closing.get()
@@ -162,7 +162,7 @@ class TestClose:
         gate.opened.clear()
         for connection in borrowed:
             pool.putconn(connection)
-        closing = Worker(pool.close)
+        closing = Worker(pool.close, PATIENCE / 2)
         wait_until(lambda: pool.closed)
         gate.opened.set()
         closing.get()
@@ -245,7 +245,7 @@ class TestClose:
 
     def test_from_two_threads_at_once(self, setup: Setup) -> None:
         pool = setup.pool(min_size=2)
-        closing = [Worker(pool.close) for _ in range(2)]
+        closing = [Worker(pool.close, PATIENCE / 2) for _ in range(2)]
         for worker in closing:
             worker.get()
         assert pool.closed
@@ -310,7 +310,7 @@ class TestClose:
         keeper = CredentialKeeper(setup.provider, refresh=EAGER, observers=[setup.events])
         keeper.start()
         pool = setup.pool(keeper, min_size=1)
-        keeper.close()
+        keeper.close(PATIENCE)
         assert setup.provider.roles() == []
         closes(pool, timeout=1.0)
 

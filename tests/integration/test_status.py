@@ -155,7 +155,7 @@ class TestReady:
 
     def test_not_after_close(self, setup: Setup) -> None:
         pool = setup.pool(min_size=1)
-        pool.close()
+        pool.close(PATIENCE)
         status = pool.status()
         assert (status.ready, status.connections, status.available) == (False, {}, 0)
         assert status.keeper.state == "closed"
