@@ -238,7 +238,7 @@ class TestPrefork:
                 @classmethod
                 def connect(cls, *args, **kwargs):
                     reached.release()
-                    assert go.wait(20)
+                    assert go.wait(60)
                     return super().connect(*args, **kwargs)
             provider = Roles("parent")
             pool = make(provider, min_size=6, connection_class=Held)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 from agent_socket import agent_on_a_socket
+from minting import PATIENCE
 
 from certificates import Authority
 from ephemeral_creds import (
@@ -92,7 +93,7 @@ def test_the_agent_behind_a_socket_logs_in(
     canary.allow_secret_file(tmp_path)
     token = engine.admin.create_token([engine.policy("app")], ttl="1h")
     with agent_on_a_socket(tmp_path, engine.vault.address, token) as path:
-        give_up_at = time.monotonic() + 20
+        give_up_at = time.monotonic() + PATIENCE
         while not path.exists() and time.monotonic() < give_up_at:
             time.sleep(0.02)
         url = f"vault://app?auth=agent&address=unix://{path}"
@@ -233,7 +234,7 @@ def test_a_node_that_is_sick_from_the_start_is_asked_nothing(
     """A pool that starts during an outage of the first node must not wait for it, nor crash."""
     with Dropping() if sick == "closes" else Hanging() as first:
         # Long enough for the other one on a slow machine, and short enough to wait for it once.
-        config = VaultConfig(f"{first.address},{engine.vault.address}", connect_timeout=1)
+        config = VaultConfig(f"{first.address},{engine.vault.address}", connect_timeout=5)
         first.well = False
         mint(engine, config)
 

@@ -47,7 +47,8 @@ def look(faulty: VaultServer, timeout: float = PATIENCE) -> int:
 
 
 def raw(faulty: VaultServer) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(faulty.address.removeprefix("http://"), timeout=5)
+    where = faulty.address.removeprefix("http://")
+    connection = http.client.HTTPConnection(where, timeout=PATIENCE)
     try:
         headers = {"X-Vault-Token": faulty.root_token.reveal()}
         connection.request("GET", f"/v1/{SELF}", headers=headers)
@@ -241,7 +242,7 @@ def test_the_server_is_told_that_a_client_hung_up(
 def test_a_connection_kept_alive_is_broken_by_stopping() -> None:
     with VaultServer() as faulty:
         where = faulty.address.removeprefix("http://")
-        connection = http.client.HTTPConnection(where, timeout=5)
+        connection = http.client.HTTPConnection(where, timeout=PATIENCE)
         connection.request("GET", "/v1/sys/health")
         connection.getresponse().read()
     assert connection.sock.recv(1) == b""

@@ -54,7 +54,8 @@ def make(nodes: list[Node], clock: FakeClock) -> Iterator[Callable[..., VaultDyn
     made: list[VaultDynamicProvider] = []
 
     def make(**changed: float) -> VaultDynamicProvider:
-        seconds = {"connect_timeout": 5.0, "read_timeout": 5.0, "revoke_timeout": 5.0} | changed
+        seconds = dict.fromkeys(("connect_timeout", "read_timeout", "revoke_timeout"), 30.0)
+        seconds |= changed
         config = VaultConfig(",".join(node.address for node in nodes), **seconds)  # type: ignore[arg-type]
         auth = AppRoleAuth("role-id", SECRET_ID)
         made.append(VaultDynamicProvider("app", auth=auth, config=config, clock=clock))
@@ -94,7 +95,7 @@ def test_a_node_that_hangs_costs_one_connect_timeout(
 ) -> None:
     nodes[0].ill = Fault("hang")
     # An hour for an answer would be noticed.
-    make(connect_timeout=1.0, read_timeout=3600.0).fetch()
+    make(connect_timeout=5.0, read_timeout=3600.0).fetch()
     assert asked(nodes) == [[HEALTH], [HEALTH, "login", "app"], []]
 
 
