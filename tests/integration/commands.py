@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from canary import Canary
     from ephemeral_creds.testing import DatabaseEngine, PostgresServer
 
-__all__ = ["COMMAND", "HURRIED", "Command", "Source", "client", "environment", "run", "vault_url"]
+__all__ = [
+    "COMMAND",
+    "HURRIED",
+    "SAY",
+    "Command",
+    "Source",
+    "client",
+    "environment",
+    "run",
+    "vault_url",
+]
 
 COMMAND = (sys.executable, "-m", "ephemeral_creds")
 
@@ -46,6 +56,20 @@ sys.exit(run_agent(AgentOptions.of(parsed), refresh=HURRIED))
 """
 HURRIED = (sys.executable, "-c", _HURRIED)
 """The same for credentials that live for seconds."""
+
+SAY = """
+import os, signal, sys, time
+def say(*words):
+    os.write(1, (" ".join(words) + "\\n").encode())
+def stay():
+    while True:
+        time.sleep(0.1)
+"""
+"""How programs whose signals are tested print and wait, in handlers and at any moment.
+
+The handler of a signal that comes before print() returns cannot print itself ("reentrant call
+inside <_io.BufferedWriter>"), and that of one just before signal.pause() runs after the next.
+"""
 
 
 def client(name: str) -> str:

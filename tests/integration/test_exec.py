@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import COMMAND, HURRIED, Command, Source, client, environment, run, vault_url
+from commands import (
+    COMMAND,
+    HURRIED,
+    SAY,
+    Command,
+    Source,
+    client,
+    environment,
+    run,
+    vault_url,
+)
 from twins import wait_until
 
 if TYPE_CHECKING:
@@ -24,14 +34,6 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "posix_spawnp"), reason="no posix_spawn here"),
 ]
 
-# Not by print(): a signal may come before the one returns whose line led to it, and then its
-# handler cannot print ("reentrant call inside <_io.BufferedWriter>").
-SAY = """
-import os, signal, sys
-def say(*words):
-    os.write(1, (" ".join(words) + "\\n").encode())
-"""
-
 # A program that says who it is and which signals it gets, until it is told to end.
 WATCHER = f"""{SAY}
 def tell(number, _):
@@ -41,8 +43,7 @@ def tell(number, _):
 for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT):
     signal.signal(number, tell)
 say("up", os.environ["PGUSER"])
-while True:
-    signal.pause()
+stay()
 """
 
 
@@ -445,8 +446,7 @@ def login(*_):
         say(connection.execute("SELECT current_user").fetchone()[0])
 signal.signal(signal.SIGUSR1, login)
 login()
-while True:
-    signal.pause()
+stay()
 """
     with Command("exec", source.url, "--", sys.executable, "-c", program, env=env) as running:
         assert running.line() == source.role(1)
@@ -474,8 +474,7 @@ def login(*_):
         say(connection.execute("SELECT current_user").fetchone()[0])
 signal.signal(signal.SIGHUP, login)
 login()
-while True:
-    signal.pause()
+stay()
 """
     options = ["--pg-service", "--on-rotation", "signal:HUP"]
     arguments = ["exec", *options, source.url, "--", sys.executable, "-c", program]

@@ -9,16 +9,16 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from commands import COMMAND, Source, client, environment
+from commands import COMMAND, SAY, Source, client, environment
 from minting import PATIENCE
 from twins import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from canary import Canary
     from ephemeral_creds.testing import PostgresServer
@@ -53,20 +53,15 @@ while True:
     print("continued", flush=True)
 """
 
-# Not by print(), as in test_exec.py.
-PROGRAM = """
-import os, signal, sys
-def say(text):
-    os.write(1, f"{text}\\n".encode())
+PROGRAM = f"""{SAY}
 def tell(number, _):
-    say(f"got {signal.Signals(number).name}")
+    say("got", signal.Signals(number).name)
     if number == signal.SIGTERM:
         sys.exit(7)
 for name in ("INT", "QUIT", "WINCH", "TERM"):
     signal.signal(getattr(signal, "SIG" + name), tell)
 say("up")
-while True:
-    signal.pause()
+stay()
 """
 
 
@@ -102,6 +97,12 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
+
+    @property
+    def settled(self) -> bool:
+        """Whether no signal is pending for the job: the system merges another like it into it."""
+        status = Path(f"/proc/{self.job}/status")
+        return not status.exists() or "ShdPnd:\t0000000000000000" in status.read_text()
 
     def wait_for(self, text: str) -> str:
         """Wait for a line that has a text, after what was waited for before; return the line."""
@@ -147,6 +148,7 @@ def test_a_terminal_s_signals_come_once_and_job_control_works(
         terminal.wait_for("got SIGQUIT")
         termios.tcsetwinsize(terminal._master, (40, 100))
         terminal.wait_for("got SIGWINCH")
+        wait_until(lambda: terminal.settled)
         # Not from the terminal: it is passed on.
         os.kill(terminal.job, signal.SIGINT)
         terminal.wait_for("got SIGINT")

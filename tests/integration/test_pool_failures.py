@@ -220,6 +220,7 @@ class TestFailures:
 
         options: dict[str, object] = {what: configure if what == "configure" else mistaken}
         pool = setup.pool(min_size=2, max_size=2, rotation=NEVER_AGAIN, wait=False, **options)
+        pool.keeper.wait(PATIENCE)
         wait_until(lambda: pool.status().last_error)
         with pytest.raises(
             CheckoutFailed, match=r"left in status INTRANS by configure function <|KeyError at"
