@@ -227,7 +227,7 @@ def mutate(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def agent(session: nox.Session) -> None:
-    """Follow a real Vault Agent through ten handovers under load, and print figures (4 minutes)."""
+    """Follow a real Vault Agent through ten handovers under load, and print figures (6 minutes)."""
     session.install(*OURS)
     session.run(
         *("pytest", "-s", "tests/integration/test_vault_agent.py", "-k", "handovers"),

@@ -33,6 +33,7 @@ __all__ = [
     "Source",
     "client",
     "environment",
+    "hurried",
     "run",
     "vault_url",
 ]
@@ -41,6 +42,7 @@ COMMAND = (sys.executable, "-m", "ephemeral_creds")
 
 _HURRIED = f"""
 import sys
+from dataclasses import replace
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from handovers import HURRIED
 from ephemeral_creds.cli._agent import run_agent
@@ -48,14 +50,20 @@ from ephemeral_creds.cli._agent_options import AgentOptions
 from ephemeral_creds.cli._arguments import parse
 from ephemeral_creds.cli._exec import run_exec
 from ephemeral_creds.cli._exec_options import ExecOptions, split_command
-own, command = split_command(sys.argv[1:])
-parsed = parse(own)
+own, command = split_command(sys.argv[2:])
+parsed, refresh = parse(own), replace(HURRIED, renew_at=float(sys.argv[1]))
 if command:
-    sys.exit(run_exec(ExecOptions.of(parsed, command), refresh=HURRIED))
-sys.exit(run_agent(AgentOptions.of(parsed), refresh=HURRIED))
+    sys.exit(run_exec(ExecOptions.of(parsed, command), refresh=refresh))
+sys.exit(run_agent(AgentOptions.of(parsed), refresh=refresh))
 """
-HURRIED = (sys.executable, "-c", _HURRIED)
-"""The same for credentials that live for seconds."""
+
+
+def hurried(renew_at: float = 0.5) -> tuple[str, ...]:
+    """Return the same for credentials that live for seconds."""
+    return (sys.executable, "-c", _HURRIED, str(renew_at))
+
+
+HURRIED = hurried()
 
 SAY = """
 import os, signal, sys, time

@@ -18,6 +18,7 @@ from commands import (
     Source,
     client,
     environment,
+    hurried,
     run,
     vault_url,
 )
@@ -143,7 +144,8 @@ def test_restarts_in_rotations_of_real_leases(
 ) -> None:
     """Each program has another role, whose lease is revoked only when the program has ended."""
     role = unique("role")
-    engine.create_role(role, default_ttl="10s", max_ttl="10s")
+    # A program may take half a minute from its start to its end.
+    engine.create_role(role, default_ttl="40s", max_ttl="40s")
     url, env = vault_url(engine, role)
     program = """
 import os, signal
@@ -159,7 +161,7 @@ psycopg.connect("").close()
 print("ended", user, flush=True)
 """
     arguments = ["exec", "--on-rotation", "restart", url, "--", sys.executable, "-c", program]
-    with Command(*arguments, env=env, command=HURRIED) as running:
+    with Command(*arguments, env=env, command=hurried(renew_at=0.2)) as running:
         users = []
         for _ in range(3):
             word, user = running.line().split()
