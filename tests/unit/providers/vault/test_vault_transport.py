@@ -56,6 +56,11 @@ def make(config: VaultConfig, clock: FakeClock) -> Callable[..., VaultDynamicPro
 
 ANSWERS: dict[str, tuple[Reply, type[EphemeralCredsError], str]] = {
     "400 unknown role": (errors(400, "unknown role: app"), ConfigurationError, "unknown role"),
+    "400 upgrading": (
+        errors(400, "Upgrading from non-versioned to versioned data. This backend will be …"),
+        ProviderUnavailable,
+        "Upgrading",
+    ),
     "400 one use": (errors(400, "token had one use left"), ConfigurationError, "one use"),
     "401": (errors(401, "who?"), AccessDenied, "who"),
     "403": (errors(403, "* permission denied"), AccessDenied, "permission denied"),

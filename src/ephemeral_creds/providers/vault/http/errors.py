@@ -62,6 +62,8 @@ _LEASE_LOST = (
 _SQLSTATE = re.compile(r"\(SQLSTATE (42|22|0[AL]|2B)")
 # Two statements changed one entry of PostgreSQL's catalogue at once: mints that all GRANT one role.
 _CONCURRENT = re.compile(r"\(SQLSTATE XX000\)|tuple concurrently updated")
+# A key-value engine that was just mounted as version 2, or changed to it. It answers 400.
+_UPGRADING = "Upgrading from non-versioned to versioned data"
 _BAD_LOGIN_SETUP = ("invalid role name", "missing ", "unsupported", "could not load")
 # Of a token whose nbf or iat is in the future: its issuer's clock is ahead of Vault's.
 _EARLY = ("token not yet valid", "token not valid yet", "token issued in the future")
@@ -161,6 +163,8 @@ def from_reply(operation: Operation, reply: Reply) -> EphemeralCredsError:
             "token's issuer, or raise clock_skew_leeway of the auth role",
             status=status,
         )
+    if status == 400 and _UPGRADING in said:
+        return ProviderUnavailable(message, status=status)
     if status == 400:
         return _bad_request(operation, message, said)
     if status in {401, 403}:
