@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,11 +18,14 @@ from issuers import issuer_key, jwt, verified_claims
 from rest_stub import Answer, Asked, RestStub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import pytest
 
     from certificates import Issued
 
-__all__ = ["ACCOUNT", "CLIENT", "IDENTITY", "RESOURCE", "TENANT", "Platform"]
+__all__ = ["ACCOUNT", "CLIENT", "IDENTITY", "RESOURCE", "TENANT", "Platform", "machine"]
 
 RESOURCE = "https://ossrdbms-aad.database.windows.net"
 IDENTITY, CLIENT, TENANT = "my-app", "11111111-client", "22222222-tenant"
@@ -70,6 +74,16 @@ class Platform(RestStub):
             "jti": now,
         }
         return jwt(self._key, **known | self.claims | claims)
+
+    def workload_identity(self, token: Path) -> dict[str, str]:
+        """Write a pod's token, and return the environment in which Entra's endpoint is found."""
+        token.write_text(self.federated)
+        return {
+            "AZURE_FEDERATED_TOKEN_FILE": str(token),
+            "AZURE_CLIENT_ID": CLIENT,
+            "AZURE_TENANT_ID": TENANT,
+            "AZURE_AUTHORITY_HOST": f"{self.address}/",
+        }
 
     def _answer(self, asked: Asked) -> Answer:
         self.asked.append(asked.what)
@@ -153,3 +167,14 @@ class Platform(RestStub):
         if ends < time.time():
             return "it has expired"
         return "" if f"{user}.gserviceaccount.com" == ACCOUNT else f"it is of {ACCOUNT}"
+
+
+@contextmanager
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    """Have this process find the metadata servers of Azure and Google Cloud, and nothing else."""
+    for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "AZURE_FEDERATED_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with Platform() as made:
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", made.address)
+        monkeypatch.setenv("GCE_METADATA_HOST", made.host)
+        yield made

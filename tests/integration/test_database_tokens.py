@@ -40,7 +40,7 @@ from ephemeral_creds.contrib.psycopg import connect
 from ephemeral_creds.events import CredentialsEnding, LoginRejected, PasswordChanged
 from ephemeral_creds.testing import TickingClock
 from lakebase_workspace import CLIENT, INSTANCE, LakebaseWorkspace
-from platforms import ACCOUNT, IDENTITY, Platform
+from platforms import ACCOUNT, IDENTITY, Platform, machine
 from token_server import AWSKeys, TokenServer
 
 if TYPE_CHECKING:
@@ -265,11 +265,7 @@ def test_a_provider_may_allow_it(world: World, user: str) -> None:
 @pytest.fixture
 def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
     """Metadata servers of Azure and Google Cloud whose tokens live three seconds."""
-    for name in ("IDENTITY_ENDPOINT", "AZURE_FEDERATED_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    with Platform() as made:
-        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", made.address)
-        monkeypatch.setenv("GCE_METADATA_HOST", made.host)
+    with machine(monkeypatch) as made:
         made.life = 3.0
         yield made
 

@@ -25,7 +25,7 @@ from ephemeral_creds import (
 from ephemeral_creds.events import ProviderRequest
 from ephemeral_creds.providers.access import claims_of
 from ephemeral_creds.providers.url import provider_from_url
-from platforms import ACCOUNT, CLIENT, IDENTITY, RESOURCE, TENANT, Platform
+from platforms import ACCOUNT, CLIENT, IDENTITY, RESOURCE, TENANT, Platform, machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +39,7 @@ ROLE = ACCOUNT.removesuffix(".gserviceaccount.com")
 
 @pytest.fixture
 def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
-    for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "AZURE_FEDERATED_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    with Platform() as made:
-        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", made.address)
-        monkeypatch.setenv("GCE_METADATA_HOST", made.host)
+    with machine(monkeypatch) as made:
         yield made
 
 
@@ -128,12 +124,9 @@ class TestWorkloadIdentity:
     ) -> Iterator[Platform]:
         with Platform(authority.issue("localhost", server=True, ip="127.0.0.1")) as made:
             path = tmp_path / "token"
-            path.write_text(made.federated)
             canary.allow_secret_file(path)
-            monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(path))
-            monkeypatch.setenv("AZURE_CLIENT_ID", CLIENT)
-            monkeypatch.setenv("AZURE_TENANT_ID", TENANT)
-            monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"{made.address}/")
+            for name, value in made.workload_identity(path).items():
+                monkeypatch.setenv(name, value)
             monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.path))
             yield made
 

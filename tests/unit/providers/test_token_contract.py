@@ -17,7 +17,7 @@ from ephemeral_creds import (
     TokenProvider,
 )
 from ephemeral_creds.testing import ProviderContract
-from platforms import Platform
+from platforms import Platform, machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -91,11 +91,7 @@ class TestRDS(ProviderContract):
 
 @pytest.fixture
 def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
-    for name in ("IDENTITY_ENDPOINT", "AZURE_FEDERATED_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    with Platform() as made:
-        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", made.address)
-        monkeypatch.setenv("GCE_METADATA_HOST", made.host)
+    with machine(monkeypatch) as made:
         yield made
 
 

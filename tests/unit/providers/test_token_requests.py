@@ -28,7 +28,7 @@ from ephemeral_creds.lifecycle.signals import Granted, Start, Tick
 from ephemeral_creds.testing import FakeClock
 from lakebase_workspace import CLIENT as SERVICE_PRINCIPAL
 from lakebase_workspace import INSTANCE, LakebaseWorkspace
-from platforms import CLIENT, TENANT, Platform
+from platforms import Platform, machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,12 +76,8 @@ def per_hour(
 
 @pytest.fixture
 def platform(clock: FakeClock, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Platform:
-    for name in ("IDENTITY_ENDPOINT", "AZURE_FEDERATED_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    made = stack.enter_context(Platform())
+    made = stack.enter_context(machine(monkeypatch))
     made.now = clock.now
-    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", made.address)
-    monkeypatch.setenv("GCE_METADATA_HOST", made.host)
     return made
 
 
@@ -110,12 +106,9 @@ def test_a_workload_identity_of_azure(
 ) -> None:
     entra = stack.enter_context(Platform(authority.issue("localhost", server=True, ip="127.0.0.1")))
     path = tmp_path / "token"
-    path.write_text(entra.federated)
     canary.allow_secret_file(path)
-    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(path))
-    monkeypatch.setenv("AZURE_CLIENT_ID", CLIENT)
-    monkeypatch.setenv("AZURE_TENANT_ID", TENANT)
-    monkeypatch.setenv("AZURE_AUTHORITY_HOST", entra.address)
+    for name, value in entra.workload_identity(path).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.path))
     found = per_hour(EntraProvider("app", clock=clock), clock, entra.asked)
     assert found == pytest.approx((1.5, 1.67), abs=0.1)
